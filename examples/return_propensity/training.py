@@ -23,8 +23,9 @@ from userrep.joins.options import JoinOptions
 from userrep.joins.training_sets import create_training_set, list_training_sets, training_set_id
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.mapping import common_dates
-from userrep.spaces.registry import READY, SERVING, Space, read_registry
+from userrep.spaces.registry import READY, Space, read_registry
 from userrep.spaces.snapshots import list_snapshots
+from userrep.store.filesystem import exists
 from userrep.store.schemas import CONSUMER_RESULTS, SNAPSHOTS, TILE_DAYS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
@@ -55,15 +56,14 @@ def train_return_propensity(work: RunContext) -> list[Outcome]:
     Like any consumer, it registers itself and declares itself ready for the space once its model is saved. Returns the
     outcomes, the embedding first; none if there are no labels yet.
     """
-    tables = work.tables
+    tables, space = work.tables, _space(work)
+    published = {s.as_of: s.snapshot_id for s in list_snapshots(tables, space.space_id)}
+    dates = label_dates(published, until=space.trained_until, as_of=work.schedule.as_of)
     with work.runs.stage("train_return_propensity", [SNAPSHOTS, TILE_DAYS]) as run:
-        space = _space(work)
-        published = {s.as_of: s.snapshot_id for s in list_snapshots(tables, space.space_id)}
-        dates = label_dates(published, until=space.trained_until, as_of=work.schedule.as_of)
         if not dates.test:
             run.skip(
-                f"no labels yet: needs an as-of date at least {HORIZON_DAYS} days after {space.trained_until}, "
-                "and as many days of labels before it"
+                f"no labels yet: needs snapshots of two dates from {space.trained_until} on, at least {HORIZON_DAYS} "
+                "days apart, the later one at least as long before the as-of date"
             )
             return []
         register_consumer(tables, CONSUMER, owner=OWNER)
@@ -71,7 +71,8 @@ def train_return_propensity(work: RunContext) -> list[Outcome]:
         outcomes = [Outcome(r.input, r.dims, r.auc) for r in tables.ledger(CONSUMER_RESULTS, inputs_hash=inputs_hash)]
         if outcomes:
             outcomes.sort(key=lambda outcome: INPUTS.index(outcome.input))
-            run.skip(f"space {space.space_id}, {len(dates.all)} snapshots")
+            run.outputs = {"auc": {o.input: o.auc for o in outcomes}, "model": model_folder(tables, space)}
+            run.skip(f"space {space.space_id}, {len(dates.all)} snapshots; test AUC {_aucs(outcomes)}")
         else:
             outcomes, counts, ids = train_models(tables, work.config, space, dates)
             common = {
@@ -81,17 +82,23 @@ def train_return_propensity(work: RunContext) -> list[Outcome]:
             tables.add(CONSUMER_RESULTS, [vars(outcome) | common for outcome in outcomes])
             run.num_rows = sum(counts.values())
             run.outputs = {"auc": {o.input: o.auc for o in outcomes}, "model": model_folder(tables, space)}
-            aucs = ", ".join(f"{o.input} {o.auc:.4f}" for o in outcomes)
-            run.reason = f"space {space.space_id}; test AUC {aucs}"
+            run.reason = f"space {space.space_id}; test AUC {_aucs(outcomes)}"
         declare_ready(tables, CONSUMER, space.space_id)
     return outcomes
 
 
+def _aucs(outcomes: list[Outcome]) -> str:
+    return ", ".join(f"{outcome.input} {outcome.auc:.4f}" for outcome in outcomes)
+
+
 def _space(work: RunContext) -> Space:
-    """Return the newest space with published snapshots, so that the model is ready before the space is promoted."""
+    """Return the newest space if it is ready and has never served, else the serving space.
+
+    So the model for a new space is ready before the space is promoted.
+    """
     spaces = [s for s in read_registry(work.tables).spaces if s.lineage_id == work.schedule.lineage_id]
-    usable = [space for space in spaces if space.state in (READY, SERVING)]
-    return usable[-1] if usable else work.schedule.space_to_use()
+    is_next = bool(spaces) and spaces[-1].state == READY and spaces[-1].last_turn == 0
+    return spaces[-1] if is_next else work.schedule.space_to_use()
 
 
 def train_models(
@@ -189,16 +196,26 @@ def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str
 
 
 def loss_if_mapped(tables: Tables, config: Config, old: Space, new: Space) -> ModelLoss:
-    """Evaluate the model of an old space on mapped vectors of a new one, for dates after the training of both."""
+    """Evaluate the model of an old space on mapped vectors of a new one, for dates after the training of both.
+
+    Raises
+    ------
+    UserrepError
+        If no date of both spaces has labels, or the old space has no model.
+    """
     last_day = max(row.event_date for row in tables.ledger(TILE_DAYS, ("event_date",)) if row.event_date)
     last_label_date = last_day + timedelta(days=1 - HORIZON_DAYS)
     since = max(old.trained_until, new.trained_until)
     dates = [day for day in common_dates(tables, new, old) if since <= day <= last_label_date][-NUM_DATES:]
+    folder = model_folder(tables, old)
+    if not dates or not exists(folder):
+        missing = f"no model at {folder}" if dates else f"no common date from {since} to {last_label_date}"
+        raise UserrepError(f"{CONSUMER}: cannot compare spaces {old.space_id} and {new.space_id}: {missing}.")
     users = stored_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")
     delay = config.snapshots.publish_delay
     labels = return_labels(tables, users, LabelDates([], dates), publish_delay=delay).cache()
     try:
-        model = PipelineModel.load(model_folder(tables, old))
+        model = PipelineModel.load(folder)
         return model_loss(model, labels, since=since, consumer=CONSUMER, new=new)
     finally:
         labels.unpersist()

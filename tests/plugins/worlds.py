@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from userrep.workflows.pipeline import run_pipeline
-
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -61,6 +59,7 @@ def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFa
     """A folder with the root of a pipeline on the generated log, and a list of the failpoints passed; read-only."""
     from tests.support.builders import AS_OF, pipeline_config
     from tests.support.points import noted
+    from userrep.workflows.pipeline import run_pipeline
     from userrep.workflows.run_context import RunContext
 
     def run(folder: Path) -> None:

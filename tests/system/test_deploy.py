@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,17 @@ def test_a_driver_that_takes_too_long_is_killed_and_its_last_words_told(tmp_path
     with pytest.raises(UserrepError, match=r"a driver did not end within 0.1 s; its log ends with\nbusy"):
         driver.wait(0.1)
     assert driver.process.poll() == -9
+
+
+def test_the_wheel_has_the_package_its_data_and_the_example_consumer(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", str(DEPLOY.parent), "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path)], check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("userrep-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    folders = {
+        "userrep": DEPLOY.parent / "userrep",
+        "return_propensity": DEPLOY.parent / "examples" / "return_propensity",
+    }
+    for package, folder in folders.items():
+        data = [file for ending in ("py", "html", "css", "yaml", "properties") for file in folder.rglob(f"*.{ending}")]
+        assert {f"{package}/{file.relative_to(folder)}" for file in data} - names == set()

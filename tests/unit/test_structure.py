@@ -117,6 +117,11 @@ def test_the_library_does_not_import_its_entry_points() -> None:
     assert not wrong
 
 
+def test_only_the_demo_and_a_job_know_the_example_consumer() -> None:
+    found = {str(m.relative_to(PACKAGE)) for m in MODULES for _, name in imported(m) if name.startswith("return_prop")}
+    assert found == {"cli/pipeline.py", "workflows/jobs.py"}
+
+
 def test_model_never_imports_pyspark_and_features_never_torch() -> None:
     assert not uses("model", "pyspark", "delta", "horovod")
     assert not uses("features", "torch", "horovod")

@@ -42,14 +42,14 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
     from userrep.items.versions import lineage_of
     from userrep.spaces.registry import find_space, read_registry
     from userrep.workflows.export import EXPORTS
-    from userrep.workflows.schedule import find_space_of
+    from userrep.workflows.schedule import check_lineage
 
     tables = tables_of(config)
     if what == "embeddings":
         return EXPORTS[what](tables, config, find_space(tables, space_id), day, out, recorded=recorded)
     lineage_id = lineage_of(config)
     if space_id or read_registry(tables).serving:
-        find_space_of(tables, config, space_id)
+        check_lineage(find_space(tables, space_id), config)
     if what == "item-vectors":
         return EXPORTS[what](tables, config, lineage_id, day, out)
     return EXPORTS[what](tables, config, lineage_id, day, out, recorded=recorded)

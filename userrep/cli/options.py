@@ -105,16 +105,13 @@ SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callb
 
 def session_of(config: Config) -> "SparkSession":
     """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
-    from userrep.spark.session import get_session
     from userrep.store.filesystem import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
-    return get_session(config.spark.master, config.spark.conf)
+    return _start_session(config)
 
 
-def session_for_run(
-    config: Config, *as_ofs: date | None, app_name: str = "userrep"
-) -> tuple["SparkSession", "Listings"]:
+def session_for_run(config: Config, *as_ofs: date | None) -> tuple["SparkSession", "Listings"]:
     """Check root, sources and dates as far as possible without Spark, then start Spark and report it.
 
     Returns the session and the listings of the sources, for ``RunContext``.
@@ -131,7 +128,7 @@ def session_for_run(
     check_writable(artifacts_root(config))
     listings = Listings()
     check_before_spark(config, [day for day in as_ofs if day is not None], listings)
-    return _start_session(config, app_name), listings
+    return _start_session(config), listings
 
 
 def tables_of(config: Config, *, writes: bool = False) -> "Tables":
@@ -158,13 +155,14 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     return tables
 
 
-def _start_session(config: Config, app_name: str = "userrep") -> "SparkSession":
+def _start_session(config: Config) -> "SparkSession":
+    """Report the start of Spark, and start it. The application has the name of the job in jobs/, or is userrep."""
     from userrep.logs import to_stderr
     from userrep.spark.session import get_session, under_submit
 
     where = "spark-submit" if under_submit() else config.spark.master or "existing session"
     to_stderr(f"starting Spark ({where}); root {config.root or config.catalog}")
-    return get_session(config.spark.master, config.spark.conf, app_name=app_name)
+    return get_session(config.spark.master, config.spark.conf, app_name=Path(sys.argv[0]).stem)
 
 
 class Output(NamedTuple):

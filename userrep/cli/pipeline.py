@@ -41,6 +41,7 @@ def demo(overrides: Overrides = None) -> Output:
         f"  userrep status {option}",
         f"  userrep export embeddings {option} --as-of {AS_OF} --out build/embeddings",
         f"  userrep pipeline {option} --as-of {AS_OF} --retrain",
+        f"  userrep run train_return_propensity {option} --as-of {AS_OF}",
         f"  userrep spaces list {option}",
     ]
     return Output(
@@ -140,7 +141,7 @@ def run(
         raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
-    spark, listings = session_for_run(config, as_of, app_name=job)
+    spark, listings = session_for_run(config, as_of)
     work = RunContext(config, spark, as_of, listings=listings)
     run_job(work, job, retrain=retrain)
     return _stages(work)

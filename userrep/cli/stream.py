@@ -59,11 +59,10 @@ def stream(
     from userrep.workflows.run_context import RunContext
     from userrep.workflows.stream import stream_embeddings
 
+    stop_on_signals()  # also while Spark starts, which replaces the handler of SIGINT
+    work = RunContext(config, session_of(config))
     progress = stream_embeddings(
-        RunContext(config, session_of(config)),
-        until_empty=until_empty,
-        new_query_id=new_query_id,
-        is_stopping=stop_on_signals(),
+        work, until_empty=until_empty, new_query_id=new_query_id, is_stopping=stop_on_signals()
     )
     outputs = progress.outputs()
     return Output(outputs, [f"{name}: {value}" for name, value in outputs.items()])

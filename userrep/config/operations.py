@@ -29,9 +29,9 @@ class Snapshots(Section):
     """Age up to which every snapshot is kept."""
     keep_weekly: Duration = timedelta(weeks=26)
     """Age up to which the first snapshot of each week is kept."""
-    history_dates: int = Field(8, ge=1)
-    """Largest number of past dates that a new space also gets snapshots of: weekly dates from the end of its training
-    on, so that consumers have vectors for their first training labels."""
+    history_dates: int = Field(8, ge=0)
+    """Number of past dates that a space also has snapshots of, so that consumers have vectors for their first training
+    labels: the newest weekly dates after the end of its training. `pipeline` builds them and retention keeps them."""
 
 
 class Gates(Section):

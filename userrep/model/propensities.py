@@ -8,6 +8,8 @@ and each one becomes a dimension of the embedding. For every future there are tw
 Shapes: N rows, F inputs, C inputs used by the models, T targets, P propensities.
 """
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +36,9 @@ def fitted_propensities(x_NC: NDArray[np.float32], y_NP: NDArray[np.float32]) ->
     """Fit one model per column of ``y_NP``, alternating logistic and ridge. Return weight_PC and bias_P.
 
     Predictions are standardized to mean 0 and standard deviation 1 over the rows. A constant prediction becomes zero.
-    Cost: about 25 passes over the rows.
+    Cost: at most 25 passes over the rows.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge  # takes seconds: import it only to train a space
 
     wide_NC, weights = x_NC.astype(np.float64), []
@@ -43,8 +46,10 @@ def fitted_propensities(x_NC: NDArray[np.float32], y_NP: NDArray[np.float32]) ->
         if p % 2:
             weights.append(Ridge(_PENALTY).fit(wide_NC, y_N).coef_)
         elif len(np.unique(y_N)) > 1:
-            logistic = LogisticRegression(C=1 / _PENALTY, solver="newton-cholesky", tol=1e-8)
-            weights.append(logistic.fit(wide_NC, y_N).coef_[0])
+            logistic = LogisticRegression(C=1 / _PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=25)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # one pass more would change nothing
+                weights.append(logistic.fit(wide_NC, y_N).coef_[0])
         else:
             weights.append(np.zeros(wide_NC.shape[1]))
     score_NP: Floats = wide_NC @ np.stack(weights, axis=1)

@@ -10,11 +10,11 @@ from userrep.evaluation.output import write_results
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Results
 from userrep.evaluation.run import evaluate
-from userrep.spaces.registry import RETIRED, Space
+from userrep.spaces.registry import RETIRED, Space, find_space
 from userrep.store.tables import Tables
 from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.schedule import find_space_of
+from userrep.workflows.schedule import check_lineage
 
 
 def evaluate_space(work: RunContext, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
@@ -85,7 +85,8 @@ def find_evaluable_space(tables: Tables, config: Config, space_id: str | None) -
     UsageError
         If the space is unknown or retired, or has another lineage than the configuration.
     """
-    space = find_space_of(tables, config, space_id)
+    space = find_space(tables, space_id)
     if space.state == RETIRED:
         raise UsageError(f"space {space.space_id} is retired. Choose a space in use.")
+    check_lineage(space, config)
     return space

@@ -74,6 +74,8 @@ class RunContext:
         ------
         UsageError
             If the as-of date is outside the log, or the log is too short for it.
+        LogIncompleteError
+            If the log does not reach the as-of date yet, by at most ``freshness.error_after``.
         """
         with self.runs.stage("take_inventory") as run:
             inventory = take_inventory(self.tables, self.config.events, self.logs)

@@ -7,7 +7,7 @@ from functools import cached_property
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.items.versions import Versions, lineage_of, versions_of
-from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, find_space, read_registry
+from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
 from userrep.store.tables import Tables
@@ -15,21 +15,14 @@ from userrep.tiles.inventory.inventory import Inventory
 from userrep.workflows.log_fit import DEFAULT_ROOM, MIN_HISTORY, training_dates
 
 
-def find_space_of(tables: Tables, config: Config, space_id: str | None) -> Space:
-    """Return a space with the lineage of a configuration. ``space_id`` None: the serving space.
-
-    Raises
-    ------
-    UsageError
-        If the space is unknown or has another lineage.
-    """
-    space, lineage_id = find_space(tables, space_id), lineage_of(config)
+def check_lineage(space: Space, config: Config) -> None:
+    """Raise UsageError if a space has another lineage than a configuration."""
+    lineage_id = lineage_of(config)
     if space.lineage_id != lineage_id:
         raise UsageError(
             f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
             "its columns, windows or item vectors differ. Use the configuration the space was trained with."
         )
-    return space
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,8 @@ class Schedule:
         """
         until, first = space.trained_until if space else self.until, self.inventory.first_day + MIN_HISTORY
         weeks = [until + timedelta(weeks=k) for k in range((self.as_of - until) // timedelta(weeks=1))]
-        return [day for day in weeks if day >= first][-self.config.snapshots.history_dates :]
+        dates = [day for day in weeks if day >= first]
+        return dates[max(0, len(dates) - self.config.snapshots.history_dates) :]
 
     def snapshot_dates(self, space: Space | None) -> list[date]:
         """Return the dates that need a snapshot, ascending. ``space`` None: of the space to be trained.

@@ -133,9 +133,9 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         space_stages, "publish_snapshots", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs))
     )
     monkeypatch.setattr(space_stages, "promote_first", lambda _, space: asked.append(space.space_id))
-    monkeypatch.setattr("userrep.cli.pipeline.session_for_run", lambda *_, **__: None)
+    monkeypatch.setattr("userrep.cli.pipeline.session_for_run", lambda *_, **__: (None, None))
     monkeypatch.setattr("userrep.cli.pipeline._stages", lambda *_, **__: None)
-    monkeypatch.setattr("userrep.workflows.run_context.RunContext", lambda *_: pipeline)
+    monkeypatch.setattr("userrep.workflows.run_context.RunContext", lambda *_, **__: pipeline)
     return asked
 
 

@@ -13,7 +13,7 @@ def prefetched(source: Generator[Item], depth: int = 5) -> Generator[Item]:
 
     Memory: ``depth`` waiting items and the consumer's one. With a depth of 5 and global batches of 512 rows, a rank has
     ``6 * 512 / ranks`` training rows in batches. The thread ends when this generator is closed or exhausted. Exceptions
-    of the source are raised here.
+    of the source are raised here. The process does not exit while the thread waits for a read.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     ahead = deque(pool.submit(next, source, None) for _ in range(depth))

@@ -143,7 +143,7 @@ class RankMonitor:
                 self._handle(rank, message)
         except TimeoutError:
             self._lost(rank, f"sent no heartbeat for {SILENCE_SECONDS:.0f} s (hung, or disconnected?)")
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             self._lost(rank, "died without an error message (killed, or out of memory?)")
         finally:
             connection.close()
@@ -154,7 +154,7 @@ class RankMonitor:
         if "device" in message.get("facts", ()):
             self._report_devices()
         if "say" in message:
-            self._report(message["say"])
+            self._say(message["say"])
         if "failed" in message:
             self._fail(Failure(rank, message["failed"], message["kind"], message["traceback"]))
         if "done" in message or "failed" in message:
@@ -169,7 +169,11 @@ class RankMonitor:
             self._devices_reported = True
             shown = [f"{facts['rank']} {facts['host']}: {facts['device']}" for facts in placed[:_MAX_RANKS_SHOWN]]
             more = f"; and {len(placed) - _MAX_RANKS_SHOWN} more" if len(placed) > _MAX_RANKS_SHOWN else ""
-            self._report(f"ranks: {'; '.join(shown)}{more}")
+            self._say(f"ranks: {'; '.join(shown)}{more}")
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a terminal that is gone does not end the training
+            self._report(line)
 
     def _lost(self, rank: int | None, reason: str) -> None:
         """Record a failure if a connection ended before its rank did."""

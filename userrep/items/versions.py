@@ -31,7 +31,7 @@ from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
 
-_GROUP_TILES = 10_000_000  # average total of the tiles of the versions that are fitted together
+_GROUP_TILES = 10_000_000  # maximum total of the tiles of the versions that are fitted together
 _TEXT_PARTITIONS = 8  # fixed, so that vectors do not depend on session settings
 _FILE_BYTES = 2**26  # approximate size of the vectors in a file
 
@@ -115,15 +115,20 @@ def train_versions(
     return num_vectors
 
 
-def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> list[Sequence[date]]:
-    """Group consecutive versions to build together; versions fitted by Spark stay separate."""
+def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> list[list[date]]:
+    """Group consecutive versions to build together; larger versions and those fitted by Spark stay separate."""
     kinds = config.item_vectors.values()
-    if any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds):
-        size = 1
-    else:
-        num_tiles = sum(ledger.num_tiles(ledger.revisions(None, version).items()) for version in missing)
-        size = max(1, len(missing) * _GROUP_TILES // max(1, num_tiles))
-    return [missing[k : k + size] for k in range(0, len(missing), size)]
+    is_separate = any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds)
+    groups: list[list[date]] = []
+    group_tiles = 0
+    for version in missing:
+        num_tiles = ledger.num_tiles(ledger.revisions(None, version).items())
+        if not groups or is_separate or group_tiles + num_tiles > _GROUP_TILES:
+            groups.append([])
+            group_tiles = 0
+        groups[-1].append(version)
+        group_tiles += num_tiles
+    return groups
 
 
 @contextmanager

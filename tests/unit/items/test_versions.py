@@ -13,6 +13,7 @@ from userrep.items.versions import (
     VersionRecord,
     Versions,
     _bucket_limit,
+    _groups,
     _memory_error_with_advice,
     items_without_vector,
     lineage_of,
@@ -119,6 +120,23 @@ def test_als_takes_the_share_of_users_that_has_as_many_tiles_before_the_version(
 ) -> None:
     ledger = ledger_of((V0, 3, 100), (V1, 1, 300))
     assert _bucket_limit(ledger, version, max_tiles) == NUM_BUCKETS * share
+
+
+# Versions that are fitted together
+
+
+@pytest.mark.parametrize(
+    ("solver", "groups"),
+    [("implicit", [[0, 1, 2], [3], [4]]), ("spark", [[0], [1], [2], [3], [4]])],
+)
+def test_versions_together_have_ten_million_tiles_at_most_and_a_larger_one_is_alone(
+    tmp_path: Path, solver: str, groups: list[list[int]]
+) -> None:
+    config = config_of(tmp_path, item_vectors={"behaviour": {"kind": "als", "dim": 4, "solver": solver}})
+    versions = [V1 + timedelta(days=k) for k in range(5)]
+    sizes = [2_000_000, 1_000_000, 2_000_000, 6_000_000, 1_000_000]  # totals: 2, 3, 5, 11 and 12 million
+    ledger = ledger_of(*((day - timedelta(days=1), 1, num) for day, num in zip(versions, sizes, strict=True)))
+    assert _groups(config, ledger, versions) == [[versions[k] for k in group] for group in groups]
 
 
 # Too many interactions for a task

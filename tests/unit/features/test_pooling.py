@@ -1,6 +1,7 @@
 """What a job makes of chunks: windows end before the date, means weighted by events, each date with its own vectors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -136,6 +137,12 @@ def test_sums_of_a_date_become_rows_of_that_day() -> None:
     assert found.schema.equals(SUMS)
     assert found.drop_columns("day").equals(rows.drop_columns("as_of"))
     assert found.column("day").to_pylist() == [DAY, DAY - 1]
+
+
+def test_users_whose_last_chunk_is_missing_are_an_error_and_not_lost() -> None:
+    chunk = replace(chunk_of([tile("a", 1, 0, 1.0, 9, 1, "tv")]), is_last=False)
+    with pytest.raises(ValueError, match="pooling: the last chunk of a user is missing, got 2 chunks before it"):
+        list(FEATURES.run([chunk, chunk]))
 
 
 def test_a_job_without_chunks_makes_nothing() -> None:

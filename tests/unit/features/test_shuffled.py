@@ -77,6 +77,17 @@ def test_a_bucket_with_too_many_rows_for_a_step_comes_in_several_chunks_of_one_s
     assert found == [[[3] * 10, [3] * 10, [3] * 5 + [4, 4]], [[5] * 9]]
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_empty_batches_anywhere_change_no_step() -> None:
+    batches = batches_of(tiles_of_buckets([3] * 20), 5)
+    with_empty = [part for batch in batches for part in (batch[:0], batch, batch[:0])]
+    chunks = [list(chunks_of_rows(given)) for given in (batches, with_empty)]
+    for found in chunks:
+        assert [(chunk.tiles.num_rows, chunk.is_last) for chunk in found] == [(10, False), (10, True)]
+    (row,) = (row for made in FEATURES.run(chunks_of_rows(with_empty)) for row in rows_of(made))
+    assert row["num_events_1d"] == 20
+
+
 def test_rows_of_each_kind_come_in_the_form_of_their_table() -> None:
     sums = {"kind": "sums", "user_bucket": 7, "user_id": "a", "sums": b"12345678", "active_at": [5], "day": DAY}
     known = profile("a", 1, "se", [(2, 1)])

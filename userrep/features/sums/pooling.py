@@ -65,7 +65,10 @@ class PoolingJob:
         return replace(self, before=None, changed_days=(), adds_up=True)
 
     def run(self, chunks: Iterable[Chunk]) -> Iterator[OutputRows]:
-        """Yield the outputs of all users. Users in several chunks are summed in parts, which are then added up."""
+        """Yield the outputs of all users. Users in several chunks are summed in parts, which are then added up.
+
+        Raises ValueError if the last chunk of a user is missing.
+        """
         parts: list[pa.RecordBatch] = []
         profiles: list[pa.Table] = []
         for chunk in chunks:
@@ -77,6 +80,8 @@ class PoolingJob:
             if chunk.is_last:
                 yield from self._add_up_parts(parts, pa.concat_tables(profiles))
                 parts, profiles = [], []
+        if profiles:
+            raise ValueError(f"pooling: the last chunk of a user is missing, got {len(profiles)} chunks before it")
 
     def alone(self, chunk: Chunk) -> Iterator[OutputRows]:
         """Yield the outputs of one chunk in this process, part by part if items are in several parts."""

@@ -45,6 +45,8 @@ def chunks_of_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
     """
     tables: list[pa.Table] = []
     for batch in batches:
+        if not batch.num_rows:  # the rows so far may be the last ones
+            continue
         num_rows = sum(max(table.num_rows, table.nbytes // _BYTES_PER_ROW) for table in tables)
         if num_rows >= STEP_ROWS:
             rows = pa.concat_tables(tables)
@@ -56,8 +58,7 @@ def chunks_of_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
             elif num_rows >= MAX_STEP_ROWS:
                 yield _chunk(rows, is_last=False)
                 tables = []
-        if batch.num_rows:
-            tables.append(pa.Table.from_batches([batch]))
+        tables.append(pa.Table.from_batches([batch]))
     if tables:
         yield _chunk(pa.concat_tables(tables), is_last=True)
 

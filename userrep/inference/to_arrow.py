@@ -63,10 +63,16 @@ def _column(values: Values, kind: str) -> pa.Array:
     if kind == "BIGINT":  # pandas stores counts as floats if any is null, and so does the model
         return pa.array(values, pa.float64(), from_pandas=True)
     if kind == "ARRAY<FLOAT>":
-        values = [row if _is_null(row) else np.asarray(row, np.float32) for row in values]
+        vectors = [None if _is_null(row) else np.asarray(row, np.float32) for row in values]
+        return pa.array(vectors, ARROW_TYPES[kind])
     if kind == "MAP<STRING,BIGINT>":
-        values = [row if _is_null(row) or isinstance(row, Mapping) else list(map(tuple, row)) for row in values]
+        maps = [None if _is_null(row) else _pairs(row) for row in values]
+        return pa.array(maps, ARROW_TYPES[kind])  # without from_pandas, which would read NaN in a map as null
     return pa.array(values, ARROW_TYPES[kind], from_pandas=True)
+
+
+def _pairs(counts: Any) -> list[tuple[Any, Any]]:
+    return [(key, count) for key, count in (counts.items() if isinstance(counts, Mapping) else counts)]
 
 
 def _is_null(value: Any) -> bool:

@@ -1,9 +1,11 @@
 """Users as services and notebooks have them, brought to the columns of a model; what is wrong with them is named."""
 
+from collections import UserDict
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,19 @@ def test_lists_and_maps_keep_their_rows_where_some_are_null_or_empty() -> None:
     batch = dicts_as_arrow(users, SPEC)
     assert batch.column("content_2d").to_pylist() == [None, [1, 2, 3], [], [4, 5.5, 6]]
     assert batch.column("num_by_context_7d").to_pylist() == [[], [("a", 1), ("b", 2)], None, [("c", 3)]]
+
+
+def test_a_map_may_be_of_any_type_and_nan_inside_a_value_is_no_null() -> None:
+    users = [
+        {"num_by_context_7d": MappingProxyType({"a": 1}), "content_2d": [1.0, float("nan"), 3.0]},
+        {"num_by_context_7d": UserDict({"b": 2}), "content_2d": None},
+    ]
+    batch = dicts_as_arrow(users, SPEC)
+    assert batch.column("num_by_context_7d").to_pylist() == [[("a", 1)], [("b", 2)]]
+    assert batch.column("content_2d").values.null_count == 0
+    assert np.isnan(batch.column("content_2d").values.to_numpy()).tolist() == [False, True, False]
+    with pytest.raises(UsageError, match=r"users: num_by_context_7d must be MAP<STRING,BIGINT> \(.*nan"):
+        dicts_as_arrow([{"num_by_context_7d": {"a": float("nan")}}], SPEC)
 
 
 # The model that services load

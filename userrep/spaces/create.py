@@ -141,12 +141,14 @@ def _train(
     """
     inputs = training_inputs(tables, config, plan, space_id=space_id, report=report)
     empty_F = empty_input(inputs.layout, inputs.scaler)
-    propensities, row_weight = _propensities(inputs, config)
+    steps = steps_of(inputs.files, config.training)
+    initial = _initial_weights(tables, config, inputs, plan.versions.lineage_id, report)
+    propensities, row_weight = _propensities(inputs, config)  # after the checks above, because it takes minutes
     task = TrainingTask(
-        files=inputs.files, steps=steps_of(inputs.files, config.training), layout=inputs.layout, targets=inputs.targets,
+        files=inputs.files, steps=steps, layout=inputs.layout, targets=inputs.targets,
         model=config.model, training=config.training, empty_F=empty_F,
         folder=f"{training_folder(config, space_id)}/checkpoints", candidates=inputs.candidates, row_weight=row_weight,
-        initial=_initial_weights(tables, config, inputs, plan.versions.lineage_id, report),
+        initial=initial,
     )  # fmt: skip
     result = run_training(task, spark=tables.spark, report=report)
     x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : inputs.layout.width]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import pytest
 from pyspark.sql import SparkSession
 from sklearn.metrics import roc_auc_score
 
-from tests.support.builders import AS_OF, pipeline_config
+from tests.support.builders import AS_OF, config_of, pipeline_config
 from userrep.config import Config
-from userrep.errors import AlreadyRunningError, SlotsError, UsageError, UserrepError
+from userrep.errors import AlreadyRunningError, ArtifactError, SlotsError, UsageError, UserrepError
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
@@ -189,6 +190,26 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     )
     train_autoencoder(narrow)
     assert any(line.startswith("training: not carried over: encoder_linear, ") for line in work.said)
+
+
+def test_a_damaged_space_to_start_from_is_reported_before_propensities_are_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def initial_weights(*_: object) -> bytes:
+        raise ArtifactError("damaged")
+
+    inputs: Any = SimpleNamespace(layout=None, scaler=None, files={})
+    plan: Any = SimpleNamespace(versions=SimpleNamespace(lineage_id="l1"))
+    steps, fitted = [], []
+    monkeypatch.setattr(create, "training_inputs", lambda *_, **__: inputs)
+    monkeypatch.setattr(create, "empty_input", lambda *_: None)
+    monkeypatch.setattr(create, "steps_of", lambda *_: steps.append(1))
+    monkeypatch.setattr(create, "_initial_weights", initial_weights)
+    monkeypatch.setattr(create, "_propensities", lambda *_: fitted.append(1))
+    tables: Any = None
+    with pytest.raises(ArtifactError, match="damaged"):
+        create._train(tables, config_of(tmp_path), plan, space_id="s1", report=print)
+    assert (steps, fitted) == ([1], [])
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,10 @@ def newest_snapshot(tables: Tables, space_id: str, as_of: date, *, states: Seque
     revisions = [snapshot for snapshot in snapshots if snapshot.as_of == as_of]
     if not revisions:
         dates = sorted({str(snapshot.as_of) for snapshot in snapshots})
+        command = "run embed_users" if STAGED in states else "pipeline"
         raise UsageError(
             f"space {space_id} has no snapshot of {as_of}; dates {' or '.join(states)}: "
-            f"{', '.join(dates[-10:]) or 'none'}. Build it with `userrep pipeline --as-of {as_of}`."
+            f"{', '.join(dates[-10:]) or 'none'}. Build it with `userrep {command} --as-of {as_of}`."
         )
     return revisions[-1]
 

@@ -116,9 +116,11 @@ def test_the_newest_snapshot_in_other_states_is_found_or_its_dates_are_named(tab
     states, staged = ("staged", "published"), snapshot(D2, revision=2, state="staged")
     record_snapshots(tables, [snapshot(D2), staged, snapshot(D2, revision=3, state="refused"), snapshot(D3)])
     assert newest_snapshot(tables, "s001-a", D2, states=states) == staged
-    with pytest.raises(
-        UsageError, match=r"no snapshot of 2024-05-01; dates staged or published: 2024-05-02, 2024-05-03"
-    ):
+    wanted = (
+        r"no snapshot of 2024-05-01; dates staged or published: 2024-05-02, 2024-05-03\. Build it with "
+        r"`userrep run embed_users --as-of 2024-05-01`\.$"
+    )
+    with pytest.raises(UsageError, match=wanted):
         newest_snapshot(tables, "s001-a", D1, states=states)
 
 

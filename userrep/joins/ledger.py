@@ -70,7 +70,7 @@ def usable_sources(tables: Tables, space: Space | str | None) -> Sources:
         raise UsageError(
             f"space {source.space_id} is retired, and its vectors are no longer built. "
             f"Serving space: {serving.space_id if serving else 'none'}. "
-            "Join with that space, and retrain the models that use the retired one."
+            "Use that space, and retrain the models that use the retired one."
         )
     return sources_of(tables, source)
 

@@ -96,7 +96,10 @@ class Service:
     def _newest(self) -> tuple[Snapshot, BucketFiles]:
         """Return the newest snapshot of the space and its files, cached for ten seconds."""
         if self._cached is None or time.monotonic() - self._cached[0] > _CACHE_SECONDS:
-            sources = usable_sources(self.tables, self.space_id)
+            try:
+                sources = usable_sources(self.tables, self.space_id)
+            except UsageError as error:
+                raise UsageError(f"lookup: {error}") from None
             (files,) = files_by_snapshot(self.tables, sources.version, [sources.newest])
             self._cached = time.monotonic(), sources.newest, files
         return self._cached[1:]

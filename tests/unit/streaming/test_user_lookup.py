@@ -164,12 +164,12 @@ def test_a_promotion_and_a_new_snapshot_are_noticed_after_ten_seconds(
 
 def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
     add_candidate(tables, space_id="s3", lineage_id="l1", trained_until=D1, content_hash="c")
-    with pytest.raises(UsageError, match="space s3 has no published snapshot"):
+    with pytest.raises(UsageError, match=r"^lookup: space s3 has no published snapshot"):
         service(tables, wanted="s3").lookup(["a"])
     retire(tables, find_space(tables, "s2"))
-    with pytest.raises(UsageError, match=r"space s2 is retired, .* Serving space: s1\. Join with that space"):
+    with pytest.raises(UsageError, match=r"^lookup: space s2 is retired, .* Serving space: s1\. Use that space, and"):
         service(tables, wanted="s2").lookup(["a"])
-    with pytest.raises(UsageError, match="space s4: not in the registry"):
+    with pytest.raises(UsageError, match=r"^lookup: space s4: not in the registry"):
         service(tables, wanted="s4").lookup(["a"])
 
 

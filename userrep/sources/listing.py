@@ -64,9 +64,11 @@ class Listings:
 
     def _read_footers(self, source: Source, what: str) -> list[pq.FileMetaData]:
         try:
+            if source.format == "delta" and len(DeltaFiles(source.path).files()) > _MAX_FOOTERS:
+                return []  # without a look at each file
             files = self.files(source, what)
             return [read_footer(file) for file in files] if len(files) <= _MAX_FOOTERS else []
-        except (UsageError, pa.ArrowException, OSError):
+        except (UsageError, DeltaError, pa.ArrowException, OSError):
             return []
 
 

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from tests.support.builders import event, write_rows
+from userrep.config import Source
 from userrep.errors import UsageError
+from userrep.sources import listing
 from userrep.sources.listing import Listings, detect_format, list_files, spread
 
 pytestmark = pytest.mark.fast
@@ -39,6 +43,19 @@ def test_patterns_are_those_of_spark(tmp_path: Path, pattern: str, found: list[s
     for name in ("a", "b", "cc"):
         (tmp_path / f"x,y-{name}.csv").write_text("x,y\n")
     assert names(f"{tmp_path}/{pattern}") == [f"x,y-{name}.csv" for name in found]
+
+
+def test_a_delta_table_of_too_many_files_has_no_footers_and_its_files_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write_deltalake(str(tmp_path), pa.table({"number": [number]}), mode="append")
+    source, looked_at = Source(path=str(tmp_path), format="delta"), []
+    monkeypatch.setattr(listing, "list_files", lambda *of: looked_at.append(of) or list_files(*of))
+    monkeypatch.setattr(listing, "_MAX_FOOTERS", 2)
+    assert (Listings().footers(source, "events"), looked_at) == ([], [])
+    monkeypatch.setattr(listing, "_MAX_FOOTERS", 3)
+    assert len(Listings().footers(source, "events")) == 3
 
 
 def test_partition_folders_become_values(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from pyspark.sql import Row
 from tests.support.builders import config_of
 from userrep.config import Stream
 from userrep.errors import UsageError, UserrepError
+from userrep.features.sums.item_matrix import VectorFiles
+from userrep.features.sums.stream_base import StreamBase
+from userrep.items.versions import Versions
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
 from userrep.store.tables import Tables
 from userrep.streaming import micro_batches
 from userrep.streaming.micro_batches import BatchResult, MicroBatches, encoded_spaces, last_seen_day, pause
@@ -217,6 +220,32 @@ def test_a_stream_encodes_the_spaces_in_use_of_its_lineage(tables: Tables) -> No
     promote(tables, find_space(tables, "s1"))
     assert [space.space_id for space in encoded_spaces(tables, "l1")] == ["s1", "s3"]  # s4 is not ready
     assert [space.space_id for space in encoded_spaces(tables, "l2")] == ["s2"]
+
+
+def test_a_stream_base_is_read_at_the_table_version_of_its_ledger_row(
+    tables: FileTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(micro_batches, "dated_vectors", lambda *_: ((D1, VectorFiles((), 0.0)),))
+    tables.create(USER_OPENINGS)
+
+    def commit(name: str, lineage_id: str, as_of: date = D2) -> int:
+        """Replace the rows of a base; return the table's version."""
+        file = TableFile(name, 1, 1, {"lineage_id": lineage_id, "as_of": as_of, "user_slice": "0"}, (0, 9))
+        since = tables.version(USER_OPENINGS)
+        tables.commit(USER_OPENINGS, [file], replacing=lambda values: values == file.values, since=since)
+        return tables.version(USER_OPENINGS)
+
+    def files(table_version: int, lineage_id: str = "l1") -> list[str]:
+        versions = Versions(lineage_id, anchor=D1, refit_days=7, present=frozenset({D1}))
+        base = StreamBase(D2, D1, D1, {}, "hash", 1, table_version)
+        pinned = batches_on(tables, tmp_path, [])._pinned_base(versions, base)
+        return [uri.rpartition("/")[2] for uri in pinned.files.uris]
+
+    commit("other-lineage", "l2")
+    commit("other-date", "l1", D3)
+    before, after = commit("old", "l1"), commit("new", "l1")
+    assert (files(before), files(after)) == (["old"], ["new"])
+    assert files(after, "l2") == ["other-lineage"]
 
 
 def test_the_online_store_is_the_configured_one_with_its_secret_put_in(monkeypatch: pytest.MonkeyPatch) -> None:

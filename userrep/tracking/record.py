@@ -18,6 +18,7 @@ from userrep.tracking.registered_model import pyfunc_model
 from userrep.tracking.target import TrackingTarget, mlflow_client
 
 NEWEST = "candidate"  # alias of the newest model version
+_BATCH = 1000  # maximum metrics that a server accepts in one request
 _MAX_RANKS = 32  # up to this number, each rank has its own metric
 _PACKAGES = ("torch", "horovod", "pyspark", "delta-spark", "pyarrow", "numpy", "pandas", "safetensors")
 
@@ -72,7 +73,7 @@ def record_training(
             run = _run(client, target, manifest)
             if run.info.status != "FINISHED":
                 model_id = _model(client, run, folder, manifest)
-                _log(run.info.run_id, manifest, {**environment, "ranks": list(ranks)})
+                _log(client, run.info.run_id, manifest, {**environment, "ranks": list(ranks)})
                 _register(client, target.model, run.info.run_id, model_id, manifest)
                 client.set_terminated(run.info.run_id, end_time=_ended(manifest))
     except Exception as error:  # an unreachable server raises many kinds of errors
@@ -127,18 +128,25 @@ def _model(client: Any, run: Any, folder: str, manifest: SpaceManifest) -> str:
     return str(model.model_id)
 
 
-def _log(run_id: str, manifest: SpaceManifest, environment: Mapping[str, Any]) -> None:
+def _log(client: Any, run_id: str, manifest: SpaceManifest, environment: Mapping[str, Any]) -> None:
     """Log parameters, losses, speed and environment."""
     import mlflow
+    from mlflow.entities import Metric
 
     settings = {name: getattr(manifest, name).model_dump(mode="json") for name in ("model", "training")}
     mlflow.log_params(dict(_flat(settings)), run_id=run_id)
-    for row in manifest.curve:
-        losses = {name: value for name, value in row.items() if name != "epoch"}
-        mlflow.log_metrics(losses, step=int(row["epoch"]), timestamp=_ended(manifest), run_id=run_id)
-    totals = _totals(manifest, environment["ranks"])
-    mlflow.log_metrics(totals, step=0, timestamp=_ended(manifest), run_id=run_id)
+    measured = _metrics(manifest, environment["ranks"])
+    metrics = [Metric(name, value, _ended(manifest), epoch) for name, value, epoch in measured]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics[start : start + _BATCH])
     mlflow.log_dict(dict(environment), "environment.json", run_id=run_id)
+
+
+def _metrics(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
+    """Yield (name, value, epoch): the losses of each epoch, then the totals, with epoch 0."""
+    for row in manifest.curve:
+        yield from ((name, value, int(row["epoch"])) for name, value in row.items() if name != "epoch")
+    yield from ((name, value, 0) for name, value in _totals(manifest, ranks).items())
 
 
 def _totals(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,12 +1,11 @@
 """The MLflow store or server that trainings are recorded in: its URI, without secrets for messages, and its client."""
 
-import io
 import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -163,11 +162,14 @@ def mlflow_client(target: TrackingTarget) -> Iterator[Any]:
         restored.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # MLflow's imports raise warnings
         import mlflow
+        from mlflow.utils.autologging_utils.logging_and_warnings import MlflowEventsAndWarningsBehaviorGlobally
 
         for logger in map(logging.getLogger, ("mlflow", "alembic", "urllib3")):  # the import has reset their levels
             restored.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)  # errors are also raised as exceptions
-        restored.enter_context(redirect_stderr(io.StringIO()))  # MLflow prints its progress there
+        # MLflow prints its progress to stderr. Other threads' lines there stay visible.
+        silence = {"disable_event_logs": True, "disable_warnings": False, "reroute_warnings": False}
+        restored.enter_context(MlflowEventsAndWarningsBehaviorGlobally(**silence))
         if target.uri.startswith("sqlite:"):
             Path(sqlite_file(target.uri)).parent.mkdir(parents=True, exist_ok=True)
         restored.callback(mlflow.set_tracking_uri, mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None)

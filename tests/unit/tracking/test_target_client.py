@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,7 @@ class Mlflow(ModuleType):
     def __init__(self, uri: str | None) -> None:
         super().__init__("mlflow")
         self.uri = uri
+        self.prints = True
 
     def is_tracking_uri_set(self) -> bool:
         return self.uri is not None
@@ -30,6 +33,12 @@ class Mlflow(ModuleType):
     def set_tracking_uri(self, uri: str | None) -> None:
         self.uri = uri
 
+    @contextmanager
+    def MlflowEventsAndWarningsBehaviorGlobally(self, *, disable_event_logs: bool, **_: bool) -> Iterator[None]:
+        self.prints = not disable_event_logs
+        yield
+        self.prints = True
+
     def MlflowClient(self) -> str:
         return f"a client of {self.uri}"
 
@@ -38,6 +47,7 @@ class Mlflow(ModuleType):
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> Mlflow:
     mlflow = Mlflow("https://theirs")
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.utils.autologging_utils.logging_and_warnings", mlflow)
     return mlflow
 
 
@@ -71,7 +81,7 @@ def test_settings_of_the_environment_are_kept_and_ours_are_gone_afterwards(
     assert dict(os.environ) == before
 
 
-def test_loggers_and_stderr_are_silent_inside_and_as_they_were_outside(
+def test_what_mlflow_logs_and_prints_is_silent_inside_as_it_was_outside_and_stderr_is_left_alone(
     mlflow: Mlflow, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
@@ -79,9 +89,11 @@ def test_loggers_and_stderr_are_silent_inside_and_as_they_were_outside(
     with mlflow_client(target_at("https://ours")):
         for logger in loggers:
             logger.error("what the exception says anyhow")
-        print("progress", file=sys.stderr)
+        assert not mlflow.prints
+        print("of another thread", file=sys.stderr)
     assert caplog.records == []
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "of another thread\n"
+    assert mlflow.prints
     assert [logger.level for logger in loggers] == before
 
 

@@ -3,9 +3,11 @@
 import json
 import platform
 import socket
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy
@@ -16,7 +18,7 @@ from tests.unit.inference.test_model import saved
 from userrep import __version__
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking import record
-from userrep.tracking.record import _ended, _first_line, _flat, _tags, _totals, training_environment
+from userrep.tracking.record import _ended, _first_line, _flat, _log, _metrics, _tags, training_environment
 from userrep.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.fast
@@ -38,17 +40,36 @@ def manifest(tmp_path: Path) -> SpaceManifest:
     return saved(tmp_path / "artifact").model_copy(update={"metrics": metrics, "curve": CURVE})
 
 
-def test_losses_of_the_best_epoch_and_the_cost_are_measured(manifest: SpaceManifest) -> None:
-    assert _totals(manifest, [rank(0, 100.0), rank(1, 101.0)]) == {
-        "best.train_loss": 3.0, "best.valid_loss": 2.0, "best_epoch": 1.0, "seconds": 12.5,
-        "rows_per_second.rank_0": 100.0, "rows_per_second.rank_1": 101.0,
-    }  # fmt: skip
+def test_losses_of_each_epoch_the_best_epoch_s_and_the_cost_are_measured(manifest: SpaceManifest) -> None:
+    assert list(_metrics(manifest, [rank(0, 100.0), rank(1, 101.0)])) == [
+        ("train_loss", 3.0, 1), ("valid_loss", 2.0, 1), ("train_loss", 1.5, 2), ("valid_loss", 2.5, 2),
+        ("best.train_loss", 3.0, 0), ("best.valid_loss", 2.0, 0), ("best_epoch", 1.0, 0), ("seconds", 12.5, 0),
+        ("rows_per_second.rank_0", 100.0, 0), ("rows_per_second.rank_1", 101.0, 0),
+    ]  # fmt: skip
+
+
+def test_metrics_of_all_epochs_are_sent_a_thousand_at_a_time(
+    manifest: SpaceManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entities(ModuleType):
+        Metric = staticmethod(lambda *values: values)
+
+    mlflow: Any = ModuleType("mlflow")
+    mlflow.log_params = mlflow.log_dict = lambda *_, **__: None
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.entities", Entities("mlflow.entities"))
+    sent: list[tuple[str, list[Any]]] = []
+    client = SimpleNamespace(log_batch=lambda run_id, metrics: sent.append((run_id, metrics)))
+    long = manifest.model_copy(update={"curve": [{**CURVE[0], "epoch": epoch} for epoch in range(1, 1001)]})
+    _log(client, "run", long, {"ranks": []})
+    assert [(run_id, len(metrics)) for run_id, metrics in sent] == [("run", 1000), ("run", 1000), ("run", 4)]
+    assert sent[1][1][-1] == ("valid_loss", 2.0, _ended(manifest), 1000)
 
 
 @pytest.mark.parametrize("num_ranks", [32, 33])
 def test_more_than_32_ranks_are_summed_up(manifest: SpaceManifest, num_ranks: int) -> None:
     ranks = [rank(k, (k + 1.0) ** 2) for k in range(num_ranks)]
-    speeds = {name: v for name, v in _totals(manifest, ranks).items() if name.startswith("rows_per_second")}
+    speeds = {name: v for name, v, _ in _metrics(manifest, ranks) if name.startswith("rows_per_second")}
     if num_ranks == 32:
         assert speeds == {f"rows_per_second.rank_{k}": (k + 1.0) ** 2 for k in range(32)}
     else:

@@ -133,15 +133,16 @@ def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> Ro
     unmapped = _unmapped_columns(rows, rows_V[alike], columns)
     if unmapped is None:
         return None
-    compared = {f"mapped_{k}": pa.array(values[alike]) for k, values in enumerate(mapped)} | unmapped
-    by_value = pa.table(compared | {"row": alike}).group_by(list(compared), use_threads=False)
+    compared = [*(pa.array(values[alike]) for values in mapped), *unmapped]
+    names = [f"column_{k}" for k in range(len(compared))]  # the log's own names might be equal to "row"
+    by_value = pa.table([*compared, pa.array(alike)], names=[*names, "row"]).group_by(names, use_threads=False)
     keep = np.ones(len(rows_V), np.bool_)
     keep[alike] = False
     keep[by_value.aggregate([("row", "min")])["row_min"].to_numpy()] = True
     return rows_V[keep]
 
 
-def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> dict[str, Any] | None:
+def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> list[pa.ChunkedArray] | None:
     """Read the columns of some rows that are not mapped; None if a column cannot be compared."""
     starts = np.cumsum([0, *(piece.rows.num_rows for piece in rows.pieces)])
     piece_V = np.searchsorted(starts, rows_V, side="right") - 1
@@ -163,7 +164,7 @@ def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) ->
         table = pa.concat_tables(tables, promote_options="default").take(order) if names else pa.table({})
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
-    return dict(zip(table.column_names, table.columns, strict=True))
+    return list(table.columns)
 
 
 def _comparable_columns(piece: Piece, names: list[str], indexes: RowIndexes) -> pa.Table | None:

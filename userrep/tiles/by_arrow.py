@@ -71,9 +71,10 @@ def tiles_of_files(
     day add up to 2**44 or more, sums may depend on the order of rows, as in Spark.
     """
     numbers = {day_number(day): day for day in sorted(days)}
-    days_of = (
-        {path: [day_number(folder_days[path])] for path in paths} if folder_days else dict.fromkeys(paths, numbers)
-    )
+    if folder_days:
+        days_of = {path: frozenset([day_number(folder_days[path])]) for path in paths}
+    else:
+        days_of = dict.fromkeys(paths, frozenset(numbers))
     files, spark_days = _opened(days_of, columns, is_partitioned=folder_days is not None)
     files.sort(key=lambda file: file.span.start, reverse=True)
     waiting: dict[int, list[Piece]] = defaultdict(list)
@@ -91,13 +92,16 @@ def tiles_of_files(
 
 
 def _opened(
-    days_of: Mapping[str, Collection[int]], columns: LogColumns, *, is_partitioned: bool
+    days_of: Mapping[str, frozenset[int]], columns: LogColumns, *, is_partitioned: bool
 ) -> tuple[list[LogFile], set[int]]:
-    """Open the files that have rows of the days to read of them; return them, and the days that need Spark."""
+    """Open the files that have rows of the days to read of them; return them, and the days that need Spark.
+
+    In a partitioned log, a file whose footer shows rows of other days than its folder's is not returned.
+    """
     files, spark_days, num_rows = [], set[int](), Counter[int]()
     for path, days in days_of.items():
         try:
-            file = log_file(path, columns, frozenset(days))
+            file = log_file(path, columns, days)
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
             spark_days.update(days)
             continue
@@ -105,9 +109,16 @@ def _opened(
             files.append(file)
         if is_partitioned:
             num_rows.update(dict.fromkeys(days, file.metadata.num_rows))
-            spark_days.update(day for day in days if not file.groups and file.metadata.num_rows)
+            if file.metadata.num_rows and not _has_only_its_day(file):
+                spark_days.update(days)
     spark_days.update(day for day, num in num_rows.items() if num > MAX_ROWS)
     return [file for file in files if not file.days <= spark_days], spark_days
+
+
+def _has_only_its_day(file: LogFile) -> bool:
+    """Return whether a file to read one day of has no rows of other days. Rows without a time are not seen here."""
+    (day,) = file.days
+    return len(file.groups) == file.metadata.num_row_groups and file.span == range(day, day + 1)
 
 
 def _day_tiles(

@@ -22,6 +22,8 @@ from userrep.sources.read import with_validity
 from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.xxhash import bucket_of, hash64
+from userrep.tiles import by_arrow
+from userrep.tiles.arrow_reader import pieces_by_day
 from userrep.tiles.by_arrow import TILES, DayTiles, tiles_of_files
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.column_paths import LogColumns, columns_of
@@ -109,14 +111,14 @@ class RandomLog:
             "eid": draw.choice(([] if self.nested else [None] * 90) + list(range(400))),
             "device": draw.choice(["tv", "phone", None, None if self.event_id else "(null)"]),
             "place": draw.choice([1, 2, None]),
-            "note": draw.choice(["a", "b", None]),
+            "row": draw.choice(["a", "b", None]),
             "score": draw.choice([0.0, -0.0, float("nan"), None, 1.0]),
         }
 
     def _like(self, row: Row) -> Row:
         """Copy a row, all of it or nearly."""
         rest = ["item"] if self.event_id else ["item", "weight", "device"] * 5
-        name = self.draw.choice(["none"] * 20 + ["at", "note", "score"] * 10 + rest)
+        name = self.draw.choice(["none"] * 20 + ["at", "row", "score"] * 10 + rest)
         return row if name == "none" else row | {name: self._row()[name]}
 
     def _write(self, path: Path, rows: list[Row], k: int) -> str:
@@ -127,9 +129,9 @@ class RandomLog:
         values = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         ats = pa.array(values.get("at", []), pa.timestamp("us", "UTC")).cast(times, safe=False)
         users = pa.array(values.get("user", []), ids)
-        table = {
+        table = {  # a log's own column may have any name, such as "row"
             "at": ats,
-            "note": pa.array(values.get("note", []), pa.string()),
+            "row": pa.array(values.get("row", []), pa.string()),
             "item": pa.array(values.get("item", []), pa.string()),
             "kind": pa.array(values.get("kind", []), pa.string()),
             "weight": pa.array(values.get("weight", []), pa.float64()),
@@ -147,7 +149,7 @@ class RandomLog:
         if self.event_id == "text":
             table["eid"] = pa.array([None if e is None else f"e{e}" for e in values.get("eid", [])], pa.string())
         if k == 0:
-            del table["note"]
+            del table["row"]
         if k == 0 and not self.event_id:  # else copies in other files would differ from it
             del table["device"]
         if k == 1:
@@ -164,7 +166,7 @@ class RandomLog:
             "number": f"user STRUCT<id: {ids}, seen: TIMESTAMP>, eid BIGINT",
         }
         schema = (
-            "at TIMESTAMP, note STRING, item STRING, kind STRING, weight DOUBLE, device STRING, place BIGINT, "
+            "at TIMESTAMP, row STRING, item STRING, kind STRING, weight DOUBLE, device STRING, place BIGINT, "
             f"score DOUBLE, {more[self.event_id]}"
         )
         return spark.read.schema(schema).parquet(*self.paths)
@@ -310,11 +312,14 @@ def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
             ("other", D4, [event("u5", "i1", "2024-05-01")]),
         )
     } | {str(torn): date(2024, 5, 5)}  # fmt: skip
+    decoded = []
+    monkeypatch.setattr(by_arrow, "pieces_by_day", lambda file, log: decoded.append(file) or pieces_by_day(file, log))
     found = list(tiles_of_files(sorted(folder_days), set(folder_days.values()), COLUMNS, folder_days=folder_days))
     assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]
     assert found[0].tiles is not None
     assert (found[0].tiles["user_id"].to_pylist(), found[0].num_rejected) == (["u1", "u2"], 1)
-    monkeypatch.setattr("userrep.tiles.by_arrow.MAX_ROWS", 2)
+    assert {Path(file.path).parent.name for file in decoded} == {"well", "more", "none"}  # by their footers
+    monkeypatch.setattr(by_arrow, "MAX_ROWS", 2)
     assert next(tiles_of_files(sorted(folder_days), {D1}, COLUMNS, folder_days=folder_days)).tiles is None
 
 
@@ -355,8 +360,8 @@ def test_likely_copies_need_spark_where_a_column_cannot_be_compared(tmp_path: Pa
 
 
 def test_rows_are_compared_by_the_columns_of_the_log_not_of_the_file(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "a.parquet", _copies("e", "e", note=["a", "a"], batch=[1, 2]))
-    for source, num_events in (((), 2), (("user_id", "item_id", "event_at", "note"), 1)):
+    path = write_rows(tmp_path / "a.parquet", _copies("e", "e", note=["a", "a"], batch=[1, 2], row=[3, 3]))
+    for source, num_events in (((), 2), (("user_id", "item_id", "event_at", "note", "row"), 1)):
         tiles = _one(path, columns=COLUMNS._replace(source=source)).tiles
         assert tiles is not None
         assert tiles["num_events"].to_pylist() == [num_events]

@@ -1,4 +1,4 @@
-"""What is new in a log: files that footers suffice for, their checksums, and ranges of versions of a Delta log."""
+"""New files of a log: which ones footers suffice for, and their checksums."""
 
 from datetime import date, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import EventSource
 from userrep.store.file_tables import FileTables
-from userrep.tiles.inventory.new_rows import _chain, _day_or_none, _days_by_footers, _source_file
+from userrep.tiles.inventory.new_rows import _day_or_none, _days_by_footers, _source_file
 
 pytestmark = pytest.mark.fast
 
@@ -61,17 +61,3 @@ def test_footers_are_trusted_for_utc_times_in_plain_parquet_only(
     log = EventSource(path="log", columns=EVENT_COLUMNS, **settings)
     tables = FileTables(None, str(tmp_path))
     assert _days_by_footers(tables, log, source, [FILE]) == {}
-
-
-# Ranges of versions whose changes were read
-
-
-def test_ranges_of_versions_follow_each_other_whichever_run_read_them() -> None:
-    assert _chain([]) == []
-    assert _chain([(0, 3), (4, 5), (4, 7), (6, 6), (8, 8)]) == [(0, 3), (4, 7), (8, 8)]
-    assert _chain([(0, 3), (4, 5), (0, 9)]) == [(0, 9)]
-
-
-def test_the_chain_ends_at_the_first_version_that_no_range_begins_at() -> None:
-    assert _chain([(0, 3), (5, 6)]) == [(0, 3)]
-    assert _chain([(1, 3)]) == []

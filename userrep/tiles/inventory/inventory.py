@@ -16,9 +16,10 @@ from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
+from userrep.tiles.inventory.changes import days_by_changes
 from userrep.tiles.inventory.day_files import BYTES_PER_ROW, days_by_partition
 from userrep.tiles.inventory.log_warnings import future_days, missing_days, naive_times
-from userrep.tiles.inventory.new_rows import days_by_changes, days_by_files
+from userrep.tiles.inventory.new_rows import days_by_files
 from userrep.utc import last_event_day, utc_now
 
 

@@ -174,7 +174,7 @@ def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_t
     tables = tables_in(tmp_path)
     monkeypatch.setattr(
         "userrep.workflows.run_context.RunContext",
-        lambda *_: SimpleNamespace(lease=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
+        lambda *_, **__: SimpleNamespace(lease=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
     )
     assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77", "--set", "modle=1") == 2
     (fault,) = objects(capsys)

@@ -14,11 +14,10 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
-from userrep.sources.listing import Listings, check_local
+from userrep.sources.listing import Listings, as_spark_reads, check_local
 from userrep.sources.read import check_events
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
-from userrep.store.filesystem import file_system
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, times_of_group
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
@@ -79,7 +78,7 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
         return None
     if source.format == "delta":
         with suppress(DeltaError):
-            return DeltaFiles(file_system(source.path)[1]).fields()
+            return DeltaFiles(as_spark_reads(source.path)).fields()
     if source.format == "csv":
         return _csv_schema(source, what, listings)
     footers = listings.footers(source, what)

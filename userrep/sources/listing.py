@@ -1,5 +1,6 @@
 """Listing of a source's data files without Spark, and detection of their format."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -14,11 +15,12 @@ from deltalake.exceptions import DeltaError
 from userrep.config import Source
 from userrep.errors import UsageError
 from userrep.store.delta_files import DeltaFiles
-from userrep.store.filesystem import file_system
+from userrep.store.filesystem import absolute, file_system
 from userrep.utc import EPOCH
 
 COMPRESSED = re.compile(r"\.(gz|bz2|zst)$")
 _FORMATS = {"parquet": "parquet", "pq": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv"}
+_GLOB = re.compile(r"[*?\[{]")
 _FILES_SNIFFED = 100
 _MAX_FOOTERS = 100  # read per source; sources of more files have no footers here
 
@@ -97,10 +99,11 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
     """
     check_local(path, what)
     try:
-        store, target = file_system(path)
-        base = file_system(base_folder(path))[1]
+        location = as_spark_reads(path)
+        store, target = file_system(location)
+        base = file_system(base_folder(location))[1]
         if format_ == "delta":
-            infos = store.get_file_info([f"{target}/{file.path}" for file in DeltaFiles(path).files()])
+            infos = store.get_file_info([f"{target}/{file.path}" for file in DeltaFiles(location).files()])
         elif store.get_file_info(target).type == pyarrow.fs.FileType.File:
             infos = [store.get_file_info(target)]
         else:
@@ -122,7 +125,8 @@ def no_files(path: str, what: str) -> UsageError:
 def _data_files(
     store: pyarrow.fs.FileSystem, infos: Iterable[pyarrow.fs.FileInfo], target: str, base: str
 ) -> Iterable[DataFile]:
-    pattern = re.compile((_regex(target) if "*" in target else re.escape(target)) + "(/.*)?")  # a folder is read whole
+    regex = _regex(target) if is_pattern(target) else re.escape(target)
+    pattern = re.compile(regex + "(/.*)?")  # a folder is read whole
     for info in infos:
         folders = info.path.removeprefix(base).strip("/").split("/")
         is_hidden = any(part[:1] in ("_", ".") and "=" not in part for part in folders)
@@ -148,7 +152,7 @@ def detect_format(path: str, what: str, listings: Listings) -> str:
         If the files are of several formats.
     """
     check_local(path, what)
-    if "*" not in path and _is_delta(path):
+    if not is_pattern(path) and _is_delta(path):
         return "delta"
     files = listings.files(Source(path=path), what)
     formats = sorted({format_of_file(file) for file in spread(files, _FILES_SNIFFED)})
@@ -162,7 +166,7 @@ def detect_format(path: str, what: str, listings: Listings) -> str:
 
 def _is_delta(path: str) -> bool:
     try:
-        return DeltaFiles(path).exists()
+        return DeltaFiles(as_spark_reads(path)).exists()
     except (OSError, DeltaError):
         return False
 
@@ -181,7 +185,8 @@ def format_of_file(file: DataFile) -> str:
 
 def check_local(path: str, what: str) -> None:
     """Check that a path on a local disk exists. Raises UsageError."""
-    if "://" not in path and "*" not in path and not path.startswith(("dbfs:", "file:")) and not Path(path).exists():
+    is_checked = "://" not in path and not path.startswith(("dbfs:", "file:")) and not is_pattern(path)
+    if is_checked and not Path(path).exists():
         raise UsageError(
             f"{what}.path {path}: does not exist. Relative paths in a configuration file start at its folder."
         )
@@ -189,6 +194,20 @@ def check_local(path: str, what: str) -> None:
 
 def base_folder(path: str) -> str:
     """Return the folder below which folder names are read as partition columns."""
-    if "*" in path:
-        return path.split("*", maxsplit=1)[0].rpartition("/")[0] or "."
-    return str(Path(path).parent) if Path(path).is_file() else path
+    if is_pattern(path):
+        return _GLOB.split(path, maxsplit=1)[0].rpartition("/")[0] or "."
+    return str(Path(path).parent) if Path(as_spark_reads(path)).is_file() else path
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether Spark reads a path as a pattern of files and folders."""
+    return _GLOB.search(path) is not None
+
+
+def as_spark_reads(path: str) -> str:
+    """Return a local path as Spark reads it: absolute, without ``file:`` and ``..``, and with ``%20`` unchanged.
+
+    URIs of other stores are returned unchanged.
+    """
+    local = absolute(re.sub(r"^file:/+", "/", path))
+    return os.path.normpath(local) if local.startswith("/") else path

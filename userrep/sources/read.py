@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
 from userrep.sources.columns import as_text, check_columns, column_of, find_column, id_text, named, type_of
-from userrep.sources.listing import base_folder, check_local
+from userrep.sources.listing import base_folder, check_local, is_pattern
 from userrep.sources.partitions import partition_day
 
 CORRUPT = "_corrupt_record"
@@ -49,7 +49,7 @@ def read_source(
             reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
     if like is not None:
         reader = reader.schema(like.schema)  # some files may lack a column, or have it in another type
-    if target is not None and (files is not None or "*" in target):
+    if target is not None and (files is not None or is_pattern(target)):
         reader = reader.option("basePath", base_folder(target))
     with readable(source, what):
         if target is None:

@@ -18,7 +18,7 @@ _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a num
 class Lines(NamedTuple):
     """Whole lines of a file: all, or the first, middle and last ones; of a large compressed file, only the first ones.
 
-    num_bytes : of the lines as stored in the file. sees_end : whether the last lines are included.
+    num_bytes : of the lines as stored in the file, approximately. sees_end : whether the last lines are included.
     """
 
     text: bytes

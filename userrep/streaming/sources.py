@@ -12,6 +12,7 @@ from pyspark.sql import types as T
 from userrep.config import Config, Kafka, Source, Stream, StreamSource
 from userrep.config.environment import with_variables
 from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.sources.listing import is_pattern
 from userrep.sources.read import CORRUPT, read_source
 from userrep.store.filesystem import exists
 from userrep.utc import DAY_US, day_number
@@ -129,7 +130,7 @@ def check_arriving(spark: SparkSession, config: Config) -> None:
     for name, source in sources_of(config).items():
         if source.topic is not None:
             _check_topic(spark, config.streaming, name, source.topic)
-        elif source.path is not None and "*" not in source.path and not exists(source.path):
+        elif source.path is not None and not is_pattern(source.path) and not exists(source.path):
             raise UsageError(f"stream.{name}.path: no such path, got {source.path}. Create the folder of new rows.")
 
 

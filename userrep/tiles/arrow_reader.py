@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from userrep.store.arrow import is_text
-from userrep.store.filesystem import open_parquet
 from userrep.tiles.column_paths import LogColumns, Path
-from userrep.tiles.inventory.footers import EVER, FIRST_TIME, LAST_TIME, microseconds_of, times_of_group
+from userrep.tiles.inventory.footers import EVER, FIRST_TIME, LAST_TIME, microseconds_of, open_listed, times_of_group
 from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
@@ -48,7 +47,7 @@ class LogFile:
 
     def read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
         """Read columns or fields of structs, without those that the file lacks. ``coded``: read as dictionaries."""
-        file = open_parquet(self.path, self.metadata, coded=list(coded))
+        file = open_listed(self.path, self.metadata, coded=list(coded))
         return file.read_row_groups(self.groups, columns=[".".join(path) for path in paths], use_threads=False)
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
@@ -77,7 +76,7 @@ def log_file(path: str, columns: LogColumns, days: frozenset[int]) -> LogFile:
 
     Cost: the time column is read of row groups without statistics.
     """
-    file = open_parquet(path)
+    file = open_listed(path)
     metadata, schema, groups, spans = file.metadata, file.schema_arrow, [], []
     event_at = columns.mapped["event_at"]
     is_time = _is_time(type_in(schema, event_at))

@@ -37,12 +37,34 @@ def test_a_star_of_a_pattern_matches_within_a_folder_and_a_matching_folder_is_re
 
 @pytest.mark.parametrize(
     ("pattern", "found"),
-    [("*-?.csv", "ab"), ("*-[a-b].csv", "ab"), ("*-[^a].csv", "b"), ("*-{a,cc}.csv", ["a", "cc"])],
+    [
+        ("*-?.csv", "ab"),
+        ("*-[a-b].csv", "ab"),
+        ("*-[^a].csv", "b"),
+        ("*-{a,cc}.csv", ["a", "cc"]),
+        ("x,y-?.csv", "ab"),
+        ("x[,]y-a.csv", "a"),
+        ("{x,y}*-b.csv", "b"),
+        ("x,y-{a,b}.csv", "ab"),
+    ],
 )
 def test_patterns_are_those_of_spark(tmp_path: Path, pattern: str, found: list[str]) -> None:
     for name in ("a", "b", "cc"):
         (tmp_path / f"x,y-{name}.csv").write_text("x,y\n")
     assert names(f"{tmp_path}/{pattern}") == [f"x,y-{name}.csv" for name in found]
+    assert names(f"{tmp_path.parent}/{tmp_path.name[:-1]}?/{pattern}") == [f"x,y-{name}.csv" for name in found]
+    assert detect_format(f"{tmp_path}/{pattern}", "events", Listings()) == "csv"
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{}/a b%20c/", "{}/a b%20c/../a b%20c", "file:{}/a b%20c", "file://{}/a b%20c/f.csv"]
+)
+def test_local_paths_are_listed_as_spark_reads_them(tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "a b%20c").mkdir()
+    (tmp_path / "a b%20c" / "f.csv").write_text("x,y\n")
+    path = spelling.format(tmp_path)
+    assert [file.path for file in list_files(path, None, "events")] == [f"{tmp_path}/a b%20c/f.csv"]
+    assert detect_format(path, "events", Listings()) == "csv"
 
 
 def test_a_delta_table_of_too_many_files_has_no_footers_and_its_files_are_not_looked_at(

@@ -23,6 +23,13 @@ def written(folder: Path, times: list[datetime | None], kind: pa.DataType | None
     return str(folder / "a.parquet")
 
 
+def test_a_listed_path_has_no_escapes(tmp_path: Path) -> None:
+    (tmp_path / "a%20b").mkdir()
+    path = written(tmp_path / "a%20b", [at("2024-05-01")])
+    assert day_of_file(path, ("event_at",)) == day_of_file(f"file:{path}", ("event_at",)) == (D1, 1)
+    assert is_readable(f"file:{path}")
+
+
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ms")], ids=str)
 def test_rows_from_midnight_to_the_last_moment_belong_to_one_day(tmp_path: Path, kind: pa.DataType) -> None:
     path = written(tmp_path, [at("2024-05-01 23:59:59.999"), at("2024-05-01"), at("2024-05-01 12:00")], kind)

@@ -1,6 +1,8 @@
 """The days of a Parquet file's rows by the statistics in its footer. Days and microseconds are counted from 1970."""
 
 import json
+import re
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -32,10 +34,16 @@ class Times(NamedTuple):
         return range(self.first // DAY_US, self.last // DAY_US + 1)
 
 
+def open_listed(path: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a Parquet file of a log. Paths of listings have no escapes; those of ``open_parquet`` have, in a URI."""
+    is_uri = re.match(r"[a-z][a-z0-9+.-]*:/", path) is not None
+    return open_parquet(path.replace("%", "%25") if is_uri else path, footer, coded=coded)
+
+
 def is_readable(path: str) -> bool:
     """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
     try:
-        open_parquet(path)
+        open_listed(path)
     except (OSError, pa.ArrowInvalid):
         return False
     return True
@@ -62,7 +70,7 @@ def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
 
     None if statistics are missing, if a row has no time or an implausible one, for several days, and without rows.
     """
-    metadata = open_parquet(path).metadata
+    metadata = open_listed(path).metadata
     groups = [group for group in range(metadata.num_row_groups) if metadata.row_group(group).num_rows]
     times = [known for group in groups if (known := times_of_group(metadata, group, event_at)) is not None]
     if not groups or len(times) < len(groups) or any(group.has_null for group in times):

@@ -41,21 +41,25 @@ def change_registry(
     UserrepError
         If another change affected a space and ``require_same_spaces`` is set, or if all attempts lost to other changes.
     """
-    seen: list[Registry] = []  # before each attempt, and after the last one
+    first: Registry | None = None  # before the first attempt
+    after = Registry()  # after the last one
 
     def changed(rows: list[Row]) -> list[dict[str, Any]] | None:
+        nonlocal first, after
         before = _registry(rows)
-        if require_same_spaces and seen and seen[0].spaces != before.spaces:
+        first = first or before
+        if require_same_spaces and before.spaces != first.spaces:
             raise UserrepError(
                 "spaces: not changed, because another change of the registry came first. "
                 "Check with `userrep spaces list`, and run the command again."
             )
         after = transition(before)
-        seen[:] = [before, after]
         return None if after == before else _rows(after)
 
-    tables.change(REGISTRY, changed)
-    return seen[-1]
+    tables.change(
+        REGISTRY, changed, subject="spaces and consumers", check="`userrep spaces list` and `userrep consumers list`"
+    )
+    return after
 
 
 def list_spaces(tables: Tables) -> list[Space]:

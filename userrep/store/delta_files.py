@@ -22,15 +22,14 @@ from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
 from userrep.store.data_files import TableFile, adding, files_of, removing
 from userrep.store.filesystem import file_system
+from userrep.store.tables import Rows, TransactionId
 
 _ATTEMPTS = 20  # per commit, each on the newest version
 _MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark
 _RESTORE_SEARCH = 1000  # newest commits that are searched for a RESTORE
 _MARK_SEARCH = 100  # newest commits that are searched for a mark
 
-Rows = Sequence[Mapping[str, Any]]
 Files = Sequence[TableFile]
-TransactionId = tuple[str, int]  # name of a writer, and the number of its transaction
 
 
 class DeltaFiles:

@@ -13,12 +13,22 @@ from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
 from userrep.store.data_files import TableFile
-from userrep.store.delta_files import DeltaFiles, Files, Rows, TransactionId
+from userrep.store.delta_files import DeltaFiles, Files
 from userrep.store.filesystem import folder_names
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import Keys, Partition, PartitionFilter, Session, Tables, matches, root_path
+from userrep.store.tables import (
+    Keys,
+    Partition,
+    PartitionFilter,
+    Rows,
+    Session,
+    Tables,
+    TransactionId,
+    matches,
+    root_path,
+)
 from userrep.store.task_writes import write_files
 
 

@@ -14,11 +14,11 @@ from pyspark.sql.types import StructField, StructType
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
-from userrep.store.delta_files import Rows, TransactionId, changed_meanwhile
+from userrep.store.delta_files import changed_meanwhile
 from userrep.store.filesystem import folder_names
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import Keys, Partition, Session, Tables, root_path
+from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId, root_path
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number
 _NEWEST = 100  # commits that are searched for a mark

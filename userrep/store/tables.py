@@ -1,6 +1,8 @@
 """The interface of all table backends: ledgers, partitions, and changes in one atomic commit."""
 
+import random
 import re
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +13,17 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
-from userrep.store.delta_files import Rows, TransactionId
 from userrep.store.filesystem import absolute
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 
 Session = SparkSession | Callable[[], SparkSession] | None
+Rows = Sequence[Mapping[str, Any]]
+TransactionId = tuple[str, int]  # name of a writer, and the number of its transaction
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
 PartitionFilter = Callable[[dict[str, Any]], bool]  # a predicate on partition values
 RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read
 _ATTEMPTS = 50  # to change a ledger, each from its newest rows; of concurrent changes one succeeds in each round
+_LONGEST_PAUSE = 0.05  # seconds between two attempts; random, so that concurrent changes do not stay in step
 FORMAT_KEY, FORMAT = "userrep.format", 1  # incremented when the meaning of existing columns changes
 
 
@@ -199,13 +203,21 @@ class Tables(ABC):
         """
 
     def change(
-        self, table: TableSchema, changed: Callable[[list[Row]], Rows | None], *, replacing: str = "true", **equal: str
+        self,
+        table: TableSchema,
+        changed: Callable[[list[Row]], Rows | None],
+        *,
+        replacing: str = "true",
+        subject: str | None = None,
+        check: str | None = None,
+        **equal: str,
     ) -> bool:
         """Replace rows of a ledger in one commit by a function of them.
 
         ``changed`` returns the rows to write, given the ledger's rows that match ``equal``, or None to change nothing.
         It is called again with the newest rows until no other commit comes in between. ``replacing`` is a SQL condition
-        on the rows to replace, by default all. Returns whether the rows were replaced.
+        on the rows to replace, by default all. Error messages name the ``subject``, by default the table, and the
+        commands to ``check`` it with. Returns whether the rows were replaced.
 
         Raises
         ------
@@ -219,7 +231,9 @@ class Tables(ABC):
                 return False
             if self.add(table, rows, replacing=replacing, since=since):
                 return True
-        raise UserrepError(f"{table.name}: other runs keep committing. Run the command again.")
+            time.sleep(random.uniform(0, _LONGEST_PAUSE))
+        advice = f"Check with {check}, and run the command again." if check else "Run the command again."
+        raise UserrepError(f"{subject or table.name}: not changed, because other runs keep committing. {advice}")
 
     @abstractmethod
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:

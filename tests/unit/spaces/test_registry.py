@@ -105,7 +105,11 @@ def test_a_consumer_that_comes_in_between_is_heard_before_a_promotion(
 def test_a_change_that_never_gets_its_turn_ends(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     with_spaces(tables, A)
     monkeypatch.setattr(FileTables, "add", lambda *_, **__: False)
-    with pytest.raises(UserrepError, match="registry: other runs keep committing"):
+    monkeypatch.setattr("userrep.store.tables._LONGEST_PAUSE", 0)
+    with pytest.raises(
+        UserrepError,
+        match=r"^spaces and consumers: not changed, because other runs .*\. Check with `userrep spaces list` and",
+    ):
         consumers.register_consumer(tables, "ads", owner="team")
 
 

@@ -104,6 +104,15 @@ class LedgerConformance:
         assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
         assert [row.name for row in tables.ledger(SMALL)] == ["c"]
 
+    def test_concurrent_changes_of_all_rows_are_made_one_after_the_other(self, tables: Tables) -> None:
+        def add_one(name: str) -> bool:
+            return tables.change(SMALL, lambda rows: [*(row.asDict() for row in rows), {"name": name}])
+
+        tables.create(SMALL)
+        with ThreadPoolExecutor(WRITERS) as pool:
+            assert all(pool.map(add_one, "abc"))
+        assert sorted(row.name for row in tables.ledger(SMALL)) == list("abc")
+
     def test_a_table_with_other_columns_is_refused_and_left_as_it_is(self, tables: Tables) -> None:
         tables.add(LEDGER, ROWS)
         other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
@@ -155,6 +164,28 @@ class Conformance(LedgerConformance):
             won = list(pool.map(lambda k: write(tables, str(k), since), range(WRITERS)))
         assert sum(won) == 1
         assert [row.name for row in tables.ledger(LEDGER)] == [str(won.index(True))]
+
+    @pytest.mark.parametrize("foreign", ["OPTIMIZE {name}", "ALTER TABLE {name} SET TBLPROPERTIES ('note' = 'x')"])
+    def test_a_foreign_commit_between_two_reads_hides_no_change(self, tables: Tables, foreign: str) -> None:
+        """Both changes are based on the same rows, although each has read another version."""
+        for name in "ab":
+            tables.add(SMALL, [{"name": name}])
+        earlier = tables.version(SMALL)
+        tables.spark.sql(foreign.format(name=tables.name(SMALL)))
+        later = tables.version(SMALL)
+        assert later > earlier
+        done = [
+            tables.add(SMALL, [{"name": "a"}, {"name": "b"}, {"name": f"since {since}"}], replacing="true", since=since)
+            for since in (earlier, later)
+        ]
+        assert sum(done) == 1
+        assert sorted(row.name for row in tables.ledger(SMALL)) == ["a", "b", f"since {(earlier, later)[done[1]]}"]
+
+    def test_a_change_is_not_made_onto_rows_that_were_added_without_a_version(self, tables: Tables) -> None:
+        since = tables.version(SMALL)
+        tables.add(SMALL, [{"name": "a"}])
+        assert not tables.add(SMALL, [{"name": "b"}], replacing="true", since=since)
+        assert [row.name for row in tables.ledger(SMALL)] == ["a"]
 
     def test_partitions_are_described_replaced_and_dropped(self, tables: Tables) -> None:
         for day, part in ((D1, "p"), (D1, "q"), (D2, "p")):

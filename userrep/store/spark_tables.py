@@ -140,7 +140,37 @@ class SparkTables(Tables):
     def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
         frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
-        return self._write(frame, table, where=replacing, since=since)
+        if since is None:
+            return self._write(frame, table, where=replacing)
+        return self._add_onto(since, frame, table, replacing or "false")
+
+    def _add_onto(self, since: int, rows: DataFrame, table: TableSchema, replacing: str) -> bool:
+        """Add rows, and delete those that match ``replacing``, if the table has the same files as at version ``since``.
+
+        The check is part of the write: MERGE reads its source and its target at one version, and Delta refuses the
+        commit if another one has changed files since that version. So the check is exact for all kinds of commits.
+        """
+        columns = [f"`{column}`" for column in table.fields().names]
+        values = [f"source.added.{column}" for column in columns]
+        file_names = F.sort_array(F.collect_set("_metadata.file_path")).alias("names")
+        try:
+            with around(f"commit:{table.name}"):
+                merged = self.spark.sql(  # the row of the source that adds nothing matches the rows to delete
+                    f"MERGE INTO {self.name(table)} USING ("
+                    "SELECT * FROM (SELECT struct(*) AS added FROM {rows} UNION ALL SELECT NULL) "
+                    "WHERE (SELECT names FROM {before}) = (SELECT names FROM {now})"
+                    f") AS source ON source.added IS NULL AND ({replacing}) WHEN MATCHED THEN DELETE "
+                    "WHEN NOT MATCHED AND source.added IS NOT NULL "
+                    f"THEN INSERT ({', '.join(columns)}) VALUES ({', '.join(values)})",
+                    rows=rows,
+                    before=self.read(table, version=since).agg(file_names),
+                    now=self.read(table).agg(file_names),
+                ).first()
+        except Exception as error:
+            if not _was_overtaken(error):
+                raise
+            return False
+        return bool(merged and merged.num_affected_rows)
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
@@ -181,7 +211,8 @@ class SparkTables(Tables):
 
         ``since`` is enforced by a transaction of ``counter`` with number ``since + 1``: of several writers that start
         from the same version, Delta accepts one. It refuses the others or skips their writes without an error, so a
-        mark identifies this commit. Commits without such a number, such as those of OPTIMIZE, do not interfere.
+        mark identifies this commit. Commits without such a number, such as those of OPTIMIZE, go unnoticed, so this
+        does not protect rows that are read and replaced; see ``_add_onto``.
 
         Raises UserrepError if another run has changed the rows that are replaced.
         """

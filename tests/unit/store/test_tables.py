@@ -53,15 +53,6 @@ def test_exactly_one_of_many_concurrent_changes_succeeds(tables: Tables) -> None
     assert [row.name for row in tables.ledger(SMALL)] == ["abcd"[done.index(True)]]
 
 
-def test_concurrent_changes_of_all_rows_are_made_one_after_the_other(tables: Tables) -> None:
-    def add_one(name: str) -> bool:
-        return tables.change(SMALL, lambda rows: [*(row.asDict() for row in rows), {"name": name}])
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(add_one, "abcd"))
-    assert sorted(row.name for row in tables.ledger(SMALL)) == list("abcd")
-
-
 # Files that tasks have written
 
 

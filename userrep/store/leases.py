@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pyspark.sql import Row
 
-from userrep.errors import AlreadyRunningError
+from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
 from userrep.store.filesystem import delete_file, read_bytes, write_bytes
 from userrep.store.schemas import LEASES
@@ -68,27 +68,39 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
 
 
 def check_held() -> None:
-    """Check that no other run has taken a lease of the calling code. Cost: one read of the ledger for each lease.
+    """Check that no other run has taken a lease of the calling code. Cost: one read of the ledger of each root.
 
     Raises
     ------
     AlreadyRunningError
         If another run has taken one. What this run has committed stays.
     """
-    for heartbeat in _heartbeats.get():
-        if heartbeat.is_lost():
+    heartbeats = _heartbeats.get()
+    tables_by_root = {heartbeat.root: heartbeat.tables for heartbeat in heartbeats}
+    ids_by_root = {root: _current_ids(tables) for root, tables in tables_by_root.items()}
+    for heartbeat in heartbeats:
+        ids = ids_by_root[heartbeat.root]
+        if ids is not None and heartbeat.lease_id not in ids:
             raise AlreadyRunningError(
                 f"{heartbeat.job}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
                 "taken its lease. This run has stopped; what it has committed stays."
             )
 
 
+def _current_ids(tables: Tables) -> set[object] | None:
+    """Return the ids of the current leases, or None if the ledger cannot be read for a moment."""
+    try:
+        return {lease.lease_id for lease in tables.ledger(LEASES, ("lease_id",))}
+    except (OSError, UserrepError):
+        return None
+
+
 class _Heartbeat:
     """A thread that writes the time to the lease's file at each interval, until the lease ends."""
 
     def __init__(self, tables: Tables, row: Mapping[str, object]) -> None:
-        self.root, self.job = tables.artifacts_root, row["job"]
-        self._tables, self._lease_id, self._file = tables, row["lease_id"], _file(tables, row)
+        self.tables, self.root = tables, tables.artifacts_root
+        self.job, self.lease_id, self._file = row["job"], row["lease_id"], _file(tables, row)
         self._is_over = threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -98,19 +110,12 @@ class _Heartbeat:
         self._is_over.set()
         self._thread.join()
 
-    def is_lost(self) -> bool:
-        """Return whether another run has taken the lease. A ledger that cannot be read counts as no change."""
-        try:
-            return all(lease.lease_id != self._lease_id for lease in self._tables.ledger(LEASES))
-        except Exception:
-            return False
-
     def _run(self) -> None:
         while not self._is_over.wait(HEARTBEAT.total_seconds()):
             self._write()
 
     def _write(self) -> None:
-        with suppress(Exception):  # the store may be unreachable for a moment
+        with suppress(OSError):  # the store may be unreachable for a moment
             write_bytes(self._file, utc_now().isoformat().encode())
 
 
@@ -136,7 +141,11 @@ def _acquire(tables: Tables, job: str) -> dict[str, object]:
         lease["started_at"] = utc_now()
         return [*(row.asDict() for row in rows if row.job != job), lease]
 
-    tables.change(LEASES, with_lease)
+    try:
+        tables.change(LEASES, with_lease)
+    except BaseException:
+        _own_lease_ids.discard(lease["lease_id"])
+        raise
     for holder in before:
         _delete_quietly(_file(tables, holder.asDict()))
     return lease

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -78,13 +79,14 @@ def test_the_second_run_of_a_job_is_told_who_runs_and_another_job_runs_beside_it
 ) -> None:
     with holder(tmp_path) as other:
         time.sleep(2 * EXPIRY.total_seconds())  # it goes on living
-        before = tables.version(LEASES)
+        before, own_ids = tables.version(LEASES), set(leases._own_lease_ids)
         who = (
             rf"daily is already running: run r\d+-\w+ on {re.escape(socket.gethostname())}, process {other.pid}, since"
         )
         with pytest.raises(AlreadyRunningError, match=who), held(tables, "daily"):
             pass
         assert tables.version(LEASES) == before
+        assert leases._own_lease_ids == own_ids
         with held(tables, "forget"):
             pass
 
@@ -140,6 +142,32 @@ def test_a_ledger_that_cannot_be_read_for_a_moment_ends_no_run(tables: Tables, m
     with held(tables, "daily"), monkeypatch.context() as patch:
         patch.setattr(FileTables, "ledger", unreachable)
         leases.check_held()
+
+
+def test_an_error_that_is_not_the_store_s_is_raised_by_the_check(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("a mistake in the code")
+
+    with held(tables, "daily"), monkeypatch.context() as patch:
+        patch.setattr(FileTables, "ledger", broken)
+        with pytest.raises(TypeError, match="a mistake in the code"):
+            leases.check_held()
+
+
+def test_all_leases_of_a_root_are_checked_with_one_read(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reads = FileTables.ledger, []
+
+    def counted(self: FileTables, *args: Any, **equal: str) -> Any:
+        reads.append(args)
+        return read(self, *args, **equal)
+
+    with held(tables, "pipeline"), held(tables, "daily"):
+        with monkeypatch.context() as patch:
+            patch.setattr(FileTables, "ledger", counted)
+            leases.check_held()
+        assert len(reads) == 1
 
 
 def test_a_run_in_a_thread_that_has_lost_its_lease_begins_no_stage_and_does_not_end_well(
@@ -208,7 +236,11 @@ def test_a_lease_is_given_back_when_the_job_fails(tables: Tables) -> None:
 
 def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileTables, "add", lambda *_, **__: False)
-    with pytest.raises(UserrepError, match="leases: other runs keep committing"), held(tables, "daily"):
+    monkeypatch.setattr("userrep.store.tables._LONGEST_PAUSE", 0)
+    with (
+        pytest.raises(UserrepError, match="leases: not changed, because other runs keep committing"),
+        held(tables, "daily"),
+    ):
         pass
 
 

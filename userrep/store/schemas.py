@@ -10,7 +10,7 @@ PROPERTIES = {  # of all tables
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }
-# For values that hardly repeat, in tables that daily runs write and read: speed over size.
+# For values that hardly repeat, which dictionaries do not make smaller: speed over size.
 _SPEED_OVER_SIZE = (("parquet.enable.dictionary", "false"), ("parquet.compression", "lz4_raw"))
 _TYPES = {
     kind.simpleString().upper(): kind
@@ -190,6 +190,7 @@ TRAINING_ROWS = TableSchema(
     ),
 )
 
+# change_id, here and in LEASES, is not used. It keeps the stored format.
 REGISTRY = TableSchema(
     "registry",
     "one row per embedding space or consumer; the columns of the other kind are null",
@@ -295,7 +296,8 @@ SPACE_METRICS = TableSchema(
 )
 
 ALL = tuple(table for table in list(vars().values()) if isinstance(table, TableSchema))
-LEDGERS = tuple(table for table in ALL if not table.partition_by)  # small: read whole, compacted into one file
+_REWRITTEN = (REGISTRY, LEASES)  # by each change, and so always one file; compaction would only cause conflicts
+LEDGERS = tuple(t for t in ALL if not t.partition_by and t not in _REWRITTEN)  # small: read whole, compacted into one
 USER_FEATURES = "user_features_"  # prefix of the names of the feature tables, one per lineage
 
 

@@ -18,7 +18,7 @@ CLOCKS = {
     "item_vector_versions": {"built_at"},
     "feature_sets": {"built_at"},
     "sum_generations": {"built_at"},
-    "registry": {"change_id", "created_at", "changed_at", "registered_at", "last_seen_at", "content_hash"},
+    "registry": {"created_at", "changed_at", "registered_at", "last_seen_at", "content_hash"},
     "snapshots": {"computed_at", "inputs_hash"},
     "snapshot_drift": {"measured_at"},
     "training_sets": {"created_at"},

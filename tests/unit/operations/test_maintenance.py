@@ -20,10 +20,14 @@ from userrep.spaces.snapshots import REFUSED
 from userrep.store import delta_files
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
+    ALL,
     EMBEDDING_UPDATES,
     FEATURE_SETS,
     JOB_RUNS,
+    LEASES,
+    LEDGERS,
     OPENINGS,
+    REGISTRY,
     REJECTED_EVENTS,
     SNAPSHOTS,
     SUM_GENERATIONS,
@@ -56,6 +60,25 @@ def maintain(tables: Tables) -> dict[str, Any]:
 
 def num_files(tables: Tables, table: Any, **values: Any) -> int:
     return len(tables.files(table, lambda of: all(of[name] == value for name, value in values.items())))
+
+
+def test_every_table_is_a_ledger_or_is_written_in_its_layout() -> None:
+    assert set(LEDGERS) < set(ALL)
+    assert {table.name for table in ALL if not table.partition_by} - {table.name for table in LEDGERS} == {
+        "leases",
+        "registry",
+    }
+
+
+def test_tables_that_each_change_rewrites_are_one_file_and_are_not_joined(tables: Tables) -> None:
+    for table in (REGISTRY, LEASES):
+        for k in range(maintenance._MANY):
+            tables.add(table, [{"change_id": str(k)}])
+        before = tables.version(table)
+        assert maintain(tables)["joined"] == {}
+        assert (num_files(tables, table), tables.version(table)) == (maintenance._MANY, before)
+        tables.change(table, lambda rows: [row.asDict() for row in rows])
+        assert num_files(tables, table) == 1
 
 
 def test_small_files_are_joined_and_rows_stay(tables: Tables) -> None:

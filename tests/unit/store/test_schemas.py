@@ -35,7 +35,7 @@ def test_every_table_of_the_module_is_listed_once_under_its_own_name() -> None:
     assert set(ALL) == set(defined.values())
     assert {table.name for table in ALL if table not in schemas.LEDGERS} == {
         "user_item_days", "rejected_events", "item_index", "item_vectors", "user_profiles", "user_window_sums",
-        "user_openings", "training_rows", "user_embeddings", "embedding_updates",
+        "user_openings", "training_rows", "user_embeddings", "embedding_updates", "registry", "leases",
     }  # fmt: skip
     assert len(ALL) == len({table.name for table in ALL}) == len(defined)
     assert {name: table.name for name, table in defined.items()} == {name: name.lower() for name in defined}

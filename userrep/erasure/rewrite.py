@@ -20,7 +20,7 @@ from userrep.store.bucket_reader import row_group_ranges
 from userrep.store.buckets import range_of_slice
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import open_parquet
+from userrep.store.filesystem import open_parquet, parquet_footer
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import REJECTED_EVENTS, TableSchema
 from userrep.store.tables import Tables
@@ -173,7 +173,7 @@ class _FileRewriter:
 
     def _rewrite(self, old: TableFile) -> dict[str, Any] | None:
         """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
-        file, is_erased = open_parquet(old.uri), self.users.predicate(self.column)
+        file, is_erased = open_parquet(old.uri, parquet_footer(old.uri)), self.users.predicate(self.column)
         masks, erased_ids = {}, set()
         for k in self._groups(old.uri, file):
             texts = combined(
@@ -182,7 +182,8 @@ class _FileRewriter:
             mask = is_erased(texts)
             if mask.any():
                 masks[k] = mask
-                erased_ids |= set(texts.filter(pa.array(mask)).to_pylist())
+                if self.column == "user_id":
+                    erased_ids |= set(texts.filter(pa.array(mask)).to_pylist())
         if not masks:
             return None
         writer = TableWriter(self.target)
@@ -190,7 +191,7 @@ class _FileRewriter:
             rows = file.read_row_group(k, use_threads=False)
             writer.write(rows.filter(pa.array(~masks[k])) if k in masks else rows, old.values)
         new = next((file.to_json() for file in writer.close()), None)
-        hashes = sorted(map(self.users.tombstones.hash, erased_ids)) if self.column == "user_id" else []
+        hashes = sorted(map(self.users.tombstones.hash, erased_ids))
         return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": hashes, "file": new}
 
     def _groups(self, uri: str, file: pq.ParquetFile) -> list[int]:

@@ -36,7 +36,7 @@ class BucketRanges(NamedTuple):
         return np.flatnonzero((self.first_N <= last) & (self.last_N >= first))
 
     def containing(self, buckets: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
-        """Return the numbers of the ranges that contain any of some buckets, which are sorted and at least one."""
+        """Return the numbers of the ranges that contain any of ``buckets``. ``buckets``: sorted, not empty."""
         near = self.meeting(buckets[0], buckets[-1])
         num_before = np.searchsorted(buckets, self.first_N[near])
         return near[num_before < np.searchsorted(buckets, self.last_N[near], side="right")]

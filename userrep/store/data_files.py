@@ -20,7 +20,7 @@ class TableFile(NamedTuple):
     the time of the commit that added the file, in milliseconds since 1970, or 0 before the commit. ``table_uri`` is the
     path or URI of the table.
 
-    Tasks return the files that they have written to the driver as JSON, in which partition values are text.
+    Tasks return the files that they have written to the driver as JSON, in which dates become text.
     """
 
     path: str

@@ -150,7 +150,8 @@ class VersionFits:
         MemoryError
             If a fit needs more memory than is free. The message starts with ``NOT_ENOUGH_MEMORY``.
         """
-        rows, known = _split(self._checked_batches(batches))
+        received = batches if self.settings.solver == "spark" else self._checked_batches(batches)
+        rows, known = _split(received)
         num_items = 1 + max(largest(part.column("item_index")) for part in (rows, known))
         vectors = {
             version: _matrix(known.filter(pc.equal(known.column("valid_from"), version)), num_items, self.settings.dim)
@@ -169,7 +170,8 @@ class VersionFits:
             vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
             if not fit_rows.num_rows:
                 continue
-            items, factors_ID = self._factors(fit_rows, before_ID * planned.warm_start)
+            start_ID = before_ID if planned.warm_start else np.zeros_like(before_ID)
+            items, factors_ID = self._factors(fit_rows, start_ID)
             vector_ID = aligned_directions(factors_ID, before_ID[items])
             if not is_last:
                 vectors[planned.version] = np.zeros((num_items, self.settings.dim), np.float32)

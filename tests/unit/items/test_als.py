@@ -153,6 +153,15 @@ def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_a
     assert len(received) == 2
 
 
+def test_factors_of_spark_are_rotated_whatever_a_fit_in_one_task_would_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(als, "free_bytes", lambda: 1)
+    rows = {"user_hash": 0, "user_bucket": 0, "valid_from": V1, "num_events": 0}
+    factors = [rows | {"item_index": item, "vector": np.eye(3)[item].tolist()} for item in range(3)]
+    fits = VersionFits(AlsVectors(kind="als", dim=3, solver="spark"), (planned(),))
+    (found,) = fits(iter(pa.Table.from_pylist(factors, als._INPUT).to_batches()))
+    assert found.column("item_index").to_pylist() == [0, 1, 2]
+
+
 def batches_of(
     pairs: list[tuple[int, int, int]], vectors: dict[int, Any], *, valid_from: date | None = None, bucket: int = 1
 ) -> list[pa.RecordBatch]:

@@ -75,7 +75,8 @@ def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: Joi
     rows = _Labels.of(labels, steps, options)
     report_in_sample(sources.space, [steps[k].snapshot for k in np.unique(rows.number_N) if k != NO_STEP], options)
     files = files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
-    vectors = find_vectors(rows.users, np.where(rows.too_old_N, NO_STEP, rows.number_N), files)
+    is_skipped_N = rows.too_old_N | rows.users.is_null().to_numpy(zero_copy_only=False)
+    vectors = find_vectors(rows.users, np.where(is_skipped_N, NO_STEP, rows.number_N), files)
     widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
     if sources.dim is not None and (wrong := [width for width in widths if width != sources.dim]):
         raise UserrepError(outputs.wrong_width(space_id, sources.dim, wrong[0]))

@@ -8,18 +8,22 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from tests.support.embedding_tables import Oracle, Vector, add_spaces, publish, snapshot
 from tests.unit.inference.test_model import saved
 from tests.unit.joins.test_join import random_ledger, written_by_tasks
 from userrep.errors import UsageError
+from userrep.joins import arrow_join
 from userrep.joins.arrow_join import join_arrow
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.outputs import SPACE_ID
+from userrep.joins.read_vectors import NO_STEP
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.store.file_tables import FileTables
 
@@ -111,6 +115,21 @@ def test_every_label_is_kept_once_with_its_status_and_spaces_are_not_mixed(join:
         (6, "null_time", None, None, None),
     ]
     assert told(join([])) == []
+
+
+def test_labels_without_a_user_are_not_looked_up(tables: FileTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_two_revisions(tables)
+    asked: list[int] = []
+
+    def find_vectors(users: pa.Array, number_N: NDArray[np.int64], files: Sequence[Any]) -> pa.Array:
+        asked.extend(number_N)
+        return found(users, number_N, files)
+
+    found = arrow_join.find_vectors
+    monkeypatch.setattr(arrow_join, "find_vectors", find_vectors)
+    labels = pa.table({"user_id": ["u1", None], "label_at": pa.array([NOON, NOON], pa.timestamp("us", "UTC"))})
+    join_arrow(labels, tables=tables, space="s001-a", options=JoinOptions())
+    assert asked == [0, NO_STEP]
 
 
 def test_labels_without_a_vector_are_kept_skipped_or_an_error(join: Join, tables: FileTables) -> None:

@@ -101,8 +101,9 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     for included in (*sums, *(row.revision_by_day for row in base_rows(tables).values())):
         used |= set((included or {}).items())
     written_at: dict[tuple[date, int], list[datetime]] = defaultdict(list)
-    for (day, revision, _), partition in tables.partitions(USER_ITEM_DAYS).items():
-        written_at[day, revision].append(partition.written_at)
+    for key, partition in tables.partitions(USER_ITEM_DAYS).items():
+        values = dict(zip(USER_ITEM_DAYS.partition_by, key, strict=True))
+        written_at[values["event_date"], values["revision"]].append(partition.written_at)
     before = utc_now() - RETENTION
     old: Keys = [
         {"event_date": day, "revision": revision}

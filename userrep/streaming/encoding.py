@@ -56,12 +56,12 @@ class PinnedSpace:
 class Encoding:
     """The function that encodes rows of a micro-batch, with inputs pinned by the driver for all tasks.
 
-    ``openings`` are the stream bases by as-of date. ``today`` is the newest day with an event in any earlier batch.
+    ``bases`` are the stream bases by as-of date. ``today`` is the newest day with an event in any earlier batch.
     ``item_parts`` is explained in features/sums/pooling.py.
     """
 
     spec: FeatureSpec
-    openings: Mapping[date, PinnedBase]
+    bases: Mapping[date, PinnedBase]
     spaces: tuple[PinnedSpace, ...]
     today: date | None
     item_parts: int
@@ -87,7 +87,7 @@ class Encoding:
             dated = dated.filter(pa.array(self._needs_update(dated, as_of)))
             if not dated.num_rows or not spaces or not self._has_base(as_of):
                 continue
-            yield from self._encoded(dated, self.openings[as_of], spaces)
+            yield from self._encoded(dated, self.bases[as_of], spaces)
 
     def _needs_update(self, rows: pa.Table, as_of: date) -> NDArray[np.bool_]:
         """Return the mask of rows to encode.
@@ -101,9 +101,9 @@ class Encoding:
 
     def _has_base(self, as_of: date) -> bool:
         """Return whether the date has a stream base. Raise ValueError if it will get one, so that the batch waits."""
-        if as_of in self.openings:
+        if as_of in self.bases:
             return True
-        newest = max(self.openings, default=None)
+        newest = max(self.bases, default=None)
         if newest is None or as_of > newest:
             raise ValueError(f"{NO_BASE} {as_of}, the newest is {newest}")
         return False

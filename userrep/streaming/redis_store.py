@@ -136,7 +136,7 @@ class OnlineStore(NamedTuple):
                 pipeline = client.pipeline(transaction=False)
                 for user_id in user_ids[start : start + _BATCH_SIZE]:
                     pipeline.hmget(_key(space_id, user_id), ["d", "t", "v"])
-                vectors += [None if values[0] is None else _parsed(space_id, *values) for values in pipeline.execute()]
+                vectors += [None if None in values else _parsed(space_id, *values) for values in pipeline.execute()]
         return vectors
 
 

@@ -83,7 +83,7 @@ def test_a_stream_base_and_the_open_days_are_the_batch_s_features_to_the_bit(wor
     for k in range(num_partitions):
         mine = user_ids[k::num_partitions]
         lists = pa.array([by_user.get(user_id, []) for user_id in mine], rows.schema.field("records").type)
-        features, _ = pinned._features(pa.array(mine), Records(lists), pinned.openings[AS_OF])
+        features, _ = pinned._features(pa.array(mine), Records(lists), pinned.bases[AS_OF])
         parts.append(pa.Table.from_batches([features]))
     streamed = in_order(pa.concat_tables(parts))
     batch = in_order(batch)
@@ -99,7 +99,7 @@ def test_what_is_up_to_date_is_not_made_again(world: World) -> None:
 
 
 def users_and_files(world: World) -> tuple[list[str], BucketFiles]:
-    files = encoding(world).openings[AS_OF].files
+    files = encoding(world).bases[AS_OF].files
     users = [user for uri in files.uris for user in pq.read_table(uri, columns=["user_id"])["user_id"].to_pylist()]
     return users, files
 
@@ -158,7 +158,7 @@ def test_new_users_make_stream_bases_anew(world: World) -> None:
     row = {"user_id": "newcomer", "registered_at": datetime(2024, 3, 1), "country": "SE", "age_band": "16-24"}
     pq.write_table(pa.Table.from_pylist([row], schema=like), world.log / "users" / "more.parquet")
     assert build(world, AS_OF - 2 * DAY) == dict.fromkeys([AS_OF - DAY, AS_OF], "users or picks changed")
-    _, profiles = read_base_rows(encoding(world).openings[AS_OF].files, pa.array(["newcomer"]), day=0, context=True)
+    _, profiles = read_base_rows(encoding(world).bases[AS_OF].files, pa.array(["newcomer"]), day=0, context=True)
     assert profiles["attributes"].to_pylist() == [["SE", "16-24"]]
 
 
@@ -172,8 +172,8 @@ def test_old_stream_bases_go(world: World) -> None:
     assert set(build(world, AS_OF)) == {AS_OF + DAY, AS_OF + 2 * DAY}
     lineage_id = versions(world).lineage_id
     assert set(stream_bases(world.tables, lineage_id)) == {AS_OF + timedelta(days=k) for k in range(3)}
-    assert set(encoding(world).openings) == {AS_OF + timedelta(days=k) for k in range(3)}
-    assert all(used.files for used in encoding(world).openings.values())
+    assert set(encoding(world).bases) == {AS_OF + timedelta(days=k) for k in range(3)}
+    assert all(used.files.uris for used in encoding(world).bases.values())
 
 
 def test_tables_in_a_catalog_are_refused() -> None:

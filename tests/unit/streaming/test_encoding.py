@@ -48,8 +48,8 @@ def test_nothing_is_encoded_for_a_date_of_which_nothing_has_come(tmp_path: Path)
 
 def test_a_user_with_nothing_before_the_as_of_date_gets_no_vector_and_no_empty_batch(tmp_path: Path) -> None:
     spec = FeatureSpec.of(config_of(tmp_path))
-    openings = {D16: PinnedBase(D16, BucketFiles.of(()), VectorFiles((), 0.0))}
-    encoding = Encoding(spec, openings, (PinnedSpace("s1", str(tmp_path), "hash", None),), D15, 1, None, NO_TOMBSTONES)
+    bases = {D16: PinnedBase(D16, BucketFiles.of(()), VectorFiles((), 0.0))}
+    encoding = Encoding(spec, bases, (PinnedSpace("s1", str(tmp_path), "hash", None),), D15, 1, None, NO_TOMBSTONES)
     at = datetime(2024, 3, 15, 12, tzinfo=UTC)
     profile = {"kind": "user", "at": at, "attributes": ["se"]}  # neither an event, nor a pick, nor a registration
     row = pa.RecordBatch.from_pydict(

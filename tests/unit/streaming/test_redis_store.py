@@ -77,6 +77,13 @@ def test_what_is_written_is_read_to_the_bit_and_absent_users_are_none(store: Onl
     assert store.read("whole", []) == []
 
 
+def test_a_hash_without_a_time_or_a_vector_is_no_vector(store: OnlineStore, redis_server: RedisServer) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.hset("userrep:partial:u", mapping={"d": 1, "t": 1})
+        client.hset("userrep:partial:v", mapping={"d": 1, "v": b"1234"})
+    assert store.read("partial", ["u", "v"]) == [None, None]
+
+
 def test_any_text_is_a_user(store: OnlineStore) -> None:
     users = ["", " ", "a:b", "ö\0\n", "x" * 100_000]
     z_UD = np.arange(5, dtype=np.float32)[:, None]

@@ -121,7 +121,9 @@ def refresh_features(
     ledger, known = tile_ledger(tables), generations(tables, versions.lineage_id)
     revisions = ledger.revisions(as_of - timedelta(days=FeatureSpec.of(config).span), as_of)
     target = Generation(known[-1].generation + 1 if known else 1, as_of, versions.valid_at(as_of), revisions, 0)
-    update = SumsUpdate(target, known, tables, config, versions, ledger, full)
+    update = SumsUpdate(
+        target=target, known=known, tables=tables, config=config, versions=versions, ledger=ledger, full=full
+    )
     num_users = _run(update, profiles or refresh_profiles(tables, config))
     num_tiles = ledger.num_tiles(update.difference.tiles)
     return Refresh(update.base.as_of if update.base else None, update.reason, num_tiles, num_users)
@@ -134,7 +136,7 @@ def generations(tables: Tables, lineage_id: str) -> list[Generation]:
     return sorted(complete, key=lambda generation: generation.generation)[-_KEPT:]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SumsUpdate:
     """An update of the sums to ``target``, whose number of users is not known yet.
 
@@ -215,14 +217,16 @@ class SumsUpdate:
 def _run(update: SumsUpdate, profiles: Profiles) -> int:
     """Write sums, then features, and after each the ledger row that makes it visible. Returns the user count."""
     tables, lineage_id, as_of = update.tables, update.versions.lineage_id, update.target.as_of
-    is_current = update.base is not None and update.base.as_of == as_of and not update.difference.tiles
+    base = update.base
+    is_current = base is not None and base.as_of == as_of and not update.difference.tiles
     inputs, plan = update.inputs(profiles), update.plan()
     job = update.job("features") if is_current else update.job("sums", "features")
     latest = update.ledger.latest
     features = Features.begin(tables, update.config, update.versions, latest, profiles=profiles, dates=[as_of])
     since = tables.version(USER_WINDOW_SUMS)
     if is_current:
-        target = update.base or update.target
+        assert base is not None
+        target = base
     else:
         number = tables.reserve(USER_WINDOW_SUMS, lineage_id, first=update.target.generation)
         target = replace(update.target, generation=number)

@@ -90,8 +90,7 @@ def build_bases(
         If the tables are in a catalog: a stream reads single users from files.
     """
     tables, ledger, existing = with_files(tables), tile_ledger(tables), stream_bases(tables, versions.lineage_id)
-    known, span = generations(tables, versions.lineage_id), FeatureSpec.of(config).span
-    profiles, built = profiles or refresh_profiles(tables, config), []
+    span, profiles, built = FeatureSpec.of(config).span, profiles or refresh_profiles(tables, config), []
     for k in range(1, open_days):
         day, open_from = as_of + timedelta(days=k), as_of + timedelta(days=k - open_days)
         revisions = ledger.revisions(day - timedelta(days=span), open_from)
@@ -99,7 +98,10 @@ def build_bases(
         reason = _stale_reason(existing.get(day), target)
         if reason and not (only_missing and day in existing):
             sums = Generation(0, day, target.valid_from, revisions, 0)
-            update = SumsUpdate(sums, known, tables, config, versions, ledger)
+            known = generations(tables, versions.lineage_id)  # may change while the earlier bases are built
+            update = SumsUpdate(
+                target=sums, known=known, tables=tables, config=config, versions=versions, ledger=ledger
+            )
             built.append((_build(tables, update, target, profiles, oldest=as_of), reason))
     return built
 

@@ -51,7 +51,7 @@ def model_folder(tables: Tables, space: Space) -> str:
 
 
 def train_return_propensity(work: RunContext) -> list[Outcome]:
-    """Train on the published snapshots of the newest space that serves or is ready to; write ``consumer_results``.
+    """Train on the published snapshots of the serving space, or of a new one; write ``consumer_results``.
 
     Like any consumer, it registers itself and declares itself ready for the space once its model is saved. Returns the
     outcomes, the embedding first; none if there are no labels yet.
@@ -71,7 +71,6 @@ def train_return_propensity(work: RunContext) -> list[Outcome]:
         outcomes = [Outcome(r.input, r.dims, r.auc) for r in tables.ledger(CONSUMER_RESULTS, inputs_hash=inputs_hash)]
         if outcomes:
             outcomes.sort(key=lambda outcome: INPUTS.index(outcome.input))
-            run.outputs = {"auc": {o.input: o.auc for o in outcomes}, "model": model_folder(tables, space)}
             run.skip(f"space {space.space_id}, {len(dates.all)} snapshots; test AUC {_aucs(outcomes)}")
         else:
             outcomes, counts, ids = train_models(tables, work.config, space, dates)
@@ -81,8 +80,8 @@ def train_return_propensity(work: RunContext) -> list[Outcome]:
             }  # fmt: skip
             tables.add(CONSUMER_RESULTS, [vars(outcome) | common for outcome in outcomes])
             run.num_rows = sum(counts.values())
-            run.outputs = {"auc": {o.input: o.auc for o in outcomes}, "model": model_folder(tables, space)}
             run.reason = f"space {space.space_id}; test AUC {_aucs(outcomes)}"
+        run.outputs = {"auc": {o.input: o.auc for o in outcomes}, "model": model_folder(tables, space)}
         declare_ready(tables, CONSUMER, space.space_id)
     return outcomes
 

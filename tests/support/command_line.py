@@ -70,7 +70,7 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
         raise Begun
 
     monkeypatch.setattr(cli_pipeline, "session_of", begin)
-    monkeypatch.setattr(cli_pipeline, "session_for_run", begin)
+    monkeypatch.setattr(cli_pipeline, "context_for_run", begin)
     for module in (cli_forget, cli_nightly, cli_report):
         monkeypatch.setattr(module, "tables_of", begin)
     monkeypatch.setattr(cli, "begin_run", lambda run_id=None: run_ids.append(run_id))

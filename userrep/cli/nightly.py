@@ -2,7 +2,7 @@
 
 import typer
 
-from userrep.cli.options import AsJson, AsOf, Output, command, report_error, session_for_run, tables_of
+from userrep.cli.options import AsJson, AsOf, Output, command, context_for_run, report_error, tables_of
 from userrep.config import Config
 
 
@@ -20,7 +20,7 @@ def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> O
     from userrep.workflows.nightly import DailyParts, exit_code
 
     parts = []
-    work = DailyParts(tables, config, as_of, lambda: session_for_run(config, as_of), to_stderr, report_error)
+    work = DailyParts(tables, config, as_of, lambda: context_for_run(config, as_of), to_stderr, report_error)
     for part in work.run():
         parts.append(part)
         if not as_json:

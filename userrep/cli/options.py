@@ -22,8 +22,8 @@ from userrep.logs import say_why
 if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do not wait for Spark
     from pyspark.sql import SparkSession
 
-    from userrep.sources.listing import Listings
     from userrep.store.tables import Tables
+    from userrep.workflows.run_context import RunContext
 
 PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
 
@@ -111,10 +111,10 @@ def session_of(config: Config) -> "SparkSession":
     return _start_session(config)
 
 
-def session_for_run(config: Config, *as_ofs: date | None) -> tuple["SparkSession", "Listings"]:
-    """Check root, sources and dates as far as possible without Spark, then start Spark and report it.
+def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
+    """Check root, sources and dates as far as possible without Spark, then start Spark and open the run.
 
-    Returns the session and the listings of the sources, for ``RunContext``.
+    The run's as-of date is the last of ``as_ofs``.
 
     Raises
     ------
@@ -128,7 +128,10 @@ def session_for_run(config: Config, *as_ofs: date | None) -> tuple["SparkSession
     check_writable(artifacts_root(config))
     listings = Listings()
     check_before_spark(config, [day for day in as_ofs if day is not None], listings)
-    return _start_session(config), listings
+    spark = _start_session(config)
+    from userrep.workflows.run_context import RunContext
+
+    return RunContext(config, spark, as_ofs[-1] if as_ofs else None, listings=listings)
 
 
 def tables_of(config: Config, *, writes: bool = False) -> "Tables":
@@ -156,7 +159,7 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
 
 
 def _start_session(config: Config) -> "SparkSession":
-    """Report the start of Spark, and start it. The application has the name of the job in jobs/, or is userrep."""
+    """Report the start of Spark, and start it. The application has the name of the script: userrep, or a job's."""
     from userrep.logs import to_stderr
     from userrep.spark.session import get_session, under_submit
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import AsOf, Output, Overrides, command, date_option, session_for_run, session_of
+from userrep.cli.options import AsOf, Output, Overrides, command, context_for_run, date_option, session_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -61,11 +61,9 @@ def pipeline(
     Stages that are up to date are skipped. Trains a space if there is none, or with --retrain. Promotes it only if no
     space is serving.
     """
-    spark, listings = session_for_run(config, as_of)
+    work = context_for_run(config, as_of)
     from userrep.workflows.pipeline import run_pipeline  # imports torch, which the checks before Spark do not need
-    from userrep.workflows.run_context import RunContext
 
-    work = RunContext(config, spark, as_of, listings=listings)
     serving = run_pipeline(work, retrain=retrain)
     return _stages(work, serving=serving.space_id)
 
@@ -87,11 +85,9 @@ def daily(
     Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
     dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
     """
-    spark, listings = session_for_run(config, as_of)
+    work = context_for_run(config, as_of)
     from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
-    from userrep.workflows.run_context import RunContext
 
-    work = RunContext(config, spark, as_of, listings=listings)
     spaces = workflow.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
     return _stages(work, serving=serving)
@@ -115,11 +111,9 @@ def backfill(
     if stale == bool(first and last) or bool(first) != bool(last):
         raise UsageError("backfill: needs either both --from and --to, or --stale.")
     from userrep.workflows import daily as workflow
-    from userrep.workflows.run_context import RunContext
 
     dates = workflow.dates_between(first, last, every) if first and last else []
-    spark, listings = session_for_run(config, *dates)
-    work = RunContext(config, spark, dates[-1] if dates else None, listings=listings)
+    work = context_for_run(config, *dates)
     workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
     return _stages(work)
 
@@ -135,14 +129,12 @@ def run(
 ) -> Output:
     """Run one job of jobs/ by name."""
     from userrep.workflows.jobs import FOR_RETRAINING, JOBS, run_job
-    from userrep.workflows.run_context import RunContext
 
     if job not in JOBS:
         raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
-    spark, listings = session_for_run(config, as_of)
-    work = RunContext(config, spark, as_of, listings=listings)
+    work = context_for_run(config, as_of)
     run_job(work, job, retrain=retrain)
     return _stages(work)
 

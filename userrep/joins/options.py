@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
+from userrep.store.sql import sql_name
 
 Availability = Literal["ledger", "as_of"]
 HandleInvalid = Literal["error", "skip", "keep"]
@@ -166,4 +167,4 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
 
 def column(name: str) -> Column:
     """Return a column by its exact name, which may contain dots and backticks."""
-    return F.col(f"`{name.replace('`', '``')}`")
+    return F.col(sql_name(name))

@@ -6,6 +6,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.errors import UsageError
+from userrep.store.sql import sql_name
 
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:
@@ -42,7 +43,7 @@ def type_of(frame: DataFrame, name: str) -> T.DataType:
 def named(frame: DataFrame, name: str) -> Column:
     """Return a column that exists."""
     path, _ = column_of(frame.schema, name)
-    return F.col(".".join(f"`{part.replace('`', '``')}`" for part in path))
+    return F.col(".".join(map(sql_name, path)))
 
 
 def leaves(schema: T.StructType) -> dict[str, str]:

@@ -16,6 +16,7 @@ from userrep.errors import UsageError
 from userrep.sources.columns import as_text, check_columns, column_of, find_column, id_text, named, type_of
 from userrep.sources.listing import base_folder, check_local, is_pattern
 from userrep.sources.partitions import partition_day
+from userrep.store.sql import sql_name
 
 CORRUPT = "_corrupt_record"
 EARLIEST = "1971-01-01"  # 1970 is excluded, since an epoch time of 0 means a missing time
@@ -255,7 +256,7 @@ def _context(source: DataFrame, log: EventSource, name: str) -> Column:
 
 def _orderable(field: T.StructField) -> Column:
     """Return a column that rows can be ordered by: atomic types unchanged, all others (maps, variants) as JSON."""
-    column, plain = F.col(f"`{field.name.replace('`', '``')}`"), (T.AtomicType, T.NullType)
+    column, plain = F.col(sql_name(field.name)), (T.AtomicType, T.NullType)
     if isinstance(field.dataType, plain) and not isinstance(field.dataType, T.VariantType):
         return column.alias(field.name)
     return F.to_json(F.struct(column.alias("value"))).alias(field.name)

@@ -1,6 +1,6 @@
 """Reads of only those row groups of a file that may contain given hash buckets (``store/buckets.py``).
 
-Parquet statistics tell the buckets of a row group. Each process reads the footer of a file once.
+Parquet statistics give the buckets of a row group. Each process reads the footer of a file once.
 Shapes: N ranges of buckets.
 """
 

@@ -17,7 +17,7 @@ from userrep.store.data_dictionary import described
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.filesystem import folder_names
 from userrep.store.schemas import TableSchema
-from userrep.store.sql import sql_any
+from userrep.store.sql import sql_any, sql_name
 from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId, root_path
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number
@@ -150,7 +150,7 @@ class SparkTables(Tables):
         The check is part of the write: MERGE reads its source and its target at one version, and Delta refuses the
         commit if another one has changed files since that version. So the check is exact for all kinds of commits.
         """
-        columns = [f"`{column}`" for column in table.fields().names]
+        columns = list(map(sql_name, table.fields().names))
         values = [f"source.added.{column}" for column in columns]
         file_names = F.sort_array(F.collect_set("_metadata.file_path")).alias("names")
         try:
@@ -280,7 +280,7 @@ def _was_overtaken(error: Exception) -> bool:
 
 def _column_ddl(field: StructField) -> str:
     comment = f" COMMENT {_literal(field.metadata['comment'])}" if field.metadata else ""
-    return f"`{field.name}` {field.dataType.simpleString()}{comment}"
+    return f"{sql_name(field.name)} {field.dataType.simpleString()}{comment}"
 
 
 def _literal(text: str) -> str:

@@ -1,7 +1,12 @@
-"""SQL literals and predicates from dates, numbers and validated names."""
+"""SQL identifiers, and literals and predicates from dates, numbers and validated names."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+
+
+def sql_name(column: str) -> str:
+    """Return a column's name as a SQL identifier; it may contain dots and backticks."""
+    return f"`{column.replace('`', '``')}`"
 
 
 def sql_date(day: date) -> str:

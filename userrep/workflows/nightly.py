@@ -5,14 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from pyspark.sql import SparkSession
-
 from userrep.config import Config
 from userrep.erasure.requests import DONE as ERASED
 from userrep.erasure.requests import Erasure, newest_requests
 from userrep.errors import explain
 from userrep.operations.maintenance import maintain_tables
-from userrep.sources.listing import Listings
 from userrep.store.leases import held
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
@@ -41,13 +38,14 @@ class Part:
 class DailyParts:
     """The parts of `userrep nightly`. Each part runs even if an earlier one failed.
 
-    ``session`` checks root, sources and date, then starts Spark. ``failed`` reports the exception of a part.
+    ``context`` checks root, sources and date, then starts Spark and opens the daily run. ``failed`` reports the
+    exception of a part.
     """
 
     tables: Tables
     config: Config
     as_of: date
-    session: Callable[[], tuple[SparkSession, Listings]]
+    context: Callable[[], RunContext]
     report: Callable[[str], None]
     failed: Callable[[Exception], object]
 
@@ -65,8 +63,7 @@ class DailyParts:
             yield Part(name, outcome, code, round(time.monotonic() - started, 3), reason)
 
     def _daily(self) -> tuple[str, str]:
-        spark, listings = self.session()
-        spaces = daily(RunContext(self.config, spark, self.as_of, self.report, listings), on_time=False)
+        spaces = daily(self.context(), on_time=False)
         return DONE, f"snapshots of {self.as_of} for {', '.join(space.space_id for space in spaces)}"
 
     def _forget(self) -> tuple[str, str]:

@@ -21,9 +21,9 @@ from userrep.cli.options import (
     checked_consumer_name,
     checked_space_id,
     command,
+    context_for_run,
     print_result,
     report_error,
-    session_for_run,
     session_of,
     tables_of,
 )
@@ -143,7 +143,7 @@ def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path
     assert sessions == [("local[*]", {})]
 
 
-WRITING = [session_of, session_for_run, partial(tables_of, writes=True)]
+WRITING = [session_of, context_for_run, partial(tables_of, writes=True)]
 
 
 @pytest.mark.parametrize("start", WRITING)
@@ -171,10 +171,10 @@ def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
     tmp_path: Path, sessions: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match=r"events\.path .*: does not exist"):
-        session_for_run(config_of(tmp_path))
+        context_for_run(config_of(tmp_path))
     assert (sessions, capsys.readouterr().err) == ([], "")
     (tmp_path / "events").mkdir()
-    session_for_run(config_of(tmp_path))
+    context_for_run(config_of(tmp_path))
     assert sessions == [("local[*]", {})]
     assert capsys.readouterr().err.endswith(f" starting Spark (local[*]); root {tmp_path / 'root'}\n")
 

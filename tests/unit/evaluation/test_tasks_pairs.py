@@ -226,8 +226,8 @@ def test_test_pairs_are_of_new_users_only(arrivals: World) -> None:
 def test_a_pick_is_never_a_hit_of_a_new_user(arrivals: World) -> None:
     picks = [(user, item) for user in range(len(arrivals.rows.user_ids)) for item in range(0, 80, 5)]
     with_picks, without = (
-        NewUsers(0, 30, is_blank=False).problem(only_new_users_tested(arrivals, PLAN.longest, of), 1)
-        for of in (picks, None)
+        NewUsers(0, 30, is_blank=False).problem(only_new_users_tested(arrivals, PLAN.longest, known_picks), 1)
+        for known_picks in (picks, None)
     )
     assert isinstance(with_picks, PairProblem)
     assert isinstance(without, PairProblem)
@@ -236,11 +236,11 @@ def test_a_pick_is_never_a_hit_of_a_new_user(arrivals: World) -> None:
 
 
 def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(arrivals: World, tmp_path: Path) -> None:
-    nobody = replace(
+    untested_rows = replace(
         arrivals.rows,
         role_N=np.where(arrivals.rows.role_N == TEST, NO_ROLE, arrivals.rows.role_N),
     )
-    truth = truth_of(arrivals.events, nobody, arrivals.item_IT)
+    truth = truth_of(arrivals.events, untested_rows, arrivals.item_IT)
     reason = "0 of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
     assert NewUsers(3, 30, is_blank=False).problem(truth, 1) == reason
     at_rest = truth_of([Event(0, 0, FIRST_DAY)], arrivals.rows, arrivals.item_IT)

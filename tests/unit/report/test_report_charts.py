@@ -77,7 +77,7 @@ def test_points_are_joined_only_where_a_line_is_wanted() -> None:
 
 def test_an_axis_may_begin_above_zero_and_have_ticks_of_its_own() -> None:
     drawn = lines(
-        [Series([0.5], [Mark(12, "")], "c0")], [], label="x", write=lambda of: f"{of:.0f}!", least=10,
+        [Series([0.5], [Mark(12, "")], "c0")], [], label="x", write=lambda value: f"{value:.0f}!", least=10,
         ticks=[5, 10, 12, 99],
     )  # fmt: skip
     assert re.findall(r">(\d+!)<", drawn) == ["10!", "12!"]

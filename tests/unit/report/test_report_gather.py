@@ -175,10 +175,10 @@ def test_the_state_of_the_root_enters_the_report(tables: Tables, config: Config)
     tables.add(ERASURES, [request | {"receipt": "{}", "recorded_at": NOW}])
     state = replace(read_state(tables, config), stale={"s001-a": [day]})
     found = gather(state, tables, config, None, named="c")
-    assert [(of.space_id, of.in_use, of.num_snapshots, of.newest_as_of, of.stale) for of in found.spaces] == [
+    assert [(s.space_id, s.in_use, s.num_snapshots, s.newest_as_of, s.stale) for s in found.spaces] == [
         ("s001-a", "serving", 1, day, [day]), ("s002-b", None, 0, None, []),
     ]  # fmt: skip
-    assert [of.newest_users for of in found.spaces] == [snapshot(day).num_users, 0]
+    assert [space.newest_users for space in found.spaces] == [snapshot(day).num_users, 0]
     assert (found.log.num_events, found.log.rejected_share, found.log.max_rejected_share) == (95, 0.05, 0.05)
     assert found.log.rejected == {"missing_item_id": 5}
     assert [(of.name, of.uses, of.ready_for) for of in found.consumers] == [("ads", None, None)]

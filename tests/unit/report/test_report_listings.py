@@ -60,13 +60,13 @@ def listings(known: Facts) -> list[Listing]:
 
 
 def listing(title: str, known: Facts) -> Listing:
-    (found,) = [of for of in listings(known) if of.title == title]
+    (found,) = [table for table in listings(known) if table.title == title]
     return found
 
 
 def headed(first: str, known: Facts) -> Listing:
     """Return the table whose first column has this name."""
-    (found,) = [of for of in listings(known) if of.head[0] == first and not of.title]
+    (found,) = [table for table in listings(known) if table.head[0] == first and not table.title]
     return found
 
 

@@ -44,12 +44,11 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         return run
 
-    monkeypatch.setattr(nightly, "RunContext", lambda *_: None)
     monkeypatch.setattr(nightly, "daily", part("daily"))
     monkeypatch.setattr(nightly, "Erasure", lambda *_: SimpleNamespace(run=part("forget")))
     monkeypatch.setattr(nightly, "maintain_tables", part("maintenance"))
     monkeypatch.setattr("userrep.workflows.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
-    monkeypatch.setattr("userrep.cli.nightly.session_for_run", lambda *_: (None, None))
+    monkeypatch.setattr("userrep.cli.nightly.context_for_run", lambda *_: None)
     monkeypatch.setattr(FileTables, "spark", None)
     return results
 
@@ -60,10 +59,10 @@ def request(state: str) -> dict[str, Any]:
 
 
 def run_parts(tables: Tables, folder: Path) -> dict[str, Part]:
-    def session() -> Any:
-        return None, None
+    def context() -> Any:
+        return None
 
-    run = DailyParts(tables, config_of(folder), NOW.date(), session, lambda _: None, lambda _: None).run()
+    run = DailyParts(tables, config_of(folder), NOW.date(), context, lambda _: None, lambda _: None).run()
     return {part.part: part for part in run}
 
 

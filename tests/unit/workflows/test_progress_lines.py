@@ -133,9 +133,8 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         space_stages, "publish_snapshots", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs))
     )
     monkeypatch.setattr(space_stages, "promote_first", lambda _, space: asked.append(space.space_id))
-    monkeypatch.setattr("userrep.cli.pipeline.session_for_run", lambda *_, **__: (None, None))
     monkeypatch.setattr("userrep.cli.pipeline._stages", lambda *_, **__: None)
-    monkeypatch.setattr("userrep.workflows.run_context.RunContext", lambda *_, **__: pipeline)
+    monkeypatch.setattr("userrep.cli.pipeline.context_for_run", lambda *_: pipeline)
     return asked
 
 
@@ -173,8 +172,8 @@ def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_t
     monkeypatch.setenv("USERREP_LOG", "json")
     tables = tables_in(tmp_path)
     monkeypatch.setattr(
-        "userrep.workflows.run_context.RunContext",
-        lambda *_, **__: SimpleNamespace(lease=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
+        "userrep.cli.pipeline.context_for_run",
+        lambda *_: SimpleNamespace(lease=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
     )
     assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77", "--set", "modle=1") == 2
     (fault,) = objects(capsys)

@@ -39,13 +39,11 @@ def pipelines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the as-of dates of the pipelines that jobs open; a session is never started."""
     opened: list[Any] = []
 
-    class Opened:
-        def __init__(self, config: Any, spark: Any, as_of: date | None, *, listings: Any) -> None:
-            opened.append(as_of)
+    def open_run(config: Any, as_of: date | None) -> None:
+        opened.append(as_of)
 
-    monkeypatch.setattr(cli_pipeline, "session_for_run", lambda *_, **__: (None, None))
+    monkeypatch.setattr(cli_pipeline, "context_for_run", open_run)
     monkeypatch.setattr(cli_pipeline, "_stages", lambda *_, **__: None)
-    monkeypatch.setattr("userrep.workflows.run_context.RunContext", Opened)
     monkeypatch.delenv("USERREP_LOG", raising=False)
     return opened
 

@@ -1,9 +1,10 @@
 """Commands that change tables, as processes that can be held at their commit, and what readers see after them."""
 
 import os
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple, TypeVar
 
 from tests.support.builders import AS_OF
@@ -64,33 +65,35 @@ class Held:
         return ended(self.process)
 
 
-Results = dict[tuple[str, ...], dict[str, Summary]]  # what readers see, by the order of the commands
+Worlds = dict[tuple[str, ...], World]  # by the commands that have run in them, the world before them under ()
 
 
 class InTurn:
     """Commands one after the other in this process, whose session is warm, on copies of a world.
 
-    ``results`` keeps what is known of orders, so that each is run once.
+    ``worlds`` keeps the worlds after each order, so that no order runs twice and those that begin alike share their
+    beginning.
     """
 
-    def __init__(self, before: World, userrep: Userrep, results: Results) -> None:
-        self.before, self.userrep, self.results = before, userrep, results
+    def __init__(self, worlds: Worlds, userrep: Userrep) -> None:
+        self.worlds, self.userrep = worlds, userrep
 
     def run(self, world: World, name: str) -> None:
         """Run a command to its end; one that is refused fails the test."""
         answer = self.userrep(*line_of(world, name).split(), "--config", world.file)
         assert answer.code == 0, answer.err[-2000:]
 
-    def visible_after(self, order: Sequence[str]) -> dict[str, Summary]:
-        """Return what readers see after commands in this order."""
-        order = tuple(order)
-        if order not in self.results:
-            world = with_ids(self.before.copy(self.before.folder.parent / " then ".join(order)))
-            for name in order:
-                self.run(world, name)
-            self.results[order] = visible(world.root)
-            shutil.rmtree(world.folder)
-        return self.results[order]
+    def agrees(self, found: dict[str, Summary], orders: Iterable[Sequence[str]]) -> bool:
+        """Tell whether readers see the same after the commands in one of these orders; those behind it do not run."""
+        return any(found == visible(self._world_after(tuple(order)).root) for order in orders)
+
+    def _world_after(self, order: tuple[str, ...]) -> World:
+        if order not in self.worlds:
+            folder = mkdtemp(prefix=f"{' then '.join(order)} ", dir=self.worlds[()].folder.parent)
+            world = with_ids(self._world_after(order[:-1]).copy(Path(folder)))
+            self.run(world, order[-1])
+            self.worlds[order] = world
+        return self.worlds[order]
 
 
 def with_ids(world: World) -> World:

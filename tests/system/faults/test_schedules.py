@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Userrep
-from tests.system.faults.commands import COMMANDS, InTurn, Results, check_end, line_of, with_ids
+from tests.system.faults.commands import COMMANDS, InTurn, Worlds, check_end, line_of, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World, ended
 from tests.system.faults.tally import ALL, SEED, Faults
@@ -27,19 +27,24 @@ LONGEST = 40.0  # seconds, after which the last command has begun or was killed
 
 
 @pytest.fixture(scope="module")
-def results() -> Results:
-    """What readers see after each order that was run; schedules share it."""
-    return {}
+def worlds(trained: World) -> Worlds:
+    """The worlds after commands one after the other; schedules share them."""
+    return {(): trained}
+
+
+@pytest.fixture
+def in_turn(worlds: Worlds, userrep: Userrep) -> InTurn:
+    return InTurn(worlds, userrep)
 
 
 @pytest.mark.parametrize("number", range(50 if ALL else 1))
 def test_a_random_schedule_with_kills_ends_as_one_command_after_the_other(
-    trained: World, faults: Faults, userrep: Userrep, tmp_path: Path, results: Results, number: int
+    trained: World, in_turn: InTurn, faults: Faults, tmp_path: Path, number: int
 ) -> None:
     chance = random.Random(f"{SEED} schedule {number}")
     names = chance.sample(sorted(COMMANDS), NUM_COMMANDS)
     plan = [(name, chance.uniform(0, LONGEST / 2), chance.random() < 0.5) for name in names]
-    world, in_turn = with_ids(trained.copy(tmp_path / "at once")), InTurn(trained, userrep, results)
+    world = with_ids(trained.copy(tmp_path / "at once"))
 
     events = sorted((start, "start", name) for name, start, _ in plan)
     events += sorted((chance.uniform(start, LONGEST), "kill", name) for name, start, is_killed in plan if is_killed)
@@ -61,7 +66,7 @@ def test_a_random_schedule_with_kills_ends_as_one_command_after_the_other(
     told = ", ".join(f"{event} {name} at {moment:.1f} s" for moment, event, name in sorted(events))
     wrong = doubled(world.root)
     found = visible(world.root)
-    if not any(found == in_turn.visible_after(order) for order in permutations(names)):
+    if not in_turn.agrees(found, permutations(names)):
         wrong.append(f"other tables than after any order of the commands: {found}")
     faults.record("random schedule", f"{number}: {told}; run again: {', '.join(again) or 'none'}", wrong)
     assert not faults.failed

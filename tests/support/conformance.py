@@ -165,6 +165,28 @@ class Conformance(LedgerConformance):
         assert sum(won) == 1
         assert [row.name for row in tables.ledger(LEDGER)] == [str(won.index(True))]
 
+    @pytest.mark.parametrize("write", [appended, added])
+    def test_rows_are_not_added_twice_where_files_were_joined_between_two_reads(
+        self, tables: Tables, write: Write
+    ) -> None:
+        """Both writers have read the same rows, the second one from another version."""
+        for name in "ab":
+            assert write(tables, name, tables.version(LEDGER))
+        earlier = tables.version(LEDGER)
+        assert tables.compact(LEDGER, at_least=2) == 2
+        later = tables.version(LEDGER)
+        assert later > earlier
+        assert [write(tables, f"since {since}", since) for since in (earlier, later)].count(True) == 1
+        assert len(tables.ledger(LEDGER)) == 3
+
+    def test_partitions_are_not_replaced_after_rows_in_them_were_deleted(self, tables: Tables) -> None:
+        tables.append(share(tables, D1, "a", "b"), SHARES)
+        since = tables.version(SHARES)
+        tables.spark.sql(f"DELETE FROM {tables.name(SHARES)} WHERE user_id = 'a'")
+        with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+            tables.replace(share(tables, D1, "a", "b", "c"), SHARES, [{"day": D1}], since=since)
+        assert users_of(tables) == {D1: ["b"]}
+
     @pytest.mark.parametrize("foreign", ["OPTIMIZE {name}", "ALTER TABLE {name} SET TBLPROPERTIES ('note' = 'x')"])
     def test_a_foreign_commit_between_two_reads_hides_no_change(self, tables: Tables, foreign: str) -> None:
         """Both changes are based on the same rows, although each has read another version."""

@@ -22,6 +22,8 @@ from userrep.store.tables import Keys, Partition, Rows, Session, Tables, Transac
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number
 _NEWEST = 100  # commits that are searched for a mark
+_CHANGES = "changes"  # the counter of changes that are based on a version
+_NEUTRAL = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "CHANGE COLUMN")  # change no rows
 _ARTIFACTS_KEY = "userrep.artifacts"  # table property with the artifacts folder, for consumers without it
 
 
@@ -176,7 +178,7 @@ class SparkTables(Tables):
         self.create(table)
         no_rows = self.spark.createDataFrame([], self.read(table).schema)
         for number in range(first, first + _ATTEMPTS):
-            if self._write(no_rows, table, since=number - 1, counter=counter):
+            if self._write_once(no_rows, table, (counter, number)):
                 return number
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
 
@@ -186,11 +188,15 @@ class SparkTables(Tables):
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
         self.create(table)
-        return self._write(rows, table, transaction=transaction, since=since)
+        return (
+            self._write(rows, table, transaction=transaction) if since is None else self._write_onto(since, rows, table)
+        )
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         self.create(table)
-        if not self._write(rows, table, where=sql_any(keys), since=since):
+        if since is None:
+            self._write(rows, table, where=sql_any(keys))
+        elif not self._write_onto(since, rows, table, where=sql_any(keys)):
             raise changed_meanwhile(self.name(table))
 
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
@@ -204,23 +210,17 @@ class SparkTables(Tables):
         *,
         where: str | None = None,
         transaction: TransactionId | None = None,
-        since: int | None = None,
-        counter: str = "ledger",
+        mark: str = "",
     ) -> bool:
-        """Write rows in one commit, replacing those that match ``where``; return False if overtaken since ``since``.
+        """Write rows in one commit, replacing those that match ``where``. Returns True.
 
-        ``since`` is enforced by a transaction of ``counter`` with number ``since + 1``: of several writers that start
-        from the same version, Delta accepts one. It refuses the others or skips their writes without an error, so a
-        mark identifies this commit. Commits without such a number, such as those of OPTIMIZE, go unnoticed, so this
-        does not protect rows that are read and replaced; see ``_add_onto``.
-
-        Raises UserrepError if another run has changed the rows that are replaced.
+        Raises UserrepError if another run has changed the rows that are replaced, or has used the ``transaction``.
         """
-        writer, mark = _writer(rows, table, where), uuid.uuid4().hex
-        if since is not None:
-            transaction = counter, since + 1
+        writer = _writer(rows, table, where)
         if transaction is not None:
-            writer = writer.options(txnAppId=transaction[0], txnVersion=transaction[1], userMetadata=mark)
+            writer = writer.options(txnAppId=transaction[0], txnVersion=transaction[1])
+        if mark:
+            writer = writer.option("userMetadata", mark)
         try:
             with around(f"commit:{table.name}"):
                 if self._schema is None:
@@ -230,13 +230,45 @@ class SparkTables(Tables):
         except Exception as error:
             if not _was_overtaken(error):
                 raise
-            if since is None:
-                raise changed_meanwhile(self.name(table)) from error
+            raise changed_meanwhile(self.name(table)) from error
+        return True
+
+    def _write_once(
+        self, rows: DataFrame, table: TableSchema, transaction: TransactionId, *, where: str | None = None
+    ) -> bool:
+        """Write rows unless another run has used the ``transaction``; return whether they were written.
+
+        Of several writers Delta accepts one. It refuses the others or skips their writes without an error, so a mark
+        identifies this commit.
+        """
+        mark = f"{transaction[0]} {transaction[1]} {uuid.uuid4().hex}"
+        try:
+            self._write(rows, table, where=where, transaction=transaction, mark=mark)
+        except UserrepError:
             return False
-        if since is None:
-            return True
-        newest = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {_NEWEST}")
-        return not newest.where(F.col("userMetadata") == mark).isEmpty()
+        return any(row.userMetadata == mark for row in self._history(table))
+
+    def _write_onto(self, since: int, rows: DataFrame, table: TableSchema, where: str | None = None) -> bool:
+        """Write rows unless others have changed rows since version ``since``; return whether they were written.
+
+        Changes of this kind are numbered in the order of the table's versions, whatever neutral commits, such as those
+        of OPTIMIZE, lie between them, so two changes of the same rows have the same number and one of them wins. Other
+        commits are seen if they come before the write; while it runs, Delta refuses it if it replaces rows that they
+        have changed.
+        """
+        history = self._history(table)
+        if history[-1].version > since + 1 or any(
+            row.version > since and row.operation not in _NEUTRAL for row in history
+        ):
+            return False
+        marks = [row.userMetadata for row in history if (row.userMetadata or "").startswith(f"{_CHANGES} ")]
+        number = int(marks[0].split()[1]) + 1 if marks else since + 1
+        return self._write_once(rows, table, (_CHANGES, number), where=where)
+
+    def _history(self, table: TableSchema) -> list[Row]:
+        """Return the newest commits of a table, the last one first."""
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {_NEWEST}")
+        return history.select("version", "operation", "userMetadata").collect()
 
     # Upkeep
 

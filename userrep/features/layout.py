@@ -87,6 +87,12 @@ class InputLayout(BaseModel):
         """F, the number of inputs."""
         return self.blocks[-1].stop
 
+    @property
+    def counts(self) -> slice:
+        """The inputs that are counts and days, which follow each other."""
+        scalars = [block for block in self.blocks if block.kind == "scalar"]
+        return slice(scalars[0].start, scalars[-1].stop)
+
     @cached_property
     def parts(self) -> list[Part]:
         """The blocks that can be absent or are pooled."""

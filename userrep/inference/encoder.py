@@ -4,7 +4,8 @@ A vector must not depend on the other rows of its batch, not even in the last bi
 differ. Matrix products sum in an order that depends on the number of rows and, at odd widths, on the row itself. Every
 pass therefore has the same number of rows, and all widths are padded with zeros to multiples of 16. Each encoder checks
 that this is sufficient on its machine; if it is not, it encodes rows one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, all padded except B; N = H + D.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, G hinges of the propensities, all padded except B;
+N = H + D.
 """
 
 from functools import lru_cache
@@ -14,7 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import gelu, pad, relu
 
 from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
@@ -42,6 +43,7 @@ class Encoder:
         self._first_FN = torch.cat([_padded(weight) for weight in weights]).T.contiguous()
         self._bias_N = torch.cat([_padded(bias) for bias in biases])
         self._latent_HD = _padded(latent_DH).T.contiguous()
+        self._count_G, self._knot_G, self._hinge_GD = _hinges(autoencoder, artifact.layout.counts)
         self.latent_dim = artifact.manifest.model.latent_dim
         self._rows = ROWS if self._is_position_independent() else 1
 
@@ -74,9 +76,12 @@ class Encoder:
         """Return z_BD of one pass."""
         num_hidden = len(self._latent_HD)
         first_BN = torch.addmm(self._bias_N, x_BF, self._first_FN)
-        if not num_hidden:
-            return first_BN
-        return torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
+        z_BD = first_BN[:, num_hidden:]
+        if num_hidden:
+            z_BD = torch.addmm(z_BD, gelu(first_BN[:, :num_hidden]), self._latent_HD)
+        if len(self._hinge_GD):
+            z_BD = torch.addmm(z_BD, relu(x_BF[:, self._count_G] - self._knot_G), self._hinge_GD)
+        return z_BD
 
     def _is_position_independent(self) -> bool:
         """Encode the same row at every position of a pass and compare the results to the bit."""
@@ -113,6 +118,18 @@ def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
         bias_D = torch.cat([bias_D, autoencoder.propensity_P])
         latent_DH = pad(latent_DH, (0, 0, 0, len(bias_D) - len(latent_DH)))
     return weight_DF, bias_D, latent_DH
+
+
+def _hinges(autoencoder: Autoencoder, counts: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the input and the knot of each hinge, and hinge_GD, its weights; all empty without propensities."""
+    if not autoencoder.has_propensities:
+        return torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, 0)
+    knot_KS, hinge_PG = autoencoder.propensity_knot_KS, autoencoder.propensity_PG
+    num_learned = len(autoencoder.encoder_linear.weight)
+    count_G = torch.arange(counts.start, counts.stop).repeat(len(knot_KS))
+    hinge_GD = _padded(pad(hinge_PG, (0, 0, num_learned, 0))).T.contiguous()
+    padding = (0, len(hinge_GD) - len(count_G))
+    return pad(count_G, padding), pad(knot_KS.flatten(), padding), hinge_GD
 
 
 def _padded(tensor: Tensor) -> Tensor:

@@ -5,14 +5,15 @@ encoder is linear by default, because a hidden layer did not improve a code that
 (docs/decisions/quality.md).
 
 Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities,
-E dimensions of an item vector, N numeric and flag targets of the next days.
+E dimensions of an item vector, N numeric and flag targets of the next days. Propensities read S counts and their
+G = K x S hinges, of K knots per count.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, linear, relu
 
 from userrep import config
 from userrep.features.layout import InputLayout
@@ -48,7 +49,9 @@ class Autoencoder(nn.Module):
     item_worth: nn.Linear
     next_days: nn.Linear
     propensity_PF: Tensor
+    propensity_PG: Tensor
     propensity_P: Tensor
+    propensity_knot_KS: Tensor
 
     def __init__(self, layout: InputLayout, model: config.Model, targets: TargetLayout, *, seed: int = 0) -> None:
         super().__init__()
@@ -61,7 +64,8 @@ class Autoencoder(nn.Module):
             nn.init.zeros_(self.item_worth.weight)
         self.has_propensities = bool(propensities_of(targets, model))
         if self.has_propensities:
-            for name in ("propensity_PF", "propensity_P"):
+            self._counts = layout.counts
+            for name in (name for name in shapes if name.startswith("propensity")):
                 self.register_buffer(name, torch.zeros(shapes[name]))
 
     def encode(self, x_BF: Tensor) -> Tensor:
@@ -69,7 +73,9 @@ class Autoencoder(nn.Module):
         code_BL = self.code(x_BF)
         if not self.has_propensities:
             return code_BL
-        return torch.cat([code_BL, linear(x_BF, self.propensity_PF, self.propensity_P)], dim=1)
+        hinge_BG = relu(x_BF[:, None, self._counts] - self.propensity_knot_KS).flatten(1)
+        propensity_BP = linear(x_BF, self.propensity_PF, self.propensity_P) + linear(hinge_BG, self.propensity_PG)
+        return torch.cat([code_BL, propensity_BP], dim=1)
 
     def code(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
         """Return code_BL, the learned dimensions."""

@@ -13,7 +13,7 @@ from userrep.errors import ArtifactError, in_line
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.store.filesystem import read_bytes, write_folder
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _MAX_MANIFEST = 64 << 20  # bytes; the manifest contains the vocabularies
 _MAX_WEIGHTS = 4 << 30  # bytes

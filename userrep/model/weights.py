@@ -5,6 +5,7 @@ from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 
 _MIN_LATENT_PER_PROPENSITY = 4  # a model with fewer latent dimensions per propensity has no propensities
+NUM_KNOTS = 3  # points on each count where the slope of a propensity may change
 _WITHOUT_BIAS = ("encoder_latent", "item_query", "item_worth")
 
 
@@ -31,5 +32,11 @@ def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayou
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in layers.items()}
     shapes |= {f"{name}.bias": shape[:1] for name, shape in layers.items() if name not in _WITHOUT_BIAS}
     if num_propensities:
-        shapes |= {"propensity_PF": (num_propensities, layout.width), "propensity_P": (num_propensities,)}
+        num_counts = layout.counts.stop - layout.counts.start
+        shapes |= {
+            "propensity_PF": (num_propensities, layout.width),
+            "propensity_PG": (num_propensities, NUM_KNOTS * num_counts),
+            "propensity_P": (num_propensities,),
+            "propensity_knot_KS": (NUM_KNOTS, num_counts),
+        }
     return shapes

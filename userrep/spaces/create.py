@@ -13,7 +13,7 @@ from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import sealed
-from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
+from userrep.model.propensities import fitted_propensities, knots_of, used_inputs, used_targets, with_hinges
 from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
 from userrep.model.tensor_file import Tensors, tensor_bytes
@@ -180,7 +180,7 @@ def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, floa
     Returns
     -------
     The weights of the propensities, and the mean weight of a row in the next-item loss. Cost: these rows are read
-    whole. Driver memory: about 40 float64 numbers per row.
+    whole. Driver memory: about 150 float64 numbers per row.
     """
     layout, targets = inputs.layout, inputs.targets
     if not targets.blocks:
@@ -191,10 +191,18 @@ def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, floa
     row_weight = float(rows_NC[:, -1].mean()) or 1.0  # if no row has a next item, the loss is 0 anyway
     if not propensities_of(targets, config.model):
         return {}, row_weight
-    weight_PC, bias_P = fitted_propensities(rows_NC[:, : len(used)], rows_NC[:, len(used) : -1])
-    weight_PF = np.zeros((len(bias_P), layout.width), np.float32)
-    weight_PF[:, used] = weight_PC
-    return {"propensity_PF": weight_PF, "propensity_P": bias_P.astype(np.float32)}, row_weight
+    x_NC, y_NP = rows_NC[:, : len(used)], rows_NC[:, len(used) : -1]
+    knot_KS = knots_of(x_NC[:, : layout.counts.stop - layout.counts.start])
+    weight_PC, bias_P = fitted_propensities(with_hinges(x_NC, knot_KS), y_NP)
+    weight_PF = np.zeros((len(bias_P), layout.width))
+    weight_PF[:, used] = weight_PC[:, : len(used)]
+    fitted: Tensors = {
+        "propensity_PF": weight_PF.astype(np.float32),
+        "propensity_PG": weight_PC[:, len(used) :].astype(np.float32),
+        "propensity_P": bias_P.astype(np.float32),
+        "propensity_knot_KS": knot_KS,
+    }
+    return fitted, row_weight
 
 
 def _initial_weights(

@@ -90,9 +90,9 @@ def saved(
     scaler = scaler_of(layout)
     targets = TargetLayout.of(layout.spec, layout.spec.windows_days[:1]) if model.looks_ahead else NO_TARGETS
     state = {name: t.numpy() for name, t in Autoencoder(layout, model, targets, seed=3).state_dict().items()}
-    for name in ("propensity_PF", "propensity_P"):
-        if name in state:
-            state[name] = np.random.default_rng(4).normal(size=state[name].shape).astype(np.float32)
+    for name, tensor in state.items():
+        if name.startswith("propensity"):
+            state[name] = np.random.default_rng(4).normal(size=tensor.shape).astype(np.float32)
     manifest = SpaceManifest(
         space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
         layout=layout, targets=targets, model=model, training=config.Training(),

@@ -9,6 +9,7 @@ import safetensors.numpy
 import torch
 
 from tests.unit.inference.test_model import MODEL, inputs, layout_of, rehash, saved, scaler_of
+from tests.unit.model.test_autoencoder import propensities
 from userrep.errors import ArtifactError
 from userrep.model.artifact import load_artifact
 from userrep.model.autoencoder import Autoencoder
@@ -24,9 +25,9 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert np.array_equal(artifact.scaler.scale_F, scaler_of(layout_of()).scale_F)
     x_BF = torch.from_numpy(inputs(artifact.layout, 5))
     drawn = Autoencoder(artifact.layout, MODEL, manifest.targets, seed=3)
-    drawn.propensity_PF, drawn.propensity_P = map(
-        torch.from_numpy, (artifact.tensors["propensity_PF"], artifact.tensors["propensity_P"])
-    )
+    for name, tensor in artifact.tensors.items():
+        if name.startswith("propensity"):
+            setattr(drawn, name, torch.from_numpy(tensor))
     assert torch.equal(artifact.encoder().encode(x_BF), drawn.encode(x_BF))
 
 
@@ -36,7 +37,7 @@ def test_the_named_dimensions_are_the_propensities_at_the_end_of_an_embedding(tm
     z_BD, tensors = artifact.encoder().encode(x_BF).numpy(), artifact.tensors
     named = artifact.manifest.named_dimensions
     assert list(named) == ["propensity_return_7d", "propensity_volume_7d"]
-    wanted_BP = x_BF.numpy() @ tensors["propensity_PF"].T + tensors["propensity_P"]
+    wanted_BP = propensities(tensors, x_BF.numpy())
     np.testing.assert_allclose(z_BD[:, list(named.values())], wanted_BP, atol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
 

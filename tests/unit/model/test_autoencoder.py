@@ -28,6 +28,16 @@ def layer(weights: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarra
     return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
 
 
+def propensities(weights: dict[str, np.ndarray], x_BF: np.ndarray) -> np.ndarray:
+    """Add up the terms of each propensity: those linear in an input, and one for each knot of a count."""
+    counts = [block.start for block in layout_of().blocks if block.kind == "scalar"]
+    found_BP = x_BF @ weights["propensity_PF"].T + weights["propensity_P"]
+    for g, (k, s) in enumerate((k, s) for k in range(3) for s in range(len(counts))):
+        hinge_B = np.maximum(x_BF[:, counts[s]] - weights["propensity_knot_KS"][k, s], 0)
+        found_BP += hinge_B[:, None] * weights["propensity_PG"][:, g]
+    return found_BP
+
+
 def test_weights_follow_from_the_seed_and_leave_torch_as_it_was() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -67,9 +77,9 @@ def test_without_targets_nothing_is_predicted_and_the_code_is_the_embedding() ->
 
 def test_an_embedding_is_the_code_and_the_propensities() -> None:
     autoencoder, x_BF = Autoencoder(layout_of(), LINEAR, TARGETS, seed=1), inputs(layout_of(), 6)
-    torch.nn.init.normal_(autoencoder.propensity_PF)
-    torch.nn.init.normal_(autoencoder.propensity_P)
+    for name, tensor in autoencoder.named_buffers():
+        torch.nn.init.normal_(tensor)
+        assert name.startswith("propensity")
     z_BD, weights = autoencoder.encode(torch.from_numpy(x_BF)).detach().numpy(), weights_of(autoencoder)
     np.testing.assert_allclose(z_BD[:, :14], layer(weights, "encoder_linear", x_BF), atol=1e-4)
-    propensities = x_BF @ weights["propensity_PF"].T + weights["propensity_P"]
-    np.testing.assert_allclose(z_BD[:, 14:], propensities, atol=1e-4)
+    np.testing.assert_allclose(z_BD[:, 14:], propensities(weights, x_BF), atol=1e-4)

@@ -149,7 +149,7 @@ def test_weights_that_are_none_are_refused_whoever_made_the_hash_fit(
 
 @pytest.mark.parametrize(
     "manifest",
-    [b"[" * 1_000_000, b'{"a":' * 500_000, b"\xff\xfe", b"null", b"{}", b'{"format_version": 6}', b"1" * 10_000,
+    [b"[" * 1_000_000, b'{"a":' * 500_000, b"\xff\xfe", b"null", b"{}", b'{"format_version": 7}', b"1" * 10_000,
     bytes(65 << 20)],
     ids=range(8),
 )  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_manifest_that_is_none_is_refused(space: Path, tmp_path: Path, manifes
     folder = copied(space, tmp_path)
     (folder / MANIFEST).write_bytes(manifest)
     with pytest.raises(
-        ArtifactError, match=r"is truncated or not a JSON object|format_version 6, got None|is invalid|more than"
+        ArtifactError, match=r"is truncated or not a JSON object|format_version 7, got None|is invalid|more than"
     ):
         EmbeddingModel.load(str(folder))
 

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from tests.unit.inference.test_model import layout_of
 from userrep.features.targets import TargetLayout
-from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
+from userrep.model.propensities import fitted_propensities, knots_of, used_inputs, used_targets, with_hinges
 
 pytestmark = pytest.mark.fast
 
@@ -36,6 +36,29 @@ def test_models_minimize_the_penalized_losses_at_mean_0_and_deviation_1() -> Non
     ridge_C = np.linalg.solve(centered_NC.T @ centered_NC + np.eye(4), centered_NC.T @ y_NP[:, 1])
     for p, expected_N in enumerate((x_NC @ minimize(log_loss, np.zeros(5)).x[:-1], x_NC @ ridge_C)):
         np.testing.assert_allclose(score_NP[:, p], (expected_N - expected_N.mean()) / expected_N.std(), atol=1e-3)
+
+
+def test_the_knots_of_a_count_are_its_quartiles() -> None:
+    x_NS = np.stack([np.arange(9), np.zeros(9)], axis=1).astype(np.float32)
+    assert knots_of(x_NS).tolist() == [[2, 0], [4, 0], [6, 0]]
+
+
+def test_hinges_are_zero_up_to_their_knot_and_follow_the_inputs() -> None:
+    x_NC = np.array([[1, 5, 7], [3, 2, 7]], np.float32)  # two counts and a flag
+    knot_KS = np.array([[1, 2], [2, 4]], np.float32)
+    assert with_hinges(x_NC, knot_KS).tolist() == [[1, 5, 7, 0, 3, 0, 1], [3, 2, 7, 2, 0, 1, 0]]
+
+
+def test_hinges_tell_what_no_line_can() -> None:
+    """Users return who did a middling number of things."""
+    x_NC, _ = rows(2000)
+    y_NP = np.tile((np.abs(x_NC[:, :1]) < 0.7).astype(np.float32), 2)
+    found = []
+    for inputs_NC in (x_NC, with_hinges(x_NC, knots_of(x_NC))):
+        weight_PC, bias_P = fitted_propensities(inputs_NC, y_NP)
+        found.append([np.corrcoef(score_N, y_NP[:, 0])[0, 1] for score_N in (inputs_NC @ weight_PC.T + bias_P).T])
+    assert max(found[0]) < 0.1
+    assert min(found[1]) > 0.7
 
 
 @pytest.mark.parametrize("returns", [0.0, 1.0])

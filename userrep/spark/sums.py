@@ -31,5 +31,5 @@ def _total(parts: Iterable[Mapping[str, NDArray[np.float64] | float]]) -> Sums:
     for part in parts:
         for name, value in part.items():
             numbers = np.asarray(value, np.float64)
-            total[name] = total[name] + numbers if name in total else numbers
+            total[name] = np.asarray(total[name] + numbers) if name in total else numbers  # 0-d sums are NumPy scalars
     return total

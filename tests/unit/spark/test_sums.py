@@ -19,7 +19,8 @@ def test_sums_are_those_of_all_rows_and_keep_their_shape(spark: SparkSession) ->
 
     x_N = np.random.default_rng(0).normal(size=1000)
     rows = spark.createDataFrame(pa.table({"x": x_N}))
-    for partitions in (1, 7):
+    for partitions, rows_per_batch in ((1, 10_000), (7, 10_000), (2, 100)):
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", rows_per_batch)
         sums = sum_over(rows.repartition(partitions), sums_of)
         assert {name: value.shape for name, value in sums.items()} == {"num_rows": (), "powers": (2,), "table": (2, 0)}
         assert sums["num_rows"] == 1000

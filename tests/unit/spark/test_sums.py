@@ -25,6 +25,7 @@ def test_sums_are_those_of_all_rows_and_keep_their_shape(spark: SparkSession) ->
         assert {name: value.shape for name, value in sums.items()} == {"num_rows": (), "powers": (2,), "table": (2, 0)}
         assert sums["num_rows"] == 1000
         np.testing.assert_allclose(sums["powers"], [x_N.sum(), np.square(x_N).sum()], rtol=1e-12)
+    spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
 
 
 def test_names_may_differ_between_batches(spark: SparkSession) -> None:

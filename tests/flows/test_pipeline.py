@@ -218,7 +218,7 @@ def test_spark_writes_the_same_exports_to_the_byte(
         return [features["sha256"], vectors["sha256"]]
 
     here = exported("here")
-    monkeypatch.setattr("userrep.workflows.export._MOST_ROWS_HERE", 0)
+    monkeypatch.setattr("userrep.workflows.export.MOST_ROWS_HERE", 0)
     assert exported("by-spark") == here
 
 

@@ -17,14 +17,13 @@ from tests.support.builders import write_training_rows
 from tests.support.s3_server import ENVIRONMENT, s3_server
 from userrep.errors import UsageError
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
-from userrep.store import export_files
+from userrep.store import export_files, export_folder
+from userrep.store.export_folder import check_out
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
 from userrep.store.schemas import REGISTRY
 from userrep.training.data import shuffled_shard
 from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files
-from userrep.workflows import export
-from userrep.workflows.export import check_out
 
 pytestmark = pytest.mark.full
 
@@ -83,11 +82,11 @@ def test_the_batches_of_an_object_store_are_those_of_a_disk(
 def test_files_of_an_export_are_whole_and_one_that_was_cut_off_is_taken_over(bucket: str) -> None:
     folder, rows = f"{bucket}/exports/of today", pa.table({"user_id": ["a", "b"], "embedding": [[0.5], [1.5]]})
     check_out(folder)
-    export._write_manifest(folder, {"state": "incomplete"})
+    export_folder._write_manifest(folder, {"state": "incomplete"})
     parts = [export_files._write(folder, f"part-0000{k}.parquet", "user_id", rows, []) for k in range(2)]
     check_out(folder)
-    export._delete_others(folder, {parts[1].name})
-    assert folder_names(folder) == [export.MANIFEST, "part-00001.parquet"]
+    export_folder._delete_others(folder, {parts[1].name})
+    assert folder_names(folder) == [export_files.MANIFEST, "part-00001.parquet"]
     content = read_bytes(f"{folder}/{parts[1].name}", max_bytes=10_000)
     assert (parts[1].num_rows, parts[1].sha256) == (2, hashlib.sha256(content).hexdigest())
     assert pq.read_table(pa.BufferReader(content)).equals(rows)

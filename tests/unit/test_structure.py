@@ -20,7 +20,7 @@ ORDER = [
     "cli",
     "workflows",
     "report",
-    "operations evaluation monitoring erasure",
+    "operations evaluation monitoring erasure explanations",
     "client",
     "streaming",
     "joins",

@@ -27,7 +27,8 @@ def export(
     Writes the newest revision of a date as Parquet. Builds nothing: if the date is missing, the error names the
     command that builds it. The folder is recorded first, so that `userrep forget` can erase users in it.
     """
-    from userrep.workflows.export import EXPORTS, check_out
+    from userrep.store.export_folder import check_out
+    from userrep.workflows.export import EXPORTS
 
     if what not in EXPORTS:
         raise UsageError(f"export {what}: unknown. Choose one of: {', '.join(EXPORTS)}.")

@@ -14,6 +14,7 @@ from userrep import __version__
 from userrep.cli import consumers as cli_consumers
 from userrep.cli import estimate as cli_estimate
 from userrep.cli import evaluate as cli_evaluate
+from userrep.cli import explain as cli_explain
 from userrep.cli import export as cli_export
 from userrep.cli import forget as cli_forget
 from userrep.cli import log as cli_log
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_spaces.app, name="spaces")
 app.add_typer(cli_consumers.app, name="consumers")
+app.add_typer(cli_explain.app, name="explain")
 app.add_typer(cli_stream.app, name="stream")
 
 _INTERRUPTED = 130  # Typer's exit code for Ctrl-C

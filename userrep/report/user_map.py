@@ -5,7 +5,6 @@ Shapes: N users, D dimensions.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +18,10 @@ from userrep.report.facts import Group, MapFacts
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
-from userrep.store.buckets import buckets_of_share, user_bucket
-from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import open_parquet
-from userrep.store.schemas import USER_EMBEDDINGS, TableSchema
-from userrep.store.sql import sql_key
-from userrep.store.tables import Tables, matches
-from userrep.store.xxhash import bucket_of
+from userrep.store.buckets import buckets_of_share
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.tables import Tables
+from userrep.store.user_sample import rows_below
 
 MOST_USERS = 2_000
 _MOST_GROUPS = 6  # groups with their own color
@@ -45,7 +41,7 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
     root; two small Spark jobs in a catalog. Driver memory: about 2,000 vectors and ids.
     """
     limit = buckets_of_share(1.2 * MOST_USERS / max(1, snapshot.num_users))
-    rows = _rows_below(limit, tables, USER_EMBEDDINGS, snapshot.key, ["user_bucket", "user_id", "embedding"])
+    rows = rows_below(limit, tables, USER_EMBEDDINGS, [snapshot.key], ["user_bucket", "user_id", "embedding"])
     rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
     if rows.num_rows < 3:
         return None
@@ -75,7 +71,7 @@ def _group_values(
     column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
     name = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
     table = features_table(config, space.lineage_id)
-    rows = _rows_below(limit, tables, table, {"as_of": snapshot.as_of}, ["user_id", column])
+    rows = rows_below(limit, tables, table, [{"as_of": snapshot.as_of}], ["user_id", column])
     return name, dict(zip(rows["user_id"].to_pylist(), rows[column].cast(pa.string()).to_pylist(), strict=True))
 
 
@@ -114,22 +110,6 @@ def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str], *, is_ordered: bo
         points.setdefault(name, []).append((round(x, 3), round(y, 3)))
     rest = [label for label in (_OTHER, _UNKNOWN) if label in points and label not in named]
     return [Group(label, points[label]) for label in [*named, *rest]]
-
-
-def _rows_below(
-    limit: int, tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: Sequence[str]
-) -> pa.Table:
-    """Read the rows of a partition whose users are in buckets below ``limit``."""
-    if not isinstance(tables, FileTables):
-        return tables.read(table).where(sql_key(key)).where(user_bucket() < limit).select(*columns).toArrow()
-    parts = [pa.table({name: pa.nulls(0) for name in columns})]
-    for file in tables.files(table, matches([key])):
-        for rows in open_parquet(file.uri).iter_batches(columns=columns):
-            bucket_N = bucket_of(rows.column("user_id"))
-            parts.append(pa.Table.from_batches([rows.filter(pa.array(bucket_N < limit))]))
-            if (bucket_N >= limit).any():  # rows are sorted by bucket within a file
-                break
-    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def labelled(texts: Sequence[str | None], *, is_ordered: bool) -> list[str]:

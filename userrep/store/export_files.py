@@ -119,6 +119,14 @@ def _part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
+def read_manifest(folder: str) -> dict[str, Any]:
+    """Read the manifest of an export. Raises FileNotFoundError, or ValueError if it is not a JSON object."""
+    manifest = json.loads(read_bytes(f"{folder}/{MANIFEST}", max_bytes=_MOST_BYTES))
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{folder}/{MANIFEST} is not a JSON object")
+    return manifest
+
+
 def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -> int | None:
     """Erase rows from an export by ``user_id``; return their number, or None if the export no longer exists.
 
@@ -130,7 +138,7 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
     """
     if not exists(f"{folder}/{MANIFEST}"):
         return None
-    manifest = json.loads(read_bytes(f"{folder}/{MANIFEST}", max_bytes=_MOST_BYTES))
+    manifest = read_manifest(folder)
     names = [name for name in folder_names(folder) if re.fullmatch(r"part-.+\.parquet", name)]
     is_complete = manifest.get("state") == "complete"
     for name in folder_names(folder):

@@ -26,6 +26,7 @@ from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.export_files import MANIFEST
+from userrep.store.export_folder import record_folder
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
@@ -202,9 +203,9 @@ def test_an_export_loses_the_user_and_stays_whole(
     publish(tables, {snapshot(D1): VECTORS})
     whole, cut_off, gone = (tmp_path / name for name in ("whole", "cut off", "gone"))
     for out in (whole, cut_off, gone):
-        export._record(tables, str(out), "embeddings", D1, recorded=True)
+        record_folder(tables, str(out), "embeddings", D1, recorded=True)
     stored = tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "embedding")
-    rows = export._Rows(stored.schema, len(VECTORS), lambda: stored)
+    rows = export.ExportedRows(stored.schema, len(VECTORS), lambda: stored)
     export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"})
     before = json.loads((whole / MANIFEST).read_text())
     cut_off.mkdir()

@@ -20,11 +20,13 @@ from userrep.errors import UsageError
 from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.store import export_files
+from userrep.store.export_files import MANIFEST
+from userrep.store.export_folder import check_out
 from userrep.store.open import open_tables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.workflows import export
-from userrep.workflows.export import MANIFEST, check_out, export_embeddings
+from userrep.workflows.export import export_embeddings
 
 pytestmark = pytest.mark.default
 
@@ -80,7 +82,7 @@ def test_an_export_of_the_same_snapshot_has_the_same_bytes_however_the_table_is_
     monkeypatch.setattr(export_files, "ROWS", 20)
     first = site.export(tmp_path / "a")
     site.write(VECTORS, partitions=5)
-    monkeypatch.setattr(export, "_MOST_ROWS_HERE", NUM_USERS - 1)  # so that Spark writes it
+    monkeypatch.setattr(export, "MOST_ROWS_HERE", NUM_USERS - 1)  # so that Spark writes it
     site.tables.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "3")
     again = site.export(tmp_path / "b")
     site.tables.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")

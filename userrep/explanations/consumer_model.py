@@ -1,0 +1,116 @@
+"""A consumer's linear or logistic model: from a JSON file, or from the folder of a fitted Spark ML model."""
+
+import json
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.sparse import csc_array, csr_array
+
+from userrep.config import Name
+from userrep.errors import UsageError, in_line
+from userrep.spaces.registry_state import SERVING
+from userrep.store.filesystem import absolute, exists, folder_names, open_parquet, read_bytes
+
+_MOST_BYTES = 2**24  # of a model's JSON
+_JOIN = "EmbeddingJoin"
+_REGRESSIONS = ("LogisticRegressionModel", "LinearRegressionModel")
+_CURE = (
+    "Name a JSON file with weights, intercept and space_id, or the folder of a Spark ML LogisticRegressionModel, "
+    "LinearRegressionModel, or pipeline of EmbeddingJoin and one of them"
+)
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ConsumerModel(BaseModel):
+    """The score of a user: ``vector @ weights + intercept``. For a logistic model, that is the log odds.
+
+    ``space_id``: the space of the vectors that the model was trained on; None if the model does not name one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: list[_Finite] = Field(min_length=1)
+    intercept: _Finite = 0.0
+    space_id: Name | None = None
+
+
+def read_model(path: str) -> ConsumerModel:
+    """Read a model, without Spark. Nothing in the file or folder is executed.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model, or it is not linear with one score.
+    """
+    uri = absolute(path)
+    try:
+        if exists(f"{uri}/metadata"):
+            return _from_spark(uri)
+        return ConsumerModel.model_validate_json(read_bytes(uri, max_bytes=_MOST_BYTES))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(in_line(str(part)) for part in fault["loc"])
+        raise UsageError(f"--model {path}: {f'{where}: ' if where else ''}{fault['msg']}. {_CURE}.") from None
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+        reason = in_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise UsageError(f"--model {path}: not readable as a linear model ({reason}). {_CURE}.") from None
+
+
+def _from_spark(folder: str) -> ConsumerModel:
+    """Read a model of Spark ML, or the only regression and the only EmbeddingJoin of a pipeline.
+
+    Raises ValueError if the folder has no such model, LookupError if it lacks a file or field.
+    """
+    metadata = _metadata(folder)
+    kind = metadata["class"].rpartition(".")[2]
+    if kind in _REGRESSIONS:
+        return ConsumerModel.model_validate(_regression(folder))
+    stages = [f"{folder}/stages/{name}" for name in folder_names(f"{folder}/stages")]
+    by_kind = {each: _metadata(each) for each in stages}
+    kinds = {each: found["class"].rpartition(".")[2] for each, found in by_kind.items()}
+    regressions = [each for each, name in kinds.items() if name in _REGRESSIONS]
+    if len(regressions) != 1 or not {*kinds.values()} <= {_JOIN, *_REGRESSIONS}:
+        raise ValueError(f"stages {', '.join(kinds.values()) or 'none'} of class {kind}")
+    params: dict[str, Any] = next((found["paramMap"] for each, found in by_kind.items() if kinds[each] == _JOIN), {})
+    space_id = params.get("spaceId") or params.get("space", SERVING)
+    space_id = None if space_id == SERVING else space_id
+    return ConsumerModel.model_validate(_regression(regressions[0]) | {"space_id": space_id})
+
+
+def _metadata(folder: str) -> dict[str, Any]:
+    name = next(name for name in folder_names(f"{folder}/metadata") if name.startswith("part-"))
+    values: dict[str, Any] = json.loads(read_bytes(f"{folder}/metadata/{name}", max_bytes=_MOST_BYTES))
+    return values
+
+
+def _regression(folder: str) -> dict[str, Any]:
+    """Return weights and intercept. Of two classes with a score each, their difference counts."""
+    names = [name for name in folder_names(f"{folder}/data") if name.startswith("part-")]
+    (row,) = [row for name in names for row in open_parquet(f"{folder}/data/{name}").read().to_pylist()]
+    if "coefficients" in row:
+        return {"weights": _vector(row["coefficients"]).tolist(), "intercept": row["intercept"]}
+    weights, intercepts = _matrix(row["coefficientMatrix"]), _vector(row["interceptVector"])
+    if row["numClasses"] != 2:
+        raise ValueError(f"{row['numClasses']} classes, expected 2")
+    if len(weights) == 2:
+        weights, intercepts = np.diff(weights, axis=0), np.diff(intercepts)
+    return {"weights": weights[0].tolist(), "intercept": float(intercepts[0])}
+
+
+def _vector(value: dict[str, Any]) -> NDArray[np.float64]:
+    if value["indices"] is None:
+        return np.array(value["values"], np.float64)
+    dense = np.zeros(value["size"])
+    dense[value["indices"]] = value["values"]
+    return dense
+
+
+def _matrix(value: dict[str, Any]) -> NDArray[np.float64]:
+    shape = value["numRows"], value["numCols"]
+    if value["colPtrs"] is None:
+        return np.array(value["values"], np.float64).reshape(shape, order="C" if value["isTransposed"] else "F")
+    kind = csr_array if value["isTransposed"] else csc_array
+    return np.asarray(kind((value["values"], value["rowIndices"], value["colPtrs"]), shape=shape).toarray())

@@ -1,0 +1,113 @@
+"""The answers of ``userrep explain``: what a space's vectors tell, and what drives a linear model on them."""
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.explanations.consumer_model import ConsumerModel
+from userrep.explanations.item_effects import LabelEffect, item_effects, label_effects, read_item_vectors
+from userrep.explanations.item_labels import read_item_labels
+from userrep.explanations.readings import Reading, attribute, read_blocks
+from userrep.explanations.sampled_users import SampledUsers, sample_users
+from userrep.model.artifact import Artifact, load_artifact
+from userrep.spaces.registry import Space, artifact_folder
+from userrep.spaces.snapshots import Snapshot
+from userrep.store.tables import Tables
+
+
+@dataclass(frozen=True)
+class SpaceExplanation:
+    """Which blocks of inputs can be read from a space's vectors, in the order of the inputs.
+
+    ``num_held_out``: of the ``num_users`` sampled users, those that the readings are judged on.
+    """
+
+    space_id: str
+    snapshot_id: str
+    as_of: date
+    num_users: int
+    num_held_out: int
+    blocks: list[Reading]
+
+
+@dataclass(frozen=True)
+class ModelExplanation:
+    """What drives a model's score: shares of its variance by block, largest first, and labels of items.
+
+    ``mean`` and ``deviation`` of the score are over the sampled users. ``labels``: those that raise the score, then
+    those that lower it; None without texts of items.
+    """
+
+    space_id: str
+    snapshot_id: str
+    as_of: date
+    num_users: int
+    num_held_out: int
+    mean: float
+    deviation: float
+    shares: dict[str, float]
+    unexplained: float
+    labels: list[LabelEffect] | None
+
+
+def explain_space(
+    tables: Tables, config: Config, space: Space, snapshot: Snapshot, *, most_users: int | None = None
+) -> SpaceExplanation:  # fmt: skip
+    """Read the blocks of inputs linearly from the vectors of a sample of users.
+
+    Cost: those of ``sample_users`` and ``read_blocks``; seconds for 20,000 users. Raises UsageError as they do.
+    """
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    users = sample_users(tables, config, space, snapshot, **({"most_users": most_users} if most_users else {}))
+    blocks = read_blocks(artifact.layout, inputs_of(artifact, users), users.z_ND, users.is_held_out_N)
+    return SpaceExplanation(
+        space.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), int(users.is_held_out_N.sum()), blocks
+    )
+
+
+def explain_model(
+    tables: Tables, config: Config, space: Space, snapshot: Snapshot, model: ConsumerModel
+) -> ModelExplanation:
+    """Divide the variance of a model's score among the blocks of inputs, and find the items that raise it.
+
+    Cost: those of ``sample_users`` and ``attribute``, and the vectors and texts of up to 200,000 items.
+
+    Raises
+    ------
+    UsageError
+        If the model is of another space, or has another number of weights than a vector.
+    """
+    if model.space_id not in (None, space.space_id):
+        raise UsageError(
+            f"explain: the model was trained on space {model.space_id}, not on {space.space_id}. Vectors of two "
+            f"spaces cannot be mixed. Use --space {model.space_id}."
+        )
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    dim = artifact.manifest.model.latent_dim
+    if len(model.weights) != dim:
+        raise UsageError(
+            f"explain: the model has {len(model.weights)} weights, but vectors of space {space.space_id} have {dim} "
+            "numbers. Only models of the vector alone can be explained."
+        )
+    users = sample_users(tables, config, space, snapshot)
+    score_N = users.z_ND.astype(np.float64) @ np.array(model.weights) + model.intercept
+    found = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
+    texts, effects = read_item_labels(tables, config), None
+    if texts is not None:
+        items = read_item_vectors(tables, config, artifact.layout, snapshot.as_of)
+        effect_I = item_effects(artifact.layout, artifact.scaler, found.weight_F, items)
+        effects = label_effects(texts, items.item_ids, effect_I / max(float(score_N.std()), 1e-12))
+    return ModelExplanation(
+        space.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), int(users.is_held_out_N.sum()),
+        float(score_N.mean()), float(score_N.std()),
+        dict(sorted(found.shares.items(), key=lambda share: -share[1])), found.unexplained, effects,
+    )  # fmt: skip
+
+
+def inputs_of(artifact: Artifact, users: SampledUsers) -> NDArray[np.float32]:
+    """Return the scaled inputs of the users, as the encoder sees them."""
+    return artifact.scaler.apply(artifact.layout, artifact.layout.raw(users.features))

@@ -1,0 +1,124 @@
+"""The folder of an export: Parquet parts with a manifest, recorded so that erasure reaches the users in it.
+
+The state in the manifest is ``incomplete`` until the last part is written. The next export to the folder therefore
+recognizes and replaces a killed one, also in stores without rename.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from userrep.errors import UsageError
+from userrep.logs import to_stderr
+from userrep.store.export_files import MANIFEST, Part, read_manifest
+from userrep.store.filesystem import (
+    PARTIAL,
+    absolute,
+    check_writable,
+    delete_file,
+    file_system,
+    folder_names,
+    names_in_out,
+    write_bytes,
+)
+from userrep.store.schemas import EXPORTS
+from userrep.store.tables import Tables
+from userrep.utc import utc_now
+
+
+def check_out(out: str, *, keeps_complete: bool = False) -> None:
+    """Check that a folder is empty, missing, or contains only a complete or interrupted export. Changes nothing.
+
+    Raises
+    ------
+    UsageError
+        If the folder has other contents, or a complete export and ``keeps_complete``, or is a file, or this user may
+        not write there.
+    """
+    names = [n for n in names_in_out(out) if not n.startswith(f"{PARTIAL}{MANIFEST}-")]  # left by a kill at the start
+    foreign = sorted(name for name in names if not _is_export_file(name))
+    if names and (foreign or MANIFEST not in names):
+        shown = f" ({', '.join(foreign[:3])})" if foreign else ""
+        raise UsageError(
+            f"--out {out}: the folder is not empty and is not an earlier export{shown}. Choose another folder."
+        )
+    if keeps_complete and names and read_manifest(out).get("state") == "complete":
+        raise UsageError(f"--out {out}: the folder has a complete export. Choose another folder.")
+
+
+def _is_export_file(name: str) -> bool:
+    return name == MANIFEST or re.fullmatch(r"\.?part-.+\.parquet.*", name) is not None
+
+
+def record_folder(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool) -> None:
+    """Record the folder of an export before its first row is written, so that erasure can reach it.
+
+    Raises
+    ------
+    UsageError
+        If ``recorded`` and the tables are not writable.
+    """
+    check_out(out)
+    if not recorded:
+        return to_stderr(f"export: {out} is not recorded; `userrep forget` will not erase users there")
+    try:
+        check_writable(tables.artifacts_root)
+    except UsageError as error:
+        raise UsageError(
+            f"{error} userrep records exports there, so that `userrep forget` also erases users in {out}. "
+            "Use --unrecorded to export without a record."
+        ) from None
+    row = {"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}
+    tables.add(EXPORTS, [row])
+    return None
+
+
+def write_folder_of_parts(
+    out: str,
+    what: str,
+    as_of: date,
+    *,
+    columns: Mapping[str, str],
+    details: Mapping[str, Any],
+    write: Callable[[str], Sequence[Part]],
+) -> dict[str, Any]:
+    """Write the parts of an export, with a manifest that has the SHA-256 of each; return the manifest.
+
+    ``columns``: types by name. ``details``: further entries of the manifest. ``write`` writes parts into a folder.
+    """
+    check_out(out)
+    folder = _folder(out)
+    files, path = file_system(folder)
+    files.create_dir(path, recursive=True)
+    incomplete = {"state": "incomplete", "what": what, "as_of": as_of}
+    _write_manifest(folder, incomplete)
+    _delete_others(folder, set())
+    parts = write(folder)
+    _delete_others(folder, {part.name for part in parts})  # leftovers of tasks that Spark ran twice
+    manifest = {
+        **incomplete,
+        "state": "complete",
+        "num_rows": sum(part.num_rows for part in parts),
+        "columns": dict(columns),
+        **details,
+        "exported_at": datetime.now(UTC),
+        "sha256": {part.name: part.sha256 for part in parts},
+    }
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def _folder(out: str) -> str:
+    return absolute(out.rstrip("/") or "/")
+
+
+def _write_manifest(folder: str, manifest: dict[str, Any]) -> None:
+    write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
+
+
+def _delete_others(folder: str, names: set[str]) -> None:
+    for name in folder_names(folder):
+        if name not in (MANIFEST, *names) and _is_export_file(name):
+            delete_file(f"{folder}/{name}")

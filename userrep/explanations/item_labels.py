@@ -64,7 +64,7 @@ def labels_of(item_ids: pa.Array, texts: pa.Array) -> ItemLabels:
     Words have at least 3 characters, the first of which is a letter. Case does not matter.
     """
     texts = pa.table({"item": item_ids, "text": texts}).drop_null()
-    rows = texts.group_by("item", use_threads=False).aggregate([("text", "max")])
+    rows = texts.group_by("item").aggregate([("text", "max")]).sort_by("item")
     index_of: dict[str, int] = {}
     labels_I = [
         [index_of.setdefault(label, len(index_of)) for label in _labels(text)] for text in rows["text_max"].to_pylist()

@@ -66,12 +66,11 @@ def match(centers_SQ: Floats32, previous_PQ: Floats32) -> dict[int, int]:
     """Match segments to previous ones in the same coordinates: index of the previous segment by index of the segment.
 
     The matching with the smallest sum of squared distances (Kuhn 1955, the Hungarian method), of which a pair is kept
-    if one of its centers is the nearest one to the other. Other segments are new, or have ended.
+    if no other previous center is nearer. Other segments are new, or have ended.
     """
     distance_SP = cdist(centers_SQ, previous_PQ, "sqeuclidean")
-    near_S, near_P = distance_SP.argmin(axis=1), distance_SP.argmin(axis=0)
-    pairs = zip(*linear_sum_assignment(distance_SP), strict=True)
-    return {int(s): int(p) for s, p in pairs if near_S[s] == p or near_P[p] == s}
+    near_S = distance_SP.argmin(axis=1)
+    return {int(s): int(p) for s, p in zip(*linear_sum_assignment(distance_SP), strict=True) if near_S[s] == p}
 
 
 def ids_of(num_segments: int, matched: dict[int, int], previous: Sequence[str], num_used: int) -> list[str]:

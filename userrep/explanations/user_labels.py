@@ -70,7 +70,7 @@ def _pairs(tables: Tables, spec: FeatureSpec, users: SampledUsers, as_of: date) 
     revisions = tile_ledger(tables).revisions(as_of - timedelta(days=spec.longest), as_of)
     keys: Keys = [{"event_date": day, "revision": revision} for day, revision in revisions.items()]
     tiles = rows_below(users.limit, tables, USER_ITEM_DAYS, keys, ["user_id", "item_id"])
-    return tiles.group_by(["user_id", "item_id"], use_threads=False).aggregate([])
+    return tiles.group_by(["user_id", "item_id"]).aggregate([])
 
 
 def _item_shares(pairs: pa.Table, users: SampledUsers, items: ItemLabels) -> tuple[csr_array, NDArray[np.bool_]]:

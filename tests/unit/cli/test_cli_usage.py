@@ -33,6 +33,10 @@ COMMANDS = {
     ("run",): "Run one job of jobs/ by name.",
     ("export",): "Export embeddings, features or item vectors.",
     ("evaluate",): "Evaluate a space against baselines.",
+    ("explain",): "Explain vectors, models on them, and segments.",
+    ("explain", "space"): "Show which inputs can be read from the vectors.",
+    ("explain", "model"): "Show what drives a linear or logistic model.",
+    ("explain", "segments"): "Divide the users of a snapshot into segments.",
     ("stream",): "Refresh embeddings as events arrive.",
     ("stream", "verify"): "Compare streamed vectors with a snapshot.",
     ("forget",): "Erase users from all tables and exports. Also erases them from snapshots and the online store.",
@@ -68,7 +72,7 @@ def test_help_describes_a_command_and_names_the_common_flags(
     assert (answer.code, answer.err) == (0, "")
     assert userrep(*command, "-h") == answer
     assert COMMANDS[command] in " ".join(answer.out.split())
-    if command not in (("spaces",), ("consumers",)):
+    if command not in (("spaces",), ("consumers",), ("explain",)):
         flags = ("--json", "--debug", *(() if command == ("init",) else ("--set KEY.PATH=VALUE",)))
         assert all(flag in answer.out for flag in flags)
 
@@ -93,10 +97,11 @@ def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
         "doctor",
         "spaces",
         "consumers",
+        "explain",
     }
 
 
-@pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",), ("stream",)])
+@pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",), ("explain",), ("stream",)])
 def test_the_list_of_commands_has_a_whole_sentence_of_at_most_50_characters_for_each(
     userrep: Userrep, no_spark: None, group: tuple[str, ...]
 ) -> None:

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from userrep.explanations.explain import ModelExplanation, SpaceExplanation
+from userrep.explanations.item_effects import LabelEffect
+from userrep.explanations.readings import Reading
+from userrep.report.explained import ExplanationFacts, Move, SegmentFacts
 from userrep.report.facts import (
     BAD,
     WARN,
@@ -94,6 +98,18 @@ def a_task(name: str, ahead: tuple[float, float, float], *, touched: bool | None
     return TaskFacts(name, "auc", 500, touched, figures)
 
 
+def explanation() -> ExplanationFacts:
+    """Return a space with one readable block, one model, and two segments."""
+    blocks = [Reading("num_events_7d", "scalar", 1, 500, 0.9), Reading("weekday_7d", "shares", 7, 500, None)]
+    labels = [LabelEffect("tea", 9, 0.5, 0.2), LabelEffect("beer", 8, -0.5, -0.2)]
+    shares = {"num_events_7d": 0.8, "weekday_7d": -0.1}
+    inputs = SpaceExplanation(SPACE, "x", LAST, 500, 100, blocks)
+    model = ModelExplanation(SPACE, "x", LAST, 500, 100, 0.0, 1.0, shares, 0.3, labels)
+    segments = [SegmentFacts("s01", "tea", 300, 0.6, False), SegmentFacts("s03", "beer", 200, 0.4, True)]
+    moves = [Move("s01", "s03", 12), Move(None, "s01", 3)]
+    return ExplanationFacts(inputs, None, {"model.json": model}, "x", segments, moves)
+
+
 def facts(**more: Any) -> Facts:
     """Return the facts of a healthy root, with ``more`` replaced."""
     rng = np.random.default_rng(2)
@@ -122,6 +138,7 @@ def facts(**more: Any) -> Facts:
         drift=drift(),
         evaluation=EvaluationFacts("e1", NOW, tasks),
         user_map=MapFacts("x", LAST, 950, (0.2, 0.1), "country", False, groups),
+        explanation=explanation(),
         training_stages=[stage("train_autoencoder", run_id="r1")],
         storage=[Table("user_embeddings", 12_345_678), Table("job_runs", 900)],
         max_age={WARN: timedelta(hours=26), BAD: timedelta(hours=50)},
@@ -135,7 +152,7 @@ def nothing() -> Facts:
     return facts(
         space_id=None, runs=[Run("r1", NOW, 1.0, "failed", [])], newest=[failed], night=[], night_is_daily=False,
         log=LogFacts([], {}, 0.05), spaces=[], snapshots=[], consumers=[], outcomes=[], training=None, drift=None,
-        evaluation=None, user_map=None, training_stages=[], storage=[],
+        evaluation=None, user_map=None, explanation=None, training_stages=[], storage=[],
     )  # fmt: skip
 
 

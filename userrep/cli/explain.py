@@ -36,7 +36,7 @@ def explain_space(config: Config, as_of: SnapshotDate = None, space: InSpace = N
     from userrep.explanations.explain import explain_space as explain
 
     tables = tables_of(config)
-    explanation = explain(tables, config, *_snapshot(tables, config, space, as_of))
+    explanation = explain(tables, config, *_snapshot(tables, space, as_of))
     return Output(vars(explanation), _lines_of_space(explanation))
 
 
@@ -65,7 +65,7 @@ def explain_model(
     if loaded.space_id is None and space is None:
         raise UsageError(f"--model {model}: does not name the space it was trained on. Name it with --space.")
     tables = tables_of(config)
-    explanation = explain(tables, config, *_snapshot(tables, config, space or loaded.space_id, as_of), loaded)
+    explanation = explain(tables, config, *_snapshot(tables, space or loaded.space_id, as_of), loaded)
     return Output(vars(explanation), _lines_of_model(explanation))
 
 
@@ -98,22 +98,18 @@ def explain_segments(
     before = read_previous(previous) if previous else None
     tables = tables_of(config)
     manifest = write_segments(
-        tables, config, *_snapshot(tables, config, space, as_of), out,
+        tables, config, *_snapshot(tables, space, as_of), out,
         num_segments=segments, previous=before, recorded=not unrecorded,
     )  # fmt: skip
     return Output({key: value for key, value in manifest.items() if key != "sha256"}, lines_of(manifest, out))
 
 
-def _snapshot(
-    tables: "Tables", config: Config, space_id: str | None, as_of: date | None
-) -> tuple["Space", "Snapshot"]:  # fmt: skip
-    """Return the space and its newest snapshot of a date, or of all dates; check that its features can be read."""
+def _snapshot(tables: "Tables", space_id: str | None, as_of: date | None) -> tuple["Space", "Snapshot"]:
+    """Return a space and its newest snapshot, of a date or of all dates."""
     from userrep.spaces.registry import find_space
     from userrep.spaces.snapshots import list_snapshots, newest_snapshot
-    from userrep.workflows.schedule import check_lineage
 
     space = find_space(tables, space_id)
-    check_lineage(space, config)
     if as_of is not None:
         return space, newest_snapshot(tables, space.space_id, as_of)
     snapshots = list_snapshots(tables, space.space_id)

@@ -41,9 +41,8 @@ def export(
 def _export(what: str, config: Config, day: date, out: str, space_id: str | None, *, recorded: bool) -> dict[str, Any]:
     """Export from the lineage of the space, or of the configuration if there is no space yet."""
     from userrep.items.versions import lineage_of
-    from userrep.spaces.registry import find_space, read_registry
+    from userrep.spaces.registry import check_lineage, find_space, read_registry
     from userrep.workflows.export import EXPORTS
-    from userrep.workflows.schedule import check_lineage
 
     tables = tables_of(config)
     if what == "embeddings":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import ConfigFile, Output, checked_space_id, command, path_option, tables_of
+from userrep.cli.options import ConfigFile, Output, checked_space_id, command, expanded, path_option, tables_of
 from userrep.config import Config
 
 
@@ -23,11 +23,15 @@ def report(
             callback=checked_space_id,
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="PATH", help="Model to explain, as in `explain model`. Repeatable."),
+    ] = None,
 ) -> Output:
     """Write an HTML report.
 
     One page with health, runs, data, drift, quality and cost. It needs no network or scripts and contains no user ids.
-    An existing report is overwritten; any other file is refused. Reads ledgers, and a sample of 2,000 users of the
+    An existing report is overwritten; any other file is refused. Reads ledgers, and a sample of 5,000 users of the
     newest snapshot.
     """
     from userrep.report.file import check_out, twin_of, write_report
@@ -39,7 +43,7 @@ def report(
     tables = tables_of(config)
     state = read_state(tables, config)
     subject = reported_space(state, space, str(config_file))
-    facts = gather(state, tables, config, subject, named=str(config_file))
+    facts = gather(state, tables, config, subject, named=str(config_file), models=[*map(expanded, model or [])])
     summary = summarised(facts)
     figures = write_report(out, facts, summary)
     lines = [summary.headline, *(f"{finding.level}: {finding.what} {finding.cure}" for finding in summary.findings)]

@@ -4,12 +4,15 @@ Shapes: N users, D dimensions of a vector, F inputs of the encoder, K targets.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import RidgeCV
 
 from userrep.features.layout import InputLayout
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import RidgeCV
 
 _PENALTIES = 10.0 ** np.arange(-6, 2)  # per fitted user, for inputs with a variance of about 1
 _LEAST_USERS = 20  # fitted, and held out
@@ -104,6 +107,8 @@ def _flag(flag: int | None) -> list[int]:
     return [] if flag is None else [flag]
 
 
-def _ridge(x_NF: Floats32, y_NK: NDArray[np.floating]) -> RidgeCV:
+def _ridge(x_NF: Floats32, y_NK: NDArray[np.floating]) -> "RidgeCV":
     """Fit a ridge regression, whose penalty generalized cross-validation chooses for all targets together."""
+    from sklearn.linear_model import RidgeCV  # takes 2 s, so a report without a sample does not import it
+
     return RidgeCV(alphas=_PENALTIES * len(x_NF)).fit(x_NF.astype(np.float64), y_NK)

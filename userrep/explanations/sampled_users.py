@@ -16,7 +16,7 @@ from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.sources.tombstones import read_tombstones
-from userrep.spaces.registry import Space
+from userrep.spaces.registry import Space, check_lineage
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
 from userrep.store.buckets import buckets_of_share
@@ -65,8 +65,10 @@ def sample_users(
     Raises
     ------
     UsageError
-        If the features of the snapshot's date do not exist, or fewer than 50 users have both.
+        If the configuration has another lineage than the space, the features of the snapshot's date do not exist, or
+        fewer than 50 users have both.
     """
+    check_lineage(space, config)
     if snapshot.as_of not in feature_sets(tables, space.lineage_id):
         raise UsageError(
             f"explain: no features of {snapshot.as_of}, the date of snapshot {snapshot.snapshot_id}. Build them with "

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
 from userrep.model.self_check import SelfCheck
+
+if TYPE_CHECKING:
+    from userrep.report.explained import ExplanationFacts
 
 BAD, WARN, NOTE, OK = "bad", "warn", "note", "ok"
 
@@ -315,6 +318,7 @@ class Facts:
     drift: DriftFacts | None
     evaluation: EvaluationFacts | None
     user_map: MapFacts | None
+    explanation: "ExplanationFacts | None"
     training_stages: Sequence[Stage]
     storage: Sequence[Table]
     requests: Sequence[Request] = field(default_factory=tuple)

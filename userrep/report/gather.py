@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pyspark.sql import Row
 
@@ -15,9 +16,12 @@ from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, 
 from userrep.report.state import RootState
 from userrep.report.user_map import map_users
 from userrep.spaces.registry import Space
-from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, list_snapshots
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, Snapshot, list_snapshots
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
+
+if TYPE_CHECKING:
+    from userrep.report.explained import ExplanationFacts
 
 _MOST_RUNS = 60
 _HOUR = 3600
@@ -45,12 +49,13 @@ def reported_space(state: RootState, space_id: str | None, config: str) -> Space
 
 
 def gather(
-    state: RootState, tables: Tables, config: Config, space: Space | None, *, named: str, sample: bool = True
+    state: RootState, tables: Tables, config: Config, space: Space | None, *, named: str, sample: bool = True,
+    models: Sequence[str] = (),
 ) -> Facts:  # fmt: skip
-    """Gather a report on ``space``. ``named``: the configuration file.
+    """Gather a report on ``space``. ``named``: the configuration file. ``models``: paths of models to explain.
 
-    Cost: reads ledgers; with ``sample``, also 2,000 users (see ``map_users``). Driver memory: the ledgers and the
-    sample.
+    Cost: reads ledgers; with ``sample``, also up to 5,000 users (see ``map_users`` and ``explanation_facts``). Driver
+    memory: the ledgers and the sample.
     """
     made_at = utc_now()
     stages = [_stage(row) for row in state.runs]
@@ -58,6 +63,7 @@ def gather(
     newest = {stage.stage: stage for stage in stages}
     limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
     published = state.snapshots[space.space_id] if space else []
+    newest_snapshot = published[-1] if published and sample else None
     training, fault = training_facts(config, space)
     return Facts(
         made_at=made_at,
@@ -79,12 +85,22 @@ def gather(
         artifact_fault=fault,
         drift=drift_facts(tables, config, space),
         evaluation=evaluation_facts(tables, space),
-        user_map=map_users(tables, config, space, published[-1]) if sample and space and published else None,
+        user_map=map_users(tables, config, space, newest_snapshot) if space and newest_snapshot else None,
+        explanation=_explanation(tables, config, space, newest_snapshot, models) if space and newest_snapshot else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=[Table(name, num_bytes) for name, num_bytes in state.num_bytes.items()],
         requests=[Request(row.request_id, row.num_users, row.due_at) for row in state.requests],
         max_age={level: age for level, age in limits.items() if age is not None},
     )
+
+
+def _explanation(
+    tables: Tables, config: Config, space: Space, snapshot: Snapshot, models: Sequence[str]
+) -> "ExplanationFacts":
+    from userrep.explanations.consumer_model import read_model  # scipy takes a second, and `check` does not need it
+    from userrep.report.explained import explanation_facts
+
+    return explanation_facts(tables, config, space, snapshot, {path: read_model(path) for path in models})
 
 
 def _stage(row: Row) -> Stage:

@@ -3,12 +3,16 @@
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from userrep.report.charts import Mark, Row, Series, bars, intervals, lines, positions, scatter
 from userrep.report.facts import DriftFacts, Facts, MapFacts, TaskFacts, TrainingFacts
-from userrep.report.formats import count, day, figure, signed
+from userrep.report.formats import count, day, figure, plural, signed
+
+if TYPE_CHECKING:
+    from userrep.explanations.explain import ModelExplanation, SpaceExplanation
 
 _MOST_KINDS = 8
 _OUTCOMES = {"ok": "c0", "warn": "warn", "fail": "bad"}
@@ -145,6 +149,24 @@ def user_map(facts: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:
     colored = [(group, _color_class(facts, k)) for k, group in enumerate(facts.groups)]
     drawn = scatter([(group.label, css, group.points) for group, css in colored], label=f"Users by {facts.coloured_by}")
     return drawn, [(f"{group.label} ({count(len(group.points))})", css) for group, css in colored]
+
+
+def readable_blocks(explanation: "SpaceExplanation") -> Markup:
+    """Draw how well each block of inputs can be read from the vectors. Blocks worse than their mean have no bar."""
+    rows = [
+        Row(block.block, max(0.0, block.r2), figure(block.r2), f"{block.block}: R2 {figure(block.r2, 4)} for held-out "
+            f"users; {plural(block.width, 'number')}, of {plural(block.num_users, 'sampled user')}")
+        for block in explanation.blocks
+        if block.r2 is not None
+    ]  # fmt: skip
+    return bars(rows, label="R2 by block of inputs")
+
+
+def score_shares(explanation: "ModelExplanation") -> Markup:
+    """Draw the shares of a score's variance by block, and the rest."""
+    rows = [Row(name, value, figure(value)) for name, value in explanation.shares.items()]
+    rows.append(Row("unexplained", explanation.unexplained, figure(explanation.unexplained), css="rest"))
+    return intervals(rows, label="Shares of the score's variance", zero=True, write=lambda x: figure(x, 2))
 
 
 def _color_class(facts: MapFacts, index: int) -> str:

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from pyspark.sql import Row
 
 from userrep.config import Config
-from userrep.errors import UserrepError
+from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name
+from userrep.items.versions import lineage_of
 from userrep.spaces import transitions
 from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 from userrep.store.filesystem import artifacts_root
@@ -81,6 +82,16 @@ def find_space(tables: Tables, space_id: str | None) -> Space:
 def artifact_folder(config: Config, space: Space) -> str:
     """Return the folder of a space's artifact. The content hash in its name keeps runs from overwriting each other."""
     return f"{artifacts_root(config)}/{space.artifact}"
+
+
+def check_lineage(space: Space, config: Config) -> None:
+    """Raise UsageError if a space has another lineage than a configuration."""
+    lineage_id = lineage_of(config)
+    if space.lineage_id != lineage_id:
+        raise UsageError(
+            f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
+            "its columns, windows or item vectors differ. Use the configuration the space was trained with."
+        )
 
 
 def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str) -> None:

@@ -10,11 +10,10 @@ from userrep.evaluation.output import write_results
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Results
 from userrep.evaluation.run import evaluate
-from userrep.spaces.registry import RETIRED, Space, find_space
+from userrep.spaces.registry import RETIRED, Space, check_lineage, find_space
 from userrep.store.tables import Tables
 from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.schedule import check_lineage
 
 
 def evaluate_space(work: RunContext, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:

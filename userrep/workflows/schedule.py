@@ -15,16 +15,6 @@ from userrep.tiles.inventory.inventory import Inventory
 from userrep.workflows.log_fit import DEFAULT_ROOM, MIN_HISTORY, training_dates
 
 
-def check_lineage(space: Space, config: Config) -> None:
-    """Raise UsageError if a space has another lineage than a configuration."""
-    lineage_id = lineage_of(config)
-    if space.lineage_id != lineage_id:
-        raise UsageError(
-            f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
-            "its columns, windows or item vectors differ. Use the configuration the space was trained with."
-        )
-
-
 @dataclass(frozen=True)
 class Schedule:
     """The dates of a run for ``as_of``, derived from the log inventory and the registry."""

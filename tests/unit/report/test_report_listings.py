@@ -72,7 +72,7 @@ def headed(first: str, known: Facts) -> Listing:
 
 def test_every_table_has_as_many_columns_as_its_head_and_alignment() -> None:
     made = listings(facts())
-    assert len(made) == 10
+    assert len(made) == 12
     for of in made:
         assert {len(of.head), len(of.align)} | {len(row) for row in of.rows} == {len(of.head)}, of.title
 
@@ -96,6 +96,11 @@ def test_the_newest_run_comes_first() -> None:
         ["r2", "2024-06-01 08:00", "skipped", "4.0 s", "up to date"],
         ["r1", "2024-05-31 08:00", "done", "11 min 40 s", "a, b"],
     ]
+
+
+def test_segments_are_listed_with_their_moves() -> None:
+    assert headed("segment", facts()).rows == [["s01", "300", "60%", "tea", ""], ["s03", "200", "40%", "beer", "new"]]
+    assert listing("Moves between segments", facts()).rows == [["s01", "s03", "12"], [NONE, "s01", "3"]]
 
 
 def test_odd_days_are_listed_and_a_gap_is_one_row() -> None:

@@ -77,7 +77,7 @@ def test_each_part_of_a_root_that_is_well_has_its_chart() -> None:
     labels = {of["aria-label"] for _, of in outline(text).elements if of.get("aria-label")}
     assert labels >= {
         "Events by day", "Rejected rows by reason", "psi by date", "Lead over the best other representation, by task",
-        "Users by country",
+        "Users by country", "R2 by block of inputs", "Shares of the score's variance",
         "Losses by epoch", "Run times", "Seconds by stage", "Core hours by stage", "Bytes by table",
         "Users of each snapshot", "Return propensity, AUC by input",
     }  # fmt: skip

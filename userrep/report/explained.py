@@ -1,0 +1,95 @@
+"""Explanations in a report: what the space's vectors tell, what drives consumers' models, and the newest segments."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from userrep.config import Config
+from userrep.errors import ArtifactError, UsageError
+from userrep.explanations.consumer_model import ConsumerModel
+from userrep.explanations.explain import ModelExplanation, SpaceExplanation, explain_model, explain_space
+from userrep.spaces.registry import Space
+from userrep.spaces.snapshots import Snapshot
+from userrep.store.export_files import read_manifest
+from userrep.store.schemas import EXPORTS
+from userrep.store.tables import Tables
+
+_MOST_USERS = 5_000
+_MOST_FOLDERS = 5  # of segments, newest first, that are tried
+
+
+@dataclass(frozen=True)
+class SegmentFacts:
+    """A segment in the newest run of ``userrep explain segments``."""
+
+    segment: str
+    name: str
+    num_users: int
+    share: float
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Move:
+    """Users who moved between two segments; None: they were not in the earlier, or are not in the later snapshot."""
+
+    before: str | None
+    now: str | None
+    num_users: int
+
+
+@dataclass(frozen=True)
+class ExplanationFacts:
+    """What is known about the meaning of a space's vectors. ``fault``: why the inputs could not be read.
+
+    ``models``: by path. ``segmented``: id of the snapshot that the segments divide, or None without segments.
+    """
+
+    inputs: SpaceExplanation | None
+    fault: str | None
+    models: Mapping[str, ModelExplanation]
+    segmented: str | None
+    segments: Sequence[SegmentFacts]
+    moves: Sequence[Move]
+
+
+def explanation_facts(
+    tables: Tables, config: Config, space: Space, snapshot: Snapshot, models: Mapping[str, ConsumerModel]
+) -> ExplanationFacts:
+    """Explain the newest snapshot, and read the newest segments of the space that can be reached.
+
+    Cost: those of ``explain_space`` for 5,000 users, of ``explain_model`` for each model, and one manifest. Raises
+    UsageError if a model cannot be explained.
+    """
+    inputs, fault = None, None
+    try:
+        inputs = explain_space(tables, config, space, snapshot, most_users=_MOST_USERS)
+    except (ArtifactError, UsageError) as error:
+        fault = str(error)
+    manifest = _newest_segments(tables, space)
+    return ExplanationFacts(
+        inputs=inputs,
+        fault=fault,
+        models={path: explain_model(tables, config, space, snapshot, model) for path, model in models.items()},
+        segmented=manifest.get("snapshot_id"),
+        segments=[
+            SegmentFacts(each["segment"], each["name"], each["num_users"], each["share"], each["is_new"])
+            for each in manifest.get("segments", [])
+        ],
+        moves=[Move(each["from"], each["to"], each["num_users"]) for each in manifest.get("moves", [])],
+    )
+
+
+def _newest_segments(tables: Tables, space: Space) -> dict[str, Any]:
+    """Return the manifest of the newest complete segments of a space; empty if there are none in reach."""
+    rows = sorted(tables.ledger(EXPORTS, what="segments"), key=lambda row: row.exported_at, reverse=True)
+    for path in list(dict.fromkeys(row.path for row in rows))[:_MOST_FOLDERS]:
+        try:
+            manifest = read_manifest(path)
+        except (OSError, ValueError):
+            continue
+        if (manifest.get("what"), manifest.get("state"), manifest.get("space_id")) == (
+            "segments", "complete", space.space_id,
+        ):  # fmt: skip
+            return manifest
+    return {}

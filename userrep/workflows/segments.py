@@ -97,25 +97,34 @@ def write_segments(
     def write(folder: str) -> Sequence[Part]:
         parts = rows.write(folder)
         moves = _moves(tables, folder, {part.name: part.num_rows for part in parts}, previous)
-        num_users = Counter[str | None]()
-        for (_, id_), num in moves.items():
-            num_users[id_] += num
-        total = max(1, sum(num for id_, num in num_users.items() if id_ is not None))
-        details[SEGMENTS] = [
-            {"segment": id_, **description, "num_users": num_users[id_], "share": num_users[id_] / total,
-             "is_new": previous is not None and id_ not in previous.ids, "center": center_D.tolist()}
+        segments = [
+            {"segment": id_, **description, "center": center_D.tolist()}
             for id_, description, center_D in zip(ids, descriptions, centers_SD, strict=True)
-        ]  # fmt: skip
-        if previous:
-            details["ended"] = sorted({*previous.ids} - {*ids})
-            details["moves"] = [
-                {"from": before, "to": now, "num_users": num}
-                for (before, now), num in sorted(moves.items(), key=lambda move: -move[1])
-            ]
+        ]
+        details.update(_counted(segments, moves, previous))  # the manifest is made after the parts
         return parts
 
     columns = {field.name: field.dataType.simpleString() for field in rows.columns}
     return write_folder_of_parts(out, SEGMENTS, snapshot.as_of, columns=columns, details=details, write=write)
+
+
+def _counted(segments: Sequence[dict[str, Any]], moves: Moves, previous: Previous | None) -> dict[str, Any]:
+    """Return the segments with their numbers of users; with ``previous``, also the moves, most users first."""
+    num_users = Counter[str | None]()
+    for (_, id_), num in moves.items():
+        num_users[id_] += num
+    total = max(1, num_users.total() - num_users[None])
+    before = previous.ids if previous else [segment["segment"] for segment in segments]
+    counted = [
+        {**segment, "num_users": num_users[id_], "share": num_users[id_] / total, "is_new": id_ not in before}
+        for segment in segments
+        for id_ in [segment["segment"]]
+    ]
+    if previous is None:
+        return {SEGMENTS: counted}
+    listed = [{"from": source, "to": target, "num_users": num} for (source, target), num in moves.most_common()]
+    ended = sorted({*before} - {segment["segment"] for segment in segments})
+    return {SEGMENTS: counted, "ended": ended, "moves": listed}
 
 
 def _to_previous(tables: Tables, space: Space, previous: Previous | None) -> Convert:

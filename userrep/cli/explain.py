@@ -139,10 +139,17 @@ def _lines_of_model(explanation: "ModelExplanation") -> list[str]:
     ]
     lines += in_columns(["block", "share of the variance"], [[name, f"{share:.3f}"] for name, share in shares.items()])
     if explanation.labels is not None:
-        rows = [[each.label, str(each.num_items), f"{each.effect:+.3f}"] for each in explanation.labels]
+        rows = [
+            [each.label, str(each.num_items), f"{each.effect:+.3f}", f"{each.at_least:+.3f}"]
+            for each in explanation.labels
+        ]
         lines += [
             "",
-            *(in_columns(["items with", "number", "effect"], rows) if rows else ["no label of items stands out"]),
+            *(
+                in_columns(["items with", "number", "effect", "at least"], rows)
+                if rows
+                else ["no label of items stands out"]
+            ),
         ]
     return lines
 

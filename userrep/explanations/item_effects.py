@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import norm
+from scipy.stats import t as student
 
 from userrep.config import Config
 from userrep.explanations.item_labels import MOST_ITEMS, ItemLabels, without_repeats
@@ -81,7 +81,8 @@ def label_effects(labels: ItemLabels, item_ids: pa.Array, effect_I: Floats) -> l
     """Return the labels whose items move a score most, in both directions: up to ten that raise it, ten that lower it.
 
     The effect of a label is the mean over its items, minus the mean over all items. ``at_least`` is the bound of its
-    two-sided interval (normal, at a level divided by the number of labels); a label is listed if that excludes 0.
+    two-sided interval (Student's, at a level divided by the number of labels). A label is listed if that excludes 0,
+    in the order of the bounds.
     ``effect_I``: of ``item_ids``, in standard deviations of the score.
     """
     index_I = np.asarray(pc.index_in(item_ids, value_set=labels.item_ids).fill_null(-1))
@@ -89,10 +90,11 @@ def label_effects(labels: ItemLabels, item_ids: pa.Array, effect_I: Floats) -> l
     has_IL: csr_array = labels.has_IL[index_I[known]]
     effect_I = effect_I[known] - (effect_I[known].mean() if known.any() else 0.0)
     num_L = np.maximum(has_IL.sum(axis=0), 1)
+    degrees_L = np.maximum(num_L - 1, 1)
     mean_L = has_IL.T @ effect_I / num_L
     variance_L = np.maximum(has_IL.T @ np.square(effect_I) / num_L - np.square(mean_L), 0)
-    z = norm.isf(_ERROR / 2 / max(1, len(mean_L)))
-    bound_L = np.abs(mean_L) - z * np.sqrt(variance_L / np.maximum(num_L - 1, 1))
+    factor_L = student.isf(_ERROR / 2 / max(1, len(mean_L)), degrees_L)
+    bound_L = np.abs(mean_L) - factor_L * np.sqrt(variance_L / degrees_L)
     bound_L[num_L < 2] = 0
     listed = []
     for sign in (1, -1):

@@ -18,6 +18,7 @@ _ERROR = 0.05  # probability that any label of any segment is listed by chance
 LEAST_USERS = 10  # of a listed label in a segment; a smaller group could reveal single users
 _MOST_LIFTS = 10  # listed per segment and kind
 _IN_NAME = {ITEMS: 2, ATTRIBUTE: 1, ACTIVITY: 1}  # labels of a name by kind
+_LEAST_LIFT = 1.5  # of a label in a name; what most users have anyway may be over-represented, too
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,11 @@ def lifts_by_segment(labels: UserLabels, segment_N: NDArray[np.int64], num_segme
 
 def name_of(lifts: Sequence[Lift]) -> str:
     """Return a name from a segment's labels: up to two of items, one attribute and one range of activity."""
-    parts = (", ".join(without_repeats((lift.label for lift in _of_kind(lifts, k)), most))
-             for k, most in _IN_NAME.items())  # fmt: skip
+    strong = [lift for lift in lifts if lift.lift >= _LEAST_LIFT]
+    parts = (
+        ", ".join(without_repeats((lift.label for lift in _of_kind(strong, kind)), most))
+        for kind, most in _IN_NAME.items()
+    )
     return "; ".join(part for part in parts if part) or "no label stands out"
 
 

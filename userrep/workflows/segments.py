@@ -36,6 +36,7 @@ from userrep.workflows.export import MOST_ROWS_HERE, ExportedRows, partition_fil
 
 SEGMENTS = "segments"
 _COLUMNS = "user_id STRING, as_of DATE, segment STRING"
+_MOST_MOVES = 10  # printed; the manifest has all
 Moves = Counter[tuple[str | None, str | None]]
 
 
@@ -219,8 +220,10 @@ def lines_of(manifest: Mapping[str, Any], out: str) -> list[str]:
         for each in manifest[SEGMENTS]
     ]
     lines = in_columns(["segment", "users", "share", "name"], rows)
-    moved = [move for move in manifest.get("moves", []) if move["from"] != move["to"]]
-    if moved:
-        cells = [[move["from"] or "-", move["to"] or "-", f"{move['num_users']:,}"] for move in moved]
-        lines += ["", *in_columns(["from", "to", "users"], cells)]
+    if moves := [move for move in manifest.get("moves", []) if move["from"] and move["to"]]:
+        moved = [move for move in moves if move["from"] != move["to"]]
+        num_both, num_moved = (sum(move["num_users"] for move in each) for each in (moves, moved))
+        lines += ["", f"{num_moved:,} of {num_both:,} users of both snapshots have moved"]
+        cells = [[move["from"], move["to"], f"{move['num_users']:,}"] for move in moved[:_MOST_MOVES]]
+        lines += in_columns(["from", "to", "users"], cells) if cells else []
     return [*lines, f"segments of {manifest['as_of']}: {manifest['num_rows']:,} users in {out}"]

@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.explained_world import NUM_USERS, TASTES, World, explained_world
 from userrep.errors import UsageError
+from userrep.explanations import explain
 from userrep.explanations.consumer_model import ConsumerModel
 from userrep.explanations.explain import explain_model, explain_space
 
@@ -65,9 +66,10 @@ def test_a_model_of_another_space_or_of_more_than_the_vector_is_refused(world: W
         explain_model(world.tables, world.config, world.space, world.snapshot, wider)
 
 
-def test_without_texts_of_items_there_are_no_labels(world: World) -> None:
-    without = world.config.model_copy(update={"items": None})
-    model = model_of(world, world.taste_N.astype(float))
-    found = explain_model(world.tables, without, world.space, world.snapshot, model)
+def test_without_texts_of_items_there_are_no_labels(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "read_item_labels", lambda *_: None)
+    found = explain_model(
+        world.tables, world.config, world.space, world.snapshot, model_of(world, world.taste_N.astype(float))
+    )
     assert found.labels is None
     assert found.shares["behaviour_7d"] > 0.5

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from scipy.stats import norm
+from scipy.stats import t as student
 
 from tests.support.explained_world import AS_OF, ITEMS, World, explained_world
 from userrep.explanations.item_effects import item_effects, label_effects, read_item_vectors
@@ -41,8 +41,8 @@ def test_labels_are_listed_by_the_bound_of_their_mean_effect() -> None:
     tea, *rest = label_effects(labels, ids, effect_I)
     assert tea.label == "tea"
     centered = effect_I - effect_I.mean()
-    z = norm.isf(0.025 / len(labels.labels))
-    bound = centered[:40].mean() - z * centered[:40].std() / math.sqrt(39)
+    factor = student.isf(0.025 / len(labels.labels), 39)
+    bound = centered[:40].mean() - factor * centered[:40].std() / math.sqrt(39)
     assert (tea.num_items, tea.effect, tea.at_least) == (40, pytest.approx(centered[:40].mean()), pytest.approx(bound))
     assert [each.label for each in rest if each.effect > 0] == []
     assert rest[0].label == "beer"

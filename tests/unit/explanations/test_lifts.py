@@ -73,5 +73,7 @@ def test_a_name_has_labels_of_each_kind_without_a_word_twice() -> None:
     lifts = [lift("christmas tree", ITEMS), lift("christmas", ITEMS), lift("felt", ITEMS), lift("bag", ITEMS),
              lift("country Germany", ATTRIBUTE), lift("1-2 events in 180 days", ACTIVITY)]  # fmt: skip
     assert name_of(lifts) == "christmas tree, felt; country Germany; 1-2 events in 180 days"
+    weak = Lift("country United Kingdom", ATTRIBUTE, 0.97, 1.1, 1.05)
+    assert name_of([weak]) == name_of([])
     assert name_of(lifts[-1:]) == "1-2 events in 180 days"
     assert name_of([]) == "no label stands out"

@@ -123,7 +123,7 @@ def test_users_who_were_not_there_before_and_who_are_gone_move_from_and_to_nowhe
     assert moves["s02", None] == 1
     assert sum(num for (before, _), num in moves.items() if before is None) == 20
     assert sum(each["num_users"] for each in manifest["segments"]) == NUM_USERS
-    assert "-     s0" in "\n".join(lines_of(manifest, "out"))
+    assert f"0 of {NUM_USERS - 20} users of both snapshots have moved" in lines_of(manifest, "out")
 
 
 def test_erased_users_are_in_no_segment(world: World, tmp_path: Path) -> None:

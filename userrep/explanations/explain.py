@@ -12,7 +12,7 @@ from userrep.explanations.consumer_model import ConsumerModel
 from userrep.explanations.item_effects import LabelEffect, item_effects, label_effects, read_item_vectors
 from userrep.explanations.item_labels import read_item_labels
 from userrep.explanations.readings import Reading, attribute, read_blocks
-from userrep.explanations.sampled_users import SampledUsers, sample_users
+from userrep.explanations.sampled_users import MOST_USERS, SampledUsers, sample_users
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import Snapshot
@@ -55,14 +55,14 @@ class ModelExplanation:
 
 
 def explain_space(
-    tables: Tables, config: Config, space: Space, snapshot: Snapshot, *, most_users: int | None = None
+    tables: Tables, config: Config, space: Space, snapshot: Snapshot, *, most_users: int = MOST_USERS
 ) -> SpaceExplanation:  # fmt: skip
     """Read the blocks of inputs linearly from the vectors of a sample of users.
 
     Cost: those of ``sample_users`` and ``read_blocks``; seconds for 20,000 users. Raises UsageError as they do.
     """
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    users = sample_users(tables, config, space, snapshot, **({"most_users": most_users} if most_users else {}))
+    users = sample_users(tables, config, space, snapshot, most_users=most_users)
     blocks = read_blocks(artifact.layout, inputs_of(artifact, users), users.z_ND, users.is_held_out_N)
     return SpaceExplanation(
         space.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), int(users.is_held_out_N.sum()), blocks

@@ -15,7 +15,8 @@ from userrep.explanations.item_labels import without_repeats
 from userrep.explanations.user_labels import ACTIVITY, ATTRIBUTE, ITEMS, UserLabels
 
 _ERROR = 0.05  # probability that any label of any segment is listed by chance
-LEAST_USERS = 10  # of a listed label in a segment; a smaller group could reveal single users
+_ZERO = 1e-9  # sum of shares below which it is 0, apart from the error of a difference
+_LEAST_USERS = 10  # of a listed label in a segment; a smaller group could reveal single users
 _MOST_LIFTS = 10  # listed per segment and kind
 _IN_NAME = {ITEMS: 2, ATTRIBUTE: 1, ACTIVITY: 1}  # labels of a name by kind
 _LEAST_LIFT = 1.5  # of a label in a name; what most users have anyway may be over-represented, too
@@ -44,27 +45,28 @@ def lifts_by_segment(labels: UserLabels, segment_N: NDArray[np.int64], num_segme
     the one-sided bound at a level divided by the number of labels and segments (Bonferroni); a label is listed if it is
     above 1. Labels are ordered by share x log(at_least), their part of the divergence between the segment and the rest.
     """
-    members_SN = csr_array((np.ones(len(segment_N)), (segment_N, np.arange(len(segment_N)))),
-                           shape=(num_segments, len(segment_N)))  # fmt: skip
-    sums_SL, squares_SL = members_SN @ labels.share_NL, members_SN @ labels.share_NL.power(2)
-    users_SL = (members_SN @ (labels.share_NL > 0).astype(float)).toarray()
+    marks = np.ones(len(segment_N)), (segment_N, np.arange(len(segment_N)))
+    members_SN = csr_array(marks, shape=(num_segments, len(segment_N)))
     is_items_L = np.array([kind == ITEMS for kind in labels.kinds])
-    num_SL = np.where(is_items_L, (members_SN @ labels.has_items_N.astype(float))[:, None],
-                      (members_SN.sum(axis=1))[:, None])  # fmt: skip
-    mean_SL, error_SL = _mean_and_error(sums_SL.toarray(), squares_SL.toarray(), num_SL)
-    rest = (values.sum(axis=0) - values for values in (sums_SL.toarray(), squares_SL.toarray(), num_SL))
-    rest_mean_SL, rest_error_SL = _mean_and_error(*rest)
-    z = norm.isf(_ERROR / max(1, mean_SL.size))
+    num_users_S, num_with_items_S = members_SN.sum(axis=1), members_SN @ labels.has_items_N.astype(float)
+    num_SL = np.where(is_items_L, num_with_items_S[:, None], num_users_S[:, None])
+    sums_SL, squares_SL = ((members_SN @ part).toarray() for part in (labels.share_NL, labels.share_NL.power(2)))
+    mean_SL, error_SL = _mean_and_error(sums_SL, squares_SL, num_SL)
+    rest_sums_SL, rest_squares_SL, rest_num_SL = (x.sum(axis=0) - x for x in (sums_SL, squares_SL, num_SL))
+    rest_mean_SL, rest_error_SL = _mean_and_error(rest_sums_SL, rest_squares_SL, rest_num_SL)
     lift_SL = mean_SL / rest_mean_SL
+    z = norm.isf(_ERROR / max(1, lift_SL.size))
     least_SL = lift_SL * np.exp(-z * np.sqrt(error_SL + rest_error_SL))
-    is_listed_SL = (users_SL >= LEAST_USERS) & (least_SL > 1)
+    num_having_SL = (members_SN @ (labels.share_NL > 0).astype(float)).toarray()
+    is_listed_SL = (num_having_SL >= _LEAST_USERS) & (least_SL > 1)
     weight_SL = np.where(is_listed_SL, mean_SL * np.log(np.maximum(least_SL, 1)), 0)
-    lists = []
-    for s in range(num_segments):
-        lists.append([
+    lists = [
+        [
             Lift(labels.labels[k], labels.kinds[k], float(mean_SL[s, k]), float(lift_SL[s, k]), float(least_SL[s, k]))
             for k in np.argsort(-weight_SL[s], kind="stable")[: is_listed_SL[s].sum()]
-        ])  # fmt: skip
+        ]
+        for s in range(num_segments)
+    ]
     return [[lift for kind in _IN_NAME for lift in _of_kind(each, kind)[:_MOST_LIFTS]] for each in lists]
 
 
@@ -86,7 +88,7 @@ def _mean_and_error(
     sums_SL: NDArray[np.float64], squares_SL: NDArray[np.float64], num_SL: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the means and the squared relative errors of the means. Half a user is added to means of 0."""
-    num_SL = np.maximum(num_SL, 1)
-    mean_SL = np.where(sums_SL > 0, sums_SL, 0.5) / num_SL
-    variance_SL = np.where(sums_SL > 0, np.maximum(squares_SL / num_SL - mean_SL**2, 0), mean_SL * (1 - mean_SL))
+    num_SL, is_zero_SL = np.maximum(num_SL, 1), sums_SL < _ZERO
+    mean_SL = np.where(is_zero_SL, 0.5, sums_SL) / num_SL
+    variance_SL = np.where(is_zero_SL, mean_SL * (1 - mean_SL), np.maximum(squares_SL / num_SL - mean_SL**2, 0))
     return mean_SL, variance_SL / (num_SL * mean_SL**2)

@@ -50,7 +50,6 @@ class Attribution:
     weight_F: Floats
     shares: dict[str, float]
     unexplained: float
-    score_deviation: float
 
 
 def read_blocks(layout: InputLayout, x_NF: Floats32, z_ND: Floats32, is_held_out_N: Flags) -> list[Reading]:
@@ -99,8 +98,7 @@ def attribute(layout: InputLayout, x_NF: Floats32, score_N: Floats, is_held_out_
         block.name: float(covariance_F[[*range(block.start, block.stop), *_flag(block.flag)]].sum())
         for block in layout.blocks[:-1]
     }
-    deviation = float(np.sqrt(variance / len(score_N)))
-    return Attribution(weight_F, shares, 1 - sum(shares.values()), deviation)
+    return Attribution(weight_F, shares, 1 - sum(shares.values()))
 
 
 def _flag(flag: int | None) -> list[int]:

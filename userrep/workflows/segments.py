@@ -84,7 +84,7 @@ def write_segments(
     convert = _to_previous(tables, space, previous)
     users = sample_users(tables, config, space, snapshot)
     centers_SD, ids, num_ids = _identified(users.z_ND, num_segments, previous, convert)
-    descriptions = _descriptions(tables, config, users, snapshot, centers_SD)
+    segments = _described(tables, config, users, snapshot, centers_SD, ids=ids)
     rows = _assigned_rows(tables, snapshot, centers_SD, ids)
     record_folder(tables, out, SEGMENTS, snapshot.as_of, recorded=recorded)
     details: dict[str, Any] = {
@@ -98,10 +98,6 @@ def write_segments(
     def write(folder: str) -> Sequence[Part]:
         parts = rows.write(folder)
         moves = _moves(tables, folder, {part.name: part.num_rows for part in parts}, previous)
-        segments = [
-            {"segment": id_, **description, "center": center_D.tolist()}
-            for id_, description, center_D in zip(ids, descriptions, centers_SD, strict=True)
-        ]
         details.update(_counted(segments, moves, previous))  # the manifest is made after the parts
         return parts
 
@@ -149,13 +145,17 @@ def _identified(
     return centers_SD, ids, num_used + num_segments - len(matched)
 
 
-def _descriptions(
-    tables: Tables, config: Config, users: SampledUsers, snapshot: Snapshot, centers_SD: NDArray[np.float32]
-) -> list[dict[str, Any]]:
-    """Return the name and the over-represented labels of each segment."""
+def _described(
+    tables: Tables, config: Config, users: SampledUsers, snapshot: Snapshot, centers_SD: NDArray[np.float32],
+    *, ids: Sequence[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return the id, name, over-represented labels and center of each segment."""
     labels = label_users(tables, FeatureSpec.of(config), users, snapshot.as_of, read_item_labels(tables, config))
-    lifts = lifts_by_segment(labels, nearest(users.z_ND, centers_SD), len(centers_SD))
-    return [{"name": name_of(each), "labels": [asdict(lift) for lift in each]} for each in lifts]
+    lifts = lifts_by_segment(labels, nearest(users.z_ND, centers_SD), len(ids))
+    return [
+        {"segment": id_, "name": name_of(own), "labels": [asdict(lift) for lift in own], "center": center_D.tolist()}
+        for id_, own, center_D in zip(ids, lifts, centers_SD, strict=True)
+    ]
 
 
 def _assigned_rows(

@@ -70,7 +70,7 @@ def explanation_facts(
     return ExplanationFacts(
         inputs=inputs,
         fault=fault,
-        models={path: explain_model(tables, config, space, snapshot, model) for path, model in models.items()},
+        models={path: explain_model(tables, config, space, snapshot, models[path]) for path in models if inputs},
         segmented=manifest.get("snapshot_id"),
         segments=[
             SegmentFacts(each["segment"], each["name"], each["num_users"], each["share"], each["is_new"])

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array, hstack
 
+from userrep.errors import in_line
 from userrep.explanations.item_labels import ItemLabels
 from userrep.explanations.sampled_users import SampledUsers
 from userrep.features.spec import FeatureSpec
@@ -59,7 +60,7 @@ def label_users(
         names, kinds, parts = [*items.labels], [ITEMS] * len(items.labels), [share_NL]
     for template, kind, values in categories:
         texts, has_NL = _one_hot(values.cast(pa.string()))
-        names += [template.format(text) for text in texts]
+        names += [template.format(in_line(text)) for text in texts]
         kinds += [kind] * len(texts)
         parts.append(has_NL)
     return UserLabels(names, kinds, csr_array(hstack(parts, format="csr")), has_items_N)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, in_one_line
 from userrep.explanations.item_labels import read_item_labels
 from userrep.explanations.lifts import lifts_by_segment, name_of
 from userrep.explanations.sampled_users import SampledUsers, sample_users
@@ -29,7 +29,7 @@ from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import stacked
 from userrep.store.export_files import Part, read_manifest
 from userrep.store.export_folder import record_folder, write_folder_of_parts
-from userrep.store.filesystem import absolute, open_parquet
+from userrep.store.filesystem import absolute, folder_names, open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS, fields_of
 from userrep.store.tables import Tables
 from userrep.workflows.export import MOST_ROWS_HERE, ExportedRows, partition_files
@@ -55,12 +55,12 @@ def read_previous(out: str) -> Previous:
     folder = absolute(out.rstrip("/"))
     try:
         manifest = read_manifest(folder)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--previous {out}: no segments ({error}). {cure}.") from None
-    if (manifest.get("what"), manifest.get("state")) != (SEGMENTS, "complete"):
-        raise UsageError(f"--previous {out}: has {manifest.get('state')} {manifest.get('what')}. {cure}.")
-    centers_PQ = np.array([segment["center"] for segment in manifest[SEGMENTS]], np.float32)
-    return Previous(folder, manifest, [segment["segment"] for segment in manifest[SEGMENTS]], centers_PQ)
+        if (manifest["what"], manifest["state"]) != (SEGMENTS, "complete"):
+            raise UsageError(f"--previous {out}: has {manifest['state']} {manifest['what']}. {cure}.")
+        centers_PQ = np.array([segment["center"] for segment in manifest[SEGMENTS]], np.float32)
+        return Previous(folder, manifest, [segment["segment"] for segment in manifest[SEGMENTS]], centers_PQ)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"--previous {out}: no segments ({in_one_line(error)}). {cure}.") from None
 
 
 def write_segments(
@@ -198,7 +198,7 @@ def _moves(tables: Tables, folder: str, num_rows: Mapping[str, int], previous: P
             counts = open_parquet(uri).read(columns=["segment"])["segment"].value_counts().to_pylist()
             moves.update({(None, count["values"]): count["counts"] for count in counts})
         return moves
-    before = {f"{previous.folder}/{name}" for name in previous.manifest["sha256"]}
+    before = {f"{previous.folder}/{name}" for name in folder_names(previous.folder) if name.startswith("part-")}
     if max(sum(num_rows.values()), previous.manifest["num_rows"]) <= MOST_ROWS_HERE:
         old, new = (
             pa.concat_tables([open_parquet(uri).read(columns=["user_id", "segment"]) for uri in sorted(uris)])

@@ -146,3 +146,11 @@ def test_what_is_no_folder_of_segments_is_refused_as_previous(tmp_path: Path) ->
     (tmp_path / "_manifest.json").write_text('{"what": "segments", "state": "incomplete"}')
     with pytest.raises(UsageError, match=r"has incomplete segments\. Name the --out"):
         read_previous(str(tmp_path))
+    for damaged in (
+        "[]",
+        '{"what": "segments", "state": "complete"}',
+        '{"what": "segments", "state": "complete", "segments": [1]}',
+    ):
+        (tmp_path / "_manifest.json").write_text(damaged)
+        with pytest.raises(UsageError, match=r"no segments \(.+\)\. Name the --out"):
+            read_previous(str(tmp_path))

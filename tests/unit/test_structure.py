@@ -143,6 +143,7 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
             "torch, pandas, sklearn, mlflow",
         ),
+        ("userrep.report.explained, userrep.workflows.segments", "torch, mlflow, lightgbm"),
     ],
 )
 def test_a_process_that_imports_these_does_not_get_those(modules: str, absent: str) -> None:

@@ -78,12 +78,11 @@ def item_effects(layout: InputLayout, scaler: Scaler, weight_F: Floats, items: I
 
 
 def label_effects(labels: ItemLabels, item_ids: pa.Array, effect_I: Floats) -> list[LabelEffect]:
-    """Return the labels whose items move a score most, in both directions: up to ten that raise it, ten that lower it.
+    """Return the labels whose items move a score most: up to ten that raise it, then up to ten that lower it.
 
-    The effect of a label is the mean over its items, minus the mean over all items. ``at_least`` is the bound of its
-    two-sided interval (Student's, at a level divided by the number of labels). A label is listed if that excludes 0,
-    in the order of the bounds.
-    ``effect_I``: of ``item_ids``, in standard deviations of the score.
+    ``effect_I``: effects of ``item_ids``, in standard deviations of the score. The effect of a label is the mean over
+    its items, minus the mean over all items. ``at_least`` is the bound of a two-sided interval (Student's, at a level
+    divided by the number of labels). A label is listed if the interval excludes 0, in the order of the bounds.
     """
     index_I = np.asarray(pc.index_in(item_ids, value_set=labels.item_ids).fill_null(-1))
     known = index_I >= 0

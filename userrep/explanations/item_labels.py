@@ -18,7 +18,9 @@ from userrep.items.item_index import read_items
 from userrep.sources.columns import check_columns, configured
 from userrep.sources.sample import spark_columns, take_sample
 from userrep.store.arrow import combined
+from userrep.store.buckets import item_bucket
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 
 MOST_ITEMS = 200_000
 _LEAST_ITEMS = 5  # that share a label; a label of fewer items says little about a user's taste
@@ -36,9 +38,10 @@ class ItemLabels:
 
 
 def read_item_labels(tables: Tables, config: Config) -> ItemLabels | None:
-    """Read the labels of up to 200,000 items from ``items.columns.text``; None if it is not configured.
+    """Read the labels of items from ``items.columns.text``; None if it is not configured.
 
-    Of a larger items table, evenly spread rows are read, without Spark unless the table is in a catalog.
+    Of more than 200,000 items, those with the lowest buckets are used, as for item vectors. The items table is read
+    without Spark, up to 2 million rows of it, unless it is in a catalog.
 
     Raises
     ------
@@ -49,13 +52,14 @@ def read_item_labels(tables: Tables, config: Config) -> ItemLabels | None:
         return None
     columns = config.items.columns
     if config.items.format == "table":
-        rows = read_items(tables, config.items).where("text IS NOT NULL").limit(MOST_ITEMS).toArrow()
+        items = read_items(tables, config.items).where("text IS NOT NULL")
+        rows = items.orderBy(item_bucket()).limit(MOST_ITEMS).toArrow()
         return labels_of(combined(rows["item_id"]), combined(rows["text"]))
     sample = take_sample(config.items, "items")
     check_columns(spark_columns(sample), configured(columns), "items")
-    step = -(-sample.rows.num_rows // MOST_ITEMS)
-    rows = sample.rows.take(pa.array(range(0, sample.rows.num_rows, step)))
-    return labels_of(_as_ids(combined(rows[columns.item_id])), combined(rows[columns.text]).cast(pa.string()))
+    ids, texts = _as_ids(combined(sample.rows[columns.item_id])), combined(sample.rows[columns.text])
+    lowest = pa.array(np.argsort(bucket_of(ids.fill_null("")), kind="stable")[:MOST_ITEMS])
+    return labels_of(ids.take(lowest), texts.cast(pa.string()).take(lowest))
 
 
 def labels_of(item_ids: pa.Array, texts: pa.Array) -> ItemLabels:

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.builders import config_of
 from userrep.errors import UsageError
+from userrep.explanations import item_labels
 from userrep.explanations.item_labels import labels_of, read_item_labels, without_repeats
 from userrep.store.file_tables import FileTables
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.fast
 
@@ -41,7 +44,9 @@ def test_labels_that_share_a_word_with_an_earlier_one_are_left_out() -> None:
     assert without_repeats(["red mugs", "red", "mugs", "teapot", "tea"], 2) == ["red mugs", "teapot"]
 
 
-def test_items_are_read_without_spark_with_the_ids_of_the_tiles(tmp_path: Path) -> None:
+def test_items_are_read_without_spark_with_the_ids_of_the_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = tmp_path / "items.parquet"
     pq.write_table(pa.table({"item": [float(k) for k in range(10)], "title": ["mug"] * 5 + ["cup"] * 5}), items)
     tables = FileTables(None, str(tmp_path / "root"))
@@ -53,6 +58,12 @@ def test_items_are_read_without_spark_with_the_ids_of_the_tiles(tmp_path: Path) 
     assert found is not None
     assert found.item_ids.to_pylist() == [str(k) for k in range(10)]
     assert found.labels == ["mug", "cup"]
+    monkeypatch.setattr(item_labels, "MOST_ITEMS", 6)
+    ids = pa.array([str(k) for k in range(10)])
+    lowest = ids.take(pa.array(np.argsort(bucket_of(ids))[:6]))
+    few = read_item_labels(tables, config(text="title"))
+    assert few is not None
+    assert few.item_ids.to_pylist() == sorted(lowest.to_pylist())
     assert read_item_labels(tables, config()) is None
     assert read_item_labels(tables, config_of(tmp_path)) is None
     with pytest.raises(UsageError, match=r"items\.columns\.text: no column 'name'"):

@@ -49,6 +49,7 @@ KEYS_AND_WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
     "training_sets": (("training_set_id",), "`create_training_set` (docs/joins.md)"),
     "job_runs": (("run_id", "stage", "started_at"), "every stage"),
     "consumer_results": (("space_id", "inputs_hash", "input"), "`train_return_propensity`"),
+    "consumer_verdicts": (("verdict_id",), "`spaces compare --consumer`, `nightly`"),
     "space_metrics": (("evaluation_id", "task", "metric", "representation"), "`evaluate`"),
     "snapshot_drift": (("snapshot_id", "metric", "part"), "`monitor_drift`, `daily`"),
     "tombstones": (("user_hash",), "`forget`"),

@@ -33,9 +33,9 @@ def checked_space_id(value: str | None) -> str | None:
     return None if value is None else checked_name(value, "space")
 
 
-def checked_consumer_name(value: str) -> str:
+def checked_consumer_name(value: str | None) -> str | None:
     """Return a consumer name if it is valid. Typer calls this while it parses, before Spark starts."""
-    return checked_name(value, "consumer")
+    return None if value is None else checked_name(value, "consumer")
 
 
 def expanded(value: PathOrText) -> PathOrText:

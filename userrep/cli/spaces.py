@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import Output, SpaceId, checked_space_id, command, path_option, tables_of
+from userrep.cli.options import (
+    Output,
+    SpaceId,
+    checked_consumer_name,
+    checked_space_id,
+    command,
+    path_option,
+    tables_of,
+)
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -114,6 +122,60 @@ def spaces_diff(
     return Output(vars(diff), diff_lines(diff))
 
 
+@app.command("compare")
+@command
+def spaces_compare(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)],
+    labels: Annotated[
+        str,
+        path_option(
+            "--labels", "Parquet, Delta or CSV with user id, time and label, 0 or 1 or a number.", metavar="PATH"
+        ),
+    ],
+    config: Config,
+    model: Annotated[
+        str | None,
+        path_option("--model", "JSON with space_id OLD, weights and intercept. Its verdict counts.", metavar="FILE"),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("--metric", help="auc, r2, or auto: auc for labels of 0 and 1, else r2.")
+    ] = "auto",
+    user: Annotated[str, typer.Option("--user-col", metavar="NAME", help="Column of user ids.")] = "user_id",
+    time: Annotated[str, typer.Option("--time-col", metavar="NAME", help="Column of label times.")] = "label_at",
+    consumer: Annotated[
+        str | None,
+        typer.Option("--consumer", metavar="NAME", help="Record the verdict.", callback=checked_consumer_name),
+    ] = None,
+) -> Output:
+    """Compare two spaces on a consumer's labels.
+
+    Labels get vectors point in time. Probes are fitted on the earlier half of the labels and judged on the later half:
+    on each space's own vectors, and on those of NEW mapped into the coordinates of OLD (`spaces diff` fits the map).
+    The verdict is pass if NEW loses at most 0.005 of the metric, fail (exit code 3) if it loses more than chance
+    explains, and undecided otherwise.
+    """
+    from userrep.logs import to_stderr
+    from userrep.spaces.registry import read_registry
+    from userrep.spaces.verdicts import FAIL, LabelTable, record_verdict
+    from userrep.store.filesystem import absolute
+    from userrep.workflows.space_compare import compare_spaces, comparison_lines
+
+    tables = tables_of(config, writes=consumer is not None)
+    registry = read_registry(tables)
+    if consumer is not None:
+        registry.consumer(consumer)
+    table = LabelTable(absolute(labels), user, time, absolute(model) if model else None)
+    compared = compare_spaces(
+        tables, config, old=registry.space(old), new=registry.space(new), label_table=table, metric=metric
+    )
+    if consumer is not None:
+        record_verdict(tables, compared.verdict_of(consumer, table))
+        to_stderr(f"verdict recorded for consumer {consumer}")
+    result = compared.result | {"consumer": consumer}
+    return Output(result, comparison_lines(compared), exit_code=3 if compared.overall.verdict == FAIL else 0)
+
+
 @app.command("promote")
 @command
 def spaces_promote(
@@ -124,15 +186,21 @@ def spaces_promote(
     """Make a ready space the serving space.
 
     The previously serving space becomes ready, in the same commit. Refused with exit code 3 if a consumer that follows
-    the serving space is not ready for this one. Pinned consumers keep their space.
+    the serving space is not ready for this one. Pinned consumers keep their space. Shows the newest verdict of each
+    consumer that follows (`spaces compare --consumer`), and which have none.
     """
+    from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space, promote, read_registry
     from userrep.spaces.transitions import planned_promotion
+    from userrep.spaces.verdicts import follower_verdicts, verdict_lines
 
     tables = tables_of(config, writes=not dry_run)
+    verdicts = follower_verdicts(tables, space)
     if not dry_run:
+        for line in verdict_lines(verdicts):
+            to_stderr(line)
         promote(tables, find_space(tables, space))
-        return Output({"serving": space}, [f"space {space} is serving"])
+        return Output({"serving": space, "verdicts": verdicts}, [f"space {space} is serving"])
     promotion = planned_promotion(read_registry(tables), space)
     effect = "would not serve" if promotion.blocks else "would serve"
     pinned = [f"{consumer.name} ({consumer.pinned_space_id})" for consumer in promotion.pinned]
@@ -143,8 +211,8 @@ def spaces_promote(
         ("consumers that stay pinned", pinned),
     ):
         lines.append(f"{label}: {', '.join(names) or 'none'}")
-    result = vars(promotion) | {"would_serve": not promotion.blocks}
-    return Output(result, lines)
+    result = vars(promotion) | {"would_serve": not promotion.blocks, "verdicts": verdicts}
+    return Output(result, [*lines, *verdict_lines(verdicts)])
 
 
 @app.command("rollback")

@@ -6,8 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
-from userrep.joins.arrow_join import join_arrow
-from userrep.joins.join import join_embeddings
+from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import files_by_snapshot, usable_sources
 from userrep.joins.options import JoinOptions, name_faults
 from userrep.logs import warn_caller
@@ -26,12 +25,7 @@ _NEWEST = pa.schema(
 
 def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: JoinOptions) -> pd.DataFrame:
     """Join pandas labels with embeddings; see ``Embeddings.join``. The index and all columns of the labels are kept."""
-    keys = label_keys(labels, options)
-    if isinstance(tables, FileTables) and not options.updates:
-        joined = join_arrow(keys, tables=tables, space=space, options=options)
-    else:
-        rows = tables.spark.createDataFrame(keys)
-        joined = join_embeddings(rows, tables=tables, space=space, options=options).toArrow().sort_by(_ROW)
+    joined = join_table(label_keys(labels, options), tables=tables, space=space, options=options).sort_by(_ROW)
     output = labels.iloc[joined[_ROW].to_numpy()].copy()
     for name in options.added:
         output[name] = joined[name].to_pandas().to_numpy()

@@ -1,4 +1,4 @@
-"""The point-in-time join of an Arrow table of labels, from the files of a root, without Spark.
+"""The point-in-time join of an Arrow table of labels; from the files of a root it needs no Spark.
 
 It shares the resolution of label times (ledger.py), the look-up of vectors (read_vectors.py) and all messages with
 ``join_embeddings``, and returns the same rows. Shapes: N labels, K steps of the ledger.
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from userrep.errors import UserrepError
 from userrep.joins import outputs
+from userrep.joins.join import join_embeddings
 from userrep.joins.ledger import Step, files_by_snapshot, new_user_vector, report_in_sample, steps_of, usable_sources
 from userrep.joins.options import JoinOptions, without_vector
 from userrep.joins.read_vectors import NO_STEP, find_vectors
 from userrep.spaces.snapshots import EXPIRED
 from userrep.store.arrow import combined
 from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import DAY_US, EPOCH, day_number
 
 
@@ -58,6 +60,14 @@ class _Labels:
         }
         applies = [np.asarray(applies_N) for applies_N in reasons.values()]
         return np.select(applies, list(reasons), np.array(of_steps)[self.number_N])
+
+
+def join_table(labels: pa.Table, *, tables: Tables, space: str, options: JoinOptions) -> pa.Table:
+    """Return ``join_arrow`` of the labels, or in a catalog and for updates ``join_embeddings``, in any order."""
+    if isinstance(tables, FileTables) and not options.updates:
+        return join_arrow(labels, tables=tables, space=space, options=options)
+    rows = tables.spark.createDataFrame(labels)
+    return join_embeddings(rows, tables=tables, space=space, options=options).toArrow()
 
 
 def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: JoinOptions) -> pa.Table:

@@ -95,11 +95,17 @@ class DeltaFiles:
         """Return the Spark schema."""
         return StructType.fromJson(json.loads(DeltaTable(self.uri).schema().to_json()))
 
+    def dataset(self) -> Any:
+        """Return the rows of the newest version as a dataset of pyarrow, to be read in batches.
+
+        Raises DeltaError if the table needs a newer reader, for example for deletion vectors.
+        """
+        return DeltaTable(self.uri).to_pyarrow_dataset(filesystem=self._store())
+
     def counts(self, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
         """Count the rows by the values of some columns. Memory: one batch, and one entry per combination of values."""
         counts: Counter[tuple[Any, ...]] = Counter()
-        dataset = DeltaTable(self.uri).to_pyarrow_dataset(filesystem=self._store())
-        for batch in dataset.to_batches(columns=list(columns)):
+        for batch in self.dataset().to_batches(columns=list(columns)):
             groups = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
             for row in groups.to_pylist():
                 counts[tuple(row[name] for name in columns)] += row["count_all"]

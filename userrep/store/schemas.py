@@ -286,6 +286,14 @@ CONSUMER_RESULTS = TableSchema(
     num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
 )
 
+CONSUMER_VERDICTS = TableSchema(
+    "consumer_verdicts",
+    "one row per recorded comparison of two spaces for a consumer, the newest of which is current; append-only",
+    """verdict_id STRING, consumer STRING, old_space_id STRING, new_space_id STRING, verdict STRING, metric STRING,
+    difference DOUBLE, low DOUBLE, high DOUBLE, num_labels BIGINT, labels STRING, user_column STRING,
+    time_column STRING, model STRING, compared_at TIMESTAMP""",
+)
+
 SPACE_METRICS = TableSchema(
     "space_metrics",
     "one row per evaluation of a space, task, metric and representation",

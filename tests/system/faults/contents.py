@@ -23,6 +23,7 @@ CLOCKS = {
     "snapshot_drift": {"measured_at"},
     "training_sets": {"created_at"},
     "consumer_results": {"trained_at", "inputs_hash"},
+    "consumer_verdicts": {"verdict_id", "compared_at"},
     "tombstones": {"user_hash", "key_id", "erased_at"},
 }
 NOT_COMPARED = {"job_runs", "erasures", "leases"}  # records of attempts
@@ -45,6 +46,7 @@ KEYS = {
     "snapshot_drift": ("snapshot_id", "metric", "part"),
     "training_sets": ("training_set_id",),
     "consumer_results": ("consumer", "space_id", "inputs_hash", "input"),
+    "consumer_verdicts": ("consumer", "old_space_id", "new_space_id", "verdict"),
     "tombstones": ("user_hash",),
 }
 UPDATE = ("space_id", "as_of", "user_id", "event_at")

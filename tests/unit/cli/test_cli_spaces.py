@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.command_line import Userrep, config_file, with_tables
+from tests.support.command_line import Answer, Userrep, config_file, with_tables
 from tests.support.embedding_tables import add_spaces, snapshot
+from tests.support.planted_spaces import NEW, OLD, Tastes, labels_of, noise, planted_tables, rotated, written
 from userrep import config as settings
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import SpaceManifest, tensors_of
 from userrep.model.autoencoder import Autoencoder
+from userrep.spaces.consumers import register_consumer
 from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
+from userrep.spaces.verdicts import LabelTable, newest_verdicts
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 
@@ -174,7 +177,12 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
         "consumers that would move: search",
         "consumers not ready, which block it: ads",
         "consumers that stay pinned: mail (s1)",
+        "consumers that follow and have no verdict: ads, search",
     ]
+    assert (
+        "consumers that follow and have no verdict: ads, search"
+        in userrep("spaces", "promote", "s2", "--config", config).err
+    )
     refused = answer_of("spaces promote s2", code=3)
     assert refused[0] == "space s2 is not promoted: a consumer that follows is not ready for it. Nothing has changed."
     assert "`userrep consumers ready ads s2` once" in refused[1]
@@ -198,3 +206,50 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
         ["search", "team", "search", "serving", "(s2)"],
     ]
     assert [space["in_use"] for space in answer_of("spaces list")["spaces"]] == [None, "serving"]
+
+
+TASTES = Tastes.drawn(400)
+
+
+def compare(userrep: Userrep, config: Path, labels: Path | str, *more: str) -> Answer:
+    return userrep("spaces", "compare", OLD, NEW, "--labels", str(labels), "--config", config, *more)
+
+
+def test_a_space_that_fails_is_refused_by_the_exit_code_and_the_verdict_is_recorded(
+    userrep: Userrep, no_spark: None, config: Path, tmp_path: Path
+) -> None:
+    tables = planted_tables(tmp_path / "root", noise, TASTES)
+    labels = labels_of(TASTES).rename_columns(["who", "when", "label"])
+    path = written(labels, tmp_path)
+    columns = ("--user-col", "who", "--time-col", "when")
+    register_consumer(tables, "ads", owner="team")
+    answer = compare(userrep, config, path, *columns, "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["verdict"], found["num_labels"], found["consumer"]) == (3, "fail", 400, None)
+    assert found["interval"][0] <= found["difference"] <= found["interval"][1] < 0
+    assert newest_verdicts(tables) == []
+    answer = compare(userrep, config, path, *columns, "--consumer", "ads")
+    assert answer.code == 3
+    assert answer.out.splitlines()[-1].startswith("verdict: fail for a model that is trained again on s002-b: -0.")
+    assert "verdict recorded for consumer ads" in answer.err
+    (verdict,) = newest_verdicts(tables)
+    assert (verdict.verdict, verdict.label_table) == ("fail", LabelTable(path, "who", "when"))
+    planned = userrep("spaces", "promote", NEW, "--dry-run", "--config", config)
+    assert f"verdict of ads: {verdict}" in planned.out.splitlines()
+    promoted = json.loads(userrep("spaces", "promote", NEW, "--dry-run", "--config", config, "--json").out)
+    assert promoted["verdicts"]["ads"]["verdict"] == "fail"
+
+
+def test_a_comparison_refuses_unknown_names_before_it_reads_labels(
+    userrep: Userrep, no_spark: None, config: Path, tmp_path: Path
+) -> None:
+    planted_tables(tmp_path / "root", rotated, Tastes.drawn(3))
+    answer = compare(userrep, config, tmp_path / "nowhere", "--consumer", "ads")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.faults[0].startswith("consumer ads: not registered. Known consumers: none.")
+    answer = compare(userrep, config, tmp_path / "nowhere")
+    assert (answer.code, answer.faults) == (2, [f"--labels {tmp_path}/nowhere: not found."])
+    unknown = userrep("spaces", "compare", OLD, "s9", "--labels", "x", "--config", config)
+    assert (unknown.code, unknown.faults[0].split(". ")[0]) == (2, "space s9: not in the registry")
+    bad = compare(userrep, config, tmp_path / "nowhere", "--consumer", "Ads")
+    assert (bad.code, "consumer 'Ads' is not a valid name" in bad.err) == (2, True)

@@ -1,0 +1,101 @@
+"""Slices of a consumer's labels: new users, heavy users, and the values of user attributes.
+
+Shapes: M labels, U users, A active days of all users.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from userrep.errors import in_line
+from userrep.evaluation.metrics import Ints
+from userrep.evaluation.sampled_users import indices_in, where_in
+from userrep.features.sums.refresh import generations
+from userrep.store.arrow import combined
+from userrep.store.bucket_reader import BucketFiles
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import USER_PROFILES, USER_WINDOW_SUMS, TableSchema
+from userrep.store.sql import sql_key
+from userrep.store.tables import Tables
+from userrep.utc import DAY_US
+
+NEW_USERS, HEAVY_USERS = "new_users", "heavy_users"
+FEW_DAYS = 3  # a user with at most this number of active days is new
+SHORT_HISTORY_DAYS = 28  # and so is a user whose first event is at most this number of days old
+_HEAVY_SHARE = 0.1  # of the labels, those with the most active days
+_MOST_VALUES = 10  # per attribute, the most frequent ones
+_TYPES = {"active_at": pa.list_(pa.int64()), "attributes": pa.list_(pa.string())}
+
+Mask = NDArray[np.bool_]
+
+
+def label_slices(
+    tables: Tables, lineage_id: str, attributes: Sequence[str], *, users: pa.StringArray, as_of_M: Ints
+) -> dict[str, Mask]:
+    """Return the labels of each slice, by its name: which of M labels belong to it.
+
+    ``new_users`` had at most 3 active days before the as-of date, or their first event at most 28 days before it.
+    ``heavy_users`` are the tenth of the labels with the most active days. Active days are those of the newest window
+    sums, so a user without an event in the windows is new. ``attributes``: names of the values in ``user_profiles``, in
+    order; each of the ten most frequent values is a slice such as ``country=France``.
+
+    Parameters
+    ----------
+    users, as_of_M : user id and as-of date (days since 1970) of each label.
+
+    Cost: the row groups of the window sums and the profiles that may contain the users, a few columns each. Memory:
+    those of one file, and the active days of the labels' users.
+    """
+    slices: dict[str, Mask] = {}
+    if known := generations(tables, lineage_id):
+        key: dict[str, str | int] = {"lineage_id": lineage_id, "generation": known[-1].generation}
+        rows = _rows_of_users(tables, USER_WINDOW_SUMS, key, users, "active_at")
+        num_days_M, first_day_M = _activity(rows, users, as_of_M)
+        slices[NEW_USERS] = (num_days_M <= FEW_DAYS) | (as_of_M - first_day_M <= SHORT_HISTORY_DAYS)
+        slices[HEAVY_USERS] = num_days_M >= np.quantile(num_days_M, 1 - _HEAVY_SHARE)
+    if attributes:
+        profiles = _rows_of_users(tables, USER_PROFILES, {}, users, "attributes")
+        slices |= _by_value(profiles, attributes, users)
+    return slices
+
+
+def _activity(rows: pa.Table, users: pa.StringArray, as_of_M: Ints) -> tuple[Ints, Ints]:
+    """Return the number of active days before each label's as-of date, and the first one, or the as-of date if none."""
+    index_M = indices_in(users, combined(rows["user_id"]))
+    days = combined(rows["active_at"]).take(pa.array(index_M, mask=index_M < 0))
+    lengths_M = days.value_lengths().fill_null(0).to_numpy()
+    label_A = np.repeat(np.arange(len(users)), lengths_M)
+    day_A = days.flatten().to_numpy() // DAY_US
+    is_before_A = day_A < as_of_M[label_A]
+    num_days_M = np.bincount(label_A[is_before_A], minlength=len(users)).astype(np.int64)
+    first_day_M = as_of_M.copy()
+    np.minimum.at(first_day_M, label_A[is_before_A], day_A[is_before_A])
+    return num_days_M, first_day_M
+
+
+def _by_value(profiles: pa.Table, attributes: Sequence[str], users: pa.StringArray) -> dict[str, Mask]:
+    index_M = indices_in(users, combined(profiles["user_id"]))
+    values_U = combined(profiles["attributes"]).to_pylist()
+    slices: dict[str, Mask] = {}
+    for k, name in enumerate(attributes):
+        value_M = np.array([values_U[index][k] if index >= 0 else None for index in index_M], object)
+        counts = Counter(value for value in value_M if value is not None)
+        slices |= {f"{name}={in_line(value)}": value_M == value for value, _ in counts.most_common(_MOST_VALUES)}
+    return slices
+
+
+def _rows_of_users(
+    tables: Tables, table: TableSchema, key: Mapping[str, str | int], users: pa.StringArray, column: str
+) -> pa.Table:
+    """Read user_id and a column of some users, from the files of a root without Spark."""
+    names, distinct = ["user_id", column], users.unique()
+    if not isinstance(tables, FileTables):
+        rows = tables.read(table).where(sql_key(key) or "true")
+        return where_in(rows, "user_id", distinct).select(*names).toArrow()
+    files = BucketFiles.of(tables.files(table, lambda values: key.items() <= values.items()))
+    found = files.rows_of_users(distinct, names)
+    empty = pa.schema({"user_id": pa.string(), column: _TYPES[column]}).empty_table()
+    return empty if found is None else found.select(names).cast(empty.schema)

@@ -1,0 +1,230 @@
+"""Comparison of two spaces on a consumer's labels: the paired difference of a metric, with an interval over users.
+
+Probes are fitted per space on the earlier labels and judged on the later ones, on the same labels and resampled users.
+Shapes: N labels, M judged labels, D dimensions of the old space, U users, B resamplings.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from threadpoolctl import threadpool_limits
+
+from userrep.config import Evaluation
+from userrep.config.values import Name
+from userrep.errors import UsageError
+from userrep.evaluation.consumer_labels import LabelRows
+from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
+from userrep.evaluation.probes import Floats, Floats32
+from userrep.evaluation.results import Interval
+from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in
+from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
+from userrep.evaluation.tasks.task import MIN_EXAMPLES
+from userrep.spaces.mapping import LinearMap
+from userrep.spaces.verdicts import FAIL, PASS, UNDECIDED
+from userrep.store.filesystem import absolute, read_bytes
+from userrep.store.xxhash import hash64
+
+TOLERATED_LOSS = 0.005  # of AUC or R2
+RETRAINED, MAPPED, MODEL = "retrained", "mapped", "model"  # what the consumer does with the new space
+METRICS = AUTO, AUC, R2 = "auto", "auc", "r2"
+_VALID_EVERY = 5  # one user in five chooses the probes' settings
+_MAX_BYTES = 1 << 24  # of a consumer's model
+
+Mask = NDArray[np.bool_]
+
+
+class ConsumerModel(BaseModel):
+    """A consumer's own linear or logistic model: ``weights . vector + intercept`` is a number, or a label's logit."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    space_id: Name
+    weights: list[float]
+    intercept: float = 0.0
+
+    @classmethod
+    def read(cls, path: str, *, space_id: str, dim: int) -> "ConsumerModel":
+        """Read a model of a space from JSON. Raises UsageError if it is missing, malformed or of another space."""
+        try:
+            model = cls.model_validate_json(read_bytes(absolute(path), max_bytes=_MAX_BYTES))
+        except FileNotFoundError:
+            raise UsageError(f"--model {path}: not found.") from None
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
+            raise UsageError(
+                f"--model {path}: {where}: {error.errors()[0]['msg']}. Write JSON with space_id, weights and intercept."
+            ) from None
+        if model.space_id != space_id or len(model.weights) != dim:
+            raise UsageError(
+                f"--model {path}: expected {dim} weights of space {space_id}, got {len(model.weights)} of "
+                f"{model.space_id}. Name a model that was trained on {space_id}."
+            )
+        return model
+
+    def scores(self, z_MD: Floats32) -> Floats:
+        """Return the linear output of each row, as a column."""
+        scores_M1: Floats = z_MD.astype(np.float64) @ np.array(self.weights)[:, None] + self.intercept
+        return scores_M1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric on both spaces for the same labels. ``interval``: 90 %, of the difference new minus old, over users."""
+
+    num_labels: int
+    old_value: float
+    new_value: float
+    difference: float
+    interval: tuple[float, float]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A metric's difference for all judged labels, and by slice."""
+
+    overall: Difference
+    slices: Mapping[str, Difference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labels with roles: probes are fitted on the earlier half of the labels, and judged on those from ``cut_us`` on.
+
+    ``metric``: AUC for labels of 0 and 1, R2 for numbers. ``test``: indices of the judged labels.
+    """
+
+    problem: RowProblem
+    metric: str
+    cut_us: int
+
+    @property
+    def test(self) -> Ints:
+        return np.flatnonzero(self.problem.rows.role_N == TEST)
+
+    @classmethod
+    def of(cls, labels: LabelRows, metric: str, *, seed: int) -> "Split":
+        """Split labels at the median of their times.
+
+        Raises
+        ------
+        UsageError
+            If the labels do not fit the metric, have one value, or are too few.
+        """
+        metric = _metric(labels.y_N, metric)
+        cut_us = _cut(labels.at_N)
+        is_valid_N = hash64(labels.users, seed=seed) % _VALID_EVERY == 0
+        role_N = np.where(labels.at_N >= cut_us, TEST, np.where(is_valid_N, VALID, TRAIN)).astype(np.int8)
+        users = labels.users.unique()
+        no_dates = np.zeros(len(labels), np.int64)
+        rows = Rows(users, (), indices_in(labels.users, users), no_dates, role_N, pa.RecordBatch.from_pydict({}))
+        if reason := _too_few(rows, labels.y_N, metric):
+            raise UsageError(f"labels: too few: {reason}. Add labels, or labels of more dates.")
+        problem = RowProblem(rows, labels.y_N[:, None], "yes_or_no" if metric == AUC else "number", metric)
+        return cls(problem, metric, cut_us)
+
+
+def _metric(y_N: Floats32, metric: str) -> str:
+    """Return the metric for labels. Raises UsageError if they have one value, or do not fit the requested metric."""
+    values = np.unique(y_N)
+    is_binary = np.isin(values, (0, 1)).all()
+    if len(values) < 2:
+        raise UsageError(
+            f"labels: all {len(y_N):,} labels with vectors are {values[0]:g}. Add labels of another value."
+        )
+    if metric == AUC and not is_binary:
+        other = values[~np.isin(values, (0, 1))][0]
+        raise UsageError(f"--metric auc: labels must be 0 or 1, got {other:g}. Use --metric r2.")
+    return (AUC if is_binary else R2) if metric == AUTO else metric
+
+
+def _cut(at_N: Ints) -> int:
+    """Return the median of the times, or the second time if half of the labels have the first one."""
+    median = int(np.sort(at_N)[len(at_N) // 2])
+    later = at_N[at_N > median]
+    return int(later.min()) if median == at_N.min() and len(later) else median
+
+
+def _too_few(rows: Rows, y_N: Floats32, metric: str) -> str | None:
+    if metric == AUC:
+        return too_few_rows(rows, y_N > 0)
+    few = next((split for split in rows.num_by_role.items() if split[1] < MIN_EXAMPLES), None)
+    return few and f"{few[1]} rows in the {few[0]} split; at least {MIN_EXAMPLES} are required"
+
+
+def compare(
+    labels: LabelRows,
+    split: Split,
+    linear_map: LinearMap,
+    settings: Evaluation,
+    *,
+    slices: Mapping[str, Mask],
+    model: ConsumerModel | None = None,
+) -> dict[str, Comparison]:
+    """Compare two spaces on the judged labels, for each way in which a consumer may use the new space.
+
+    ``retrained``: a probe of each space on its own vectors. ``mapped``: the old space's probe on its vectors, and on
+    the new vectors mapped into the old space's coordinates. ``model``: the same with the consumer's own model.
+
+    Parameters
+    ----------
+    slices : masks of the M judged labels; a slice with fewer than 10 labels (of each class) is left out.
+
+    Cost: probes of both spaces, on one thread, so that results do not depend on the machine.
+    """
+    test = split.test
+    mapped_MD = linear_map(labels.new_NF[test])
+    with_mapped_ND = labels.old_NE.copy()
+    with_mapped_ND[test] = mapped_MD
+    with threadpool_limits(1):
+        choice = split.problem.choose(labels.old_NE)
+        old, mapped = (split.problem.scores(x_ND, choice)[split.metric] for x_ND in (labels.old_NE, with_mapped_ND))
+        new = split.problem.scores(labels.new_NF, split.problem.choose(labels.new_NF))[split.metric]
+        scores = {RETRAINED: (old, new), MAPPED: (old, mapped)}
+    if model is not None:
+        own = old._replace(score_MK=model.scores(labels.old_NE[test]))
+        scores[MODEL] = own, own._replace(score_MK=model.scores(mapped_MD))
+    users, user_M = np.unique(old.user_M, return_inverse=True)
+    weight_UB = resampled_users(len(users), settings.num_bootstraps, settings.seed)
+    everyone = np.ones(len(test), bool)
+    kept = {name: mask_M for name, mask_M in slices.items() if _is_judged(old.label_MK[mask_M], split.metric)}
+
+    def difference(way: str, mask_M: Mask) -> Difference:
+        before, after = (Scores(s.score_MK[mask_M], s.label_MK[mask_M], user_M[mask_M]) for s in scores[way])
+        return paired_difference(split.metric, before, after, weight_UB)
+
+    return {
+        way: Comparison(difference(way, everyone), {name: difference(way, mask_M) for name, mask_M in kept.items()})
+        for way in scores
+    }
+
+
+def _is_judged(label_MK: Floats, metric: str) -> bool:
+    """Return whether a slice has enough labels, and labels of several values."""
+    num_ones = int((label_MK > 0).sum())
+    fewest = min(num_ones, len(label_MK) - num_ones) if metric == AUC else len(label_MK)
+    return fewest >= MIN_EXAMPLES and len(np.unique(label_MK)) > 1
+
+
+def paired_difference(metric: str, old: Scores, new: Scores, weight_UB: Counts) -> Difference:
+    """Compare two scores of the same examples by the same resamplings of their users (paired bootstrap)."""
+    values = value_of(metric, old), value_of(metric, new)
+    difference_B = bootstrapped(metric, new, weight_UB) - bootstrapped(metric, old, weight_UB)
+    interval = Interval.of(values[1] - values[0], difference_B)
+    ends = interval.low, interval.high
+    return Difference(len(old.user_M), *values, interval.value, ends, verdict_of(*ends))
+
+
+def verdict_of(low: float, high: float) -> str:
+    """Return the verdict on an interval of the difference new minus old.
+
+    pass: the new space loses at most ``TOLERATED_LOSS``. fail: it loses, and perhaps more than that. undecided: the
+    labels are too few to tell.
+    """
+    if low >= -TOLERATED_LOSS:
+        return PASS
+    return FAIL if high < 0 else UNDECIDED

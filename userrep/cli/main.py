@@ -92,7 +92,7 @@ app.command("plan", hidden=True)(cli_estimate.estimate)  # the former name, kept
 def status(config: Config) -> Output:
     """Show tiles, spaces, snapshots and recent runs.
 
-    Also shows rejected rows, storage, consumers and open erasure requests.
+    Also shows rejected rows, storage, consumers with their newest verdicts, and open erasure requests.
     """
     from userrep.workflows import status as workflow
 

@@ -1,4 +1,4 @@
-"""``userrep nightly``: the daily run, waiting erasure requests and due maintenance as one command."""
+"""``userrep nightly``: the daily run, waiting erasure requests, due maintenance and retraining as one command."""
 
 import typer
 
@@ -10,10 +10,11 @@ from userrep.config import Config
 def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> Output:  # type: ignore[assignment]
     """Run `daily`, waiting erasures and maintenance.
 
-    Maintenance runs if the last one was a week ago. Each part runs even if an earlier one failed or was refused.
-    Prints one line per part. The exit code is the lowest nonzero code of the parts: 1 failed, 2 wrong use or
-    configuration, 3 a gate refused, 4 the log is not complete yet. Run the same command again to repeat the parts that
-    did not succeed; parts that are done are skipped.
+    Maintenance runs if the last one was a week ago. With a section `retraining`, a candidate is trained when it is due,
+    and compared with the serving space for the consumers that have recorded a verdict before. Each part runs even if an
+    earlier one failed or was refused. Prints one line per part. The exit code is the lowest nonzero code of the parts:
+    1 failed, 2 wrong use or configuration, 3 a gate refused, 4 the log is not complete yet. Run the same command again
+    to repeat the parts that did not succeed; parts that are done are skipped.
     """
     tables = tables_of(config, writes=True)
     from userrep.logs import this_run_id, to_stderr

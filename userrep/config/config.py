@@ -13,6 +13,7 @@ from userrep.config.operations import (
     Freshness,
     Gates,
     Quality,
+    Retraining,
     Snapshots,
     Spark,
     Tracking,
@@ -70,6 +71,8 @@ class Config(Section):
     """Evaluation of an embedding."""
     quality: Quality = Quality()
     """Self-check and quality gate of a training."""
+    retraining: Retraining | None = None
+    """Automatic retraining by `userrep nightly`; off without this section."""
     tracking: Tracking = Tracking()
     """Experiment tracking with MLflow."""
     stream: Stream | None = None

@@ -1,7 +1,7 @@
 """Configuration of snapshots, gates, drift, evaluation, experiment tracking and the Spark session."""
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
@@ -156,6 +156,25 @@ class Quality(Section):
     def _gate_has_a_check(self) -> "Quality":
         if self.min_gain is not None and not self.self_check:
             refuse(["min_gain needs the self-check. Set self_check to true, or remove min_gain"])
+        return self
+
+
+class Retraining(Section):
+    """When `userrep nightly` trains a candidate, and whether it promotes it. Without this section, it never does."""
+
+    every: Duration = timedelta(days=28)
+    """Age of the newest space, in days from its training to the as-of date, from which another training is due."""
+    on_drift: bool = True
+    """Whether drift of the serving space past a limit of `drift` makes a training due, unless a newer space waits to
+    serve."""
+    promote: Literal["never", "when_all_pass"] = "never"
+    """`when_all_pass` promotes a candidate once each consumer that follows has the verdict `pass` and is ready for it.
+    Without such consumers, nothing is promoted."""
+
+    @model_validator(mode="after")
+    def _waits_a_day(self) -> "Retraining":
+        if self.every < timedelta(days=1):
+            refuse(["every must be at least 1d. Set a number of days, such as 28d"])
         return self
 
 

@@ -1,4 +1,4 @@
-"""The daily run, waiting erasure requests and due maintenance, each as a part with an outcome."""
+"""The daily run, waiting erasure requests, due maintenance and retraining, each as a part with an outcome."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +51,10 @@ class DailyParts:
 
     def run(self) -> Iterator[Part]:
         """Run the parts and yield the result of each."""
-        for name, work in (("daily", self._daily), ("forget", self._forget), ("maintenance", self._maintain)):
+        parts = [("daily", self._daily), ("forget", self._forget), ("maintenance", self._maintain)]
+        if self.config.retraining is not None:
+            parts.append(("retraining", self._retrain))  # last, because it takes longest
+        for name, work in parts:
             started = time.monotonic()
             try:
                 outcome, reason = work()
@@ -85,6 +88,11 @@ class DailyParts:
         ):
             run.outputs = maintain_tables(self.tables, self.config, report=self.report)
         return DONE, "old files and rows removed"
+
+    def _retrain(self) -> tuple[str, str]:
+        from userrep.workflows.retraining import Retrainer  # imports LightGBM, which takes a second
+
+        return Retrainer(self.tables, self.config, self.as_of, self.context, self.report).run()
 
 
 def last_maintenance(tables: Tables) -> datetime | None:

@@ -5,6 +5,7 @@ from typing import Any
 from userrep.config import Config
 from userrep.report.formats import size
 from userrep.report.state import read_state
+from userrep.spaces.verdicts import newest_verdicts
 from userrep.store.tables import Tables
 
 
@@ -33,6 +34,7 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             for space in state.registry.spaces
         ],
         "consumers": [vars(consumer) for consumer in state.registry.consumers],
+        "verdicts": list({verdict.consumer: verdict for verdict in newest_verdicts(tables)}.values()),
         "erasures": [
             {name: row[name] for name in ("request_id", "state", "num_users", "requested_at", "due_at")}
             for row in state.requests
@@ -60,6 +62,10 @@ def status_lines(state: dict[str, Any]) -> list[str]:
         f"consumer {c['name']} of {c['owner']}: uses {c['pinned_space_id'] or 'the serving space'}, "
         f"ready for {c['ready_for'] or 'none'}"
         for c in state["consumers"]
+    ]
+    lines += [
+        f"verdict of {verdict.consumer} on {verdict.new_space_id} next to {verdict.old_space_id}: {verdict}"
+        for verdict in state["verdicts"]
     ]
     lines += [
         f"erasure request {erasure['request_id']} for {erasure['num_users']:,} users: "

@@ -69,3 +69,12 @@ def test_a_warning_must_not_come_after_the_error() -> None:
     assert parsed(freshness={"warn_after": "26h", "error_after": "26h"}).freshness.warn_after == timedelta(hours=26)
     fault = fault_of({**SMALLEST, "freshness": {"warn_after": "3d", "error_after": "50h"}})
     assert fault == "freshness: warn_after must not be longer than error_after. Swap them."
+
+
+def test_nothing_is_retrained_without_the_section_and_at_most_once_a_day() -> None:
+    assert parsed().retraining is None
+    policy = parsed(retraining={}).retraining
+    assert policy is not None
+    assert (policy.every, policy.on_drift, policy.promote) == (timedelta(days=28), True, "never")
+    fault = fault_of({**SMALLEST, "retraining": {"every": "12h"}})
+    assert fault == "retraining: every must be at least 1d. Set a number of days, such as 28d."

@@ -10,12 +10,14 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.unit.report.test_report_gather import a_run
+from userrep.errors import GateRefusedError, LogIncompleteError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ERASURES, JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows import nightly
 from userrep.workflows.nightly import DailyParts, Part, exit_code, last_maintenance
+from userrep.workflows.retraining import Retrainer
 
 pytestmark = pytest.mark.fast
 
@@ -58,11 +60,11 @@ def request(state: str) -> dict[str, Any]:
     return row | {"requested_at": NOW, "recorded_at": NOW}
 
 
-def run_parts(tables: Tables, folder: Path) -> dict[str, Part]:
+def run_parts(tables: Tables, folder: Path, **sections: Any) -> dict[str, Part]:
     def context() -> Any:
         return None
 
-    run = DailyParts(tables, config_of(folder), NOW.date(), context, lambda _: None, lambda _: None).run()
+    run = DailyParts(tables, config_of(folder, **sections), NOW.date(), context, lambda _: None, lambda _: None).run()
     return {part.part: part for part in run}
 
 
@@ -97,6 +99,24 @@ def test_maintenance_runs_once_a_week_and_is_recorded(
     found = last_maintenance(tables)
     assert found == last if outcome == "skipped" else found is not None and found >= NOW
     assert run_parts(tables, tmp_path)["maintenance"].outcome == "skipped"
+
+
+def test_retraining_is_the_last_part_and_only_with_its_section(
+    tables: Tables, results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(run_parts(tables, tmp_path)) == ["daily", "forget", "maintenance"]
+    found = run_parts(tables, tmp_path, retraining={"every": "7d"})
+    assert list(found) == ["daily", "forget", "maintenance", "retraining"]
+    assert (found["retraining"].outcome, found["retraining"].reason) == ("skipped", "no space is serving")
+
+    def refuse(_: Retrainer) -> tuple[str, str]:
+        raise GateRefusedError("retraining: space s2 fails for ads.")
+
+    monkeypatch.setattr(Retrainer, "run", refuse)
+    results["daily"] = LogIncompleteError("not complete yet.")
+    parts = run_parts(tables, tmp_path, retraining={})
+    assert (parts["retraining"].outcome, parts["retraining"].exit_code) == ("refused", 3)
+    assert exit_code(list(parts.values())) == 3
 
 
 def test_the_exit_code_is_the_lowest_nonzero_code_of_the_parts() -> None:

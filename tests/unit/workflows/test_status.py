@@ -1,5 +1,6 @@
 """The state of a root: what is gathered of ledgers without Spark, and how it is written."""
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
+from tests.unit.spaces.test_verdicts import PASSED
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
+from userrep.spaces.verdicts import record_verdict
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, TILE_DAYS
 from userrep.store.tables import Tables
@@ -115,6 +118,14 @@ def test_the_bytes_of_each_table_are_told(tables: Tables, tmp_path: Path) -> Non
     assert found_in(tables, tmp_path)["bytes"] == {"erasures": file.size}
 
 
+def test_each_consumer_has_its_newest_verdict(tables: Tables, tmp_path: Path) -> None:
+    register_consumer(tables, "ads", owner="ada")
+    newer = replace(PASSED, new_space_id="s3", compared_at=NOW + timedelta(days=9))
+    for verdict in (newer, PASSED):
+        record_verdict(tables, verdict)
+    assert found_in(tables, tmp_path)["verdicts"] == [newer]
+
+
 def test_an_empty_root_is_described_in_two_lines(tables: Tables, tmp_path: Path) -> None:
     assert status_lines(found_in(tables, tmp_path)) == ["tiles: none yet", "spaces: none yet"]
 
@@ -136,6 +147,7 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
             {**space, "space_id": "s2", "state": "ready", "in_use": None, "stale": stale, "snapshots": []},
         ],
         "consumers": [consumer, {**consumer, "name": "mail", "pinned_space_id": "s2", "ready_for": "s1"}],
+        "verdicts": [PASSED],
         "erasures": [request, {**request, "request_id": "f2", "due_at": None}],
         "runs": [run, {**run, "outcome": "done", "reason": ""}],
     }
@@ -151,6 +163,8 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
         "to rebuild them",
         "consumer ads of ada: uses the serving space, ready for none",
         "consumer mail of ada: uses s2, ready for s1",
+        "verdict of ads on s2 next to s1: pass, auc +0.0123 [-0.0010, +0.0200] on 12,345 labels, compared "
+        "2024-05-01 12:00 UTC",
         "erasure request f1 for 1,500 users: older table versions still contain rows; run `userrep forget` after "
         "2024-05-01 12:00 UTC to remove them",
         "erasure request f2 for 1,500 users: interrupted; run `userrep forget` again",

@@ -1,0 +1,161 @@
+"""The retraining policy: train a candidate when it is due, compare it for the consumers, and promote it if allowed.
+
+Each step leaves its result in a ledger (a space, a snapshot, a verdict, a promotion), so a killed run continues where
+it stopped.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from userrep.config import Config
+from userrep.config.operations import Retraining
+from userrep.errors import GateRefusedError, UsageError
+from userrep.monitoring.drift import OK
+from userrep.spaces.mapping import has_map
+from userrep.spaces.registry import CANDIDATE, READY, Space, find_space, mark_ready, promote, read_registry
+from userrep.spaces.registry_state import Registry
+from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
+from userrep.spaces.transitions import planned_promotion
+from userrep.spaces.verdicts import (
+    FAIL,
+    PASS,
+    LabelTable,
+    Verdict,
+    follower_verdicts,
+    newest_verdicts,
+    record_verdict,
+)
+from userrep.store.schemas import SNAPSHOT_DRIFT
+from userrep.store.tables import Tables
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.runs import DONE, SKIPPED, Runs
+from userrep.workflows.space_compare import compare_spaces
+from userrep.workflows.space_diff import diff_spaces
+
+_STAGE = "compare_spaces"
+
+
+@dataclass(frozen=True)
+class Retrainer:
+    """The retraining part of `userrep nightly`, for a configuration with a section ``retraining``.
+
+    ``context`` checks root, sources and date, then starts Spark and opens the run.
+    """
+
+    tables: Tables
+    config: Config
+    as_of: date
+    context: Callable[[], RunContext]
+    report: Callable[[str], None]
+
+    def run(self) -> tuple[str, str]:
+        """Do what is due; return the outcome and its reason.
+
+        Raises
+        ------
+        GateRefusedError
+            If the self-check or a gate refuses the candidate, or a comparison of this run has the verdict fail.
+        """
+        registry, policy = read_registry(self.tables), self.config.retraining
+        assert policy is not None
+        if registry.serving is None:
+            return SKIPPED, "no space is serving"
+        reason = _reason_to_train(self.tables, registry, policy, self.as_of)
+        if reason is not None:
+            self.report(f"retraining: {reason}")
+            if self.config.training.as_ofs.until is not None:
+                self.report("retraining: training.as_ofs.until is set, so the candidate sees no later part of the log")
+            run_pipeline(self.context(), retrain=True)
+        candidate = _waiting(read_registry(self.tables))
+        if candidate is None:
+            newest = registry.spaces[-1]
+            return (
+                SKIPPED,
+                f"due on {newest.created_at.date() + policy.every}, {policy.every.days} days after {newest.space_id}",
+            )
+        return self._judge(registry.serving, candidate, policy, reason)
+
+    def _judge(self, serving: Space, candidate: Space, policy: Retraining, reason: str | None) -> tuple[str, str]:
+        """Compare a candidate for the followers that have no verdict on it, and promote it if the policy says so."""
+        before = follower_verdicts(self.tables, candidate.space_id)
+        recipes = {verdict.consumer: verdict.label_table for verdict in newest_verdicts(self.tables)}
+        pending = {name: recipes[name] for name, known in before.items() if known is None and name in recipes}
+        if reason is None and not pending and not self._may_promote(candidate, policy, before):
+            return SKIPPED, _state(candidate, before)
+        with Runs(self.tables, self.config, report=self.report).stage(_STAGE) as run:
+            if pending:
+                self._compare(serving, candidate, pending)
+            verdicts = follower_verdicts(self.tables, candidate.space_id)
+            run.reason = _state(candidate, verdicts)
+            run.outputs = {"space_id": candidate.space_id, "verdicts": verdicts}
+            if self._may_promote(candidate, policy, verdicts):
+                promote(self.tables, candidate)
+                run.reason = f"space {candidate.space_id} is serving, because all consumers that follow pass"
+        failed = [name for name in pending if (verdict := verdicts[name]) and verdict.verdict == FAIL]
+        if failed:
+            raise GateRefusedError(
+                f"retraining: space {candidate.space_id} fails for {', '.join(failed)}: {verdicts[failed[0]]}. "
+                f"Look at `userrep spaces compare {serving.space_id} {candidate.space_id}` before it is promoted."
+            )
+        return DONE, f"{reason}; {run.reason}" if reason else run.reason
+
+    def _compare(self, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]) -> None:
+        """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
+        if not has_map(candidate, serving):
+            diff_spaces(self.tables, old=serving, new=candidate, report=self.report)
+            candidate = find_space(self.tables, candidate.space_id)
+        for name, label_table in pending.items():
+            try:
+                comparison = compare_spaces(
+                    self.tables, self.config, old=serving, new=candidate, label_table=label_table
+                )
+            except UsageError as error:
+                self.report(f"consumer {name} is not compared: {' '.join(error.faults)}")
+                continue
+            record_verdict(self.tables, comparison.verdict_of(name, label_table))
+
+    def _may_promote(self, candidate: Space, policy: Retraining, verdicts: Mapping[str, Verdict | None]) -> bool:
+        all_pass = bool(verdicts) and all(verdict and verdict.verdict == PASS for verdict in verdicts.values())
+        if policy.promote == "never" or not all_pass:
+            return False
+        return not planned_promotion(read_registry(self.tables), candidate.space_id).blocks
+
+
+def _reason_to_train(tables: Tables, registry: Registry, policy: Retraining, as_of: date) -> str | None:
+    """Return why a training is due, or None."""
+    newest = registry.spaces[-1]
+    if newest.state == CANDIDATE:
+        states = {s.state for s in list_snapshots(tables, newest.space_id, states=(PUBLISHED, REFUSED))}
+        if not states:
+            return f"the first snapshots of space {newest.space_id} are missing"
+        if states == {PUBLISHED}:  # a run was killed between publication and this commit
+            mark_ready(tables, newest)
+    if as_of - newest.created_at.date() >= policy.every:
+        return f"space {newest.space_id} was trained on {newest.created_at.date()}"
+    if policy.on_drift and registry.serving is not None and _waiting(registry) is None:
+        return _drift_since(tables, registry.serving, newest.created_at)
+    return None
+
+
+def _drift_since(tables: Tables, space: Space, since: datetime) -> str | None:
+    """Return the newest drift of a space past a limit that was measured since a time, or None."""
+    rows = tables.ledger(SNAPSHOT_DRIFT, space_id=space.space_id)
+    past = [row for row in rows if not row.part and row.outcome != OK and row.measured_at > since]
+    if not past:
+        return None
+    newest = max(past, key=lambda row: (row.as_of, row.outcome == FAIL))
+    return f"{newest.metric} {newest.value:.3f} of {newest.snapshot_id} is past drift.{newest.outcome}"
+
+
+def _waiting(registry: Registry) -> Space | None:
+    """Return the newest space if it is ready and has never served."""
+    newest = registry.spaces[-1]
+    return newest if newest.state == READY and not newest.last_turn else None
+
+
+def _state(candidate: Space, verdicts: Mapping[str, Verdict | None]) -> str:
+    """Return what a candidate waits for, in one line."""
+    states = [f"{name} {verdict.verdict if verdict else 'has no verdict'}" for name, verdict in verdicts.items()]
+    return f"space {candidate.space_id} waits to serve: {', '.join(states) or 'no consumer follows'}"

@@ -213,7 +213,8 @@ def _is_judged(label_MK: Floats, metric: str) -> bool:
 def paired_difference(metric: str, old: Scores, new: Scores, weight_UB: Counts) -> Difference:
     """Compare two scores of the same examples by the same resamplings of their users (paired bootstrap)."""
     values = value_of(metric, old), value_of(metric, new)
-    difference_B = bootstrapped(metric, new, weight_UB) - bootstrapped(metric, old, weight_UB)
+    with np.errstate(invalid="ignore"):  # both are infinite if all drawn labels are equal
+        difference_B = bootstrapped(metric, new, weight_UB) - bootstrapped(metric, old, weight_UB)
     interval = Interval.of(values[1] - values[0], difference_B)
     ends = interval.low, interval.high
     return Difference(len(old.user_M), *values, interval.value, ends, verdict_of(*ends))

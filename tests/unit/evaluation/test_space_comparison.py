@@ -1,6 +1,7 @@
 """Two spaces on a consumer's labels: verdicts on planted spaces, and intervals by a bootstrap in NumPy."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_the_interval_is_that_of_a_paired_bootstrap_in_numpy(metric: str) -> Non
     assert difference.interval == pytest.approx(np.quantile(differences, [0.05, 0.95]), abs=1e-6)
     assert difference.difference == pytest.approx(judge(label, new) - judge(label, old), abs=1e-6)
     assert (difference.num_labels, difference.old_value) == (num, pytest.approx(judge(label, old), abs=1e-6))
+
+
+def test_draws_of_equal_labels_are_ignored() -> None:
+    label, user = np.array([0.0] * 9 + [1.0]), np.arange(10)
+    pair = [Scores(score[:, None], label[:, None], user) for score in (label + 0.1, label + 0.2)]
+    weight_UB = resampled_users(10, 50, seed=3)
+    assert (weight_UB[9] == 0).any()  # draws without the only 1
+    with warnings.catch_warnings(action="error"):
+        difference = paired_difference("r2", *pair, weight_UB)
+    assert np.isfinite(difference.interval).all()
 
 
 @pytest.mark.parametrize(

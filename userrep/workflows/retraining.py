@@ -34,8 +34,6 @@ from userrep.workflows.runs import DONE, SKIPPED, Runs
 from userrep.workflows.space_compare import compare_spaces
 from userrep.workflows.space_diff import diff_spaces
 
-_STAGE = "compare_spaces"
-
 
 @dataclass(frozen=True)
 class Retrainer:
@@ -62,6 +60,7 @@ class Retrainer:
         assert policy is not None
         if registry.serving is None:
             return SKIPPED, "no space is serving"
+        _complete_publication(self.tables, registry.spaces[-1])
         reason = _reason_to_train(self.tables, registry, policy, self.as_of)
         if reason is not None:
             self.report(f"retraining: {reason}")
@@ -70,11 +69,8 @@ class Retrainer:
             run_pipeline(self.context(), retrain=True)
         candidate = _waiting(read_registry(self.tables))
         if candidate is None:
-            newest = registry.spaces[-1]
-            return (
-                SKIPPED,
-                f"due on {newest.created_at.date() + policy.every}, {policy.every.days} days after {newest.space_id}",
-            )
+            newest, days = registry.spaces[-1], policy.every.days
+            return SKIPPED, f"due on {newest.created_at.date() + policy.every}, {days} days after {newest.space_id}"
         return self._judge(registry.serving, candidate, policy, reason)
 
     def _judge(self, serving: Space, candidate: Space, policy: Retraining, reason: str | None) -> tuple[str, str]:
@@ -84,22 +80,24 @@ class Retrainer:
         pending = {name: recipes[name] for name, known in before.items() if known is None and name in recipes}
         if reason is None and not pending and not self._may_promote(candidate, policy, before):
             return SKIPPED, _state(candidate, before)
-        with Runs(self.tables, self.config, report=self.report).stage(_STAGE) as run:
-            if pending:
+        runs = Runs(self.tables, self.config, report=self.report)
+        if pending:
+            with runs.stage("compare_spaces") as run:
                 self._compare(serving, candidate, pending)
-            verdicts = follower_verdicts(self.tables, candidate.space_id)
-            run.reason = _state(candidate, verdicts)
-            run.outputs = {"space_id": candidate.space_id, "verdicts": verdicts}
-            if self._may_promote(candidate, policy, verdicts):
+                run.reason = _state(candidate, follower_verdicts(self.tables, candidate.space_id))
+        verdicts = follower_verdicts(self.tables, candidate.space_id)
+        state = _state(candidate, verdicts)
+        if self._may_promote(candidate, policy, verdicts):
+            with runs.stage("promote") as run:
                 promote(self.tables, candidate)
-                run.reason = f"space {candidate.space_id} is serving, because all consumers that follow pass"
-        failed = [name for name in pending if (verdict := verdicts[name]) and verdict.verdict == FAIL]
+                state = run.reason = f"space {candidate.space_id} is serving, because all consumers that follow pass"
+        failed = [name for name in pending if (verdict := verdicts.get(name)) and verdict.verdict == FAIL]
         if failed:
             raise GateRefusedError(
                 f"retraining: space {candidate.space_id} fails for {', '.join(failed)}: {verdicts[failed[0]]}. "
                 f"Look at `userrep spaces compare {serving.space_id} {candidate.space_id}` before it is promoted."
             )
-        return DONE, f"{reason}; {run.reason}" if reason else run.reason
+        return DONE, f"{reason}; {state}" if reason else state
 
     def _compare(self, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]) -> None:
         """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
@@ -123,15 +121,22 @@ class Retrainer:
         return not planned_promotion(read_registry(self.tables), candidate.space_id).blocks
 
 
+def _complete_publication(tables: Tables, newest: Space) -> None:
+    """Make a candidate ready whose run was killed after it had published the first snapshots."""
+    if newest.state == CANDIDATE and _snapshot_states(tables, newest) == {PUBLISHED}:
+        mark_ready(tables, newest)
+
+
+def _snapshot_states(tables: Tables, space: Space) -> set[str]:
+    """Return the states of a space's snapshots that gates have judged."""
+    return {snapshot.state for snapshot in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED))}
+
+
 def _reason_to_train(tables: Tables, registry: Registry, policy: Retraining, as_of: date) -> str | None:
     """Return why a training is due, or None."""
     newest = registry.spaces[-1]
-    if newest.state == CANDIDATE:
-        states = {s.state for s in list_snapshots(tables, newest.space_id, states=(PUBLISHED, REFUSED))}
-        if not states:
-            return f"the first snapshots of space {newest.space_id} are missing"
-        if states == {PUBLISHED}:  # a run was killed between publication and this commit
-            mark_ready(tables, newest)
+    if newest.state == CANDIDATE and not _snapshot_states(tables, newest):
+        return f"the first snapshots of space {newest.space_id} are missing"
     if as_of - newest.created_at.date() >= policy.every:
         return f"space {newest.space_id} was trained on {newest.created_at.date()}"
     if policy.on_drift and registry.serving is not None and _waiting(registry) is None:

@@ -201,6 +201,7 @@ def test_a_candidate_is_promoted_only_if_the_policy_allows_it_and_all_followers_
         declare_ready(tables, name, "s2")
     assert night(promote="never")[0] == "skipped"
     assert night(**policy) == ("done", "space s2 is serving, because all consumers that follow pass")
+    assert sorted(row.stage for row in tables.ledger(JOB_RUNS)) == ["compare_spaces", "promote"]
     assert find_space(tables, None).space_id == "s2"
     assert night(**policy) == ("skipped", f"due on {DUE_ON}, 28 days after s2")
 

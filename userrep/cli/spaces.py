@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from userrep.model.self_check import SelfCheck
     from userrep.spaces.registry import Space
 
+OldSpace = Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)]
+NewSpace = Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)]
+ConsumerIfAny = Annotated[
+    str | None, typer.Option("--consumer", metavar="NAME", help="Record the verdict.", callback=checked_consumer_name)
+]
+
 app = typer.Typer(
     help="Manage embedding spaces.\n\nA space is a candidate, ready, serving or retired.", no_args_is_help=True
 )
@@ -91,8 +97,8 @@ def spaces_show(space_id: SpaceId, config: Config) -> Output:
 @app.command("diff")
 @command
 def spaces_diff(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)],
+    old: OldSpace,
+    new: NewSpace,
     config: Config,
     model: Annotated[
         str | None,
@@ -125,35 +131,22 @@ def spaces_diff(
 @app.command("compare")
 @command
 def spaces_compare(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)],
-    labels: Annotated[
-        str,
-        path_option(
-            "--labels", "Parquet, Delta or CSV with user id, time and label, 0 or 1 or a number.", metavar="PATH"
-        ),
-    ],
+    old: OldSpace,
+    new: NewSpace,
+    labels: Annotated[str, path_option("--labels", "Parquet, Delta or CSV: user id, time and label.", metavar="PATH")],
     config: Config,
-    model: Annotated[
-        str | None,
-        path_option("--model", "JSON with space_id OLD, weights and intercept. Its verdict counts.", metavar="FILE"),
-    ] = None,
-    metric: Annotated[
-        str, typer.Option("--metric", help="auc, r2, or auto: auc for labels of 0 and 1, else r2.")
-    ] = "auto",
+    model: Annotated[str | None, path_option("--model", "Your linear model of OLD as JSON.", metavar="FILE")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="auto, auc for labels of 0 and 1, r2 for numbers.")] = "auto",
     user: Annotated[str, typer.Option("--user-col", metavar="NAME", help="Column of user ids.")] = "user_id",
     time: Annotated[str, typer.Option("--time-col", metavar="NAME", help="Column of label times.")] = "label_at",
-    consumer: Annotated[
-        str | None,
-        typer.Option("--consumer", metavar="NAME", help="Record the verdict.", callback=checked_consumer_name),
-    ] = None,
+    consumer: ConsumerIfAny = None,
 ) -> Output:
     """Compare two spaces on a consumer's labels.
 
     Labels get vectors point in time. Probes are fitted on the earlier half of the labels and judged on the later half:
     on each space's own vectors, and on those of NEW mapped into the coordinates of OLD (`spaces diff` fits the map).
     The verdict is pass if NEW loses at most 0.005 of the metric, fail (exit code 3) if it loses more than chance
-    explains, and undecided otherwise.
+    explains, and undecided otherwise. With --model (space_id, weights, intercept), it is about that model.
     """
     from userrep.logs import to_stderr
     from userrep.spaces.registry import read_registry
@@ -170,7 +163,7 @@ def spaces_compare(
         tables, config, old=registry.space(old), new=registry.space(new), label_table=table, metric=metric
     )
     if consumer is not None:
-        record_verdict(tables, compared.verdict_of(consumer, table))
+        record_verdict(tables, compared.verdict_for(consumer, table))
         to_stderr(f"verdict recorded for consumer {consumer}")
     result = compared.result | {"consumer": consumer}
     return Output(result, comparison_lines(compared), exit_code=3 if compared.overall.verdict == FAIL else 0)

@@ -112,7 +112,7 @@ class Retrainer:
             except UsageError as error:
                 self.report(f"consumer {name} is not compared: {' '.join(error.faults)}")
                 continue
-            record_verdict(self.tables, comparison.verdict_of(name, label_table))
+            record_verdict(self.tables, comparison.verdict_for(name, label_table))
 
     def _may_promote(self, candidate: Space, policy: Retraining, verdicts: Mapping[str, Verdict | None]) -> bool:
         all_pass = bool(verdicts) and all(verdict and verdict.verdict == PASS for verdict in verdicts.values())

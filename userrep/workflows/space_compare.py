@@ -67,7 +67,7 @@ class SpaceComparison:
         }
         return comparisons[self.judged] | vars(self) | {"tolerated_loss": TOLERATED_LOSS, "comparisons": comparisons}
 
-    def verdict_of(self, consumer: str, label_table: LabelTable) -> Verdict:
+    def verdict_for(self, consumer: str, label_table: LabelTable) -> Verdict:
         """Return the verdict to record for a consumer."""
         overall = self.overall
         return Verdict(

@@ -64,7 +64,7 @@ def results(tables: FileTables, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
         found = results[label_table.labels]
         if isinstance(found, Exception):
             raise found
-        return SimpleNamespace(verdict_of=lambda name, table: verdict(name, found, old.space_id, new.space_id, table))
+        return SimpleNamespace(verdict_for=lambda name, table: verdict(name, found, old.space_id, new.space_id, table))
 
     for name, stub in (
         ("run_pipeline", run_pipeline),

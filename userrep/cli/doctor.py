@@ -13,7 +13,8 @@ from pathlib import Path
 
 from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
-from userrep.spark.session import DELTA_COORDINATES, get_session, jars_folder
+from userrep.spark.releases import SERIES, release_of
+from userrep.spark.session import get_session, jars_folder
 from userrep.store.filesystem import artifacts_root, check_writable
 
 JAVA_VERSIONS = ("17", "21")
@@ -48,7 +49,7 @@ def findings(config: Config | None) -> Iterator[Finding]:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", version.startswith("3.11."), version, "Use Python 3.11.")
+    return Finding("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
 
 
 def _java() -> Finding:
@@ -60,15 +61,16 @@ def _java() -> Finding:
     output = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(\d+)', output)
     version = match[1] if match else "unknown"
-    return Finding("java", version in JAVA_VERSIONS, version, "Spark 4.2 needs Java 17 or 21. Set JAVA_HOME to one.")
+    cure = f"Spark {SERIES} needs Java 17 or 21. Set JAVA_HOME to one."
+    return Finding("java", version in JAVA_VERSIONS, version, cure)
 
 
 def _spark_and_delta() -> Finding:
     spark, delta = importlib.metadata.version("pyspark"), importlib.metadata.version("delta-spark")
-    _, artifact, required_delta = DELTA_COORDINATES.split(":")
-    spark_series = artifact.removeprefix("delta-spark_").split("_")[0]
-    ok = spark.startswith(f"{spark_series}.") and delta == required_delta
-    cure = f"Install pyspark {spark_series}.x with delta-spark {required_delta}."
+    series, release = release_of(spark)
+    required_delta = release.delta.rpartition(":")[2]
+    ok = spark.startswith(f"{series}.") and delta == required_delta
+    cure = f"Install pyspark {series}.x with delta-spark {required_delta}."
     return Finding("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
 
 

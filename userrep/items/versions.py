@@ -23,6 +23,7 @@ from userrep.items.item_index import extended_index, read_items
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import given_vectors
 from userrep.items.version_grid import version_at
+from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.store.filesystem import artifacts_root, exists
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
@@ -255,7 +256,7 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         widest = max(settings.dim for settings in inputs.config.item_vectors.values())
         num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)
         keyed = rows.withColumns({"lineage_id": F.lit(inputs.lineage_id), "item_bucket": item_bucket()})
-        in_order = keyed.repartitionById(num_files, slice_number(num_files, "item_bucket"))
+        in_order = repartition_by_number(keyed, num_files, slice_number(num_files, "item_bucket"))
         in_order = in_order.sortWithinPartitions("valid_from", "modality", "item_bucket", "item_id")
         inputs.tables.replace(in_order, ITEM_VECTORS, keys)
     finally:

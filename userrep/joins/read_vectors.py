@@ -6,23 +6,27 @@ labels' users, in the order of the labels. Vectors are neither shuffled nor sort
 Shapes: B labels of a batch, F files of a snapshot.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql.pandas.functions import arrow_udf
 
 from userrep.joins.options import column
 from userrep.store import xxhash
 from userrep.store.bucket_reader import BucketFiles, read_row_groups, row_group_ranges
 from userrep.store.buckets import NUM_BUCKETS, bucket_of
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
+
+    from userrep.spark.releases import Arrays
 
 _VECTORS = pa.list_(pa.float32())
 _ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
@@ -31,7 +35,7 @@ _CACHED_GROUPS = 2  # row groups that a task caches: the current one, and the ne
 _NONE = -1
 NO_STEP = -1  # snapshot number of a label for which no vector is looked up
 
-Batch = tuple[pa.Array, pa.Array, pa.Array]  # of labels: user ids, snapshot numbers, user buckets
+_LABELS = (pa.string(), pa.int32(), pa.int32())  # of a batch: user ids, snapshot numbers, user buckets
 
 
 def with_vectors(
@@ -49,6 +53,10 @@ def with_vectors(
     Every label once. Cost: one shuffle of the labels, and one pass over the row groups that may contain their users. A
     task keeps a batch of labels and two row groups of vectors in memory; the driver keeps one entry per file.
     """
+    from pyspark.sql import functions as F
+
+    from userrep.spark.releases import arrow_udf, repartition_by_number
+
     most_users = max((files.num_rows for files in snapshots), default=0)
     num_tasks = max(min_tasks, -(-most_users // _MOST_USERS))
     # Spread labels without a user over all tasks.
@@ -56,9 +64,9 @@ def with_vectors(
     bucket = F.when(column(user).isNull(), any_bucket).otherwise(bucket_of(column(user)))
     task = F.floor(F.col("__bucket") * num_tasks / NUM_BUCKETS).cast("int")
     rows = labels.withColumn("__bucket", bucket)
-    rows = rows.repartitionById(num_tasks, task).sortWithinPartitions("__number", "__bucket")
+    rows = repartition_by_number(rows, num_tasks, task).sortWithinPartitions("__number", "__bucket")
     # Nondeterministic, or Spark would push a filter on vectors below the sort and look up unsorted labels.
-    look_up = arrow_udf(_look_up(snapshots), "array<float>").asNondeterministic()  # type: ignore[call-overload]
+    look_up = arrow_udf(_look_up(snapshots), "array<float>", *_LABELS).asNondeterministic()
     return rows.withColumn("__embedding", look_up(column(user), F.col("__number"), F.col("__bucket")))
 
 
@@ -74,10 +82,10 @@ def find_vectors(users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequen
     return vectors.take(pa.array(np.argsort(order_N)))
 
 
-def _look_up(snapshots: Sequence[BucketFiles]) -> Callable[[Iterator[Batch]], Iterator[pa.Array]]:
+def _look_up(snapshots: Sequence[BucketFiles]) -> Callable[[Arrays], Iterator[pa.Array]]:
     """Return the function that a task applies to its labels, which arrive sorted by snapshot and bucket."""
 
-    def look_up(batches: Iterator[Batch]) -> Iterator[pa.Array]:
+    def look_up(batches: Arrays) -> Iterator[pa.Array]:
         read = lru_cache(maxsize=_CACHED_GROUPS)(_read)
         for users, numbers, buckets in batches:
             yield _vectors(users, numbers.fill_null(NO_STEP).to_numpy(), buckets.to_numpy(), snapshots, read)

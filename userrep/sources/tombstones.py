@@ -18,9 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.functions import arrow_udf
 
 from userrep.errors import UserrepError
+from userrep.spark.releases import Arrays, arrow_udf
 from userrep.store.filesystem import exists, read_bytes, write_folder
 from userrep.store.schemas import TOMBSTONES
 from userrep.store.tables import Tables
@@ -72,11 +72,10 @@ class Tombstones:
 def condition(check: Callable[[pa.Array], NDArray[np.bool_]], column: Column) -> Column:
     """Apply a check of an array of texts to a column of Spark."""
 
-    def check_batch(texts: pa.Array) -> pa.Array:
-        return pa.array(check(texts.cast(pa.string())))
+    def check_batches(batches: Arrays) -> Iterator[pa.Array]:
+        return (pa.array(check(texts)) for (texts,) in batches)
 
-    check_batch.__annotations__ = {"texts": pa.Array, "return": pa.Array}
-    return arrow_udf(check_batch, "boolean")(column)  # type: ignore[call-overload, no-any-return]
+    return arrow_udf(check_batches, "boolean", pa.string())(column)
 
 
 def _possible_ids(text: str | None) -> set[str]:

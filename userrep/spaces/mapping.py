@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.functions import arrow_udf
 
 from userrep import config
 from userrep.errors import ArtifactError, UsageError
@@ -28,6 +27,7 @@ from userrep.model.frozen_folder import Manifest, read_frozen, sealed, write_fro
 from userrep.model.tensor_file import Tensors
 from userrep.spaces.registry import Space, add_map
 from userrep.spaces.snapshots import list_snapshots
+from userrep.spark.releases import Arrays, arrow_udf
 from userrep.store.arrow import listed, stacked
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.sql import sql_any
@@ -133,7 +133,10 @@ def mapped(vectors: Column, fitted: LinearMap) -> Column:
         lists = listed(z_BD)
         return pc.if_else(is_valid, lists, pa.scalar(None, lists.type))
 
-    return arrow_udf(apply, "array<float>")(vectors)  # type: ignore[call-overload, no-any-return]
+    def apply_all(batches: Arrays) -> Iterator[pa.Array]:
+        return (apply(column) for (column,) in batches)
+
+    return arrow_udf(apply_all, "array<float>", pa.list_(pa.float32()))(vectors)
 
 
 def _products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

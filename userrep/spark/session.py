@@ -11,14 +11,15 @@ from pyspark.sql import SparkSession
 from userrep.config.environment import on_databricks
 from userrep.errors import UsageError
 from userrep.spark.quiet import filtered_stderr, silence_query_logger
+from userrep.spark.releases import RELEASE
 
-DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
-KAFKA_COORDINATES = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
+DELTA_COORDINATES = RELEASE.delta
+KAFKA_COORDINATES = f"org.apache.spark:spark-sql-kafka-0-10_2.13:{RELEASE.kafka}"
 PACKAGES = f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"  # for spark.jars.packages
 # For s3a:// paths. Only the three parts of the AWS SDK that Spark uses, because the whole SDK is 690 MB.
 S3_PACKAGES = (
-    "org.apache.hadoop:hadoop-aws:3.5.0,software.amazon.awssdk:s3:2.35.4,"
-    "software.amazon.awssdk:s3-transfer-manager:2.35.4,software.amazon.awssdk:sts:2.35.4"
+    f"org.apache.hadoop:hadoop-aws:{RELEASE.hadoop},software.amazon.awssdk:s3:{RELEASE.aws_sdk},"
+    f"software.amazon.awssdk:s3-transfer-manager:{RELEASE.aws_sdk},software.amazon.awssdk:sts:{RELEASE.aws_sdk}"
 )
 S3_EXCLUDES = "software.amazon.awssdk:bundle"  # for spark.jars.excludes
 

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
+from userrep.spark.releases import repartition_by_number
 from userrep.store import buckets, xxhash
 from userrep.store.arrow import combined
 from userrep.store.filesystem import (
@@ -83,7 +84,7 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[P
             part = _write(folder, _part_name(context.partitionId()), key, first, tables)
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
-    sorted_rows = rows.repartitionById(num_parts, part_number).sortWithinPartitions(*order)
+    sorted_rows = repartition_by_number(rows, num_parts, part_number).sortWithinPartitions(*order)
     parts = sorted_rows.mapInArrow(write, "name STRING, num_rows BIGINT, sha256 STRING").collect()
     return sorted(Part(row.name, row.num_rows, row.sha256) for row in parts)
 

@@ -214,13 +214,15 @@ class SparkTables(Tables):
     ) -> bool:
         """Write rows in one commit, replacing those that match ``where``. Returns True.
 
+        Delta before 4.4 also refuses a commit whose own response was lost; the mark in its metadata shows that it was
+        made.
+
         Raises UserrepError if another run has changed the rows that are replaced, or has used the ``transaction``.
         """
-        writer = _writer(rows, table, where)
+        mark = mark or uuid.uuid4().hex
+        writer = _writer(rows, table, where).option("userMetadata", mark)
         if transaction is not None:
             writer = writer.options(txnAppId=transaction[0], txnVersion=transaction[1])
-        if mark:
-            writer = writer.option("userMetadata", mark)
         try:
             with around(f"commit:{table.name}"):
                 if self._schema is None:
@@ -230,7 +232,8 @@ class SparkTables(Tables):
         except Exception as error:
             if not _was_overtaken(error):
                 raise
-            raise changed_meanwhile(self.name(table)) from error
+            if not self._is_committed(table, mark):
+                raise changed_meanwhile(self.name(table)) from error
         return True
 
     def _write_once(
@@ -246,7 +249,7 @@ class SparkTables(Tables):
             self._write(rows, table, where=where, transaction=transaction, mark=mark)
         except UserrepError:
             return False
-        return any(row.userMetadata == mark for row in self._history(table))
+        return self._is_committed(table, mark)
 
     def _write_onto(self, since: int, rows: DataFrame, table: TableSchema, where: str | None = None) -> bool:
         """Write rows unless others have changed rows since version ``since``; return whether they were written.
@@ -264,6 +267,9 @@ class SparkTables(Tables):
         marks = [row.userMetadata for row in history if (row.userMetadata or "").startswith(f"{_CHANGES} ")]
         number = int(marks[0].split()[1]) + 1 if marks else since + 1
         return self._write_once(rows, table, (_CHANGES, number), where=where)
+
+    def _is_committed(self, table: TableSchema, mark: str) -> bool:
+        return any(row.userMetadata == mark for row in self._history(table))
 
     def _history(self, table: TableSchema) -> list[Row]:
         """Return the newest commits of a table, the last one first."""

@@ -14,6 +14,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.sources.open_log import OpenLog
 from userrep.sources.tombstones import Tombstones
+from userrep.spark.releases import repartition_by_number
 from userrep.spark.session import shuffle_partitions
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
@@ -93,7 +94,8 @@ def arrow_days(
 
     listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, path STRING")
     num_tasks = 1 + max(task for task, _, _ in tasks)
-    rows = listed.repartitionById(num_tasks, "task").mapInArrow(work, from_arrow_schema(_BUILT)).collect()
+    in_tasks = repartition_by_number(listed, num_tasks, F.col("task"))
+    rows = in_tasks.mapInArrow(work, from_arrow_schema(_BUILT)).collect()
     counts_by_day = {row.event_date: json.loads(row.counts) for row in rows}
     built = {day: BuiltDay.of(counts, num_rejected=counts["num_rejected"]) for day, counts in counts_by_day.items()}
     return built, [TableFile.from_json(row.file) for row in rows if row.file is not None]

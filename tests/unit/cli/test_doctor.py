@@ -79,22 +79,23 @@ def test_without_java_home_the_java_on_the_path_counts(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("versions", "is_ok"),
+    ("versions", "is_ok", "pair_to_install"),
     [
-        ({"pyspark": "4.2.7", "delta-spark": "4.4.0"}, True),
-        ({"pyspark": "4.20.0", "delta-spark": "4.4.0"}, False),
-        ({"pyspark": "4.1.9", "delta-spark": "4.4.0"}, False),
-        ({"pyspark": "4.2.7", "delta-spark": "4.4.1"}, False),
+        ({"pyspark": "4.2.7", "delta-spark": "4.4.0"}, True, "pyspark 4.2.x with delta-spark 4.4.0"),
+        ({"pyspark": "4.20.0", "delta-spark": "4.4.0"}, False, "pyspark 4.2.x with delta-spark 4.4.0"),
+        ({"pyspark": "4.1.9", "delta-spark": "4.4.0"}, False, "pyspark 4.1.x with delta-spark 4.1.0"),
+        ({"pyspark": "4.2.7", "delta-spark": "4.4.1"}, False, "pyspark 4.2.x with delta-spark 4.4.0"),
+        ({"pyspark": "4.0.4", "delta-spark": "4.0.1"}, True, "pyspark 4.0.x with delta-spark 4.0.1"),
     ],
 )
 def test_spark_and_delta_belong_together(
-    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], is_ok: bool
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], is_ok: bool, pair_to_install: str
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
     pair = found("spark and delta")
     assert pair.ok == is_ok
     assert pair.found == f"pyspark {versions['pyspark']}, delta-spark {versions['delta-spark']}"
-    assert pair.cure == "Install pyspark 4.2.x with delta-spark 4.4.0."
+    assert pair.cure == f"Install {pair_to_install}."
 
 
 def test_jars_are_looked_for_where_sessions_take_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from userrep.features.sums.plan import Plan, Task
 from userrep.features.sums.pooling import Output, OutputRows, PoolingJob
 from userrep.features.sums.shuffled import chunks_of_rows, in_common_schema
 from userrep.features.sums.writing import Destination, Writing, Written
+from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import BucketRange, range_of, slice_number
 from userrep.store.file_tables import FileTables
 
@@ -148,5 +149,5 @@ def _shuffled_tasks(rows: DataFrame, job: PoolingJob, task: Column, num_tasks: i
             task_job = replace(job, item_part=item_part)
             yield from sink(task_job.run(chunks_of_rows(chain([first], nonempty))))
 
-    in_order = rows.repartitionById(num_tasks, task.cast("int")).sortWithinPartitions("user_bucket")
+    in_order = repartition_by_number(rows, num_tasks, task.cast("int")).sortWithinPartitions("user_bucket")
     return in_order.mapInArrow(work, sink.SCHEMA)

@@ -16,6 +16,7 @@ from userrep.sources.columns import column_of
 from userrep.sources.open_log import KEY, OpenLog, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import CORRUPT, with_validity
+from userrep.spark.releases import repartition_by_number
 from userrep.spark.session import shuffle_partitions
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.tables import Tables
@@ -68,8 +69,9 @@ def _days_by_footers(
 
     num_tasks = min(len(new), shuffle_partitions(tables.spark))
     numbered = [(number % num_tasks, file.path) for number, file in enumerate(new)]
-    paths = tables.spark.createDataFrame(numbered, "task INT, path STRING").repartitionById(num_tasks, "task")
-    rows = paths.mapInArrow(read_footers, "path STRING, day DATE, num_rows BIGINT").collect()
+    paths = tables.spark.createDataFrame(numbered, "task INT, path STRING")
+    in_tasks = repartition_by_number(paths, num_tasks, F.col("task"))
+    rows = in_tasks.mapInArrow(read_footers, "path STRING, day DATE, num_rows BIGINT").collect()
     return {row.path: (row.day, row.num_rows) for row in rows}
 
 

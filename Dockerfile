@@ -10,7 +10,7 @@ RUN apt-get update \
         build-essential openjdk-17-jre-headless python3.11-dev python3.11-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/userrep
-COPY Makefile setup.py pyproject.toml constraints.txt README.md ./
+COPY Makefile setup.py pyproject.toml README.md LICENSE ./
 COPY deploy deploy
 COPY userrep userrep
 COPY examples examples

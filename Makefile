@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
+CONSTRAINTS := deploy/constraints/spark-4.2.txt
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
@@ -18,7 +19,7 @@ comma := ,
 # On a machine without a GPU, packages that torch imports only on GPUs (1.3 GB) are not installed.
 CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes deploy/gpu_only.txt)
 
-.PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test \
+.PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test compat-test \
     fault-test pair-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
     bench-streaming bench-pipeline results docs notebooks reference clean
 .DEFAULT_GOAL := help
@@ -66,6 +67,9 @@ cluster-test: setup  ## run the tests on a real standalone cluster: one Master, 
 
 stream-test: setup  ## run the stream tests, with a real Kafka broker and a real Redis server
 	@$(PYTEST) tests/system/test_kafka.py tests/system/test_restarts.py tests/system/test_services.py -vv
+
+compat-test: setup  ## run tests/compat on Spark 4.0, 4.1 and 4.2, each in its environment; writes docs/platforms.md; SPARK=4.0 for one
+	@$(BIN)/python -m deploy.compat $(SPARK)
 
 report-test: setup  ## test the report in a real Chromium
 	@$(PYTEST) tests/system/test_report_browser.py -vv
@@ -150,7 +154,7 @@ clean:  ## remove everything that set-up and runs created here (the cache stays)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
 
 # The steps of the set-up. Each stamp depends on the files that determine what it installs.
-install_packages = @$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt $(CPU_ONLY)
+install_packages = @$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) $(CPU_ONLY)
 install_extras = $(install_packages) --editable '.[$(1)]'
 
 $(VENV)/.python-done: deploy/preflight.sh
@@ -160,9 +164,9 @@ $(VENV)/.python-done: deploy/preflight.sh
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
-$(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt deploy/gpu_only.txt
+$(VENV)/.packages-done: $(VENV)/.python-done setup.py $(CONSTRAINTS) deploy/gpu_only.txt
 	@echo "setup: packages (torch is large: minutes on a slow network)"
-	$(install_packages) --editable .
+	$(call install_extras,all$(comma)tracking)
 	@-$(UV) cache prune --quiet  # removes PySpark's source build, which some registries require: 900 MB
 	@touch $@
 
@@ -176,7 +180,7 @@ $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wh
 	@PYTHON=$(PYTHON) bash deploy/preflight.sh horovod
 	$(call install_extras,build$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)) cloudpickle psutil packaging setuptools wheel
 	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
-	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-index \
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --no-index \
 	    --no-deps --reinstall --find-links $(CACHE)/wheels/$(HOROVOD) horovod==0.28.1
 	@rm -f $(VENV)/.horovod-*-done
 	@touch $@

@@ -1,10 +1,44 @@
-"""Package metadata, exact pins of direct dependencies, and extras. Settings of tools: pyproject.toml."""
+"""Package metadata: version ranges and extras. Exact pins: deploy/constraints/. Settings of tools: pyproject.toml.
 
+The lower bounds are those of deploy/constraints/spark-4.0.txt, which `make compat-test` installs.
+"""
+
+from glob import glob
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 _NOTEBOOKS = ["ipykernel>=7.4,<8", "nbclient>=0.11,<0.12", "nbformat>=5.11,<6"]
+
+_EXTRAS = {
+    # Build features, item vectors, snapshots and the report; joins of Spark DataFrames.
+    "spark": [
+        "pyspark>=4.0,<4.3",
+        "delta-spark>=4.0,<4.5,!=4.4.1",  # 4.4.1 has no JAR on Maven Central
+        "implicit>=0.7.3,<0.8",  # fits item vectors
+        "jinja2>=3.1,<4",  # the page of `userrep report`
+        "safetensors>=0.5,<1",
+        "scikit-learn>=1.6,<2",  # item vectors of texts
+        "scipy>=1.15,<2",
+        "threadpoolctl>=3.5,<4",
+    ],
+    # Train and apply encoders. The self-check of a training runs the probes of `userrep evaluate`.
+    "train": [
+        "lightgbm>=4.5,<5",
+        "safetensors>=0.5,<1",
+        "scikit-learn>=1.6,<2",
+        "scipy>=1.15,<2",
+        "threadpoolctl>=3.5,<4",
+        "torch>=2.7,<3",
+    ],
+    # Built from its source release by deploy/build_horovod_wheel.sh, with what it needs at run time.
+    "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
+    "evaluate": ["lightgbm>=4.5,<5", "matplotlib>=3.10,<4", "scikit-learn>=1.6,<2", "threadpoolctl>=3.5,<4"],
+    # MLflow without its server and pages, and what its SQLite store needs. SQLAlchemy 2.1 calls a loader that MLflow
+    # 3.17 uses deprecated, and wrong.
+    "tracking": ["mlflow-skinny>=3.0,<4", "sqlalchemy>=2.0,<2.1", "alembic>=1.14,<2"],
+    "streaming": ["redis>=5.2,<9"],
+}
 
 setup(
     name="userrep",
@@ -20,9 +54,11 @@ setup(
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11",
     # `userrep demo` trains the example consumer, which is a package of its own.
     packages=[*find_packages(include=["userrep", "userrep.*"]), "return_propensity"],
     package_dir={"return_propensity": "examples/return_propensity"},
@@ -32,37 +68,26 @@ setup(
         "userrep.workflows": ["demo.yaml"],
         "userrep.report": ["*.html", "*.css"],
     },
+    # For spark-submit, and examples: both below sys.prefix.
+    data_files=[
+        ("share/userrep/jobs", sorted(glob("jobs/*.py"))),
+        ("share/userrep/conf", sorted(glob("conf/*.yaml"))),
+        ("share/userrep/conf/spark", sorted(glob("conf/spark/*.conf"))),
+    ],
     install_requires=[
-        "pyspark==4.2.0",
-        "delta-spark==4.4.0",
-        "torch==2.15.0",
-        "pyarrow==25.0.1",
-        "numpy>=2.4,<2.5",
+        "deltalake>=1.6.6,<2",
+        "numpy>=2.1,<3",
         "pandas>=2.2,<3",
-        "scipy>=1.17,<1.18",
-        "pydantic>=2.14,<3",
-        "pyyaml>=6,<7",
-        "safetensors>=0.8,<0.9",
-        "deltalake>=1.6,<1.7",
-        "implicit>=0.7.3,<0.8",  # fits item vectors
-        # MLflow without its server and pages, and what its SQLite store needs. SQLAlchemy 2.1 calls a loader that
-        # MLflow 3.17 uses deprecated, and wrong.
-        "mlflow-skinny>=3.17,<3.18",
-        "sqlalchemy>=2.0,<2.1",
-        "alembic>=1.20,<2",
-        "typer>=0.29,<0.30",
-        "jinja2>=3.1,<4",  # the page of `userrep report`
-        "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
-        "scikit-learn>=1.9,<2",  # propensities; non-negative factorization, a baseline of `userrep evaluate`
-        "lightgbm>=4.7,<5",  # trees that read vectors in `userrep evaluate`
-        "threadpoolctl>=3.6,<4",
+        "pyarrow>=19",
+        "pydantic>=2.10,<3",
+        "pyyaml>=6.0.2,<7",
+        "typer>=0.29,<1",
     ],
     extras_require={
-        # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.
-        "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
-        "build": ["cmake>=4.4,<5", "ninja>=1.13,<2"],  # needed by that script,
+        **_EXTRAS,
+        "all": [*_EXTRAS["spark"], *_EXTRAS["train"], *_EXTRAS["evaluate"]],
+        "build": ["cmake>=4.4,<5", "ninja>=1.13,<2"],  # needed by deploy/build_horovod_wheel.sh,
         "nvcc": ["cuda-toolkit[nvcc,nvtx]"],  # and this for GPUs, where no CUDA toolkit is installed
-        "streaming": ["redis>=8.1,<9"],
         "notebooks": _NOTEBOOKS,
         "dev": [
             *_NOTEBOOKS,

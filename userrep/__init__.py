@@ -36,7 +36,12 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'userrep' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    try:
+        return getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        from userrep.errors import missing_package
+
+        raise ImportError(f"userrep.{name}: {missing_package(error) or error}") from error
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,25 @@ _REFUSED = re.compile(
     r"|AWS Error ACCESS_DENIED|Status Code: 40[13]|lacked the necessary privileges|lacked valid authentication"
 )
 _WORKER_TRACEBACK = re.compile(r"^ *Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", re.MULTILINE)
+# The extra of setup.py that brings a package.
+_EXTRA_OF = {
+    "pyspark": "spark",
+    "py4j": "spark",
+    "delta": "spark",
+    "implicit": "spark",
+    "jinja2": "spark",
+    "markupsafe": "spark",
+    "scipy": "spark",
+    "safetensors": "spark",
+    "threadpoolctl": "spark",
+    "sklearn": "train",
+    "torch": "train",
+    "lightgbm": "train",
+    "matplotlib": "evaluate",
+    "mlflow": "tracking",
+    "sqlalchemy": "tracking",
+    "redis": "streaming",
+}
 _STORE_PATH = re.compile(r"\bs3[an]?://[^\s,;:'\")]+|(?<=for path )\S+")
 
 
@@ -66,8 +85,19 @@ def _texts(error: BaseException | None, *, handled: bool) -> str:
     return "\n".join(texts)
 
 
+def missing_package(error: BaseException) -> str | None:
+    """Return what to install if an import failed because an extra of userrep is not installed, else None."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package not in _EXTRA_OF:
+        return None
+    extra = _EXTRA_OF[package]
+    return f"the package {package} is not installed. Install it with `pip install 'userrep[{extra}]'`."
+
+
 def explain(error: Exception) -> tuple[int, list[str]]:
     """Return the exit code of an exception, and the lines that describe it."""
+    if missing := missing_package(error):
+        return 2, [missing]
     if cause := cause_outside(error):
         return 1, [cause]
     if isinstance(error, UserrepError):

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from userrep.errors import UsageError, UserrepError, cause_outside, in_line, in_one_line
+from userrep.errors import UsageError, UserrepError, cause_outside, explain, in_line, in_one_line
 
 pytestmark = pytest.mark.fast
 
@@ -117,3 +117,20 @@ def test_a_usage_error_holds_each_fault_and_shows_a_line_for_each() -> None:
         2,
     )
     assert UsageError("one").faults == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("pyspark", "spark"), ("torch.nn", "train"), ("mlflow", "tracking"), ("matplotlib.figure", "evaluate")],
+)
+def test_a_missing_package_is_wrong_use_and_names_the_extra(module: str, extra: str) -> None:
+    error = ModuleNotFoundError(f"No module named {module!r}", name=module)
+    package = module.partition(".")[0]
+    line = f"the package {package} is not installed. Install it with `pip install 'userrep[{extra}]'`."
+    assert explain(error) == (2, [line])
+
+
+def test_a_missing_module_of_no_extra_is_an_unexpected_error() -> None:
+    code, lines = explain(ModuleNotFoundError("No module named 'antigravity2'", name="antigravity2"))
+    assert code == 1
+    assert lines[0].startswith("ModuleNotFoundError: No module named 'antigravity2'. Committed work is kept.")

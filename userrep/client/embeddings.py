@@ -1,30 +1,32 @@
 """``userrep.open``: the embeddings of one installation, for the teams that train models on them."""
 
+from __future__ import annotations
+
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
 
 from userrep.client.frames import join_frame, newest_frame, newest_table, warn_of_cast
 from userrep.config import Config, load_config
-from userrep.errors import UsageError
-from userrep.joins.join import join_embeddings
+from userrep.errors import UsageError, missing_package
 from userrep.joins.options import JoinOptions, column
-from userrep.joins.training_sets import create_training_set
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
-from userrep.spark.session import get_session
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import check_writable
 from userrep.store.open import open_root, open_schema, open_tables
 from userrep.store.tables import Tables
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame, SparkSession
 
 Labels = TypeVar("Labels")
 _ANY_TIME = datetime(2200, 1, 1)  # noqa: DTZ001  # naive UTC; later than every as-of date
@@ -46,7 +48,7 @@ class JoinParams(TypedDict, total=False):
     inSample: str
 
 
-def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> "Embeddings":  # noqa: A001
+def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> Embeddings:  # noqa: A001
     """Open the embeddings of an installation for reading and joining. Reading never writes.
 
         embeddings = userrep.open("build/demo")
@@ -81,10 +83,19 @@ def _target(target: str | os.PathLike[str] | Config) -> str | Config:
 
 def _tables(target: str | Config, spark: SparkSession | None) -> Tables:
     if isinstance(target, Config):
-        return open_tables(target, spark or partial(get_session, target.spark.master, target.spark.conf), expected=True)
+        return open_tables(target, spark or partial(_start, target.spark.master, target.spark.conf), expected=True)
     if re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target) and not os.path.exists(target):
-        return open_schema(target, spark or get_session, expected=True)
-    return open_root(target, spark or get_session, expected=True)
+        return open_schema(target, spark or _start, expected=True)
+    return open_root(target, spark or _start, expected=True)
+
+
+def _start(*settings: Any) -> SparkSession:
+    """Return the active Spark session, or start one. Raises UsageError if PySpark is not installed."""
+    try:
+        from userrep.spark.session import get_session
+    except ModuleNotFoundError as error:
+        raise UsageError(missing_package(error) or str(error)) from None
+    return get_session(*settings)
 
 
 class Embeddings:
@@ -126,6 +137,8 @@ class Embeddings:
         if isinstance(labels, pd.DataFrame):
             return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
         tables, rows = self._with_spark(labels, chosen, "Spark or pandas DataFrame")
+        from userrep.joins.join import join_embeddings
+
         return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
 
     def training_set(
@@ -151,6 +164,8 @@ class Embeddings:
         """
         chosen = JoinOptions.of_params({**options})
         tables, rows = self._with_spark(labels, chosen)
+        from userrep.joins.training_sets import create_training_set
+
         return create_training_set(rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen)
 
     def latest(self, space: str = "serving") -> DataFrame | pa.Table:
@@ -164,7 +179,7 @@ class Embeddings:
             return newest_table(self.tables, space)
         return newest_frame(self.tables, space)
 
-    def lookup(self, user_ids: "Sequence[str] | pd.Series[str]", space: str = "serving") -> pd.DataFrame:
+    def lookup(self, user_ids: Sequence[str] | pd.Series[str], space: str = "serving") -> pd.DataFrame:
         """Return the vectors of some users in the newest snapshot: one row per id, in order, null for unknown users.
 
         Returns
@@ -215,7 +230,8 @@ class Embeddings:
         self, labels: Any, options: JoinOptions, expected: str = "Spark DataFrame"
     ) -> tuple[Tables, DataFrame]:
         """Return the tables for the labels' session, and the labels with user ids as strings if these are numbers."""
-        if not isinstance(labels, DataFrame):
+        spark = sys.modules.get("pyspark.sql")  # without this module, there are no Spark DataFrames
+        if spark is None or not isinstance(labels, spark.DataFrame):
             kind = f"{type(labels).__module__.partition('.')[0]} {type(labels).__name__}"
             raise UsageError(f"labels: expected a {expected}, got a {kind}.")
         tables = self.tables if self._spark is not None else self._open(labels.sparkSession)

@@ -1,9 +1,11 @@
 """The frames of a client: pandas labels with the columns that a join adds, and the newest snapshot of a space."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_table
@@ -15,6 +17,9 @@ from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
 
 _TIMES = pa.timestamp("us", "UTC")
 _ROW = "userrep_row"  # column of the row numbers of labels
@@ -92,6 +97,8 @@ def _as_arrow(values: pd.Series, where: str, cure: str) -> pa.Array:
 
 def newest_frame(tables: Tables, space: str) -> DataFrame:
     """Return one row per user of a space's newest snapshot: user_id, snapshot_id, as_of, embedding. Lazy."""
+    from pyspark.sql import functions as F
+
     sources = usable_sources(tables, space)
     snapshot = sources.newest
     rows = tables.read(USER_EMBEDDINGS, version=sources.version).where(snapshot.where)

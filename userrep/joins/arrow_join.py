@@ -15,10 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.errors import UserrepError
-from userrep.joins import outputs
-from userrep.joins.join import join_embeddings
+from userrep.joins import statuses
 from userrep.joins.ledger import Step, files_by_snapshot, new_user_vector, report_in_sample, steps_of, usable_sources
-from userrep.joins.options import JoinOptions, without_vector
+from userrep.joins.options import JoinOptions, without_vector, wrong_width
 from userrep.joins.read_vectors import NO_STEP, find_vectors
 from userrep.spaces.snapshots import EXPIRED
 from userrep.store.arrow import combined
@@ -47,16 +46,16 @@ class _Labels:
         return cls(users, times, number_N, at_N - as_of_K[number_N] * DAY_US > limit_us)
 
     def status(self, steps: Sequence[Step], vectors: pa.Array, options: JoinOptions) -> NDArray[np.str_]:
-        """Return the status of each label, as ``outputs.with_outputs`` does."""
-        of_steps = [outputs.IN_SAMPLE if snapshot.in_sample else outputs.FOUND for _, snapshot in steps]
+        """Return the status of each label, as ``with_outputs`` does."""
+        of_steps = [statuses.IN_SAMPLE if snapshot.in_sample else statuses.FOUND for _, snapshot in steps]
         expired = [number for number, (_, snapshot) in enumerate(steps) if snapshot.state == EXPIRED]
         reasons = {
-            outputs.NULL_USER: self.users.is_null(),
-            outputs.NULL_TIME: self.times.is_null(),
-            outputs.NO_SNAPSHOT_YET: self.number_N == NO_STEP,
-            outputs.SNAPSHOT_EXPIRED: np.isin(self.number_N, expired),
-            outputs.TOO_OLD: self.too_old_N,
-            outputs.NEW_USER if options.missing == "new_user" else outputs.NOT_IN_SNAPSHOT: vectors.is_null(),
+            statuses.NULL_USER: self.users.is_null(),
+            statuses.NULL_TIME: self.times.is_null(),
+            statuses.NO_SNAPSHOT_YET: self.number_N == NO_STEP,
+            statuses.SNAPSHOT_EXPIRED: np.isin(self.number_N, expired),
+            statuses.TOO_OLD: self.too_old_N,
+            statuses.NEW_USER if options.missing == "new_user" else statuses.NOT_IN_SNAPSHOT: vectors.is_null(),
         }
         applies = [np.asarray(applies_N) for applies_N in reasons.values()]
         return np.select(applies, list(reasons), np.array(of_steps)[self.number_N])
@@ -66,6 +65,8 @@ def join_table(labels: pa.Table, *, tables: Tables, space: str, options: JoinOpt
     """Return ``join_arrow`` of the labels, or in a catalog and for updates ``join_embeddings``, in any order."""
     if isinstance(tables, FileTables) and not options.updates:
         return join_arrow(labels, tables=tables, space=space, options=options)
+    from userrep.joins.join import join_embeddings  # imports Spark
+
     rows = tables.spark.createDataFrame(labels)
     return join_embeddings(rows, tables=tables, space=space, options=options).toArrow()
 
@@ -89,17 +90,17 @@ def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: Joi
     vectors = find_vectors(rows.users, np.where(is_skipped_N, NO_STEP, rows.number_N), files)
     widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
     if sources.dim is not None and (wrong := [width for width in widths if width != sources.dim]):
-        raise UserrepError(outputs.wrong_width(space_id, sources.dim, wrong[0]))
+        raise UserrepError(wrong_width(space_id, sources.dim, wrong[0]))
     status_N = rows.status(steps, vectors, options)
-    if outputs.NEW_USER in status_N:
+    if statuses.NEW_USER in status_N:
         z_D = pa.scalar(new_user_vector(tables, sources.space), vectors.type)
-        vectors = pc.if_else(pa.array(status_N == outputs.NEW_USER), z_D, vectors)
+        vectors = pc.if_else(pa.array(status_N == statuses.NEW_USER), z_D, vectors)
     if options.handle_invalid == "error" and vectors.null_count:
         raise UserrepError(without_vector(status_N[vectors.is_null()][0]))
     step = pa.array(rows.number_N, mask=rows.number_N == NO_STEP)
     ids, as_ofs = zip(*((snapshot.snapshot_id, snapshot.as_of) for _, snapshot in steps), strict=True)
     added = pa.array(ids).take(step), pa.array(as_ofs).take(step), vectors, pa.array(status_N)
     for name, values in zip(options.added, added, strict=True):
-        metadata = {outputs.SPACE_ID: space_id} if name == options.output else None
+        metadata = {statuses.SPACE_ID: space_id} if name == options.output else None
         labels = labels.append_column(pa.field(name, values.type, metadata=metadata), values)
     return labels.filter(vectors.is_valid()) if options.skips else labels

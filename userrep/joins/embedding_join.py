@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from userrep.errors import UsageError
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions, column, param_of
-from userrep.joins.outputs import MAPPED_FROM, SPACE_ID, as_vectors, by_rule
+from userrep.joins.outputs import as_vectors, by_rule
+from userrep.joins.statuses import MAPPED_FROM, SPACE_ID
 from userrep.spaces.registry import SERVING, find_space
 from userrep.store.filesystem import absolute
 from userrep.store.open import open_root, open_schema

@@ -3,15 +3,15 @@
 Label times are looked up in the ledger as a sequence of steps. With Spark, the steps are broadcast by day.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.joins.options import Availability, InSampleWarning, JoinOptions, column
@@ -23,6 +23,9 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
 
 _END = datetime.combine(date(9999, 12, 31), time())
 _COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __number INT, __snapshot_id STRING, __as_of DATE,
@@ -162,6 +165,8 @@ def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> Dat
     The columns are null before the first step and for a null time. Every label is kept once. Cost: a broadcast of the
     ledger, with one row per day that it spans and per step; no shuffle.
     """
+    from pyspark.sql import functions as F
+
     rows = [(day, *span, k, *_ledger_columns(steps[k].snapshot)) for day, span, k in _by_day(steps)]
     ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
     at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())

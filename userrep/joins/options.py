@@ -1,16 +1,18 @@
 """Options of a point-in-time join, and checks of the labels."""
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from userrep.errors import UsageError
 from userrep.store.sql import sql_name
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Column, DataFrame
 
 Availability = Literal["ledger", "as_of"]
 HandleInvalid = Literal["error", "skip", "keep"]
@@ -73,7 +75,7 @@ class JoinOptions:
             raise UsageError(faults)
 
     @classmethod
-    def of_params(cls, params: dict[str, Any]) -> "JoinOptions":
+    def of_params(cls, params: dict[str, Any]) -> JoinOptions:
         """Return the options of these Params of ``EmbeddingJoin``.
 
         Raises
@@ -136,6 +138,14 @@ def without_vector(status: str) -> str:
     )
 
 
+def wrong_width(space_id: str, dim: int, got: int | str) -> str:
+    """Return the message for a vector that has not as many dimensions as its space."""
+    return (
+        f"space {space_id}: a vector must have {dim} dimensions, got {got}. Rows of user_embeddings or "
+        "embedding_updates were not written by userrep. Delete them, and rebuild their dates with `userrep backfill`."
+    )
+
+
 def check_labels(labels: DataFrame, options: JoinOptions) -> None:
     """Check the labels' columns, and that the Spark session runs in UTC.
 
@@ -167,4 +177,6 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
 
 def column(name: str) -> Column:
     """Return a column by its exact name, which may contain dots and backticks."""
+    from pyspark.sql import functions as F
+
     return F.col(sql_name(name))

@@ -6,24 +6,23 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.options import JoinOptions, column, without_vector
+from userrep.joins.options import JoinOptions, column, without_vector, wrong_width
+from userrep.joins.statuses import (
+    FOUND,
+    IN_SAMPLE,
+    MAPPED_FROM,
+    NEW_USER,
+    NO_SNAPSHOT_YET,
+    NOT_IN_SNAPSHOT,
+    NULL_TIME,
+    NULL_USER,
+    SNAPSHOT_EXPIRED,
+    SPACE_ID,
+    TOO_OLD,
+    UPDATE,
+)
 from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
-
-# Metadata keys of a vector column: the space whose coordinates the vectors are in, and the space they were mapped from.
-SPACE_ID, MAPPED_FROM = "userrep_space_id", "userrep_mapped_from"
-
-# Statuses of labels with a vector:
-FOUND = "found"  # from the snapshot of the label's time
-IN_SAMPLE = "in_sample"  # the same, with an as-of date before the space's ``trained_until``
-UPDATE = "update"  # a near-real-time vector
-NEW_USER = "new_user"  # the space's vector of a user without any data
-# Statuses of labels without a vector:
-NOT_IN_SNAPSHOT = "not_in_snapshot"
-NO_SNAPSHOT_YET = "no_snapshot_yet"
-SNAPSHOT_EXPIRED = "expired"  # the snapshot of the label's time was deleted by retention
-TOO_OLD = "too_old"
-NULL_USER, NULL_TIME = "null_user", "null_time"
 
 
 def with_outputs(
@@ -113,11 +112,3 @@ def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:
         return vector
     fault = F.raise_error(F.format_string(wrong_width(space_id, dim, "%s"), F.size(vector)))
     return F.when(vector.isNull() | (F.size(vector) == dim), vector).otherwise(fault.cast("array<float>"))
-
-
-def wrong_width(space_id: str, dim: int, got: int | str) -> str:
-    """Return the message for a vector that has not as many dimensions as its space."""
-    return (
-        f"space {space_id}: a vector must have {dim} dimensions, got {got}. Rows of user_embeddings or "
-        "embedding_updates were not written by userrep. Delete them, and rebuild their dates with `userrep backfill`."
-    )

@@ -13,7 +13,7 @@ from userrep.ids import checked_name, short_hash
 from userrep.joins.join import joined
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
 from userrep.joins.options import JoinOptions, check_labels, column
-from userrep.joins.outputs import SPACE_ID
+from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot

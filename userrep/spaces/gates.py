@@ -1,18 +1,21 @@
 """Checks that a snapshot must pass before it is published."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from userrep import config
-from userrep.spark.sums import sum_over
 from userrep.store.arrow import stacked
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
 
 LIVE_ABOVE = 0.01  # a dimension is live if its standard deviation exceeds this share of the largest one
 _SUMS = ("broken", "finite", "sums", "squares")
@@ -37,6 +40,10 @@ def snapshot_stats(rows: DataFrame, *, dim: int) -> dict[date, SnapshotStats]:
 
     Cost: two passes, and one shuffle of user ids. The driver receives 2 x dim numbers per task and as-of date.
     """
+    from pyspark.sql import functions as F
+
+    from userrep.spark.sums import sum_over
+
     sums = sum_over(rows.select("as_of", "embedding"), lambda batch: _sums_by_date(batch, dim))
     counts = rows.groupBy("as_of").agg(F.count("*").alias("num_rows"), F.count_distinct("user_id").alias("num_users"))
     stats = {}

@@ -1,11 +1,11 @@
 """The stored registry of spaces and consumers: read whole, changed by a pure function, written in one commit."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import date
-from typing import Any, TypeVar
-
-from pyspark.sql import Row
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
@@ -17,6 +17,9 @@ from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import REGISTRY
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Row
 
 __all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # re-exported
 

@@ -4,12 +4,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from userrep.config import Config
-from userrep.features.build import features_table, stored_features
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_bucket
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
@@ -17,12 +13,14 @@ from userrep.store.tables import Tables
 
 KeysByDate = Mapping[date, Mapping[str, Any]]  # the values of the partition columns of each as-of date's rows
 
-# userrep.inference.embed imports torch, which takes seconds. Readers of the snapshot ledger do not need it.
+# Readers of the snapshot ledger need neither torch nor PySpark, which take seconds to import.
 
 
 def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
+    from userrep.features.build import features_table
     from userrep.inference.embed import embed_files
+    from userrep.spark.session import shuffle_partitions
 
     table = features_table(config, space.lineage_id)
     since = tables.version(USER_EMBEDDINGS)
@@ -41,6 +39,9 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
 
 def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
+    from pyspark.sql import functions as F
+
+    from userrep.features.build import stored_features
     from userrep.inference.embed import encoded_features
 
     source = stored_features(tables, config, space.lineage_id, list(keys))

@@ -1,17 +1,16 @@
 """Embedding snapshots and their ledger: stage the rows, apply the gates, publish with one commit of the ledger."""
 
+from __future__ import annotations
+
 import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
-from typing import Any
-
-from pyspark.sql import Row
+from typing import TYPE_CHECKING, Any
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.build import FeatureSet, feature_sets
 from userrep.ids import short_hash, snapshot_id
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
@@ -22,6 +21,11 @@ from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.store.sql import sql_any, sql_in, sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Row
+
+    from userrep.features.build import FeatureSet
 
 BEGUN, STAGED, PUBLISHED, REFUSED, EXPIRED = "begun", "staged", "published", "refused", "expired"
 _FINISHED = (PUBLISHED, REFUSED, EXPIRED)
@@ -103,6 +107,8 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     UserrepError
         If another run has started to build one of the snapshots in the meantime.
     """
+    from userrep.features.build import feature_sets
+
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]
     if missing:

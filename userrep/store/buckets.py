@@ -6,13 +6,16 @@ statistics locate a range of buckets within a file. The number of slices is a po
 vectors use the same layout by ``item_bucket``, the same hash of the item id.
 """
 
+from __future__ import annotations
+
 import math
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Column
+
 
 NUM_BUCKETS = 2**20
 HASH_SEED = 5_381  # makes the hash independent of the one with which Spark assigns rows to partitions
@@ -35,6 +38,8 @@ def buckets_of_share(share: float) -> int:
 
 def bucket_of(text: str | Column) -> Column:
     """Return the bucket of a user id or item id, as an int column."""
+    from pyspark.sql import functions as F
+
     return F.pmod(F.xxhash64(text, F.lit(HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int")
 
 
@@ -50,12 +55,16 @@ def item_bucket() -> Column:
 
 def slice_number(num_slices: int, bucket: str | Column = "user_bucket") -> Column:
     """Return the number of the slice, out of ``num_slices``, that contains a bucket."""
+    from pyspark.sql import functions as F
+
     bucket = F.col(bucket) if isinstance(bucket, str) else bucket
     return F.floor(bucket / (NUM_BUCKETS // num_slices)).cast("int")
 
 
 def user_slice(num_slices: int) -> Column:
     """Return the name of the slice that contains ``user_bucket``, such as ``3-of-16``."""
+    from pyspark.sql import functions as F
+
     return F.concat(slice_number(num_slices), F.lit(f"-of-{num_slices}")).alias("user_slice")
 
 

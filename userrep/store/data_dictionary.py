@@ -3,11 +3,15 @@
 A column name has the same meaning in all tables, except where ``IN_TABLE`` overrides it.
 """
 
-import re
+from __future__ import annotations
 
-from pyspark.sql.types import StructType
+import re
+from typing import TYPE_CHECKING
 
 from userrep.store.schemas import TableSchema
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql.types import StructType
 
 MEANINGS = {
     "ahead_by": "lead of the embedding over this representation; null for the embedding itself",

@@ -4,25 +4,29 @@ Spark takes about a second to read a table of ten rows and a third of a second t
 milliseconds. The driver therefore reads and writes ledgers here, and commits the files that tasks have written.
 """
 
+from __future__ import annotations
+
 import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.fs
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
-from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
 from userrep.store.data_files import TableFile, adding, files_of, removing
 from userrep.store.filesystem import file_system
 from userrep.store.tables import Rows, TransactionId
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql.types import StructType
 
 _ATTEMPTS = 20  # per commit, each on the newest version
 _MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark
@@ -93,6 +97,8 @@ class DeltaFiles:
 
     def fields(self) -> StructType:
         """Return the Spark schema."""
+        from pyspark.sql.types import StructType
+
         return StructType.fromJson(json.loads(DeltaTable(self.uri).schema().to_json()))
 
     def dataset(self) -> Any:

@@ -1,13 +1,13 @@
 """Tables below a root whose files tasks write with pyarrow and the driver commits with delta-rs, without Spark."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row
-from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
@@ -16,6 +16,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.delta_files import DeltaFiles, Files
 from userrep.store.filesystem import folder_names
 from userrep.store.parquet_writer import Target
+from userrep.store.rows import rows_of
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
 from userrep.store.tables import (
@@ -29,7 +30,10 @@ from userrep.store.tables import (
     matches,
     root_path,
 )
-from userrep.store.task_writes import write_files
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame, Row
+    from pyspark.sql.types import StructType
 
 
 class FileTables(Tables):
@@ -84,7 +88,7 @@ class FileTables(Tables):
         return sum(file.size for file in self.files(table))
 
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
-        return [Row(**row) for row in self._delta(table).rows(columns, equal)] if self.exists(table) else []
+        return rows_of(self._delta(table).rows(columns, equal)) if self.exists(table) else []
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
         return self._delta(table).counts(columns) if self.exists(table) else {}
@@ -165,10 +169,14 @@ class FileTables(Tables):
     def append(
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
+        from userrep.store.task_writes import write_files
+
         written = write_files(rows, self.target(table))
         return self._delta(table).add_files(written, since=since, transaction=transaction)
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
+        from userrep.store.task_writes import write_files
+
         since = self.version(table) if since is None else since
         self.commit(table, write_files(rows, self.target(table)), replacing=matches(keys), since=since)
 

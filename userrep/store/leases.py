@@ -10,6 +10,8 @@ Leases only avoid wasted work; they do not protect the tables. Each commit does 
 run has changed the data that it is based on.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import threading
@@ -20,8 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
-
-from pyspark.sql import Row
+from typing import TYPE_CHECKING
 
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
@@ -30,10 +31,13 @@ from userrep.store.schemas import LEASES
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Row
+
 HEARTBEAT = timedelta(seconds=10)
 EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
 _own_lease_ids: set[object] = set()  # of this process
-_heartbeats: ContextVar[tuple["_Heartbeat", ...]] = ContextVar("heartbeats", default=())  # of the running code's leases
+_heartbeats: ContextVar[tuple[_Heartbeat, ...]] = ContextVar("heartbeats", default=())  # of the running code's leases
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from userrep.config import Config
 from userrep.ids import checked_name
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import artifacts_root
-from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Session, Tables, root_path
 
 # Roots with atomic commits that both pyarrow and delta-rs support. DBFS, volumes and HDFS are left to Spark.
@@ -17,6 +16,8 @@ def open_tables(config: Config, session: Session, *, expected: bool = False) -> 
     """Return the tables of a configuration. The options are those of ``Tables``."""
     if config.root is not None:
         return open_root(config.root, session, expected=expected)
+    from userrep.store.spark_tables import SparkTables
+
     schema = f"`{config.catalog}`.`{config.schema_}`"
     return SparkTables(session, schema=schema, artifacts=artifacts_root(config), expected=expected)
 
@@ -25,6 +26,8 @@ def open_root(root: str, session: Session, *, expected: bool = False) -> Tables:
     """Return the tables below a root. The options are those of ``Tables``."""
     if _FILE_TABLE_ROOT.match(root_path(root)):
         return FileTables(session, root, expected=expected)
+    from userrep.store.spark_tables import SparkTables
+
     return SparkTables(session, artifacts=root, expected=expected)
 
 
@@ -36,6 +39,8 @@ def open_schema(name: str, session: Session, *, expected: bool = False) -> Table
     UsageError
         If one of the two names is missing or not valid.
     """
+    from userrep.store.spark_tables import SparkTables
+
     catalog, _, schema = name.partition(".")
     checked = f"`{checked_name(catalog, 'catalog')}`.`{checked_name(schema, 'schema')}`"
     return SparkTables(session, schema=checked, expected=expected)

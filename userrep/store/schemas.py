@@ -1,9 +1,14 @@
 """Schemas of all tables: grain, columns and layout. This module owns the column names."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pyspark.sql import types as T
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import types as T
+
 
 PROPERTIES = {  # of all tables
     # Training reads plain Parquet, which does not apply deletion vectors. User ids must not be in the log's statistics.
@@ -12,13 +17,6 @@ PROPERTIES = {  # of all tables
 }
 # For values that hardly repeat, which dictionaries do not make smaller: speed over size.
 _SPEED_OVER_SIZE = (("parquet.enable.dictionary", "false"), ("parquet.compression", "lz4_raw"))
-_TYPES = {
-    kind.simpleString().upper(): kind
-    for kind in (
-        T.StringType(), T.BinaryType(), T.BooleanType(), T.IntegerType(), T.LongType(), T.FloatType(), T.DoubleType(),
-        T.DateType(), T.TimestampType(),
-    )
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,11 @@ class TableSchema:
     partition_by: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [name for name, _ in _name_and_type(self.columns)]
+
     def fields(self) -> T.StructType:
         """Return the Spark schema."""
         return fields_of(self.columns)
@@ -38,23 +41,31 @@ class TableSchema:
 
 def fields_of(ddl: str) -> T.StructType:
     """Parse DDL with the supported types. Unlike Spark's own parser, this needs no session."""
+    from pyspark.sql import types as T
+
+    return T.StructType([T.StructField(name, _parse_type(kind)) for name, kind in _name_and_type(ddl)])
+
+
+def _name_and_type(ddl: str) -> list[tuple[str, str]]:
     columns = re.split(r",\s*(?![^<(]*[>)])", ddl)  # at commas outside types
-    return T.StructType([T.StructField(*_parse_column(column)) for column in columns])
-
-
-def _parse_column(column: str) -> tuple[str, T.DataType]:
-    name, kind = column.split(None, 1)
-    return name.strip("`"), _parse_type(kind)
+    pairs = (column.split(None, 1) for column in columns)
+    return [(name.strip("`"), kind) for name, kind in pairs]
 
 
 def _parse_type(text: str) -> T.DataType:
+    from pyspark.sql import types as T
+
     if match := re.fullmatch(r"ARRAY<(.+)>", text):
         return T.ArrayType(_parse_type(match[1]))
     if match := re.fullmatch(r"MAP<(\w+),(.+)>", text):
         return T.MapType(_parse_type(match[1]), _parse_type(match[2]))
     if match := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
         return T.DecimalType(int(match[1]), int(match[2]))
-    return _TYPES[text]
+    plain = (
+        T.StringType(), T.BinaryType(), T.BooleanType(), T.IntegerType(), T.LongType(), T.FloatType(), T.DoubleType(),
+        T.DateType(), T.TimestampType(),
+    )  # fmt: skip
+    return next(kind for kind in plain if kind.simpleString().upper() == text)
 
 
 SOURCE_FILES = TableSchema(

@@ -1,5 +1,7 @@
 """The interface of all table backends: ledgers, partitions, and changes in one atomic commit."""
 
+from __future__ import annotations
+
 import random
 import re
 import time
@@ -7,16 +9,17 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
-
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql.types import StructType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from userrep.errors import UsageError, UserrepError, in_line
 from userrep.store.filesystem import absolute
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 
-Session = SparkSession | Callable[[], SparkSession] | None
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql.types import StructType
+
+Session: TypeAlias = "SparkSession | Callable[[], SparkSession] | None"
 Rows = Sequence[Mapping[str, Any]]
 TransactionId = tuple[str, int]  # name of a writer, and the number of its transaction
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
@@ -133,7 +136,7 @@ class Tables(ABC):
                 f"table {self.name(table)} has format {in_line(table_format)}, but this release reads format {FORMAT}. "
                 "Use the release that wrote it, or choose another root."
             )
-        expected = table.fields().names
+        expected = table.names
         if set(expected) != set(columns):
             raise UsageError(
                 f"table {self.name(table)} has the columns {', '.join(columns)}; this release expects "

@@ -22,8 +22,8 @@ from userrep.joins import arrow_join
 from userrep.joins.arrow_join import join_arrow
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import InSampleWarning, JoinOptions
-from userrep.joins.outputs import SPACE_ID
 from userrep.joins.read_vectors import NO_STEP
+from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.store.file_tables import FileTables
 

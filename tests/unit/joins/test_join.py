@@ -32,8 +32,9 @@ from userrep.joins import join, read_vectors
 from userrep.joins.join import join_embeddings
 from userrep.joins.ledger import steps_of, with_snapshot
 from userrep.joins.options import InSampleWarning, JoinOptions
-from userrep.joins.outputs import SPACE_ID, num_by_status
+from userrep.joins.outputs import num_by_status
 from userrep.joins.read_vectors import with_vectors
+from userrep.joins.statuses import SPACE_ID
 from userrep.joins.training_sets import create_training_set
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots

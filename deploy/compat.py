@@ -1,0 +1,122 @@
+"""Run tests/compat on every supported release of Spark. Write docs/platforms.json and the tables of docs/platforms.md.
+
+    python -m deploy.compat              all releases: `make compat-test`
+    python -m deploy.compat 4.0 4.1      some of them; the records of the others are kept
+    python -m deploy.compat --page       only the tables, from the records
+
+The environment of a release has the versions of deploy/constraints/, in build/compat/. The newest release runs in the
+environment of this process.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RECORD, PAGE = ROOT / "docs" / "platforms.json", ROOT / "docs" / "platforms.md"
+# Series of Spark and the Python to test it with, if it is installed; otherwise that of this process.
+PYTHONS = {"4.0": "python3.12", "4.1": "python3.13", "4.2": None}
+TEST_TOOLS = ("pytest", "psutil", "filelock")
+UNUSED = ("--excludes", "deploy/gpu_only.txt")  # packages that torch loads only on GPUs
+# Platform, series of Spark, and its version there as its vendor documents it.
+PLATFORMS = (
+    ("Databricks Runtime 17.3 LTS", "4.0", "Spark 4.0.0, Python 3.12"),
+    ("Databricks Runtime 18 LTS", "4.1", "Spark 4.1.0"),
+    ("Databricks Runtime 19", "4.2", "Spark 4.2.0"),
+    ("Databricks Runtime 16.4 LTS and older", "3.5", "Spark 3.5"),
+    ("Dataproc on Compute Engine, image 3.0", "4.0", "Spark 4.0.0, Python 3.11, Java 17"),
+    ("Dataproc Serverless, runtime 3.0", "4.0", "Spark 4.0.0, Python 3.12, Java 17"),
+    ("Amazon EMR 7.13 and older", "3.5", "Spark 3.5.6"),
+    ("YARN, own Spark", "4.2", "the archive of Spark 4.0, 4.1 or 4.2"),
+    ("Kubernetes, own image", "4.2", "an image of Spark 4.0, 4.1 or 4.2"),
+    ("Spark standalone", "4.2", "Spark 4.2.0, Python 3.11, Java 17"),
+)
+
+
+def environment(series: str) -> Path:
+    """Return the Python of a release's environment, which is built unless it exists."""
+    if PYTHONS[series] is None:
+        return Path(sys.executable)
+    folder, constraints = ROOT / "build" / "compat" / f"spark-{series}", f"deploy/constraints/spark-{series}.txt"
+    python, stamp, uv = folder / "bin" / "python", folder / ".done", Path(sys.executable).with_name("uv")
+    wanted = (ROOT / "setup.py").read_text() + (ROOT / constraints).read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        base = shutil.which(str(PYTHONS[series])) or sys.executable
+        print(f"compat-test: environment of Spark {series} ({base})", flush=True)
+        run([uv, "venv", "--quiet", "--clear", "--python", base, folder])
+        packages = ["--editable", ".[all,streaming]", *TEST_TOOLS]
+        run([uv, "pip", "install", "--quiet", "--python", python, "--constraint", constraints, *UNUSED, *packages])
+        stamp.write_text(wanted)
+    run([python, "-m", "deploy.fetch_jars", "sessions"])
+    return python
+
+
+def run(command: Sequence[str | Path], **variables: str) -> None:
+    """Run a command in the repository. Raises CalledProcessError if it fails."""
+    subprocess.run([str(word) for word in command], cwd=ROOT, env=os.environ | variables, check=True)
+
+
+def tested(series: str) -> dict[str, Any]:
+    """Run the suite on a release; return its record."""
+    python, record = environment(series), ROOT / "build" / "compat" / f"{series}.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    variables = {"PYSPARK_PYTHON": str(python), "USERREP_COMPAT_RECORD": str(record)}
+    run([python, "-m", "pytest", "-p", "no:cacheprovider", "tests/compat"], **variables)
+    return {**json.loads(record.read_text()), "tested_at": f"{datetime.now(UTC):%Y-%m-%d}"}
+
+
+def differences(records: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the digests that are not equal on all releases."""
+    names = sorted({name for record in records.values() for name in record["equal"]})
+    return [name for name in names if len({record["equal"].get(name) for record in records.values()}) > 1]
+
+
+def page(text: str, records: dict[str, dict[str, Any]]) -> str:
+    """Return the text of docs/platforms.md with the tables of these records."""
+    releases = ["| Spark | PySpark | Delta | Python | other packages | training | tested on |"]
+    for series, record in sorted(records.items()):
+        versions = record["packages"]
+        others = ", ".join(f"{name} {versions[name]}" for name in ("torch", "pyarrow", "numpy", "pandas"))
+        backends, main = ", ".join(["local", *record["ranks"]]), f"{versions['pyspark']} | {versions['delta-spark']}"
+        releases.append(f"| {series} | {main} | {record['python']} | {others} | {backends} | {record['tested_at']} |")
+    platforms = ["| platform | versions | state |"]
+    platforms += [f"| {name} | {version} | {_state(name, series, records)} |" for name, series, version in PLATFORMS]
+    for name, table in (("releases", releases), ("platforms", platforms)):
+        before, marker, after = re.split(rf"(<!-- {name}: .*-->\n)", text)
+        header = "|" + " --- |" * (table[0].count("|") - 1)
+        text = "\n".join([f"{before}{marker}", table[0], header, *table[1:], "", after[after.index("<!-- end -->") :]])
+    return text
+
+
+def _state(name: str, series: str, records: dict[str, dict[str, Any]]) -> str:
+    if series not in PYTHONS:
+        return "not supported: needs Spark 4.0 or newer"
+    if name == "Spark standalone" or series not in records:
+        return "tested here" if series in records else "not tested"
+    return f"expected: Spark {series} is tested here, the platform is not"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Test the named releases, or all, and write the page. Return the exit code."""
+    records: dict[str, dict[str, Any]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if "--page" not in arguments:
+        for series in arguments or PYTHONS:
+            records[series] = tested(series)
+        if names := differences(records):
+            print(f"compat-test: {', '.join(names)} differ between releases of Spark", file=sys.stderr)
+            return 1
+        RECORD.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(PAGE.read_text(), records))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -59,10 +59,10 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Worl
     pq.write_table(given, folder / "log" / "given" / "part-0.parquet")
     sections = {
         "items": {"path": f"{folder}/log/given", "columns": {"item_id": "item_id", "vector": "vector"}},
-        "windows_days": [3, 14],
+        "windows_days": [7, 14],
         "history_days": 0,
         "item_vectors": {
-            "given": {"kind": "vector"},
+            "given": {"kind": "vector", "dim": 8},
             "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 28},
         },
         "model": {"latent_dim": 16},
@@ -111,7 +111,7 @@ def test_a_join_by_spark_and_without_it_gives_the_same_vectors(world: World) -> 
     in_pandas = userrep.open(str(world.config.root)).join(labels)
     in_spark = userrep.open(str(world.config.root), spark=world.spark).join(world.spark.createDataFrame(labels))
     joined = in_spark.toPandas().sort_values("n").reset_index(drop=True)
-    assert in_pandas.embedding_status.value_counts()["found"] > 100
+    assert in_pandas.embedding_status.value_counts()["found"] > 50
     assert joined.embedding_status.tolist() == in_pandas.embedding_status.tolist()
     for one, other in zip(joined.embedding, in_pandas.embedding, strict=True):
         assert (one is None and other is None) or np.array_equal(np.asarray(one, np.float32), other)

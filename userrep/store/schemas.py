@@ -65,7 +65,7 @@ def _parse_type(text: str) -> T.DataType:
         T.StringType(), T.BinaryType(), T.BooleanType(), T.IntegerType(), T.LongType(), T.FloatType(), T.DoubleType(),
         T.DateType(), T.TimestampType(),
     )  # fmt: skip
-    return next(kind for kind in plain if kind.simpleString().upper() == text)
+    return {kind.simpleString().upper(): kind for kind in plain}[text]
 
 
 SOURCE_FILES = TableSchema(

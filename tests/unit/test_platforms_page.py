@@ -1,0 +1,39 @@
+"""The page of platforms says what the records of `make compat-test` say, and these are of the pinned versions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deploy.compat import PYTHONS, RECORD, ROOT, differences, page
+
+pytestmark = pytest.mark.fast
+
+RECORDS = json.loads(RECORD.read_text())
+PAGE = (ROOT / "docs" / "platforms.md").read_text()
+
+
+def pins_of(constraints: Path) -> dict[str, str]:
+    lines = constraints.read_text().split()
+    return {name: version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def test_the_tables_are_those_of_the_records() -> None:
+    assert page(PAGE, RECORDS) == PAGE
+
+
+def test_a_release_that_was_not_tested_is_not_called_tested_or_expected() -> None:
+    untested = page(PAGE, {series: record for series, record in RECORDS.items() if series != "4.1"})
+    assert "| Databricks Runtime 18 LTS | Spark 4.1.0 | not tested |" in untested
+
+
+def test_features_are_equal_on_all_releases() -> None:
+    assert differences(RECORDS) == []
+    changed = RECORDS["4.2"] | {"equal": RECORDS["4.2"]["equal"] | {"features": "other"}}
+    assert differences(RECORDS | {"4.2": changed}) == ["features"]
+
+
+@pytest.mark.parametrize("series", PYTHONS)
+def test_the_tested_versions_are_the_pinned_ones(series: str) -> None:
+    pins = pins_of(ROOT / "deploy" / "constraints" / f"spark-{series}.txt")
+    assert {name: pins[name] for name in RECORDS[series]["packages"]} == RECORDS[series]["packages"]

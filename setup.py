@@ -78,7 +78,7 @@ setup(
         "deltalake>=1.6.6,<2",
         "numpy>=2.1,<3",
         "pandas>=2.2,<3",
-        "pyarrow>=19",
+        "pyarrow>=20",
         "pydantic>=2.10,<3",
         "pyyaml>=6.0.2,<7",
         "typer>=0.29,<1",

@@ -20,7 +20,7 @@ from userrep.evaluation.probes import Floats32
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import steps_of, usable_sources
 from userrep.joins.options import JoinOptions
-from userrep.joins.outputs import FOUND
+from userrep.joins.statuses import FOUND
 from userrep.sources.listing import Listings, as_spark_reads, detect_format, is_pattern, list_files
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import PUBLISHED

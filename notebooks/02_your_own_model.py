@@ -38,6 +38,7 @@ from userrep.store.open import open_tables
 from userrep.tiles.ledger import read_tiles
 from userrep.workflows import daily
 from userrep.workflows.run_context import RunContext
+from userrep.workflows.schedule import dates_between
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
@@ -108,7 +109,7 @@ print(f"{labels.count():,} labels, {labels.agg(F.avg('label')).first()[0]:.0%} o
 
 # COMMAND ----------
 
-weekly = daily.dates_between(space.trained_until, as_of, 7)
+weekly = dates_between(space.trained_until, as_of, 7)
 daily.backfill(RunContext(config, spark, as_of), weekly)
 joined = join_embeddings(labels, tables=tables, space=space)
 print("labels by what became of them:", num_by_status(joined))

@@ -20,8 +20,9 @@ from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.stale import stale_dates
 from userrep.store import schemas
-from userrep.workflows.daily import backfill, backfill_stale, daily, dates_between
+from userrep.workflows.daily import backfill, backfill_stale, daily
 from userrep.workflows.run_context import RunContext
+from userrep.workflows.schedule import dates_between
 from userrep.workflows.space_stages import publish_snapshots
 from userrep.workflows.status import status, status_lines
 

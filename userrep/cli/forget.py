@@ -1,11 +1,12 @@
 """``userrep forget``: erase users."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from userrep.cli.options import Output, command, path_option, tables_of
+from userrep.cli.pipeline import DryRun
 from userrep.config import Config
 
 
@@ -21,6 +22,7 @@ def forget(
             "--now", help="Remove files of older table versions now instead of after 7 days. Stop all other runs first."
         ),
     ] = False,
+    dry_run: DryRun = False,
 ) -> Output:
     """Erase users from all tables and exports.
 
@@ -35,5 +37,34 @@ def forget(
     from userrep.logs import to_stderr
 
     user_ids = read_ids(users) if users else []
+    if dry_run:
+        from userrep.erasure.preview import preview
+
+        found = preview(tables_of(config), config, user_ids, now=now)
+        return Output(found, _preview_lines(found))
     receipt = Erasure(tables_of(config, writes=True), config, user_ids, to_stderr).run(now=now)
     return Output(receipt, receipt_lines(receipt))
+
+
+def _preview_lines(found: dict[str, Any]) -> list[str]:
+    from userrep.report.formats import plural, size
+
+    lines = ["dry run of forget; nothing was written"]
+    if found["num_users"]:
+        lines.append(f"{plural(found['num_users'], 'user')}, {found['num_with_rows']:,} of them with rows")
+    else:
+        lines.append(
+            f"{plural(found['open_requests'], 'open request')}, {found['due_requests']:,} of them would be finished"
+        )
+    lines += [
+        f"{name}: {plural(part['rows'], 'row')}"
+        + (f"; {plural(part['files'], 'file')} would be rewritten ({size(part['bytes'])})" if part["files"] else "")
+        for name, part in found["tables"].items()
+    ]
+    lines += ["training_rows: all rows would be dropped"] if found["training_rows_dropped"] else []
+    lines += [f"export {path}: {result}" for path, result in found["exports"].items()]
+    lines += [f"online store: vectors of {plural(found['online_spaces'], 'space')} would be deleted"] * bool(
+        found["online_spaces"]
+    )
+    lines += [f"stream {name}: its checkpoint would be removed" for name in found["checkpoints_removed"]]
+    return lines + [f"running now: {run}. An erasure next to it would not be finished" for run in found["under_way"]]

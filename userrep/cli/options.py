@@ -134,17 +134,17 @@ def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
     return RunContext(config, spark, as_ofs[-1] if as_ofs else None, listings=listings)
 
 
-def tables_of(config: Config, *, writes: bool = False) -> "Tables":
+def tables_of(config: Config, *, writes: bool = False, expected: bool = True) -> "Tables":
     """Return the tables of a configuration. Spark starts only when it is first needed.
 
     Under spark-submit it starts now: a cluster manager counts an application without a session as failed.
 
-    ``writes``: also check that the root is writable.
+    ``writes``: also check that the root is writable. ``expected``: whether it must have tables.
 
     Raises
     ------
     UsageError
-        If the root has no tables, or is not writable.
+        If the root has no tables but is expected to, or is not writable.
     """
     from userrep.spark.session import under_submit
     from userrep.store.filesystem import artifacts_root, check_writable
@@ -153,7 +153,7 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     if writes:
         check_writable(artifacts_root(config))
     start = partial(_start_session, config)
-    tables = open_tables(config, start() if under_submit() else start, expected=True)
+    tables = open_tables(config, start() if under_submit() else start, expected=expected)
     tables.check_before_spark()
     return tables
 

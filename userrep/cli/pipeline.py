@@ -6,13 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import AsOf, Output, Overrides, command, context_for_run, date_option, session_of
+from userrep.cli.options import (
+    AsOf,
+    Output,
+    Overrides,
+    command,
+    context_for_run,
+    date_option,
+    session_of,
+    tables_of,
+)
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
     from userrep.workflows.run_context import RunContext
+
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be read, run and skipped, and the expected time. Writes nothing."),
+]
 
 
 @command
@@ -55,12 +69,15 @@ def pipeline(
     config: Config,
     as_of: AsOf,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train a new space even if one exists.")] = False,
+    dry_run: DryRun = False,
 ) -> Output:
     """Run all batch stages for an as-of date.
 
     Stages that are up to date are skipped. Trains a space if there is none, or with --retrain. Promotes it only if no
     space is serving.
     """
+    if dry_run:
+        return _dry_run(config, "pipeline", [as_of], retrain=retrain)
     work = context_for_run(config, as_of)
     from userrep.workflows.pipeline import run_pipeline  # imports torch, which the checks before Spark do not need
 
@@ -76,6 +93,7 @@ def daily(
         bool,
         typer.Option("--as-if-on-time", help="Stamp snapshots as if the run had been on time, to replay the past."),
     ] = False,
+    dry_run: DryRun = False,
 ) -> Output:
     """Refresh, embed, gate and publish; no training.
 
@@ -85,6 +103,8 @@ def daily(
     Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
     dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
     """
+    if dry_run:
+        return _dry_run(config, "daily", [as_of])
     work = context_for_run(config, as_of)
     from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
 
@@ -102,6 +122,7 @@ def backfill(
     stale: Annotated[
         bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> Output:
     """Build and publish snapshots of past dates.
 
@@ -110,10 +131,14 @@ def backfill(
     """
     if stale == bool(first and last) or bool(first) != bool(last):
         raise UsageError("backfill: needs either both --from and --to, or --stale.")
+    from userrep.workflows.schedule import dates_between
+
+    dates = dates_between(first, last, every) if first and last else []
+    if dry_run:
+        return _dry_run(config, "backfill", dates)
+    work = context_for_run(config, *dates)
     from userrep.workflows import daily as workflow
 
-    dates = workflow.dates_between(first, last, every) if first and last else []
-    work = context_for_run(config, *dates)
     workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
     return _stages(work)
 
@@ -139,9 +164,19 @@ def run(
     return _stages(work)
 
 
+def _dry_run(config: Config, command: str, as_ofs: list[date], *, retrain: bool = False) -> Output:
+    from userrep.workflows.dry_run import dry_run, dry_run_lines
+
+    plan = dry_run(tables_of(config, expected=False), config, command, as_ofs, retrain=retrain)
+    return Output(plan, dry_run_lines(plan))
+
+
 def _stages(work: "RunContext", serving: str | None = None) -> Output:
-    rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
-    lines = in_columns(["stage", "outcome", "rows", "seconds", "reason"], rows)
+    rows = [
+        [s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.expected_seconds, s.reason]
+        for s in work.runs.stages
+    ]
+    lines = in_columns(["stage", "outcome", "rows", "seconds", "expected", "reason"], rows)
     if work.self_check:
         lines += ["", *work.self_check.lines]
     if serving:

@@ -49,7 +49,7 @@ _STREAM_RUNNING = (
 )
 _STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
 Receipt = dict[str, Any]
-_CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
+CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
 
 
 def read_ids(path: Path) -> list[str]:
@@ -115,7 +115,7 @@ class Erasure:
             requests = [row.asDict() for row in before.values() if row.state in (BEGUN, DELETED)]
             if not requests and not (now and before):
                 return receipt | {"is_idle": True}
-            since = None if now else min(row["requested_at"] for row in requests) - _CLOCKS
+            since = None if now else min(row["requested_at"] for row in requests) - CLOCKS
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
         other_runs = under_way(self.tables, but="forget")
         self._erase_everywhere(since, receipt, now=now)
@@ -168,7 +168,7 @@ class Erasure:
 
     def _erase_from_tables(self, users: ErasedUsers, since: datetime | None) -> dict[str, ErasedRows]:
         pins, erased = Pins(self.tables), {}
-        for table in _tables_of_users(self.tables):
+        for table in tables_of_users(self.tables):
             part = erased[table.name] = erase_rows(self.tables, table, users, since=since)
             self.report(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
         recount(self.tables)
@@ -217,7 +217,7 @@ class Erasure:
         return dict.fromkeys(names, _STREAM_REMOVED)
 
     def _vacuum(self, *, now: bool) -> None:
-        for table in (*_tables_of_users(self.tables), TRAINING_ROWS):
+        for table in (*tables_of_users(self.tables), TRAINING_ROWS):
             self.tables.vacuum(table, timedelta(0) if now else RETENTION)
         self.report("forget: removed the files of older table versions")
 
@@ -226,7 +226,7 @@ def _as_json(receipt: Receipt) -> str:
     return json.dumps(receipt, default=str)
 
 
-def _tables_of_users(tables: Tables) -> list[TableSchema]:
+def tables_of_users(tables: Tables) -> list[TableSchema]:
     """Return the tables with rows of users, each after the tables that its rows are built from."""
     of_users = [table for table in ALL if table is REJECTED_EVENTS or "user_id" in table.fields().names]
     split = of_users.index(USER_EMBEDDINGS)  # built from features

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -66,11 +67,11 @@ class ErasedUsers:
         return mask
 
     def predicate(self, column: str) -> Callable[[pa.Array], Flags]:
-        """Return the predicate on ``_id_column`` that marks the rows to erase."""
+        """Return the predicate on ``id_column`` that marks the rows to erase."""
         return self.tombstones.named_in if column == "row" else self.mask
 
 
-def _id_column(table: TableSchema) -> str:
+def id_column(table: TableSchema) -> str:
     """Return the column by which a table's rows are erased: the user id, or a rejected row's text that may name it."""
     return "row" if table is REJECTED_EVENTS else "user_id"
 
@@ -114,7 +115,7 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
         since = None
     erased = ErasedRows()
     for _ in range(_PASSES):
-        files = [file for file in tables.files(table) if _may_hold(file, users, since)]
+        files = [file for file in tables.files(table) if may_hold(file, users, since)]
         if not files:
             return erased
         rewritten = _rewrite(tables, table, users, files)
@@ -127,7 +128,7 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
     raise UserrepError(f"forget: other runs keep writing to {tables.name(table)}. Run the command again.")
 
 
-def _may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
+def may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
     if since is not None and file.added_at < since.replace(tzinfo=UTC).timestamp() * 1000:
         return False
     ends = file.buckets
@@ -145,7 +146,7 @@ def _rewrite(
     Returns for each of them: the old file, the new file (None if no row is left), the number of removed rows, and the
     hashes of the removed users.
     """
-    rewriter = _FileRewriter(users, tables.target(table), _id_column(table))
+    rewriter = _FileRewriter(users, tables.target(table), id_column(table))
     listed = [(k, file.to_json()) for k, file in enumerate(files)]
     num_tasks = max(1, min(len(files), max(shuffle_partitions(tables.spark), len(files) // _FILES_PER_TASK)))
     rows = tables.spark.createDataFrame(listed, "number INT, file STRING")
@@ -158,7 +159,7 @@ def _rewrite(
 
 @dataclass(frozen=True)
 class _FileRewriter:
-    """Rewrites files of a table within Spark tasks. ``column``: see ``_id_column``."""
+    """Rewrites files of a table within Spark tasks. ``column``: see ``id_column``."""
 
     users: ErasedUsers
     target: Target
@@ -173,17 +174,8 @@ class _FileRewriter:
 
     def _rewrite(self, old: TableFile) -> dict[str, Any] | None:
         """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
-        file, is_erased = open_parquet(old.uri, parquet_footer(old.uri)), self.users.predicate(self.column)
-        masks, erased_ids = {}, set()
-        for k in self._groups(old.uri, file):
-            texts = combined(
-                file.read_row_group(k, columns=[self.column], use_threads=False).column(0).cast(pa.string())
-            )
-            mask = is_erased(texts)
-            if mask.any():
-                masks[k] = mask
-                if self.column == "user_id":
-                    erased_ids |= set(texts.filter(pa.array(mask)).to_pylist())
+        file = open_parquet(old.uri, parquet_footer(old.uri))
+        masks, erased_ids = search(old, file, self.users, self.column)
         if not masks:
             return None
         writer = TableWriter(self.target)
@@ -194,18 +186,30 @@ class _FileRewriter:
         hashes = sorted(map(self.users.tombstones.hash, erased_ids))
         return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": hashes, "file": new}
 
-    def _groups(self, uri: str, file: pq.ParquetFile) -> list[int]:
-        """Return the row groups that may have rows of erased users."""
-        if self.users.buckets is None or "user_bucket" not in file.schema_arrow.names:
-            return list(range(file.num_row_groups))
-        return row_group_ranges(uri).containing(self.users.buckets).tolist()  # type: ignore[no-any-return]
+
+def search(
+    listed: TableFile, file: pq.ParquetFile, users: ErasedUsers, column: str
+) -> tuple[dict[int, Flags], set[str]]:
+    """Return which rows of a file are of erased users, by row group, and the ids of these users if rows have ids."""
+    is_erased, masks, ids = users.predicate(column), {}, set()
+    if users.buckets is None or "user_bucket" not in file.schema_arrow.names:
+        groups = range(file.num_row_groups)
+    else:
+        groups = row_group_ranges(listed.uri).containing(users.buckets).tolist()
+    for k in groups:
+        texts = combined(file.read_row_group(k, columns=[column], use_threads=False).column(0).cast(pa.string()))
+        mask = is_erased(texts)
+        if mask.any():
+            masks[k] = mask
+            if column == "user_id":
+                ids |= set(texts.filter(pa.array(mask)).to_pylist())
+    return masks, ids
 
 
 def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> ErasedRows:
     """Remove the rows of erased users from a table in a catalog."""
-    column = _id_column(table)
-    rows = tables.read(table).where(condition(users.predicate(column), F.col(column)))
-    ids = rows.select(column).distinct()
+    column = id_column(table)
+    rows, ids = rows_and_ids(tables, table, users)
     hashes = {users.tombstones.hash(row[0]) for row in ids.collect()} if column == "user_id" else set()
     partitions = [row.asDict() for row in rows.select(*table.partition_by).distinct().collect()]
     merged = tables.spark.sql(
@@ -214,3 +218,10 @@ def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> E
         ids=ids,
     ).first()
     return ErasedRows(int(merged.num_deleted_rows) if merged else 0, hashes, partitions)
+
+
+def rows_and_ids(tables: Tables, table: TableSchema, users: ErasedUsers) -> tuple[DataFrame, DataFrame]:
+    """Return the rows of users in a table, read by Spark, and their distinct ids or texts."""
+    column = id_column(table)
+    rows = tables.read(table).where(condition(users.predicate(column), F.col(column)))
+    return rows, rows.select(column).distinct()

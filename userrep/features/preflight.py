@@ -13,14 +13,14 @@ from pyspark.sql.types import StringType, StructField, StructType
 from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
-from userrep.sources.columns import check_columns, find_column
+from userrep.sources.columns import check_columns
 from userrep.sources.listing import Listings, as_spark_reads, check_local
 from userrep.sources.read import check_events
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
-from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, times_of_group
+from userrep.tiles.inventory.footers import times_of_footer
 from userrep.tiles.inventory.inventory import check_within
-from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
+from userrep.utc import last_event_day, numbered_day, utc_now
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
@@ -104,15 +104,11 @@ def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | N
 
 def days_of(log: EventSource, what: str, listings: Listings) -> tuple[date, date] | None:
     """Return the first and last day of a local log's events; None if its footers do not contain them."""
-    times = []
-    for footer in listings.footers(log, what) if is_on_disk(log) else []:
-        column = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
-        groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
-        times += [times_of_group(footer, group, tuple(column[0])) if column else None for group in groups]
+    footers = listings.footers(log, what) if is_on_disk(log) else []
+    times = [span for footer in footers for span, _ in times_of_footer(footer, log.columns.event_at)]
     known = [span for span in times if span is not None]
     if log.time_zone != "UTC" or not known or len(known) < len(times):
         return None
-    first, last = min(span.first for span in known), max(span.last for span in known)
-    if first < FIRST_TIME or last > LAST_TIME:  # the time of a row that will be rejected
+    if not all(span.is_plausible for span in known):
         return None
-    return numbered_day(first // DAY_US), numbered_day(last // DAY_US)
+    return numbered_day(min(span.days[0] for span in known)), numbered_day(max(span.days[-1] for span in known))

@@ -11,11 +11,12 @@ from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, id_text, named
-from userrep.sources.listing import Listings
-from userrep.sources.open_log import OpenLog, open_logs
+from userrep.sources.listing import Listings, list_files
+from userrep.sources.open_log import DRIVER_SEES, OpenLog, open_logs
 from userrep.sources.read import event_columns, read_source
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
+from userrep.store.filesystem import absolute
 from userrep.store.schemas import USER_PROFILES
 from userrep.store.tables import Tables
 
@@ -130,7 +131,15 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
 
 def profiles_fingerprint(spark: SparkSession, config: Config) -> str:
     """Hash the names, sizes and times of the files of the users and picks. Cost: a listing."""
-    return short_hash({what: _files(spark, source) for what, source in _profile_sources(config).items()})
+    return short_hash({what: _files(spark, source, what) for what, source in _profile_sources(config).items()})
+
+
+def fingerprint_without_spark(config: Config) -> str | None:
+    """Return ``profiles_fingerprint``, or None if only Spark can list the users or picks."""
+    sources = _profile_sources(config)
+    if not all(_is_listed_here(source) for source in sources.values()):
+        return None
+    return short_hash({what: _files_listed_here(source, what) for what, source in sources.items()})
 
 
 def _profile_sources(config: Config) -> dict[str, Source]:
@@ -138,12 +147,24 @@ def _profile_sources(config: Config) -> dict[str, Source]:
     return {what: source for what, source in sources.items() if source is not None}
 
 
-def _files(spark: SparkSession, source: Source) -> list[list[str]]:
+def _is_listed_here(source: Source) -> bool:
+    return source.format not in ("delta", "table") and DRIVER_SEES.match(absolute(source.path)) is not None
+
+
+def _files(spark: SparkSession, source: Source, what: str) -> list[list[str]]:
     if source.format in ("delta", "table"):
-        return [[path] for path in sorted(read_source(spark, source, what="source").inputFiles())]
+        return [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
+    if _is_listed_here(source):
+        return _files_listed_here(source, what)
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
     rows = files.select("path", "length", "modificationTime").collect()
     return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
+
+
+def _files_listed_here(source: Source, what: str) -> list[list[str]]:
+    """Return the files as Spark lists them."""
+    files = list_files(source.path, source.format, what)
+    return sorted([f"file:{file.path}", str(file.size), str(file.modified_at)] for file in files)
 
 
 def check_sources(spark: SparkSession, config: Config, listings: Listings | None = None) -> list[OpenLog]:

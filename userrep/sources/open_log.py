@@ -20,7 +20,7 @@ from userrep.store.filesystem import absolute
 from userrep.utc import EPOCH
 
 KEY = ("path", "size", "modified_at", "mapping")  # columns that identify a version of a file
-_DRIVER_SEES = re.compile(r"file:|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")  # as Spark does; others are listed by Spark
+DRIVER_SEES = re.compile(r"file:|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")  # as Spark does; others are listed by Spark
 
 
 class ListedFile(NamedTuple):
@@ -164,7 +164,7 @@ def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
 
 def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> list[ListedFile]:
     """List the files of a folder, as Spark lists them. Driver memory: one entry per file."""
-    if _DRIVER_SEES.match(absolute(log.path)):
+    if DRIVER_SEES.match(absolute(log.path)):
         return [ListedFile(f"file:{file.path}", file.size, file.modified_at) for file in listings.files(log, what)]
     with readable(log, what):
         files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)

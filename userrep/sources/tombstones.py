@@ -41,6 +41,12 @@ class Tombstones:
     def __bool__(self) -> bool:
         return bool(self.hashes)
 
+    @classmethod
+    def of(cls, user_ids: Iterable[str]) -> "Tombstones":
+        """Return tombstones of users who are not erased, under a random key, to look for their rows."""
+        key = secrets.token_bytes(_KEY_BYTES)
+        return cls(key, frozenset(_hash(key, user_id) for user_id in user_ids))
+
     def hash(self, user_id: str) -> bytes:
         """Return the hash that a tombstone of this user has."""
         return _hash(self.key, user_id)

@@ -1,4 +1,4 @@
-"""Published as-of dates whose log has changed since, by late or corrected events."""
+"""As-of dates without a snapshot of the current log: never built, or changed by late or corrected events."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
@@ -41,3 +41,10 @@ def stale_snapshots(
         for as_of, snapshot in newest.items()
         if as_of in stale or snapshot.inputs_hash != snapshot_inputs(space, sets[as_of])
     )
+
+
+def without_snapshot(tables: Tables, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
+    """Return the dates without a snapshot of the current features in one of these states."""
+    sets = feature_sets(tables, space.lineage_id)
+    existing = {(s.as_of, s.inputs_hash) for s in list_snapshots(tables, space.space_id, states=states)}
+    return [day for day in as_ofs if day not in sets or (day, snapshot_inputs(space, sets[day])) not in existing]

@@ -137,10 +137,9 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
 
     Raises ValueError if the parts do not match the manifest.
     """
-    if not exists(f"{folder}/{MANIFEST}"):
+    manifest, names = _manifest_and_parts(folder)
+    if manifest is None:
         return None
-    manifest = read_manifest(folder)
-    names = [name for name in folder_names(folder) if re.fullmatch(r"part-.+\.parquet", name)]
     is_complete = manifest.get("state") == "complete"
     for name in folder_names(folder):
         if name.startswith(f"{PARTIAL}part-") or (name in names and not is_complete):
@@ -162,6 +161,29 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
         manifest |= {"num_rows": sum(row.num_rows for row in results), "sha256": sha256}
         write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
     return sum(int(row.num_erased) for row in results)
+
+
+def find_in_parts(folder: str, is_erased: IdPredicate) -> tuple[int, int] | None:
+    """Return the number of parts that ``erase_from_parts`` would rewrite, and of their rows to erase.
+
+    Returns None if the export no longer exists. An incomplete export counts with all of its parts and no rows. Cost: a
+    read of the ids of all parts, in the driver.
+    """
+    manifest, names = _manifest_and_parts(folder)
+    if manifest is None:
+        return None
+    if manifest.get("state") != "complete":
+        return len(names), 0
+    ids = (open_parquet(f"{folder}/{name}").read(columns=["user_id"], use_threads=False) for name in names)
+    nums = [int(is_erased(combined(part.column("user_id"))).sum()) for part in ids]
+    return sum(map(bool, nums)), sum(nums)
+
+
+def _manifest_and_parts(folder: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the manifest of an export and the names of its parts; None if the export no longer exists."""
+    if not exists(f"{folder}/{MANIFEST}"):
+        return None, []
+    return read_manifest(folder), [name for name in folder_names(folder) if re.fullmatch(r"part-.+\.parquet", name)]
 
 
 def _erase_from_part(folder: str, name: str, is_erased: IdPredicate) -> tuple[Part, int]:

@@ -65,7 +65,8 @@ class FileTables(Tables):
         return [name for name in folder_names(f"{self._root}/tables") if name.startswith(prefix)]
 
     def check_before_spark(self) -> None:
-        self.check_any()
+        if self._expected:
+            self.check_any()
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         self._delta(table).create(described(table).json(), table.partition_by, properties)

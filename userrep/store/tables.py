@@ -99,7 +99,7 @@ class Tables(ABC):
 
     @abstractmethod
     def check_before_spark(self) -> None:
-        """Run ``check_any`` if it needs no Spark session; otherwise do nothing."""
+        """Run ``check_any`` if tables are expected and it needs no Spark session; otherwise do nothing."""
 
     def exists(self, table: TableSchema) -> bool:
         """Return whether the table exists. Nothing is created.

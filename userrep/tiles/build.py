@@ -83,7 +83,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     events, ledger = config.events, tile_ledger(tables)
     undated = bool(inventory.num_undated) and ledger.undated.fingerprint != inventory.undated_fingerprint
     log_days = {day.day: day for day in inventory.days if day.day < before}
-    stale, vanished = _stale_days(log_days, ledger, before, mapping_of(events))
+    stale, vanished = stale_days(log_days, ledger, before, mapping_of(events))
     if not stale and not vanished and not undated:
         return TileBuild([], len(log_days), 0, 0, 0)
     inventory.check_days(events, list(stale))
@@ -112,7 +112,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     )
 
 
-def _stale_days(
+def stale_days(
     log_days: dict[date, LogDay], ledger: TileLedger, before: date, mapping: str
 ) -> tuple[dict[date, str], list[date]]:
     """Return the days to build, with the fingerprints of their rows, and the days that have vanished from the log."""

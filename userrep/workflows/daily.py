@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 
-from userrep.errors import GateRefusedError, UsageError
+from userrep.errors import GateRefusedError
 from userrep.features.sums.stream_base import stream_bases
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
@@ -12,13 +12,13 @@ from userrep.spaces.snapshots import PUBLISHED, STAGED, newest_snapshot
 from userrep.spaces.stale import stale_dates
 from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
+from userrep.workflows.run_plan import DATES_PER_GROUP
 from userrep.workflows.stream import build_stream_bases
 
 _STAGES = (
     "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
     "monitor_drift", "publish_snapshot",
 )  # fmt: skip
-DATES_PER_GROUP = 8  # dates of a backfill that share one pass over the tiles; a kill loses at most this many
 
 
 def daily(work: RunContext, *, on_time: bool) -> list[Space]:
@@ -46,6 +46,7 @@ def daily(work: RunContext, *, on_time: bool) -> list[Space]:
 def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     work.runs.expect(_STAGES)
     spaces, as_of = spaces_to_refresh(work), work.schedule.as_of
+    work.predict(lambda plan: plan.daily())
     data_stages.build_activity_tiles(work)
     data_stages.train_item_vectors(work, [as_of])
     data_stages.refresh_user_features(work)
@@ -87,17 +88,15 @@ def spaces_to_refresh(work: RunContext) -> list[Space]:
     UsageError
         If no space has the lineage of this configuration.
     """
-    registry, lineage_id, spaces = work.schedule.registry, work.schedule.lineage_id, []
+    registry, lineage_id = work.schedule.registry, work.schedule.lineage_id
     for space_id, why in registry.spaces_in_use().items():
-        space = registry.space(space_id)
-        if space.lineage_id == lineage_id:
-            spaces.append(space)
-        else:
+        other = registry.space(space_id).lineage_id
+        if other != lineage_id:
             work.report(
-                f"space {space_id} ({why}) is not refreshed: it uses item vectors {space.lineage_id}, this "
-                f"configuration {lineage_id}; also run `userrep daily` with the configuration it was trained with"
+                f"space {space_id} ({why}) is not refreshed: it uses item vectors {other}, this configuration "
+                f"{lineage_id}; also run `userrep daily` with the configuration it was trained with"
             )
-    return spaces or [work.schedule.space_to_use()]
+    return work.schedule.spaces_to_refresh()
 
 
 def backfill(work: RunContext, dates: Sequence[date]) -> None:
@@ -116,6 +115,7 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
+        work.predict(lambda plan: plan.backfill([(space, dates)]))
         data_stages.build_activity_tiles(work)
         _publish_dates(work, space, dates)
 
@@ -143,6 +143,7 @@ def backfill_stale(work: RunContext) -> None:
     """
     with work.lease("backfill"):
         spaces = spaces_to_refresh(work)
+        work.predict(lambda plan: plan.backfill(plan.stale_published()))
         data_stages.build_activity_tiles(work)
         stale_by_space = stale_dates(work.tables, work.config)
         for space in spaces:
@@ -151,21 +152,6 @@ def backfill_stale(work: RunContext) -> None:
                 _publish_dates(work, space, stale)
             else:
                 work.report(f"space {space.space_id} has no stale snapshot")
-
-
-def dates_between(first: date, last: date, every_days: int) -> list[date]:
-    """Return every ``every_days``-th date from ``first`` to ``last``, both inclusive.
-
-    Raises
-    ------
-    UsageError
-        If ``every_days`` is below 1, or ``first`` is after ``last``.
-    """
-    if every_days < 1:
-        raise UsageError(f"--every: must be at least 1 day, got {every_days}.")
-    if first > last:
-        raise UsageError(f"--from {first} is after --to {last}. Swap them.")
-    return [first + timedelta(days=k) for k in range(0, (last - first).days + 1, every_days)]
 
 
 def _listed(dates: Sequence[date]) -> str:

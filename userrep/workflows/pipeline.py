@@ -30,6 +30,7 @@ def run_pipeline(work: RunContext, *, retrain: bool = False) -> Space:
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:
             check_training(work.tables, work.config, work.report)
+        work.predict(lambda plan: plan.pipeline(retrain=retrain))
         data_stages.build_activity_tiles(work)
         data_stages.train_item_vectors(work, dates)
         data_stages.build_user_features(work, dates, leave_sums=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 
 from pyspark.sql import SparkSession
@@ -13,13 +13,15 @@ from userrep.logs import to_stderr
 from userrep.model.self_check import SelfCheck
 from userrep.sources.listing import Listings
 from userrep.sources.open_log import OpenLog
+from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import artifacts_root, check_writable
 from userrep.store.leases import held
 from userrep.store.open import open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.tiles.inventory.inventory import take_inventory
+from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
-from userrep.workflows.schedule import Schedule
+from userrep.workflows.schedule import Schedule, scheduled
 
 
 class RunContext:
@@ -70,24 +72,15 @@ class RunContext:
     def schedule(self) -> Schedule:
         """The dates of this run. Runs the stage ``take_inventory``, which reads the new files of the log.
 
-        Raises
-        ------
-        UsageError
-            If the as-of date is outside the log, or the log is too short for it.
-        LogIncompleteError
-            If the log does not reach the as-of date yet, by at most ``freshness.error_after``.
+        Raises the errors of ``scheduled``.
         """
         with self.runs.stage("take_inventory") as run:
             inventory = take_inventory(self.tables, self.config.events, self.logs)
-            if self._requested_as_of is not None:
-                inventory.check_as_of(self._requested_as_of, retry_within=self.config.freshness.error_after)
-                inventory.check_window(self._requested_as_of, self.config.windows_days[-1])
+            schedule = scheduled(self.config, self.tables, inventory, self._requested_as_of)
             run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
             run.reason = f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files read"
-            as_of = self._requested_as_of or inventory.last_day + timedelta(days=1)
-            schedule = Schedule(self.config, self.tables, inventory, as_of)
             run.outputs = {
-                "as_of": as_of,
+                "as_of": schedule.as_of,
                 "source_files": self.tables.version(SOURCE_FILES),
                 "lineage_id": schedule.lineage_id,
                 "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
@@ -95,3 +88,11 @@ class RunContext:
         for warning in inventory.warnings:
             self.report(warning)
         return schedule
+
+    def predict(self, stages: Callable[[RunPlan], list[PlannedStage]]) -> None:
+        """Record what the remaining stages of this run are expected to take, next to what they will take.
+
+        Nothing is recorded for tables in a catalog, where the reads of ledgers would take seconds.
+        """
+        if isinstance(self.tables, FileTables):
+            self.runs.predict(stages(RunPlan(self.tables, self.config, self.schedule)))

@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
@@ -15,6 +17,7 @@ from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
 from userrep.store.schemas import JOB_RUNS, TableSchema
 from userrep.store.tables import Tables
+from userrep.workflows.run_plan import PlannedStage
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _LONG_STAGE = 5.0  # seconds
@@ -31,6 +34,12 @@ class StageRun:
     seconds: float = 0.0
     outputs: dict[str, object] = field(default_factory=dict)
 
+    @property
+    def expected_seconds(self) -> str:
+        """The duration that was predicted at the start of the run, as text; empty if none was."""
+        predicted: Any = self.outputs.get("predicted") or {}
+        return "" if predicted.get("seconds") is None else f"{predicted['seconds']:.1f}"
+
     def skip(self, reason: str) -> None:
         """Mark the stage as skipped because its outputs are up to date."""
         self.outcome, self.reason = SKIPPED, reason
@@ -46,6 +55,7 @@ class Runs:
         self._tables = tables
         self._expected: Sequence[str] = ()
         self._last_seconds: dict[str, float] = {}
+        self._predicted: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         self._config_hash = short_hash(config.model_dump())
 
     @cached_property
@@ -61,6 +71,12 @@ class Runs:
         self._expected = stages
         done = [run for run in self._tables.ledger(JOB_RUNS) if run.outcome == DONE]
         self._last_seconds = {run.stage: run.seconds for run in sorted(done, key=lambda run: run.started_at)}
+
+    def predict(self, stages: Sequence[PlannedStage]) -> None:
+        """Set what the next stages are expected to do. Each record then has it in ``outputs``, under ``predicted``."""
+        for planned in stages:
+            outcome = DONE if planned.runs else SKIPPED
+            self._predicted[planned.stage].append({"outcome": outcome, **planned.expected._asdict()})
 
     def _report_start(self, name: str) -> None:
         if name not in self._expected or self._last_seconds.get(name, _LONG_STAGE) < _LONG_STAGE:
@@ -85,20 +101,21 @@ class Runs:
         run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
+        predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:
             with in_stage(self.run_id, name):
                 yield run
         except BaseException as error:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
             run.seconds = time.monotonic() - clock
+            run.outputs |= predicted
             with suppress(Exception):  # the stage's own error is the one to raise
                 self._record(run, started, versions)
             if as_json():  # in text mode, the error itself is printed once at the end
                 self._report_end(run, f"failed after {run.seconds:.0f} s")
             raise
         run.seconds = time.monotonic() - clock
-        if run.outcome == DONE:
-            run.outputs["spark"] = work.found()
+        run.outputs |= predicted | ({"spark": work.found()} if run.outcome == DONE else {})
         self.stages.append(run)
         self._record(run, started, versions)
         self._report_end(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")

@@ -15,6 +15,38 @@ from userrep.tiles.inventory.inventory import Inventory
 from userrep.workflows.log_fit import DEFAULT_ROOM, MIN_HISTORY, training_dates
 
 
+def scheduled(config: Config, tables: Tables, inventory: Inventory, as_of: date | None) -> "Schedule":
+    """Return the schedule of a run for an as-of date, by default the day after the last day of the log.
+
+    Raises
+    ------
+    UsageError
+        If the as-of date is outside the log, or the log is too short for it.
+    LogIncompleteError
+        If the log does not reach the as-of date yet, by at most ``freshness.error_after``.
+    """
+    if as_of is None:
+        return Schedule(config, tables, inventory, inventory.last_day + timedelta(days=1))
+    inventory.check_as_of(as_of, retry_within=config.freshness.error_after)
+    inventory.check_window(as_of, config.windows_days[-1])
+    return Schedule(config, tables, inventory, as_of)
+
+
+def dates_between(first: date, last: date, every_days: int) -> list[date]:
+    """Return every ``every_days``-th date from ``first`` to ``last``, both inclusive.
+
+    Raises
+    ------
+    UsageError
+        If ``every_days`` is below 1, or ``first`` is after ``last``.
+    """
+    if every_days < 1:
+        raise UsageError(f"--every: must be at least 1 day, got {every_days}.")
+    if first > last:
+        raise UsageError(f"--from {first} is after --to {last}. Swap them.")
+    return [first + timedelta(days=k) for k in range(0, (last - first).days + 1, every_days)]
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The dates of a run for ``as_of``, derived from the log inventory and the registry."""
@@ -69,6 +101,11 @@ class Schedule:
         if self.usable_space is None:
             raise UsageError("no usable space. Run `userrep pipeline` or `userrep run train_autoencoder` to train one.")
         return self.usable_space
+
+    def spaces_to_refresh(self) -> list[Space]:
+        """Return the spaces in use that have this lineage, the serving one first, or else ``space_to_use``."""
+        in_use = [self.registry.space(space_id) for space_id in self.registry.spaces_in_use()]
+        return [space for space in in_use if space.lineage_id == self.lineage_id] or [self.space_to_use()]
 
     def unfinished_candidate(self) -> Space | None:
         """Return the newest space if it is a candidate of this lineage without a published or refused snapshot."""

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.build import feature_sets, features_table
+from userrep.features.build import features_table
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift
 from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
 from userrep.spaces.registry import Space, find_space
+from userrep.spaces.stale import without_snapshot
 from userrep.spaces.training_inputs import TrainingPlan
 from userrep.spaces.unrecorded import record_kept
 from userrep.store.leases import held
@@ -110,7 +111,7 @@ def skip_training(work: RunContext, space: Space) -> Space:
 def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     """Stage snapshots of these dates, unless one of the same inputs is staged or published."""
     with work.runs.stage("embed_users", [features_table(work.config, space.lineage_id)]) as run:
-        missing = _without_snapshot(work, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
+        missing = without_snapshot(work.tables, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
         staged = snapshots.stage_snapshots(work.tables, work.config, space, missing)
@@ -154,7 +155,7 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
     ``on_time``: first revisions get the ``available_at`` of a run on time instead of the current time.
     """
     with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS]) as run:
-        missing = _without_snapshot(work, space, as_ofs, snapshots.PUBLISHED)
+        missing = without_snapshot(work.tables, space, as_ofs, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
         staged = snapshots.staged_snapshots(work.tables, space, missing)
@@ -176,12 +177,3 @@ def promote_first(work: RunContext, space: Space) -> None:
         registry.promote(work.tables, find_space(work.tables, space.space_id))
         run.reason = f"space {space.space_id} is the first serving space"
     return None
-
-
-def _without_snapshot(work: RunContext, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
-    """Return the dates without a snapshot of the current features in one of these states."""
-    sets = feature_sets(work.tables, space.lineage_id)
-    existing = {(s.as_of, s.inputs_hash) for s in snapshots.list_snapshots(work.tables, space.space_id, states=states)}
-    return [
-        day for day in as_ofs if day not in sets or (day, snapshots.snapshot_inputs(space, sets[day])) not in existing
-    ]

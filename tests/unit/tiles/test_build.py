@@ -12,7 +12,7 @@ from userrep.errors import RejectedShareError, UsageError
 from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.build import TileBuild, _stale_days, build_tiles
+from userrep.tiles.build import TileBuild, build_tiles, stale_days
 from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
 from userrep.tiles.ledger import TileDay, TileLedger, tile_ledger
 
@@ -56,20 +56,20 @@ def days_of(**fingerprints: str) -> dict[date, LogDay]:
 
 
 def test_days_are_stale_if_they_are_new_or_their_rows_changed() -> None:
-    stale, gone = _stale_days(days_of(d1="a", d2="x", d3="c"), ledger_of(d1="a:m", d2="b:m"), D4, "m")
+    stale, gone = stale_days(days_of(d1="a", d2="x", d3="c"), ledger_of(d1="a:m", d2="b:m"), D4, "m")
     assert stale == {D2: "x:m", D3: "c:m"}
     assert gone == []
 
 
 def test_every_day_is_stale_if_the_meaning_of_the_columns_changed() -> None:
-    stale, _ = _stale_days(days_of(d1="a", d2="b"), ledger_of(d1="a:m", d2="b:m"), D4, "other")
+    stale, _ = stale_days(days_of(d1="a", d2="b"), ledger_of(d1="a:m", d2="b:m"), D4, "other")
     assert stale == {D1: "a:other", D2: "b:other"}
 
 
 def test_a_day_that_left_the_log_is_emptied_once_and_only_before_the_date() -> None:
     ledger = ledger_of(d1="none", d2="b:m", d3="c:m")
-    assert _stale_days({}, ledger, D3, "m") == ({}, [D2])
-    assert _stale_days({}, ledger, D4, "m") == ({}, [D2, D3])
+    assert stale_days({}, ledger, D3, "m") == ({}, [D2])
+    assert stale_days({}, ledger, D4, "m") == ({}, [D2, D3])
 
 
 def test_days_that_are_up_to_date_are_neither_read_nor_written(tables: Tables, config: Config) -> None:

@@ -8,7 +8,7 @@ from pyspark.sql import Row
 
 from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError
-from userrep.tiles.inventory.inventory import Inventory, LogDay, _merged, _why_unreadable, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, LogDay, _why_unreadable, mapping_of, merged
 
 pytestmark = pytest.mark.fast
 
@@ -26,23 +26,23 @@ def row(day: date | None, num_rows: int | None, num_rejected: int | None, finger
 
 
 def test_the_days_of_one_source_come_in_order_without_the_undated_rows() -> None:
-    days, undated = _merged([[row(D2, 5, None, "b", 64), row(None, 2, 2, "n"), row(D1, 3, 1, "a")]])
+    days, undated = merged([[row(D2, 5, None, "b", 64), row(None, 2, 2, "n"), row(D1, 3, 1, "a")]])
     assert days == [LogDay(D1, 3, 1, "a"), LogDay(D2, 5, None, "b", 64)]
     assert undated is not None
     assert (undated.num_rows, undated.fingerprint) == (2, "n")
-    assert _merged([[row(D1, 3, 1, "a")]])[1] is None
+    assert merged([[row(D1, 3, 1, "a")]])[1] is None
 
 
 def test_the_counts_of_a_day_add_up_over_sources_and_are_unknown_if_one_is() -> None:
     plays = [row(D1, 3, 1, "a", 10), row(D2, 5, 0, "b")]
     likes = [row(D1, 4, 2, "c", 20), row(D2, None, None, "d", 320)]
-    days, _ = _merged([plays, likes])
+    days, _ = merged([plays, likes])
     assert [(day.num_rows, day.num_rejected, day.num_bytes) for day in days] == [(7, 3, 30), (None, None, 320)]
 
 
 def test_a_day_that_moves_from_one_source_to_another_changes_its_fingerprint() -> None:
-    first, second = _merged([[row(D1, 3, 0, "a")], []])[0], _merged([[], [row(D1, 3, 0, "a")]])[0]
-    both = _merged([[row(D1, 3, 0, "a")], [row(D1, 3, 0, "a")]])[0]
+    first, second = merged([[row(D1, 3, 0, "a")], []])[0], merged([[], [row(D1, 3, 0, "a")]])[0]
+    both = merged([[row(D1, 3, 0, "a")], [row(D1, 3, 0, "a")]])[0]
     assert len({first[0].fingerprint, second[0].fingerprint, both[0].fingerprint}) == 3
 
 

@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark.sql.pandas.types import from_arrow_schema
 
+from userrep.sources.columns import find_column
 from userrep.sources.read import EARLIEST, LATEST
 from userrep.store.filesystem import open_parquet
 from userrep.tiles.column_paths import Path
@@ -32,6 +34,11 @@ class Times(NamedTuple):
     @property
     def days(self) -> range:
         return range(self.first // DAY_US, self.last // DAY_US + 1)
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether no row is rejected for its time."""
+        return self.first >= FIRST_TIME and self.last <= LAST_TIME
 
 
 def open_listed(path: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
@@ -65,6 +72,14 @@ def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Tim
     return Times(statistics.min_raw * unit, statistics.max_raw * unit, has_null)
 
 
+def times_of_footer(metadata: pq.FileMetaData, event_at: str) -> Iterator[tuple[Times | None, int]]:
+    """Yield the times of each row group, None if the footer does not have them, and its number of rows, if not 0."""
+    column = find_column(from_arrow_schema(metadata.schema.to_arrow_schema()), event_at)
+    for group in range(metadata.num_row_groups):
+        if num_rows := metadata.row_group(group).num_rows:
+            yield times_of_group(metadata, group, tuple(column[0])) if column else None, num_rows
+
+
 def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     """Return the UTC day and the number of a file's rows if the footer proves that all rows have this day.
 
@@ -76,7 +91,7 @@ def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     if not groups or len(times) < len(groups) or any(group.has_null for group in times):
         return None
     whole = Times(min(group.first for group in times), max(group.last for group in times), has_null=False)
-    if whole.first < FIRST_TIME or whole.last > LAST_TIME or len(whole.days) > 1:
+    if not whole.is_plausible or len(whole.days) > 1:
         return None
     return numbered_day(whole.days.start), metadata.num_rows
 

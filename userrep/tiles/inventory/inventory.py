@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
@@ -167,7 +168,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     for log in logs:
         check_schema(tables, log)
     sources = _read_sources(tables, logs)
-    all_days, undated = _merged([rows for rows, _ in sources])
+    all_days, undated = merged([rows for rows, _ in sources])
     days, ahead = [day for day in all_days if day.day <= tomorrow], [day for day in all_days if day.day > tomorrow]
     if not days:
         raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}; the first day is {ahead[0].day}.")
@@ -228,9 +229,9 @@ def _days_of(tables: Tables, log: OpenLog) -> tuple[list[Row], int]:
     return rows, num_new
 
 
-def _merged(sources: list[list[Row]]) -> tuple[list[LogDay], LogDay | None]:
+def merged(sources: Sequence[Sequence[Any]]) -> tuple[list[LogDay], LogDay | None]:
     """Add up the days of all sources; return them in order, and the entry of the rows without a day."""
-    by_day: dict[date | None, list[tuple[int, Row]]] = {}
+    by_day: dict[date | None, list[tuple[int, Any]]] = {}
     for k, rows in enumerate(sources):
         for row in rows:
             by_day.setdefault(row.event_date, []).append((k, row))

@@ -1,0 +1,132 @@
+"""``--dry-run``: what a run would read, build and skip, and what it is expected to take. Nothing is written."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.features.preflight import check_before_spark
+from userrep.logs import in_columns
+from userrep.report.formats import plural, size
+from userrep.sources.listing import Listings
+from userrep.store.tables import Tables
+from userrep.tiles.inventory.forecast import Forecast, LogFile, forecast
+from userrep.workflows.run_plan import PlannedStage, RunPlan
+from userrep.workflows.schedule import Schedule, scheduled
+
+
+def dry_run(
+    tables: Tables, config: Config, command: str, as_ofs: Sequence[date] = (), *, retrain: bool = False
+) -> dict[str, Any]:
+    """Return the plan of ``pipeline``, ``daily`` or ``backfill``; without ``as_ofs``, of ``backfill --stale``.
+
+    Takes no lease and starts no Spark, unless the tables are in a catalog. Cost: see ``forecast``, and some ledgers.
+
+    Raises
+    ------
+    UsageError
+        If a check before Spark fails, if a date is outside the log, or if the days of the log are not known at all.
+    LogIncompleteError
+        If the log does not reach the as-of date yet.
+    """
+    listings = Listings()
+    check_before_spark(config, as_ofs, listings)
+    log = forecast(tables, config.events, listings)
+    if not log.inventory.days:
+        raise UsageError(
+            "--dry-run: the days of the log are not known before its files are read, and no run has read them yet. Run "
+            "`userrep inspect` for a look at the log."
+        )
+    last = as_ofs[-1] if as_ofs else None
+    if log.unread_files and last is not None:  # the dates that these files have are not known
+        schedule = Schedule(config, tables, log.inventory, last)
+    else:
+        schedule = scheduled(config, tables, log.inventory, last)
+    plan = RunPlan(tables, config, schedule, len(log.unread_files))
+    return {
+        "command": command,
+        "as_of": schedule.as_of,
+        "log": _log(log, plan.days_to_build),
+        "stages": _by_stage(_stages(plan, command, as_ofs, retrain=retrain)),
+    }
+
+
+def _stages(plan: RunPlan, command: str, as_ofs: Sequence[date], *, retrain: bool) -> list[PlannedStage]:
+    if command == "pipeline":
+        return plan.pipeline(retrain=retrain)
+    if command == "daily":
+        return plan.daily()
+    if not as_ofs:
+        return plan.backfill(plan.stale_published())
+    for as_of in () if plan.unread else (as_ofs[0], as_ofs[-1]):
+        plan.schedule.inventory.check_as_of(as_of)
+    return plan.backfill([(plan.schedule.space_to_use(), as_ofs)])
+
+
+def _log(log: Forecast, days: Sequence[date]) -> dict[str, Any]:
+    """Return the days to build, and the files and bytes to read for the inventory and for these days."""
+
+    def sized(files: Sequence[LogFile]) -> dict[str, int]:
+        return {"files": len(files), "bytes": sum(file.num_bytes for file in files)}
+
+    return {
+        "first_day": log.inventory.first_day,
+        "last_day": log.inventory.last_day,
+        "days_to_build": days,
+        "new": sized(log.new_files),
+        "to_read": sized(log.files_of(days)),
+        "days_unknown": sized(log.unread_files),
+    }
+
+
+def _by_stage(planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
+    """Sum the expectations of a stage that runs several times, such as once for each group of dates or space."""
+    stages: dict[str, dict[str, Any]] = {}
+    for stage in planned:
+        entry: dict[str, Any] = {
+            "stage": stage.stage,
+            "outcome": "skip",
+            "reason": [],
+            "seconds": 0.0,
+            "core_seconds": 0.0,
+        }
+        entry = stages.setdefault(stage.stage, entry)
+        entry["outcome"] = "run" if stage.runs else entry["outcome"]
+        entry["reason"].append(stage.reason)
+        for name, value in stage.expected._asdict().items():
+            entry[name] = None if value is None or entry[name] is None else round(entry[name] + value, 1)
+    return [entry | {"reason": "; ".join(dict.fromkeys(entry["reason"]))} for entry in stages.values()]
+
+
+def dry_run_lines(plan: dict[str, Any]) -> list[str]:
+    """Format a plan as text."""
+    log, days = plan["log"], plan["log"]["days_to_build"]
+    span = f": {days[0]} to {days[-1]}" if days else ""
+    lines = [
+        f"dry run of {plan['command']} for as-of date {plan['as_of']}; nothing was written",
+        f"log: {log['first_day']} to {log['last_day']}, {_files(log['new'])} new",
+        f"to build: {plural(len(days), 'day')}{span}, from {_files(log['to_read'])}",
+    ]
+    if log["days_unknown"]["files"]:
+        lines.append(f"days not known before a read: {_files(log['days_unknown'])}")
+    rows = [
+        [s["stage"], s["outcome"], _figure(s["seconds"]), _figure(s["core_seconds"]), s["reason"]]
+        for s in plan["stages"]
+    ]
+    return [*lines, "", *in_columns(["stage", "outcome", "seconds", "core s", "reason"], rows), *_total(plan["stages"])]
+
+
+def _total(stages: Sequence[dict[str, Any]]) -> list[str]:
+    unknown = [stage["stage"] for stage in stages if stage["seconds"] is None]
+    seconds, cores = (sum(stage[name] or 0 for stage in stages) for name in ("seconds", "core_seconds"))
+    lines = [f"expected: {seconds:,.0f} s, {cores:,.0f} core seconds of Spark's tasks, as in earlier runs"]
+    return lines + ([f"not in it, for lack of an earlier run: {', '.join(unknown)}"] if unknown else [])
+
+
+def _files(sized: dict[str, int]) -> str:
+    return f"{plural(sized['files'], 'file')} ({size(sized['bytes'])})"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"

@@ -1,0 +1,191 @@
+"""The stages that a run would execute or skip, with the time that each is expected to take.
+
+A run records this at its start, and ``--dry-run`` prints it. The decisions are those of the stages themselves: they
+compare the same ledgers.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+
+from userrep.config import Config
+from userrep.features.build import feature_sets, stale_features
+from userrep.features.profiles import fingerprint_without_spark
+from userrep.features.spec import FeatureSpec
+from userrep.features.sums.stream_base import stream_bases
+from userrep.operations.stage_rates import Prediction, StageRates
+from userrep.report.formats import plural
+from userrep.spaces.registry import Space
+from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots
+from userrep.spaces.stale import without_snapshot
+from userrep.store.tables import Tables
+from userrep.tiles.build import stale_days
+from userrep.tiles.inventory.inventory import mapping_of
+from userrep.tiles.ledger import tile_ledger
+from userrep.workflows.schedule import Schedule
+
+DATES_PER_GROUP = 8  # dates of a backfill that share one pass over the tiles; a kill loses at most this many
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a run. ``reason``: why it runs or is skipped. ``expected`` is 0 for a skipped stage."""
+
+    stage: str
+    runs: bool
+    reason: str
+    expected: Prediction
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The plan of a run on a schedule.
+
+    ``unread``: number of files of the log whose days are not known before they are read, so that every stage may run.
+    Cost: reads of a few ledgers.
+    """
+
+    tables: Tables
+    config: Config
+    schedule: Schedule
+    unread: int = 0
+
+    def pipeline(self, *, retrain: bool = False) -> list[PlannedStage]:
+        """Return the stages of ``userrep pipeline``, in order."""
+        schedule, dates = self.schedule, self.schedule.feature_dates(retrain=retrain)
+        space = schedule.unfinished_candidate() if retrain else schedule.usable_space
+        return [
+            *self._data_stages(dates),
+            self._features("build_user_features", dates),
+            *self._training(space),
+            *self._snapshots(space, schedule.snapshot_dates(space)),
+            self._promotion(),
+        ]
+
+    def daily(self) -> list[PlannedStage]:
+        """Return the stages of ``userrep daily``, in order; those of snapshots once for each space in use."""
+        as_of = self.schedule.as_of
+        stages = [*self._data_stages([as_of]), self._features("refresh_user_features", [as_of])]
+        for space in self.schedule.spaces_to_refresh():
+            embed, publish = self._snapshots(space, [as_of])
+            stages += [embed, *([self._drift(space)] if publish.runs else []), publish]
+        if self.config.stream is not None or stream_bases(self.tables, self.schedule.lineage_id):
+            runs = bool(self._stale_features([as_of]))
+            stages.append(self._stage("open_days", runs, "stream bases", self._num_users if runs else 0))
+        return stages
+
+    def backfill(self, dates_by_space: Sequence[tuple[Space, Sequence[date]]]) -> list[PlannedStage]:
+        """Return the stages of ``userrep backfill``, in order; those of dates once for each group of dates."""
+        stages = self._data_stages([])[:2]
+        for space, dates in dates_by_space:
+            stages += self._data_stages(dates)[2:] if dates else []
+            for start in range(0, len(dates), DATES_PER_GROUP):
+                group = dates[start : start + DATES_PER_GROUP]
+                stages += [self._features("build_user_features", group), *self._snapshots(space, group)]
+        return stages
+
+    def stale_published(self) -> list[tuple[Space, list[date]]]:
+        """Return the published dates of the spaces in use that ``userrep backfill --stale`` would rebuild."""
+        spaces = self.schedule.spaces_to_refresh()
+        dates = [sorted({s.as_of for s in list_snapshots(self.tables, space.space_id)}) for space in spaces]
+        return [(space, self._undone(space, d, PUBLISHED)) for space, d in zip(spaces, dates, strict=True)]
+
+    @cached_property
+    def days_to_build(self) -> list[date]:
+        """The days before the as-of date whose tiles are missing, or whose rows have changed or vanished."""
+        before = self.schedule.as_of
+        log_days = {day.day: day for day in self.schedule.inventory.days if day.day < before}
+        mapping = mapping_of(self.config.events)
+        changed, vanished = stale_days(log_days, tile_ledger(self.tables), before, mapping)
+        return sorted({*changed, *vanished})
+
+    @cached_property
+    def _rates(self) -> StageRates:
+        return StageRates.of(self.tables)
+
+    @cached_property
+    def _profiles_hash(self) -> str | None:
+        return fingerprint_without_spark(self.config)
+
+    @cached_property
+    def _num_users(self) -> int | None:
+        """The users of the newest features; None before the first."""
+        sets = feature_sets(self.tables, self.schedule.lineage_id)
+        return sets[max(sets)].num_users if sets else None
+
+    def _stage(self, stage: str, runs: bool, reason: str, amount: float | None = None) -> PlannedStage:
+        expected = self._rates.predict(stage, amount) if runs else Prediction(0.0, 0.0)
+        return PlannedStage(stage, runs, reason, expected)
+
+    def _data_stages(self, as_ofs: Sequence[date]) -> list[PlannedStage]:
+        days, inventory = self.days_to_build, self.schedule.inventory
+        rows = sum(day.expected_rows for day in inventory.days if day.day in set(days))
+        tiles = (
+            f"{plural(len(days), 'day')} new or changed" if days else f"{plural(len(inventory.days), 'day')} up to date"
+        )
+        tiles += f"; days of {plural(self.unread, 'file')} not known yet" if self.unread else ""
+        versions = self.schedule.versions
+        missing = versions.missing(as_ofs)
+        vectors = f"{plural(len(missing), 'version')} missing" if missing else "versions up to date"
+        return [
+            self._stage("take_inventory", True, f"{plural(inventory.num_new_files, 'new file')}"),
+            self._stage("build_activity_tiles", bool(days or self.unread), tiles, None if self.unread else rows),
+            self._stage("train_item_vectors", bool(missing), vectors, len(missing)),
+        ]
+
+    def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
+        """Return the dates whose features would be built, with the reason, also those whose days are built first."""
+        profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
+        stale = stale_features(self.tables, self.config, self.schedule.versions, as_ofs, profile_hashes=profile_hashes)
+        span = timedelta(days=FeatureSpec.of(self.config).span)
+        for as_of in as_ofs:
+            if self.unread or any(as_of - span <= day < as_of for day in self.days_to_build):
+                stale.setdefault(as_of, "days of the log changed")
+        return stale
+
+    def _features(self, stage: str, as_ofs: Sequence[date]) -> PlannedStage:
+        stale, dates = self._stale_features(as_ofs), f"{len(set(as_ofs))} as-of dates"
+        if not stale:
+            return self._stage(stage, False, f"{dates} up to date")
+        reason = f"{len(stale)} of {dates}: {', '.join(sorted(set(stale.values())))}"
+        return self._stage(stage, True, reason, self._users_at(len(stale)))
+
+    def _users_at(self, num_dates: int) -> int | None:
+        return None if self._num_users is None else self._num_users * num_dates
+
+    def _training(self, space: Space | None) -> Iterator[PlannedStage]:
+        if space is not None:
+            yield self._stage("train_autoencoder", False, f"space {space.space_id} is {space.state}")
+            return
+        if self.config.quality.self_check:
+            yield self._stage("check_quality", True, "before a training")
+        num_dates = len(self.schedule.training_as_ofs)
+        yield self._stage("train_autoencoder", True, f"a new space, from {plural(num_dates, 'training date')}")
+
+    def _undone(self, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
+        """Return the dates that need a new snapshot: their features would be built, or no snapshot has them."""
+        stale: Collection[date] = self._stale_features(as_ofs)
+        return sorted({*stale, *without_snapshot(self.tables, space, as_ofs, *states)})
+
+    def _snapshots(self, space: Space | None, as_ofs: Sequence[date]) -> tuple[PlannedStage, PlannedStage]:
+        """Return the stages that embed and publish. ``space`` None: the space to be trained."""
+        name = "the new space" if space is None else f"space {space.space_id}"
+        to_embed = as_ofs if space is None else self._undone(space, as_ofs, STAGED, PUBLISHED)
+        to_publish = as_ofs if space is None else self._undone(space, as_ofs, PUBLISHED)
+
+        def stage(stage: str, dates: Sequence[date]) -> PlannedStage:
+            what = f"{plural(len(dates) or len(as_ofs), 'snapshot')} of {name}"
+            return self._stage(stage, bool(dates), what if dates else f"{what} up to date", self._users_at(len(dates)))
+
+        return stage("embed_users", to_embed), stage("publish_snapshot", to_publish)
+
+    def _drift(self, space: Space) -> PlannedStage:
+        before = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of < self.schedule.as_of]
+        reason = "compared with the previous date" if before else "no snapshot before this date"
+        return self._stage("monitor_drift", bool(before), f"space {space.space_id}: {reason}")
+
+    def _promotion(self) -> PlannedStage:
+        serving = self.schedule.registry.serving
+        reason = f"space {serving.space_id} is serving" if serving else "no space is serving"
+        return self._stage("promote", serving is None, reason)

@@ -38,6 +38,8 @@ _EXTRAS = {
     # 3.17 uses deprecated, and wrong.
     "tracking": ["mlflow-skinny>=3.0,<4", "sqlalchemy>=2.0,<2.1", "alembic>=1.14,<2"],
     "streaming": ["redis>=5.2,<9"],
+    # The sections alerts and lineage.
+    "monitoring": ["openlineage-python>=1.54,<2", "prometheus-client>=0.26,<1"],
 }
 
 setup(

@@ -57,16 +57,22 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     Exits with code 3 if there is a problem, and with 0 if there are only warnings. Prints one line per problem or
     warning, and the checks that could not run. Checks the age of the serving snapshot and of the log only if
     freshness.warn_after or freshness.error_after is set. The findings are those of `userrep report`. Reads ledgers
-    only and writes nothing. With a root, it does not start Spark.
+    only, and writes nothing but the metrics file and the messages that `alerts` configures. With a root, it does not
+    start Spark.
     """
+    from userrep.logs import to_stderr
     from userrep.report.facts import BAD, WARN
     from userrep.report.findings import findings, headline
     from userrep.report.gather import gather
     from userrep.report.state import read_state
+    from userrep.workflows.alerts import check_alerts, send
 
+    check_alerts(config)
     tables = tables_of(config)
     state = read_state(tables, config)
-    found = findings(gather(state, tables, config, state.registry.serving, named=str(config_file), sample=False))
+    facts = gather(state, tables, config, state.registry.serving, named=str(config_file), sample=False)
+    found = findings(facts)
+    send(config, "check", state, facts, to_stderr)
     level, line = headline(found)
     names = {BAD: "problem", WARN: "warning"}
     shown = [finding for finding in found if finding.level in names or finding.not_run]

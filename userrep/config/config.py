@@ -8,6 +8,7 @@ from userrep.config.environment import on_databricks
 from userrep.config.items import AlsVectors, Items, ItemVectors
 from userrep.config.log import Events
 from userrep.config.operations import (
+    Alerts,
     Drift,
     Evaluation,
     Freshness,
@@ -67,6 +68,8 @@ class Config(Section):
     """Limits on the drift of a snapshot."""
     freshness: Freshness = Freshness()
     """Largest ages of the newest snapshot and of the log."""
+    alerts: Alerts = Alerts()
+    """Metrics and messages for monitoring."""
     evaluation: Evaluation = Evaluation()
     """Evaluation of an embedding."""
     quality: Quality = Quality()

@@ -70,7 +70,7 @@ def _with_absolute_paths(
                 _with_absolute_paths(part, folder, overridden, here) if isinstance(part, dict) else part
                 for part in value
             ]
-        is_path = here in (("root",), ("artifacts",)) or (key == "path" and section.get("format") != "table")
+        is_path = here in _PATHS or (key == "path" and section.get("format") != "table")
         if is_path and isinstance(value, str):
             path = resolved[key] = expanded_path(value)
             if re.match(r"(?![A-Za-z][\w+.-]*:)[^/]", path):
@@ -109,7 +109,10 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
     return tuple(parts)
 
 
-_SECRET = {("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options")}
+_PATHS = {("root",), ("artifacts",), ("alerts", "prometheus_file")}  # in addition to keys named path
+_SECRET = {
+    ("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options"), ("alerts", "webhook"),
+}  # fmt: skip
 # Sections of earlier releases, and what to do about them.
 _REMOVED = {"downstream": "it was removed: delete it, and set snapshots.history_dates instead if you need to."}
 _KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}

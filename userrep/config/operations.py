@@ -11,6 +11,7 @@ from userrep.config.values import (
     Duration,
     Limit,
     Name,
+    Place,
     Section,
     Share,
     ascending,
@@ -140,6 +141,17 @@ class Freshness(Section):
         if self.warn_after and self.error_after and self.warn_after > self.error_after:
             refuse(["warn_after must not be longer than error_after. Swap them"])
         return self
+
+
+class Alerts(Section):
+    """Where runs and `userrep check` report the state of the tables (docs/how-to/operate.md)."""
+
+    prometheus_file: Annotated[Place, Field(pattern=r"\.prom$")] | None = None
+    """Local file for node exporter's textfile collector, rewritten by each run and each `userrep check`. Its name must
+    end in `.prom`, and its folder must exist."""
+    webhook: str | None = Field(None, pattern=r"^(https?://|\$\{\w+\})", repr=False)
+    """URL to which a JSON object is posted if a run fails, a gate refuses, a snapshot has drifted or is too old;
+    `${NAME}` refers to an environment variable, for secrets."""
 
 
 class Quality(Section):

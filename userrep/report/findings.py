@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 
 from userrep.report.facts import BAD, NOTE, OK, RECENT_DAYS, WARN, Facts
@@ -16,19 +16,20 @@ class Finding:
     """A problem (BAD), a warning (WARN), or a note on something that does not exist yet (NOTE).
 
     ``cure``: what to do about it. Text between backticks is a command or a name. ``not_run``: a check that could not
-    run.
+    run. ``check``: the rule that found it, such as freshness, runs, snapshots or drift.
     """
 
     level: str
     what: str
     cure: str
     not_run: bool = False
+    check: str = field(default="", compare=False)
 
 
 def findings(facts: Facts) -> list[Finding]:
     """Return all findings, the most severe first."""
     rules = (_freshness, _runs, _spaces, _snapshots, _log, _drift, _training, _evaluation, _requests)
-    found = [finding for rule in rules for finding in rule(facts)]
+    found = [replace(finding, check=rule.__name__.strip("_")) for rule in rules for finding in rule(facts)]
     return sorted(found, key=lambda finding: (BAD, WARN, NOTE).index(finding.level))
 
 

@@ -19,6 +19,7 @@ from userrep.store.leases import held
 from userrep.store.open import open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.tiles.inventory.inventory import take_inventory
+from userrep.workflows.alerts import alerting, check_alerts
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
 from userrep.workflows.schedule import Schedule, scheduled
@@ -53,10 +54,16 @@ class RunContext:
 
     @contextmanager
     def lease(self, job: str) -> Iterator[None]:
-        """Check root and sources, then hold the lease of a job in the block. Raises what ``leases.held`` does."""
-        self.check()
-        with held(self.tables, job):
-            yield
+        """Check root and sources, then hold the lease of a job in the block, and send the alerts of its outcome.
+
+        Raises what ``leases.held`` and ``check_alerts`` do.
+        """
+        check_alerts(self.config)
+        self.runs.command = job
+        with alerting(self.tables, self.config, job, self.report):
+            self.check()
+            with held(self.tables, job):
+                yield
 
     @cached_property
     def logs(self) -> list[OpenLog]:

@@ -46,10 +46,14 @@ class StageRun:
 
 
 class Runs:
-    """The stages of one run, each recorded when it ends. ``run_id``: the id of the process's run, or a new one."""
+    """The stages of one run, each recorded when it ends. ``run_id``: the id of the process's run, or a new one.
+
+    ``command``: the command or job of the run, which the records then have in ``outputs``.
+    """
 
     def __init__(self, tables: Tables, config: Config, *, report: Callable[[str], None] = to_stderr) -> None:
         self.run_id = this_run_id()
+        self.command: str | None = None
         self.report = report
         self.stages: list[StageRun] = []
         self._tables = tables
@@ -136,7 +140,7 @@ class Runs:
             "seconds": run.seconds,
             "num_rows": run.num_rows,
             "inputs": json.dumps(versions),
-            "outputs": json.dumps(run.outputs, default=str),
+            "outputs": json.dumps(run.outputs | ({"command": self.command} if self.command else {}), default=str),
             "config_hash": self._config_hash,
             "code_hash": self._code_hash,
         }

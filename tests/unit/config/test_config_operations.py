@@ -78,3 +78,13 @@ def test_nothing_is_retrained_without_the_section_and_at_most_once_a_day() -> No
     assert (policy.every, policy.on_drift, policy.promote) == (timedelta(days=28), True, "never")
     fault = fault_of({**SMALLEST, "retraining": {"every": "12h"}})
     assert fault == "retraining: every must be at least 1d. Set a number of days, such as 28d."
+
+
+def test_alerts_name_a_prom_file_and_an_http_url_whose_value_is_never_shown() -> None:
+    alerts = parsed(alerts={"prometheus_file": "/x/u.prom", "webhook": "${HOOK}"}).alerts
+    assert (alerts.prometheus_file, alerts.webhook) == ("/x/u.prom", "${HOOK}")
+    assert "S3CRET" not in repr(parsed(alerts={"webhook": "https://hooks/S3CRET"}))
+    fault = fault_of({**SMALLEST, "alerts": {"webhook": "ftp://S3CRET"}})
+    assert fault.startswith("alerts.webhook: String should match pattern")
+    assert "S3CRET" not in fault
+    assert fault_of({**SMALLEST, "alerts": {"prometheus_file": "u.txt"}}).startswith("alerts.prometheus_file: String")

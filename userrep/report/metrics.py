@@ -1,0 +1,97 @@
+"""The state of a root as metrics for Prometheus. Times are seconds since 1970, durations and ages are in seconds."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from userrep.operations.metrics_file import Metric
+from userrep.report.facts import BAD, WARN, Facts
+from userrep.report.findings import Finding
+from userrep.report.state import RootState
+
+# The last stage of each command that has several. A run that has reached it without a failure has succeeded.
+_LAST_STAGE = {"pipeline": "promote", "daily": "publish_snapshot", "backfill": "publish_snapshot"}
+_LEVELS = {"ok": 0.0, "warn": 1.0, "fail": 2.0}  # of a drift metric
+
+
+def metrics_of(state: RootState, facts: Facts, found: Sequence[Finding]) -> list[Metric]:
+    """Return all metrics. Those without a value, such as drift that was not measured, have no values."""
+    num_found = {"problem": BAD, "warning": WARN}
+    return [
+        Metric("checked_timestamp_seconds", "Time of these metrics.", "", {"": _seconds(facts.made_at)}),
+        Metric("findings", "Findings of userrep check, by level.", "level", {
+            name: float(sum(finding.level == level for finding in found)) for name, level in num_found.items()
+        }),
+        Metric(
+            "last_success_timestamp_seconds", "End of the last successful run, by command.", "command",
+            _last_successes(state),
+        ),
+        Metric("freshness_seconds", "Age of the serving snapshot and of the log.", "of", _ages(facts)),
+        *_of_snapshots(facts),
+        *_of_stages(facts),
+        Metric("rejected_rows", "Rejected rows of the log, by reason.", "reason", {
+            reason: float(num) for reason, num in facts.log.rejected.items()
+        }),
+        Metric("log_events", "Events of the log.", "", {"": float(facts.log.num_events)}),
+    ]  # fmt: skip
+
+
+def _ages(facts: Facts) -> dict[str, float]:
+    """Return the time since the as-of date of the newest available snapshot, and since the end of the log."""
+    serving = next((space for space in facts.spaces if space.state == "serving"), None)
+    since = {
+        "snapshot": serving.available_as_of if serving else None,
+        "log": facts.log.days[-1].day + timedelta(days=1) if facts.log.days else None,
+    }
+    return {
+        name: (facts.made_at - datetime.combine(day, time())).total_seconds()
+        for name, day in since.items()
+        if day is not None
+    }
+
+
+def _of_snapshots(facts: Facts) -> list[Metric]:
+    newest = max(facts.snapshots, key=lambda snapshot: (snapshot.as_of, snapshot.revision), default=None)
+    gates = {facts.space_id: float(newest.state != "refused")} if newest and facts.space_id else {}
+    drift = facts.drift.newest if facts.drift else {}
+    return [
+        Metric("snapshot_users", "Users in the newest snapshot, by space in use.", "space", {
+            space.space_id: float(space.newest_users) for space in facts.spaces if space.in_use
+        }),
+        Metric("gates_passed", "1: the gates passed the newest snapshot, 0: they refused it.", "space", gates),
+        Metric("drift", "Drift of the newest snapshot, by metric.", "metric", {
+            name: point.value for name, point in drift.items()
+        }),
+        Metric("drift_level", "0: within the limits, 1: past drift.warn, 2: past drift.fail.", "metric", {
+            name: _LEVELS[point.outcome] for name, point in drift.items()
+        }),
+    ]  # fmt: skip
+
+
+def _of_stages(facts: Facts) -> list[Metric]:
+    seconds = {stage.stage: stage.seconds for stage in facts.newest}
+    failed = {stage.stage: float(stage.outcome == "failed") for stage in facts.newest}
+    return [
+        Metric("stage_duration_seconds", "Duration of the last run, by stage.", "stage", seconds),
+        Metric("stage_failed", "1: the last run failed, by stage.", "stage", failed),
+    ]
+
+
+def _last_successes(state: RootState) -> dict[str, float]:
+    """Return the end of the last run of each command that reached its last stage without a failed stage."""
+    stages: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in state.runs:
+        command = json.loads(row.outputs).get("command", row.stage if row.stage == "maintain_tables" else None)
+        if command:
+            stages.setdefault((command, row.run_id), {})[row.stage] = row
+    ends: dict[str, float] = {}
+    for (command, _), by_stage in stages.items():
+        last = by_stage.get(_LAST_STAGE.get(command, command))
+        if last is not None and all(row.outcome != "failed" for row in by_stage.values()):
+            ends[command] = max(ends.get(command, 0.0), _seconds(last.started_at) + last.seconds)
+    return ends
+
+
+def _seconds(at: datetime) -> float:
+    return at.replace(tzinfo=UTC).timestamp()

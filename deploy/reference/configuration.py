@@ -19,7 +19,7 @@ from userrep.config import Config, Section
 
 _WORDS = {
     str: "text", int: "whole number", float: "number", bool: "true or false", date: "date", timedelta: "duration",
-    ByteSize: "size",
+    ByteSize: "size", Any: "any value",
 }  # fmt: skip
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _DERIVED = "item_vectors"  # its default depends on the items

@@ -13,6 +13,7 @@ from userrep.config.operations import (
     Evaluation,
     Freshness,
     Gates,
+    Lineage,
     Quality,
     Retraining,
     Snapshots,
@@ -78,6 +79,8 @@ class Config(Section):
     """Automatic retraining by `userrep nightly`; off without this section."""
     tracking: Tracking = Tracking()
     """Experiment tracking with MLflow."""
+    lineage: Lineage | None = None
+    """OpenLineage events of stages."""
     stream: Stream | None = None
     """Near-real-time updates. Without this section, `userrep stream` uses its defaults and `userrep daily` prepares no
     stream base."""

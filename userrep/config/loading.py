@@ -112,6 +112,7 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
 _PATHS = {("root",), ("artifacts",), ("alerts", "prometheus_file")}  # in addition to keys named path
 _SECRET = {
     ("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options"), ("alerts", "webhook"),
+    ("lineage", "transport"),
 }  # fmt: skip
 # Sections of earlier releases, and what to do about them.
 _REMOVED = {"downstream": "it was removed: delete it, and set snapshots.history_dates instead if you need to."}

@@ -204,6 +204,17 @@ class Tracking(Section):
     """Registered MLflow model; each space is one of its versions."""
 
 
+class Lineage(Section):
+    """OpenLineage events of stages. Without this section, events are sent only if OPENLINEAGE_URL is set."""
+
+    namespace: str = Field("userrep", min_length=1)
+    """Namespace of the jobs; each stage is one job."""
+    transport: dict[str, Any] | None = Field(None, repr=False)
+    """Transport of OpenLineage's Python client, such as `{type: http, url: https://…}` or `{type: file, log_file_path:
+    events.jsonl, append: true}`. By default, the client's own configuration file and environment variables apply; keep
+    secrets there."""
+
+
 class Spark(Section):
     """The Spark session and its limits.
 

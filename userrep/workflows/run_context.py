@@ -19,6 +19,7 @@ from userrep.store.leases import held
 from userrep.store.open import open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tracking.lineage import check_lineage_client
 from userrep.workflows.alerts import alerting, check_alerts
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
@@ -56,9 +57,10 @@ class RunContext:
     def lease(self, job: str) -> Iterator[None]:
         """Check root and sources, then hold the lease of a job in the block, and send the alerts of its outcome.
 
-        Raises what ``leases.held`` and ``check_alerts`` do.
+        Raises what ``leases.held``, ``check_alerts`` and ``check_lineage_client`` do.
         """
         check_alerts(self.config)
+        check_lineage_client(self.config)
         self.runs.command = job
         with alerting(self.tables, self.config, job, self.report):
             self.check()

@@ -17,7 +17,9 @@ from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
 from userrep.store.schemas import JOB_RUNS, TableSchema
 from userrep.store.tables import Tables
+from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents, StageFacts, is_on
 from userrep.workflows.run_plan import PlannedStage
+from userrep.workflows.stage_lineage import stage_facts
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _LONG_STAGE = 5.0  # seconds
@@ -56,7 +58,8 @@ class Runs:
         self.command: str | None = None
         self.report = report
         self.stages: list[StageRun] = []
-        self._tables = tables
+        self._tables, self._config = tables, config
+        self._events = StageEvents(config, report) if is_on(config) else None
         self._expected: Sequence[str] = ()
         self._last_seconds: dict[str, float] = {}
         self._predicted: dict[str, deque[dict[str, object]]] = defaultdict(deque)
@@ -90,10 +93,13 @@ class Runs:
         self.report(f"{position}: {name} ({duration})")
 
     @contextmanager
-    def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
+    def stage(
+        self, name: str, inputs: Sequence[TableSchema] = (), *, space_id: str | None = None
+    ) -> Iterator[StageRun]:
         """Run a block as a stage: time it and record it with its Spark work and the table versions of its inputs.
 
-        The versions are those at the start of the stage.
+        The versions are those at the start of the stage. ``space_id``: the space that it works on, for its OpenLineage
+        events.
 
         Raises
         ------
@@ -105,6 +111,7 @@ class Runs:
         run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
+        stage_id = self._begin_events(run, versions, space_id)
         predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:
             with in_stage(self.run_id, name):
@@ -115,6 +122,7 @@ class Runs:
             run.outputs |= predicted
             with suppress(Exception):  # the stage's own error is the one to raise
                 self._record(run, started, versions)
+            self._end_events(stage_id, run, versions, space_id)
             if as_json():  # in text mode, the error itself is printed once at the end
                 self._report_end(run, f"failed after {run.seconds:.0f} s")
             raise
@@ -122,7 +130,29 @@ class Runs:
         run.outputs |= predicted | ({"spark": work.found()} if run.outcome == DONE else {})
         self.stages.append(run)
         self._record(run, started, versions)
+        self._end_events(stage_id, run, versions, space_id)
         self._report_end(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
+
+    def _begin_events(self, run: StageRun, versions: dict[str, int], space_id: str | None) -> str:
+        if self._events is None:
+            return ""
+        stage_id = self._events.new_id()
+        self._events.emit(START, stage_id, lambda: self._facts(run, versions, space_id, ended=False))
+        return stage_id
+
+    def _end_events(self, stage_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
+        if self._events is not None:
+            kind, error = (FAIL, run.reason) if run.outcome == FAILED else (COMPLETE, None)
+            self._events.emit(
+                kind, stage_id, lambda: self._facts(run, versions, space_id, ended=kind == COMPLETE), error
+            )
+
+    def _facts(self, run: StageRun, versions: dict[str, int], space_id: str | None, *, ended: bool) -> StageFacts:
+        facts = {"run_id": self.run_id, "command": self.command, "space_id": run.outputs.get("space_id") or space_id}
+        facts |= {"outcome": run.outcome, "reason": run.reason} if ended else {}
+        described = {name: str(value) for name, value in facts.items() if value}
+        is_written = ended and run.outcome == DONE
+        return stage_facts(self._tables, self._config, run.stage, versions, described, ended=is_written)
 
     def _report_end(self, run: StageRun, result: str) -> None:
         figures = {"outcome": run.outcome, "seconds": round(run.seconds, 3), "num_rows": run.num_rows}

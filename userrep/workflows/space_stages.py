@@ -98,7 +98,7 @@ def train_unless_trained(work: RunContext) -> Space:
 
 
 def skip_training(work: RunContext, space: Space) -> Space:
-    with work.runs.stage("train_autoencoder") as run:
+    with work.runs.stage("train_autoencoder", space_id=space.space_id) as run:
         record_kept(work.tables, work.config, work.report)  # trainings that MLflow did not accept at the time
         is_judged = snapshots.list_snapshots(
             work.tables, space.space_id, states=(snapshots.PUBLISHED, snapshots.REFUSED)
@@ -110,7 +110,9 @@ def skip_training(work: RunContext, space: Space) -> Space:
 
 def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     """Stage snapshots of these dates, unless one of the same inputs is staged or published."""
-    with work.runs.stage("embed_users", [features_table(work.config, space.lineage_id)]) as run:
+    with work.runs.stage(
+        "embed_users", [features_table(work.config, space.lineage_id)], space_id=space.space_id
+    ) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
@@ -129,7 +131,7 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
     GateRefusedError
         If a metric is past ``drift.fail``.
     """
-    with work.runs.stage("monitor_drift", [USER_EMBEDDINGS]) as run:
+    with work.runs.stage("monitor_drift", [USER_EMBEDDINGS], space_id=space.space_id) as run:
         states = (snapshots.STAGED, snapshots.PUBLISHED)
         snapshot = snapshots.newest_snapshot(work.tables, space.space_id, as_of, states=states)
         drift = measure_drift(work.tables, work.config, space, snapshot)
@@ -154,7 +156,7 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
 
     ``on_time``: first revisions get the ``available_at`` of a run on time instead of the current time.
     """
-    with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS]) as run:
+    with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
@@ -170,7 +172,7 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
 
 def promote_first(work: RunContext, space: Space) -> None:
     """Promote a space if no space is serving yet."""
-    with work.runs.stage("promote") as run:
+    with work.runs.stage("promote", space_id=space.space_id) as run:
         serving = registry.read_registry(work.tables).serving
         if serving is not None:
             return run.skip(f"space {serving.space_id} is serving")

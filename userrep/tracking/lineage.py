@@ -1,0 +1,152 @@
+"""OpenLineage events of stages: START, COMPLETE and FAIL, with the tables that a stage reads and writes.
+
+The client decides where events go, by ``lineage.transport``, its configuration file or its environment variables. A
+failure of the client is reported and fails no stage.
+"""
+
+import atexit
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from userrep.config import Config
+from userrep.errors import UsageError, in_one_line
+
+if TYPE_CHECKING:
+    from openlineage.client import OpenLineageClient
+    from openlineage.client.event_v2 import InputDataset, OutputDataset
+
+PRODUCER = "https://pypi.org/project/userrep"
+_LAST_EVENTS = 5.0  # seconds at the end of the process
+START, COMPLETE, FAIL = "START", "COMPLETE", "FAIL"
+
+
+class StageFacts(NamedTuple):
+    """A stage of a run, as its events describe it.
+
+    ``inputs``, ``outputs``: paths, URIs or names in a catalog of tables, with their versions, None if unknown.
+    ``columns``: by output table and its column, the (table, column) pairs that it is computed from. ``facts``: of the
+    run, such as its id and its space.
+    """
+
+    stage: str
+    inputs: Mapping[str, int | None]
+    outputs: Mapping[str, int | None]
+    columns: Mapping[str, Mapping[str, Sequence[tuple[str, str]]]]
+    facts: Mapping[str, str]
+
+
+def is_on(config: Config) -> bool:
+    """Return whether events are sent: if ``lineage`` is configured, or OPENLINEAGE_URL is set."""
+    return config.lineage is not None or bool(os.environ.get("OPENLINEAGE_URL"))
+
+
+def check_lineage_client(config: Config) -> None:
+    """Raise UsageError if events are to be sent and the client is not installed."""
+    if is_on(config) and importlib.util.find_spec("openlineage") is None:
+        raise UsageError(
+            "lineage: needs openlineage-python. Install it with `pip install 'userrep[monitoring]'`, or remove lineage "
+            "and OPENLINEAGE_URL."
+        )
+
+
+def dataset_name(location: str) -> tuple[str, str]:
+    """Return the namespace and the name of a dataset, as OpenLineage names files: ``s3://bucket`` and a key.
+
+    ``location``: a path, a URI, or the name of a table in a catalog.
+    """
+    if match := re.fullmatch(r"(\w+://[^/]+)/(.+)", location):
+        return match[1], match[2]
+    return ("file", location) if location.startswith("/") else ("catalog", location)
+
+
+class StageEvents:
+    """The events of the stages of a process. ``report``: gets the first failure of the client."""
+
+    def __init__(self, config: Config, report: Callable[[str], None]) -> None:
+        settings = config.lineage
+        self._job_namespace = settings.namespace if settings else "userrep"
+        self._transport = settings.transport if settings else None
+        self._report = report
+        self._client: OpenLineageClient | None = None
+        self._has_failed = False
+
+    def new_id(self) -> str:
+        """Return the id of a stage's run, which all of its events share."""
+        from openlineage.client.uuid import generate_new_uuid
+
+        return str(generate_new_uuid())
+
+    def emit(self, kind: str, stage_id: str, stage: Callable[[], StageFacts], error: str | None = None) -> None:
+        """Send an event of a stage. After a failure, which is reported, no more events are sent."""
+        if self._has_failed:
+            return
+        try:
+            self._emit(kind, stage_id, stage(), error)
+        except Exception as fault:
+            self._has_failed = True
+            self._report(f"lineage: no more events of this run are sent ({in_one_line(fault)})")
+
+    def _emit(self, kind: str, stage_id: str, stage: StageFacts, error: str | None) -> None:
+        from openlineage.client import OpenLineageClient
+        from openlineage.client.event_v2 import Job, Run, RunEvent, RunState, set_producer
+        from openlineage.client.facet_v2 import error_message_run, job_type_job
+
+        if self._client is None:
+            set_producer(PRODUCER)
+            self._client = OpenLineageClient(config={"transport": self._transport} if self._transport else None)
+            atexit.register(self._client.close, timeout=_LAST_EVENTS)  # transports may send later
+        facets: dict[str, Any] = {"userrep": _run_facet(stage.facts)}
+        if error is not None:
+            facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="Python")
+        job_type = job_type_job.JobTypeJobFacet(processingType="BATCH", integration="USERREP", jobType="STAGE")
+        self._client.emit(
+            RunEvent(
+                eventType=RunState[kind],
+                eventTime=datetime.now(UTC).isoformat(),
+                run=Run(runId=stage_id, facets=facets),
+                job=Job(self._job_namespace, stage.stage, facets={"jobType": job_type}),
+                inputs=_inputs(stage),
+                outputs=_outputs(stage) if kind == COMPLETE else [],
+                producer=PRODUCER,
+            )
+        )
+
+
+def _inputs(stage: StageFacts) -> list["InputDataset"]:
+    from openlineage.client.event_v2 import InputDataset
+
+    return [InputDataset(*dataset_name(table), facets=_version(at)) for table, at in stage.inputs.items()]
+
+
+def _outputs(stage: StageFacts) -> list["OutputDataset"]:
+    from openlineage.client.event_v2 import OutputDataset
+    from openlineage.client.facet_v2 import column_lineage_dataset as lineage
+
+    datasets = []
+    for table, at in stage.outputs.items():
+        facets = _version(at)
+        if columns := stage.columns.get(table):
+            fields = {
+                column: lineage.Fields([lineage.InputField(*dataset_name(source), field) for source, field in sources])
+                for column, sources in columns.items()
+            }
+            facets["columnLineage"] = lineage.ColumnLineageDatasetFacet(fields)
+        datasets.append(OutputDataset(*dataset_name(table), facets=facets))
+    return datasets
+
+
+def _version(version: int | None) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import dataset_version_dataset
+
+    return {} if version is None else {"version": dataset_version_dataset.DatasetVersionDatasetFacet(str(version))}
+
+
+def _run_facet(facts: Mapping[str, str]) -> Any:
+    """Return userrep's own facet of a run."""
+    from openlineage.client.generated.base import RunFacet
+
+    return RunFacet().with_additional_properties(**facts)

@@ -6,7 +6,7 @@ from datetime import date
 
 from markupsafe import Markup
 
-from userrep.report.charts import Mark, Row, Series, bars, columns, lines, positions
+from userrep.report.charts import Mark, Row, Series, bars, columns, lines
 from userrep.report.facts import Day, Facts
 from userrep.report.formats import core_time, count, day, plural, seconds, share, short, size, when
 
@@ -45,17 +45,6 @@ def rejected_rows(facts: Facts) -> Markup:
         for reason, num in facts.log.rejected.items()
     ]
     return bars(rows, label="Rejected rows by reason")
-
-
-def snapshot_users(facts: Facts) -> Markup:
-    """Draw the number of users by date, in the newest published revision of each date."""
-    newest = {snapshot.as_of: snapshot for snapshot in facts.snapshots if snapshot.state == "published"}
-    marks = [
-        Mark(snapshot.num_users, f"{snapshot.snapshot_id}: {count(snapshot.num_users)} users")
-        for snapshot in newest.values()
-    ]
-    series = Series(positions(list(newest)), marks)
-    return lines([series], _axis_labels(list(newest)), label="Users of each snapshot", write=short, height=120)
 
 
 def run_times(facts: Facts) -> Markup:

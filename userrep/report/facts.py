@@ -17,7 +17,11 @@ BAD, WARN, NOTE, OK = "bad", "warn", "note", "ok"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run, from ``job_runs``. ``core_hours``: run time of Spark's tasks; None if not measured."""
+    """One stage of a run, from ``job_runs``.
+
+    ``core_hours``: run time of Spark's tasks; None if not measured. ``expected_seconds``: the duration that was
+    predicted when the run started; None if none was.
+    """
 
     run_id: str
     stage: str
@@ -31,17 +35,24 @@ class Stage:
     inputs: Mapping[str, int]  # table -> version
     config_hash: str
     code_hash: str
+    expected_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, with the stages that were not skipped, in order. ``seconds``: sum over all its stages."""
+    """One run, with the stages that were not skipped, in order. ``seconds``: sum over all its stages.
+
+    ``is_daily``: whether it is a daily run. ``expected_seconds``: sum of the predicted durations of its stages, and of
+    the actual ones of stages without a prediction; None if none was predicted.
+    """
 
     run_id: str
     started_at: datetime
     seconds: float
     outcome: str
     stages: Sequence[str]
+    is_daily: bool = False
+    expected_seconds: float | None = None
 
 
 @dataclass(frozen=True)

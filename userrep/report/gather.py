@@ -120,6 +120,7 @@ def _stage(row: Row) -> Stage:
         inputs=json.loads(row.inputs),
         config_hash=row.config_hash,
         code_hash=row.code_hash,
+        expected_seconds=(outputs.get("predicted") or {}).get("seconds"),
     )
 
 
@@ -135,9 +136,17 @@ def _runs(stages: Sequence[Stage]) -> list[Run]:
             seconds=sum(stage.seconds for stage in run_stages),
             outcome=next((o for o in ("failed", "done") if o in {stage.outcome for stage in run_stages}), "skipped"),
             stages=[stage.stage for stage in run_stages if stage.outcome != "skipped"],
+            is_daily=any(stage.stage == _DAILY for stage in run_stages),
+            expected_seconds=_expected(run_stages),
         )
         for run_id, run_stages in by_run.items()
     ]
+
+
+def _expected(stages: Sequence[Stage]) -> float | None:
+    if all(stage.expected_seconds is None for stage in stages):
+        return None
+    return sum(stage.seconds if stage.expected_seconds is None else stage.expected_seconds for stage in stages)
 
 
 def _latest_run(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:

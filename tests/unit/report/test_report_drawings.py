@@ -3,17 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
-from tests.support.report_facts import LAST, NOW, a_day, a_snapshot, facts, stage
+from tests.support.report_facts import NOW, a_day, facts, stage
 from userrep.report.drawings import (
     events_by_day,
     rejected_rows,
     run_stages,
     run_times,
-    snapshot_users,
     stage_costs,
     stored_tables,
 )
@@ -62,19 +60,6 @@ def test_reasons_are_shares_of_all_rows_and_not_only_of_those_rejected() -> None
     drawn = rejected_rows(facts(log=log))
     assert figures(drawn) == ["8", "2"]
     assert titles(drawn) == ["8% of all rows", "2% of all rows"]
-
-
-def test_each_date_has_the_users_of_its_newest_published_revision() -> None:
-    day = LAST - timedelta(days=1)
-    snapshots = [
-        a_snapshot(day, num_users=10), a_snapshot(day, revision=2, num_users=20),
-        a_snapshot(day, revision=3, num_users=30, state="refused"), a_snapshot(LAST, num_users=40),
-        a_snapshot(LAST + timedelta(days=1), num_users=50, state="expired"),
-    ]  # fmt: skip
-    assert [title.rpartition(": ")[2] for title in titles(snapshot_users(facts(snapshots=snapshots)))] == [
-        "20 users",
-        "40 users",
-    ]
 
 
 def test_runs_stand_by_the_logarithm_of_their_time() -> None:

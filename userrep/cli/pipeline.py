@@ -172,11 +172,8 @@ def _dry_run(config: Config, command: str, as_ofs: list[date], *, retrain: bool 
 
 
 def _stages(work: "RunContext", serving: str | None = None) -> Output:
-    rows = [
-        [s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.expected_seconds, s.reason]
-        for s in work.runs.stages
-    ]
-    lines = in_columns(["stage", "outcome", "rows", "seconds", "expected", "reason"], rows)
+    rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
+    lines = in_columns(["stage", "outcome", "rows", "seconds", "reason"], rows)
     if work.self_check:
         lines += ["", *work.self_check.lines]
     if serving:

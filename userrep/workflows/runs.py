@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
@@ -35,12 +34,6 @@ class StageRun:
     num_rows: int = 0
     seconds: float = 0.0
     outputs: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def expected_seconds(self) -> str:
-        """The duration that was predicted at the start of the run, as text; empty if none was."""
-        predicted: Any = self.outputs.get("predicted") or {}
-        return "" if predicted.get("seconds") is None else f"{predicted['seconds']:.1f}"
 
     def skip(self, reason: str) -> None:
         """Mark the stage as skipped because its outputs are up to date."""

@@ -121,9 +121,8 @@ class RunPlan:
     def _data_stages(self, as_ofs: Sequence[date]) -> list[PlannedStage]:
         days, inventory = self.days_to_build, self.schedule.inventory
         rows = sum(day.expected_rows for day in inventory.days if day.day in set(days))
-        tiles = (
-            f"{plural(len(days), 'day')} new or changed" if days else f"{plural(len(inventory.days), 'day')} up to date"
-        )
+        num_days = len(days) or sum(day.day < self.schedule.as_of for day in inventory.days)
+        tiles = f"{plural(num_days, 'day')} {'new or changed' if days else 'up to date'}"
         tiles += f"; days of {plural(self.unread, 'file')} not known yet" if self.unread else ""
         versions = self.schedule.versions
         missing = versions.missing(as_ofs)

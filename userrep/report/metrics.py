@@ -29,7 +29,7 @@ def metrics_of(state: RootState, facts: Facts, found: Sequence[Finding]) -> list
         ),
         Metric("freshness_seconds", "Age of the serving snapshot and of the log.", "of", _ages(facts)),
         *_of_snapshots(facts),
-        *_of_stages(facts),
+        *_of_stages(state, facts),
         Metric("rejected_rows", "Rejected rows of the log, by reason.", "reason", {
             reason: float(num) for reason, num in facts.log.rejected.items()
         }),
@@ -69,11 +69,11 @@ def _of_snapshots(facts: Facts) -> list[Metric]:
     ]  # fmt: skip
 
 
-def _of_stages(facts: Facts) -> list[Metric]:
-    seconds = {stage.stage: stage.seconds for stage in facts.newest}
+def _of_stages(state: RootState, facts: Facts) -> list[Metric]:
+    seconds = {row.stage: row.seconds for row in state.runs if row.outcome == "done"}
     failed = {stage.stage: float(stage.outcome == "failed") for stage in facts.newest}
     return [
-        Metric("stage_duration_seconds", "Duration of the last run, by stage.", "stage", seconds),
+        Metric("stage_duration_seconds", "Duration of the last run that was not skipped, by stage.", "stage", seconds),
         Metric("stage_failed", "1: the last run failed, by stage.", "stage", failed),
     ]
 

@@ -53,6 +53,12 @@ def test_findings_are_counted_and_nothing_has_no_values() -> None:
     assert (empty["freshness_seconds"], empty["drift"], empty["gates_passed"]) == ({}, {}, {})
 
 
+def test_a_skipped_or_failed_stage_keeps_the_duration_of_its_last_work() -> None:
+    runs = [run("embed_users", "r1", 0), run("embed_users", "r2", 1, "skipped"), run("embed_users", "r3", 2, "failed")]
+    runs[1]["seconds"] = runs[2]["seconds"] = 0.1
+    assert values(runs)["stage_duration_seconds"] == {"embed_users": 60.0}
+
+
 def run(stage: str, run_id: str, hour: int, outcome: str = "done", *, command: str | None = "daily") -> dict[str, Any]:
     outputs = {"command": command} if command else {}
     row = a_run(stage, run_id, AT + timedelta(hours=hour), outcome, **outputs)

@@ -74,21 +74,19 @@ class StageEvents:
         self._client: OpenLineageClient | None = None
         self._has_failed = False
 
-    def new_id(self) -> str:
-        """Return the id of a stage's run, which all of its events share."""
-        from openlineage.client.uuid import generate_new_uuid
-
-        return str(generate_new_uuid())
-
     def emit(self, kind: str, stage_id: str, stage: Callable[[], StageFacts], error: str | None = None) -> None:
-        """Send an event of a stage. After a failure, which is reported, no more events are sent."""
+        """Send an event of a stage. After a failure, which is reported, no more events are sent.
+
+        ``stage_id``: a UUID, which all events of the stage share.
+        """
         if self._has_failed:
             return
         try:
             self._emit(kind, stage_id, stage(), error)
         except Exception as fault:
             self._has_failed = True
-            self._report(f"lineage: no more events of this run are sent ({in_one_line(fault)})")
+            reason = re.sub(r"\w+://\S+", "URL", in_one_line(fault))  # which may contain a secret
+            self._report(f"lineage: no more events of this run are sent ({reason})")
 
     def _emit(self, kind: str, stage_id: str, stage: StageFacts, error: str | None) -> None:
         from openlineage.client import OpenLineageClient

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -127,10 +128,9 @@ class Runs:
         self._report_end(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
 
     def _begin_events(self, run: StageRun, versions: dict[str, int], space_id: str | None) -> str:
-        if self._events is None:
-            return ""
-        stage_id = self._events.new_id()
-        self._events.emit(START, stage_id, lambda: self._facts(run, versions, space_id, ended=False))
+        stage_id = str(uuid.uuid4())
+        if self._events is not None:
+            self._events.emit(START, stage_id, lambda: self._facts(run, versions, space_id, ended=False))
         return stage_id
 
     def _end_events(self, stage_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:

@@ -5,12 +5,14 @@ import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 from openlineage.client.facet_v2 import column_lineage_dataset, dataset_version_dataset
 
 from tests.support.builders import config_of
+from tests.support.webhook_server import WebhookServer
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.tracking.lineage import (
@@ -61,7 +63,7 @@ def as_event(values: dict[str, Any]) -> RunEvent:
 def test_a_stage_that_ends_is_two_events_of_one_run_with_its_tables(tmp_path: Path) -> None:
     said: list[str] = []
     events = StageEvents(settings(tmp_path, namespace="prod"), said.append)
-    stage_id = events.new_id()
+    stage_id = str(uuid4())
     events.emit(START, stage_id, lambda: STAGE)
     events.emit(COMPLETE, stage_id, lambda: STAGE)
     begun, ended = written(tmp_path)
@@ -90,7 +92,7 @@ def test_a_stage_that_ends_is_two_events_of_one_run_with_its_tables(tmp_path: Pa
 
 def test_a_failed_stage_has_its_message_and_no_outputs(tmp_path: Path) -> None:
     events = StageEvents(settings(tmp_path), print)
-    events.emit(FAIL, events.new_id(), lambda: STAGE, "gates: too few users")
+    events.emit(FAIL, str(uuid4()), lambda: STAGE, "gates: too few users")
     (failed,) = written(tmp_path)
     assert as_event(failed).eventType == RunState.FAIL
     assert failed["outputs"] == []
@@ -104,9 +106,21 @@ def test_a_client_that_fails_is_reported_once_and_is_left_alone_then(tmp_path: P
     )
     events = StageEvents(config, said.append)
     for _ in range(2):
-        events.emit(START, events.new_id(), lambda: STAGE)
+        events.emit(START, str(uuid4()), lambda: STAGE)
     (line,) = said
     assert line.startswith("lineage: no more events of this run are sent (")
+
+
+def test_a_server_that_refuses_is_reported_without_its_address(tmp_path: Path) -> None:
+    said: list[str] = []
+    with WebhookServer() as server:
+        server.statuses = [403] * 9
+        transport = {"type": "http", "url": server.url, "endpoint": "S3CRET/lineage", "retry": {"total": 0}}
+        events = StageEvents(config_of(tmp_path, lineage={"transport": transport}), said.append)
+        events.emit(START, str(uuid4()), lambda: STAGE)
+        assert server.requests[0][:2] == ("POST", "/S3CRET/lineage")
+    assert len(said) == 1
+    assert "S3CRET" not in said[0]
 
 
 def test_events_are_off_unless_configured_or_in_the_environment(

@@ -1,5 +1,6 @@
 """What a run resolves once: the listing of the log, its profiles and its dates."""
 
+import json
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.support.builders import config_of
 from userrep.errors import LogIncompleteError, UsageError
 from userrep.store.leases import LEASES
+from userrep.store.schemas import JOB_RUNS
 from userrep.tiles.inventory.inventory import Inventory, LogDay
 from userrep.workflows import run_context
 from userrep.workflows.run_context import RunContext
@@ -58,3 +60,25 @@ def test_the_log_is_listed_once_and_checked_before_a_lease_is_taken(opened: Open
         assert [row.job for row in work.tables.ledger(LEASES)] == ["daily"]
         _ = work.schedule, work.logs
     assert listings == ["log"]
+
+
+def test_a_run_records_its_command_and_what_was_expected_of_its_stages(opened: Open) -> None:
+    work = opened(LAST + timedelta(days=1))
+    with work.lease("pipeline"):
+        work.predict(lambda plan: plan.pipeline())
+        with work.runs.stage("embed_users"):
+            pass
+    outputs = {row.stage: json.loads(row.outputs) for row in work.tables.ledger(JOB_RUNS)}
+    assert outputs["take_inventory"]["command"] == outputs["embed_users"]["command"] == "pipeline"
+    assert outputs["embed_users"]["predicted"] == {"outcome": "done", "seconds": None, "core_seconds": None}
+
+
+def test_alerts_are_checked_before_a_run_and_sent_after_it(opened: Open, tmp_path: Path) -> None:
+    file = tmp_path / "u.prom"
+    work = opened(None, alerts={"prometheus_file": str(file)})
+    with pytest.raises(ValueError, match="boom"), work.lease("daily"):
+        raise ValueError("boom")
+    assert "userrep_findings" in file.read_text()
+    elsewhere = opened(None, alerts={"prometheus_file": "/none/u.prom"})
+    with pytest.raises(UsageError, match="there is no folder"), elsewhere.lease("daily"):
+        pass

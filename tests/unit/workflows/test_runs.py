@@ -9,9 +9,11 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.errors import GateRefusedError
+from userrep.operations.stage_rates import Prediction
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EXPORTS, JOB_RUNS, TOMBSTONES
 from userrep.store.tables import Tables
+from userrep.workflows.run_plan import PlannedStage
 from userrep.workflows.runs import Runs, StageRun
 
 pytestmark = pytest.mark.fast
@@ -66,6 +68,32 @@ def test_a_stage_is_recorded_with_the_versions_of_its_inputs_when_it_began(
     assert tables.version(EXPORTS) == began + 1
     assert lines == ["embed_users: 1,234 rows in 0 s (2 dates)"]
     assert [stage.stage for stage in runs.stages] == ["embed_users"]
+
+
+def test_each_stage_is_recorded_with_what_was_expected_of_it_in_order_and_with_its_command(
+    runs: Runs, tables: Tables
+) -> None:
+    def planned(stage: str, seconds: float | None) -> PlannedStage:
+        return PlannedStage(stage, seconds != 0, "", Prediction(seconds, seconds))
+
+    runs.command = "backfill"
+    runs.predict([planned("embed_users", 5.0), planned("publish_snapshot", None), planned("embed_users", 0)])
+    for _ in range(2):
+        with runs.stage("embed_users"):
+            pass
+    with pytest.raises(ValueError, match="boom"), runs.stage("publish_snapshot"):
+        raise ValueError("boom")
+    with runs.stage("promote") as run:
+        run.skip("done before")
+    outputs = [json.loads(row["outputs"]) for row in recorded(tables)]
+    assert [output.get("predicted") for output in outputs] == [
+        {"outcome": "done", "seconds": 5.0, "core_seconds": 5.0},
+        {"outcome": "skipped", "seconds": 0, "core_seconds": 0},
+        {"outcome": "done", "seconds": None, "core_seconds": None},
+        None,
+    ]
+    assert {output["command"] for output in outputs} == {"backfill"}
+    assert runs.stages[0].outputs["predicted"] == outputs[0]["predicted"]
 
 
 def test_a_skipped_stage_is_recorded_with_the_reason_and_without_work_of_spark(

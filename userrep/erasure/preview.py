@@ -68,12 +68,13 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
     Without ``user_ids``, rows of open requests are searched in the files added since the oldest of them; with ``now``,
     in all files. Cost: the reads of the erasure; without a catalog, by threads of this process.
     """
-    requests = [row for row in newest_requests(tables) if row.state in (BEGUN, DELETED)]
+    known = newest_requests(tables)
+    requests = [row for row in known if row.state in (BEGUN, DELETED)]
     since: datetime | None = None
     if not user_ids and requests and not now:
         since = min(row.requested_at for row in requests) - CLOCKS
     users = ErasedUsers.of(Tombstones.of(user_ids) if user_ids else read_tombstones(tables), user_ids)
-    is_searched = bool(user_ids or requests or now)
+    is_searched = bool(user_ids or requests or (now and known))
     found = {t.name: find_rows(tables, t, users, since=since) for t in tables_of_users(tables) if is_searched}
     streams = f"{tables.artifacts_root}/streams"
     return {

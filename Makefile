@@ -172,7 +172,7 @@ $(VENV)/.packages-done: $(VENV)/.python-done setup.py $(CONSTRAINTS) deploy/gpu_
 
 $(DEV): $(VENV)/.packages-done
 	@echo "setup: packages for development"
-	$(call install_extras,dev)
+	$(call install_extras,dev$(comma)monitoring)
 	@touch $@
 
 # Installing one kind removes the stamp of the other, so that switching back installs it again.

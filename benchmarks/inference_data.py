@@ -258,7 +258,7 @@ def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage
     manifest = SpaceManifest(
         space_id=SPACE, created_at=datetime(2024, 7, 1, tzinfo=UTC), lineage_id=lineage_id, trained_until=AS_OF,
         layout=layout, targets=targets, model=settings.model, training=config.Training(), metrics={},
-        config_hash="c", code_hash="d",
+        config_hash="c", code_hash="d", int8_scales=[2.0**-5] * settings.model.latent_dim,
     )  # fmt: skip
     weights = {name: tensor.numpy() for name, tensor in state.items()}
     tensors = tensors_of(weights, scaler, empty_input(layout, scaler))

@@ -25,7 +25,6 @@ WITHOUT_OWN_TESTS = {
     "userrep.tiles.arrow_reader",
     "userrep.tiles.by_spark",
     "userrep.erasure.ledgers",
-    "userrep.erasure.rewrite",
     "userrep.joins.read_vectors",
 }
 

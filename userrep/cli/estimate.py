@@ -39,14 +39,16 @@ def estimate(
 
     Estimates core hours, shuffles and storage, and compares them with K consumers that each run their own pipeline.
     Rates are measured from the runs in job_runs, so run `userrep pipeline` and one `userrep daily` on a sample first.
-    Each separate pipeline is assumed to build tiles and window features daily, as this one does.
+    Each separate pipeline is assumed to build tiles and window features daily, as this one does. Embeddings are listed
+    in each type of snapshots.storage; the total has the configured one.
     """
     from userrep.operations.cost_plan import Size, plan_for
 
     days_kept = log_days or config.history_window or config.windows_days[-1]
     size = Size(users, events_per_day, consumers, days_kept, retrain_days, core_hour_price, gb_month_price)
     estimate = plan_for(tables_of(config), config, size)
-    result = {"work": estimate.work, "storage": estimate.storage, "summary": estimate.summary()}
+    result = {name: getattr(estimate, name) for name in ("work", "storage", "embeddings")}
+    result["summary"] = estimate.summary()
     return Output(result, _lines(estimate, consumers))
 
 
@@ -54,6 +56,7 @@ def _lines(estimate: "Plan", consumers: int) -> list[str]:
     summary, figures = estimate.summary(), {"core_hours": 3, "gb": 3, "price": 2}  # with their decimals
     work_rows = [[w.stage, w.grows_by, f"{w.core_hours:,.3f}", f"{w.shuffle_gb:,.3f}"] for w in estimate.work]
     storage_rows = [[s.table, s.grows_by, f"{s.bytes_each:,.1f}", f"{s.gb:,.3f}"] for s in estimate.storage]
+    type_rows = [[name, f"{s.bytes_each:,.1f}", f"{s.gb:,.3f}"] for name, s in estimate.embeddings.items()]
     comparison_rows = [
         [setup, *(f"{summary[f'{name}_{figure}']:,.{digits}f}" for figure, digits in figures.items())]
         for setup, name in (("one embedding", "shared"), (f"{consumers} separate pipelines", "own"))
@@ -61,6 +64,7 @@ def _lines(estimate: "Plan", consumers: int) -> list[str]:
     return [
         *in_columns(["stage", "grows with", "core hours per day", "shuffled GB"], work_rows), "",
         *in_columns(["table", "grows with", "bytes each", "GB"], storage_rows), "",
+        *([*in_columns(["user_embeddings as", "bytes each", "GB"], type_rows), ""] if type_rows else []),
         *in_columns(["setup", "core hours per day", "GB", "price per month"], comparison_rows),
         f"saved: {summary['saved_core_hours']:.0%} of core hours, {summary['saved_price']:.0%} of the price",
     ]  # fmt: skip

@@ -1,9 +1,12 @@
 """``userrep evaluate``: the quality of a space compared with baselines."""
 
-from typing import Annotated
+from typing import Annotated, get_args
+
+import typer
 
 from userrep.cli.options import InSpace, Output, command, path_option, session_of, tables_of
-from userrep.config import Config
+from userrep.config import Config, Storage
+from userrep.errors import UsageError
 from userrep.logs import in_columns
 
 
@@ -12,6 +15,9 @@ def evaluate(
     config: Config,
     out: Annotated[str, path_option("--out", "New folder for metrics.json and a chart.")],
     space: InSpace = None,
+    storage: Annotated[
+        str, typer.Option("--storage", metavar="TYPES", help="Also evaluate storage types, such as float16,int8.")
+    ] = "",
 ) -> Output:
     """Evaluate a space against baselines.
 
@@ -22,12 +28,24 @@ def evaluate(
     from userrep.store.filesystem import check_new_folder
 
     check_new_folder(out)
-    from userrep.evaluation.output import result_lines
+    from userrep.evaluation.output import loss_lines, result_lines
     from userrep.workflows.evaluate import evaluate_space, find_evaluable_space
     from userrep.workflows.run_context import RunContext
 
+    storages = storage_types(storage)
     find_evaluable_space(tables_of(config), config, space)
-    results, metrics = evaluate_space(RunContext(config, session_of(config)), space, out)
+    results, metrics = evaluate_space(RunContext(config, session_of(config)), space, out, storages)
     lines = in_columns(*result_lines(results))
+    if storages:
+        lines += ["", *in_columns(*loss_lines(results))]
     lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]
     return Output(metrics, [*lines, f"metrics with confidence intervals, and a chart: {out}"])
+
+
+def storage_types(text: str) -> list[Storage]:
+    """Return the storage types in a comma-separated list, each once. Raises UsageError for an unknown type."""
+    by_name = {name: name for name in get_args(Storage)}
+    names = [name for name in dict.fromkeys(text.replace(" ", "").split(",")) if name]
+    if unknown := [name for name in names if name not in by_name]:
+        raise UsageError(f"--storage: expected types among {', '.join(by_name)}, got {', '.join(unknown)}.")
+    return [by_name[name] for name in names]

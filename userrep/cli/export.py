@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from userrep.cli.options import AsOf, InSpace, Output, command, path_option, tables_of
-from userrep.config import Config
+from userrep.config import Config, Storage
 from userrep.errors import UsageError
 
 
@@ -17,6 +17,7 @@ def export(
     as_of: AsOf,
     out: Annotated[str, path_option("--out", "Folder for the Parquet files and _manifest.json.")],
     space: InSpace = None,
+    storage: Annotated[Storage, typer.Option("--storage", help="Type of the numbers of embeddings.")] = "float32",
     unrecorded: Annotated[
         bool,
         typer.Option("--unrecorded", help="Do not record the export, for a read-only root; `forget` skips the folder."),
@@ -32,13 +33,20 @@ def export(
 
     if what not in EXPORTS:
         raise UsageError(f"export {what}: unknown. Choose one of: {', '.join(EXPORTS)}.")
+    if storage != "float32" and what != "embeddings":
+        raise UsageError(f"export {what}: --storage applies only to embeddings. Leave it out.")
     check_out(out)
-    manifest = _export(what, config, as_of, out, space, recorded=not unrecorded)
+    manifest = _export(what, config, as_of, out, space, storage=storage, recorded=not unrecorded)
     manifest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return Output(manifest, [f"{what} of {as_of}: {manifest['num_rows']:,} rows in {out}"])
+    lines = [f"{what} of {as_of}: {manifest['num_rows']:,} rows in {out}"]
+    if num_at_limit := manifest.get("num_at_limit"):
+        lines.append(f"{num_at_limit:,} numbers are at the limit of {storage}, most of them clipped")
+    return Output(manifest, lines)
 
 
-def _export(what: str, config: Config, day: date, out: str, space_id: str | None, *, recorded: bool) -> dict[str, Any]:
+def _export(
+    what: str, config: Config, day: date, out: str, space_id: str | None, *, storage: Storage, recorded: bool
+) -> dict[str, Any]:
     """Export from the lineage of the space, or of the configuration if there is no space yet."""
     from userrep.items.versions import lineage_of
     from userrep.spaces.registry import check_lineage, find_space, read_registry
@@ -46,7 +54,8 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
 
     tables = tables_of(config)
     if what == "embeddings":
-        return EXPORTS[what](tables, config, find_space(tables, space_id), day, out, recorded=recorded)
+        space = find_space(tables, space_id)
+        return EXPORTS[what](tables, config, space, day, out, storage=storage, recorded=recorded)
     lineage_id = lineage_of(config)
     if space_id or read_registry(tables).serving:
         check_lineage(find_space(tables, space_id), config)

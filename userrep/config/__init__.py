@@ -9,7 +9,7 @@ from userrep.config.config import Config
 from userrep.config.items import AlsVectors, Items, TextVectors
 from userrep.config.loading import load_config, parse_config
 from userrep.config.log import Events, EventSource, Partition, Source
-from userrep.config.operations import Drift, DriftLimits, Evaluation, Gates, Snapshots
+from userrep.config.operations import Drift, DriftLimits, Evaluation, Gates, Snapshots, Storage
 from userrep.config.stream import Kafka, Stream, StreamSource
 from userrep.config.training import Model, Training
 from userrep.config.users import Onboarding, Users
@@ -17,6 +17,6 @@ from userrep.config.values import Name, Section
 
 __all__ = [
     "AlsVectors", "Config", "Drift", "DriftLimits", "Evaluation", "EventSource", "Events", "Gates", "Items", "Kafka",
-    "Model", "Name", "Onboarding", "Partition", "Section", "Snapshots", "Source", "Stream", "StreamSource",
-    "TextVectors", "Training", "Users", "load_config", "parse_config",
+    "Model", "Name", "Onboarding", "Partition", "Section", "Snapshots", "Source", "Storage", "Stream",
+    "StreamSource", "TextVectors", "Training", "Users", "load_config", "parse_config",
 ]  # fmt: skip

@@ -62,7 +62,7 @@ class Config(Section):
     training: Training = Training()
     """Training of a space."""
     snapshots: Snapshots = Snapshots()
-    """Publication times and retention of snapshots."""
+    """Publication times, retention and storage of snapshots."""
     gates: Gates = Gates()
     """Checks before a snapshot is published."""
     drift: Drift = Drift()

@@ -19,9 +19,11 @@ from userrep.config.values import (
     refuse,
 )
 
+Storage = Literal["float32", "float16", "int8"]
+
 
 class Snapshots(Section):
-    """Publication times and retention of snapshots."""
+    """Publication times, retention and storage of snapshots."""
 
     publish_delay: Duration = timedelta(hours=6)
     """Delay from 00:00 UTC of the as-of date until a snapshot counts as available, where history is built as if on time
@@ -33,6 +35,9 @@ class Snapshots(Section):
     history_dates: int = Field(8, ge=0)
     """Number of past dates that a space also has snapshots of, so that consumers have vectors for their first training
     labels: the newest weekly dates after the end of its training. `pipeline` builds them and retention keeps them."""
+    storage: Storage = "float32"
+    """Type that numbers of new snapshots and streamed vectors are rounded to: `float32`, `float16` or `int8`. Snapshots
+    that exist stay as they are (docs/embeddings.md)."""
 
 
 class Gates(Section):

@@ -88,12 +88,28 @@ def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
     rows = []
     for task, metric in results.lines:
         measured = results.of(task, metric)
-        comparisons = results.comparisons(task, metric)
+        comparisons = results.rivals(task, metric)
         best = min(comparisons, key=lambda comparison: comparison.difference.value) if comparisons else None
         last = f"{_signed(best.difference)} over {best.baseline}" if best else ""
         values = {result.representation: f"{result.value:.4f}" for result in measured}
         rows.append([task, metric, *(values.get(name, "") for name in names), last])
     return ["task", "metric", *names, "embedding ahead of the best other by"], rows
+
+
+def loss_lines(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Return the header and rows of a table of what the embedding loses in other storage types; no rows without any.
+
+    A loss is the difference on the same rows, seeds and resampled users, with its interval, and relative to the value
+    of the embedding.
+    """
+    rows, names = [], []
+    for task, metric in results.lines:
+        if losses := results.losses(task, metric):
+            value, names = results.of(task, metric)[0].value, [loss.baseline for loss in losses]
+            shares = [f"{loss.difference.value / abs(value):+.3%}" if value else "" for loss in losses]
+            cells = zip((_signed(loss.difference, 6) for loss in losses), shares, strict=True)
+            rows.append([task, metric, *(cell for pair in cells for cell in pair)])
+    return ["task", "metric", *(cell for name in names for cell in (f"{name} loses", "relative"))], rows
 
 
 def chart(results: Results) -> bytes:
@@ -149,8 +165,9 @@ def _rounded(interval: Interval) -> dict[str, float]:
     return {name: round(value, _DIGITS) for name, value in asdict(interval).items()}
 
 
-def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+def _signed(interval: Interval, digits: int = 4) -> str:
+    value, low, high = (f"{number:+.{digits}f}" for number in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _json_value(value: Any) -> Any:

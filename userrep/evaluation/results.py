@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from userrep.evaluation.metrics import Floats
+from userrep.store.vector_storage import STORED
 
 LEVEL = 0.9  # confidence level of intervals
 _MIN_TEST_EXAMPLES = 200  # of each class
@@ -131,3 +132,11 @@ class Results:
         """Compare the embedding, which comes first, with each other representation."""
         embedding, *baselines = self.of(task, metric)
         return [Comparison.of(embedding, baseline) for baseline in baselines]
+
+    def losses(self, task: str, metric: str) -> list[Comparison]:
+        """Return the comparisons with the embedding in other storage types: what these lose."""
+        return [each for each in self.comparisons(task, metric) if each.baseline.startswith(STORED)]
+
+    def rivals(self, task: str, metric: str) -> list[Comparison]:
+        """Return the comparisons with all other representations."""
+        return [each for each in self.comparisons(task, metric) if not each.baseline.startswith(STORED)]

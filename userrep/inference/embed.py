@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
+from userrep.config import Storage
 from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.store.arrow import combined, listed
 from userrep.store.data_files import TableFile
@@ -22,12 +23,13 @@ _MIN_ROWS = 16_384  # per task; with fewer, starting the task costs more than it
 FilePart = tuple[TableFile, int, int]  # a file and a range ``[first, stop)`` of its rows
 
 
-def encoded_features(features: DataFrame, *, folder: str, content_hash: str) -> DataFrame:
+def encoded_features(features: DataFrame, *, folder: str, content_hash: str, storage: Storage = "float32") -> DataFrame:
     """Encode user features with a space's artifact.
 
     Parameters
     ----------
     features : rows of ``user_features`` of the space's lineage. folder, content_hash : the space's artifact.
+    storage : type that vectors are rounded to.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def encoded_features(features: DataFrame, *, folder: str, content_hash: str) -> 
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder = worker_encoder(folder, content_hash)
+        encoder = worker_encoder(folder, content_hash, storage)
         for batch in batches:
             vectors = listed(encoder.embed(batch))
             keys = [batch.column("as_of"), batch.column("user_id")]
@@ -51,6 +53,7 @@ def embed_files(
     *,
     folder: str,
     content_hash: str,
+    storage: Storage,
     target: Target,
     values: Mapping[date, Mapping[str, Any]],
     min_tasks: int,
@@ -63,14 +66,15 @@ def embed_files(
 
     Parameters
     ----------
-    files : feature files, sorted by user bucket. folder, content_hash : the space's artifact.
+    files : feature files, sorted by user bucket. folder, content_hash : the space's artifact. storage : type that
+        vectors are rounded to.
     target : the table to write to. values : values of the target's partition columns, by as-of date.
     min_tasks : number of tasks to aim for, as long as each has at least 16,384 rows.
     """
     tasks = _tasks(files, min_tasks)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder = worker_encoder(folder, content_hash)
+        encoder = worker_encoder(folder, content_hash, storage)
         for task_id in (task_id for batch in batches for task_id in batch.column("id").to_pylist()):
             files = [file for part in tasks[task_id] for file in _write_embeddings(part, encoder, target, values)]
             yield pa.record_batch({"file": pa.array([file.to_json() for file in files], pa.string())})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import gelu, pad, relu
 
+from userrep.config import Storage
 from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.model.autoencoder import Autoencoder
@@ -29,10 +30,11 @@ _MULTIPLE = 16  # of all padded widths
 class Encoder:
     """Encodes batches of user features with a space's scaler and weights. Build it once per process.
 
-    Thread-safe. Needs torch, pyarrow and NumPy, but not Spark.
+    Vectors are rounded to the numbers of ``storage``. Thread-safe. Needs torch, pyarrow and NumPy, but not Spark.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, storage: Storage = "float32") -> None:
+        self._storage = artifact.storage(storage)
         autoencoder = artifact.encoder()
         self.layout, self._scaler = artifact.layout, _padded_scaler(artifact.scaler)
         weight_DF, bias_D, latent_DH = _in_one_layer(autoencoder)
@@ -61,7 +63,7 @@ class Encoder:
             self.layout.raw(part, out=x_BF[:, : self.layout.width])
             self._scaler.apply(self.layout, x_BF, out=x_BF)
             self._encode(padded_BF, out=z_BD[start : start + part.num_rows])
-        return z_BD
+        return self._storage.rounded(z_BD)
 
     @torch.inference_mode()
     def _encode(self, padded_BF: Tensor, out: NDArray[np.float32]) -> None:
@@ -91,13 +93,13 @@ class Encoder:
 
 
 @lru_cache(maxsize=4)
-def worker_encoder(folder: str, content_hash: str) -> Encoder:
+def worker_encoder(folder: str, content_hash: str, storage: Storage = "float32") -> Encoder:
     """Return the encoder of a space's artifact for use in a Spark task. Each Python worker loads it once.
 
     Raises ArtifactError if the artifact does not have this content hash.
     """
     torch.set_num_threads(1)  # Spark runs one task per core
-    return Encoder(load_artifact(folder, content_hash))
+    return Encoder(load_artifact(folder, content_hash), storage)
 
 
 def _padded_scaler(scaler: Scaler) -> Scaler:

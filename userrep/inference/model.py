@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from userrep.config import Storage
 from userrep.inference.encoder import Encoder
 from userrep.inference.to_arrow import dicts_as_arrow, frame_as_arrow
 from userrep.model.artifact import load_artifact
@@ -18,23 +19,26 @@ from userrep.model.artifact import load_artifact
 class EmbeddingModel:
     """Encodes users given as a pandas frame or as dicts. Embeddings equal those of the snapshots to the bit.
 
-    A service needs the folder of the space's artifact, or a copy of it, and these requirements of the package: torch,
-    pyarrow, NumPy, pandas, pydantic, PyYAML and safetensors. It needs neither Spark nor Java. Thread-safe.
+    ``load`` takes the storage type of the snapshots. A service needs the folder of the space's artifact, or a copy of
+    it, and these requirements of the package: torch, pyarrow, NumPy, pandas, pydantic, PyYAML and safetensors. It needs
+    neither Spark nor Java. Thread-safe.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
     @classmethod
-    def load(cls, folder: str, content_hash: str | None = None) -> "EmbeddingModel":
+    def load(cls, folder: str, content_hash: str | None = None, storage: Storage = "float32") -> "EmbeddingModel":
         """Load the model from the artifact folder of a space, a path or a URI.
+
+        ``storage``: type that vectors are rounded to, as with ``snapshots.storage``.
 
         Raises
         ------
         ArtifactError
             If the artifact is missing or damaged, or does not have the given ``content_hash``.
         """
-        return cls(Encoder(load_artifact(folder, content_hash)))
+        return cls(Encoder(load_artifact(folder, content_hash), storage))
 
     def predict(self, users: pd.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> NDArray[np.float32]:
         """Return z_BD of several users, or z_D of a single user given as a dict.

@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
+from userrep.config import Storage
 from userrep.inference.encoder import worker_encoder
 from userrep.inference.model import EmbeddingModel
 from userrep.model.artifact import load_artifact
 
 
-def embedding_udf(space: str) -> Callable[..., object]:
+def embedding_udf(space: str, storage: Storage = "float32") -> Callable[..., object]:
     """Return a pandas UDF that encodes a struct of feature columns as an array<float>.
 
-    The embeddings equal those of the snapshots to the bit. ``space`` is the folder of the space's artifact, a path or a
-    URI that workers can also read. In a notebook::
+    The embeddings equal those of snapshots with the same ``storage`` to the bit. ``space`` is the folder of the space's
+    artifact, a path or a URI that workers can also read. In a notebook::
 
         embedding = embedding_udf(artifact_folder(config, find_space(tables, space_id)))
         features.select("user_id", embedding(F.struct("*")).alias("embedding"))
@@ -38,7 +39,7 @@ def embedding_udf(space: str) -> Callable[..., object]:
     content_hash = load_artifact(space).manifest.content_hash
 
     def embedding(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
-        model = EmbeddingModel(worker_encoder(space, content_hash))
+        model = EmbeddingModel(worker_encoder(space, content_hash, storage))
         for users in batches:
             yield pd.Series(list(model.predict(users)))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from userrep import config
 from userrep.errors import ArtifactError
@@ -16,6 +16,7 @@ from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen
 from userrep.model.self_check import SelfCheck
 from userrep.model.tensor_file import Tensors
 from userrep.model.weights import propensities_of, weight_shapes
+from userrep.store.vector_storage import VectorStorage
 
 if TYPE_CHECKING:
     from userrep.model.autoencoder import Autoencoder
@@ -27,7 +28,8 @@ class SpaceManifest(Manifest):
     """Description and provenance of a space.
 
     ``metrics`` are those of the epoch whose weights were kept; ``curve`` has the losses of every epoch.
-    ``self_check`` is None if the check is switched off or the log is too short for one.
+    ``self_check`` is None if the check is switched off or the log is too short for one. ``int8_scales``: by dimension
+    (store/vector_storage.py).
     """
 
     space_id: config.Name
@@ -39,6 +41,7 @@ class SpaceManifest(Manifest):
     model: config.Model
     training: config.Training
     metrics: dict[str, float]
+    int8_scales: list[PositiveFloat] = Field(default_factory=list)
     curve: list[dict[str, float]] = Field(default_factory=list)
     self_check: SelfCheck | None = None
     config_hash: str
@@ -66,6 +69,10 @@ class Artifact:
     @property
     def scaler(self) -> Scaler:
         return Scaler(center_F=self.tensors["center_F"], scale_F=self.tensors["scale_F"])
+
+    def storage(self, name: config.Storage) -> VectorStorage:
+        """Return a storage type for the space's vectors."""
+        return VectorStorage.of(name, self.manifest.int8_scales)
 
     def encoder(self) -> "Autoencoder":
         """Return the autoencoder with the space's weights, ready for ``encode``."""
@@ -152,6 +159,8 @@ def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> No
         if shapes.get(name) != expected.get(name)
     ]
     faults += [f"{name}: expected float32, got {t.dtype}" for name, t in tensors.items() if t.dtype != np.float32]
+    if (num_scales := len(manifest.int8_scales)) != manifest.model.latent_dim:
+        faults.append(f"int8_scales: expected {manifest.model.latent_dim}, got {num_scales}")
     if faults:
         raise ArtifactError(f"{folder}: {WEIGHTS} does not match {MANIFEST}: {'; '.join(faults[:5])}. {_RESTORE}")
     invalid = [f"{name} (not finite)" for name, tensor in tensors.items() if not np.isfinite(tensor).all()]

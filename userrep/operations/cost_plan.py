@@ -8,7 +8,8 @@ or from the newest run of a stage whose runs do not record this; and an estimate
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import isfinite
 from typing import Any
@@ -20,7 +21,7 @@ from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import read_registry
-from userrep.spaces.snapshots import PUBLISHED
+from userrep.spaces.snapshots import PUBLISHED, Snapshot
 from userrep.store import schemas
 from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
@@ -38,6 +39,8 @@ _DAILY = {
 TRAINING = {
     "train_item_vectors": "user", "build_user_features": "user", "check_quality": "user", "train_autoencoder": "user",
 }  # fmt: skip
+# Most bytes of a number in a snapshot's files: a float, or an index into a dictionary of 2^16 or 2^10 numbers.
+_NUMBER_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.25}
 _OPTIONAL = ("check_quality",)
 _OWN = ("build_activity_tiles", "refresh_user_features")  # stages that a consumer without embeddings runs itself
 
@@ -78,13 +81,17 @@ class Storage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Daily work and storage shared by all consumers, and both for one consumer with its own feature pipeline."""
+    """Daily work and storage shared by all consumers, and both for one consumer with its own feature pipeline.
+
+    ``embeddings``: all retained embeddings in each storage type, by its name; ``storage`` has the configured type.
+    """
 
     work: list[Work]
     storage: list[Storage]
     own_core_hours: float
     own_gb: float
     size: Size
+    embeddings: Mapping[str, Storage] = field(default_factory=dict)
 
     def monthly(self, core_hours: float, gb: float) -> float:
         """Return the price of 30 days of work and a month of storage."""
@@ -136,9 +143,11 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
         if stage in runs
     ]
     storage = _storage(tables, config, size, ledger, num_spaces, num_vectors=sum(row.num_users for row in published))
+    embeddings = _by_type(storage[-1], published)
+    storage[-1] = embeddings.get(config.snapshots.storage, storage[-1])
     own_core_hours = sum(stage_work.core_hours for stage_work in work if stage_work.stage in _OWN)
     own_gb = sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
-    return Plan(work, storage, own_core_hours, own_gb, size)
+    return Plan(work, storage, own_core_hours, own_gb, size, embeddings)
 
 
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
@@ -194,3 +203,16 @@ def _storage(
         stored(features_table(config, lineage_id), "user", num_features, size.users),
         stored(schemas.USER_EMBEDDINGS, "user, space and snapshot", num_vectors, size.users * num_spaces * snapshots),
     ]
+
+
+def _by_type(measured: Storage, published: Sequence[Row]) -> dict[str, Storage]:
+    """Return the measured storage of embeddings as it would be in each type; empty if no snapshot records its width."""
+    snapshots = [Snapshot(**row.asDict()) for row in published]
+    known = [snapshot for snapshot in snapshots if snapshot.dim and snapshot.num_users]
+    if not known or not measured.bytes_each:
+        return {}
+    users = sum(snapshot.num_users for snapshot in known)
+    bytes_now = sum(snapshot.num_users * _NUMBER_BYTES[snapshot.facts["storage"]] for snapshot in known) / users
+    dim, vectors = max(snapshot.dim or 0 for snapshot in known), measured.gb / measured.bytes_each
+    each = {name: measured.bytes_each + dim * (size - bytes_now) for name, size in _NUMBER_BYTES.items()}
+    return {name: replace(measured, bytes_each=size, gb=size * vectors) for name, size in each.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from userrep.model.self_check import SelfCheck
+from userrep.store.vector_storage import STORED
 
 if TYPE_CHECKING:
     from userrep.report.explained import ExplanationFacts
@@ -241,7 +242,7 @@ class TaskFacts:
     @property
     def nearest(self) -> Figure | None:
         """The other representation with the smallest lead of the embedding, if there is one."""
-        others = [figure for figure in self.figures if figure.ahead_by is not None]
+        others = [f for f in self.figures if f.ahead_by is not None and not f.representation.startswith(STORED)]
         return min(others, key=lambda figure: figure.ahead_by or 0.0, default=None)
 
     @property

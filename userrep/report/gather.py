@@ -193,7 +193,7 @@ def _snapshots(tables: Tables, space: Space | None) -> list[SnapshotFacts]:
             snapshot.state,
             snapshot.num_users,
             snapshot.available_at,
-            json.loads(snapshot.gates or "{}").get("faults", []),
+            snapshot.facts.get("faults", []),
         )
         for snapshot in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
     ]

@@ -1,11 +1,13 @@
 """Create a space: build training rows, train the autoencoder, save the artifact, and register a candidate."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+import torch
 from numpy.typing import NDArray
 
 from userrep.config import Config
@@ -27,6 +29,7 @@ from userrep.store.filesystem import artifacts_root, delete_folder, exists
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
+from userrep.store.vector_storage import int8_scales
 from userrep.tracking.target import check_tracking
 from userrep.training.data.shards import first_rows
 from userrep.training.launch.backends import check_backend, run_training
@@ -158,7 +161,9 @@ def _train(
         layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,
         metrics=result.metrics, curve=result.curve, config_hash=short_hash(config.model_dump()), code_hash=code_hash(),
     )  # fmt: skip
-    return Artifact(manifest, tensors_of(weights, inputs.scaler, empty_F)), result.ranks
+    artifact = Artifact(manifest, tensors_of(weights, inputs.scaler, empty_F))
+    scales = int8_scales(artifact.encoder().encode(torch.from_numpy(x_BF)).numpy())
+    return replace(artifact, manifest=manifest.model_copy(update={"int8_scales": scales})), result.ranks
 
 
 def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:

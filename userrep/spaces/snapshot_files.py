@@ -30,6 +30,7 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
         files,
         folder=artifact_folder(config, space),
         content_hash=space.content_hash,
+        storage=config.snapshots.storage,
         target=tables.target(USER_EMBEDDINGS),
         values=keys,
         min_tasks=shuffle_partitions(tables.spark),
@@ -43,9 +44,13 @@ def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -
 
     from userrep.features.build import stored_features
     from userrep.inference.embed import encoded_features
+    from userrep.spark.session import vector_dictionaries
 
     source = stored_features(tables, config, space.lineage_id, list(keys))
-    rows = encoded_features(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
+    folder, storage = artifact_folder(config, space), config.snapshots.storage
+    rows = encoded_features(source, folder=folder, content_hash=space.content_hash, storage=storage)
     revision_by_date = F.create_map(*(F.lit(x) for as_of, key in keys.items() for x in (as_of, key["revision"])))
     columns = {"space_id": F.lit(space.space_id), "revision": revision_by_date[F.col("as_of")]}
-    tables.replace(rows.withColumns(columns | {"user_bucket": user_bucket()}), USER_EMBEDDINGS, list(keys.values()))
+    rows = rows.withColumns(columns | {"user_bucket": user_bucket()})
+    with vector_dictionaries(tables.spark, used=storage != "float32"):
+        tables.replace(rows, USER_EMBEDDINGS, list(keys.values()))

@@ -54,9 +54,14 @@ class Snapshot:
     begun_by: str | None = None
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """Facts in ``gates``: the storage type from staging on; after the gates also dim, faults and statistics."""
+        return {"storage": "float32", **json.loads(self.gates or "{}")}
+
+    @property
     def dim(self) -> int | None:
         """Number of dimensions of the vectors, as recorded by the gates; None before the gates were applied."""
-        return json.loads(self.gates or "{}").get("dim")  # type: ignore[no-any-return]
+        return self.facts.get("dim")
 
     @property
     def where(self) -> str:
@@ -123,7 +128,8 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
         write_files(tables, config, space, keys)
     else:
         write_rows(tables, config, space, keys)
-    staged = [replace(snapshot, state=STAGED, begun_by=None) for snapshot in begun]
+    facts = json.dumps({"storage": config.snapshots.storage})
+    staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
     _replace_unchanged(tables, begun, staged)
     return staged
 
@@ -173,15 +179,14 @@ def publish_snapshots(
     """
     from userrep.model.artifact import load_artifact  # imports torch, which takes seconds
 
-    dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    dim, storages = artifact.manifest.model.latent_dim, {s.as_of: artifact.storage(s.facts["storage"]) for s in staged}
     rows = tables.read(USER_EMBEDDINGS).where(sql_any([snapshot.key for snapshot in staged]))
-    stats = snapshot_stats(rows, dim=dim)
+    stats = snapshot_stats(rows, dim=dim, storages=storages)
     finished = list_snapshots(tables, space.space_id, states=_FINISHED)
     gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)
     _replace_unchanged(tables, staged, gated)
-    refused = [
-        f"snapshot {s.snapshot_id}: {'; '.join(json.loads(s.gates)['faults'])}" for s in gated if s.state == REFUSED
-    ]
+    refused = [f"snapshot {s.snapshot_id}: {'; '.join(s.facts['faults'])}" for s in gated if s.state == REFUSED]
     if refused:
         raise GateRefusedError(
             f"not published: {'. '.join(refused)}. Snapshots that were published before stay available. "
@@ -204,18 +209,13 @@ def _apply_gates(
     finished_dates, now = {s.as_of for s in finished}, utc_now()
     gated = []
     for snapshot in sorted(staged, key=lambda s: s.as_of):
-        previous = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=None)
+        previous = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=date.min)
         measured = stats.get(snapshot.as_of, SnapshotStats(0, 0, 0, 0))
-        faults = refusals(
-            measured,
-            config.gates,
-            dim=dim,
-            expected_rows=snapshot.num_users,
-            rows_before=num_users[previous] if previous else None,
-        )
+        before = num_users.get(previous)
+        faults = refusals(measured, config.gates, dim=dim, expected_rows=snapshot.num_users, rows_before=before)
         on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
         available_at = on_schedule if on_time and snapshot.as_of not in finished_dates else now
-        gates = json.dumps(vars(measured) | {"dim": dim, "faults": faults})
+        gates = json.dumps(vars(measured) | {"dim": dim, "storage": snapshot.facts["storage"], "faults": faults})
         if faults:
             gated.append(replace(snapshot, state=REFUSED, gates=gates))
         else:

@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -27,6 +28,7 @@ S3_EXCLUDES = "software.amazon.awssdk:bundle"  # for spark.jars.excludes
 # in URLs.
 REDACTED = r"(?i)secret|password|passwd|token|access[.]?key|credential|sasl[.]jaas|://[^/@\s]+@"
 _JVM_OPTIONS = "spark.driver.extraJavaOptions"
+_VECTOR_DICTIONARY = "parquet.enable.dictionary#embedding.list.element"
 _CORES = os.cpu_count() or 2
 _LOCAL = {
     "spark.driver.memory": "4g",
@@ -44,7 +46,7 @@ _ALWAYS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.maxConcurrentOutputFileWriters": "32",  # up to this number, a partitioned write needs no sort
     "spark.hadoop.parquet.block.size": str(32 * 2**20),  # memory of each concurrent writer
-    "spark.hadoop.parquet.enable.dictionary#embedding.list.element": "false",  # vectors take a third of the write time
+    f"spark.hadoop.{_VECTOR_DICTIONARY}": "false",  # vectors take a third of the write time
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.sources.partitionOverwriteMode": "static",
@@ -60,6 +62,16 @@ def jars_folder(packages: str = PACKAGES) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parent = Path(os.environ.get("USERREP_JARS") or cache / "userrep" / "jars")
     return parent / packages.replace(":", "_").replace(",", "_")
+
+
+@contextmanager
+def vector_dictionaries(spark: SparkSession, *, used: bool) -> Iterator[None]:
+    """Let Parquet files that Spark writes in this block have dictionaries of vectors, which need them if rounded."""
+    spark.conf.set(_VECTOR_DICTIONARY, str(used).lower())
+    try:
+        yield
+    finally:
+        spark.conf.unset(_VECTOR_DICTIONARY)
 
 
 def get_session(

@@ -28,8 +28,8 @@ def stacked(column: pa.ListArray, width: int) -> NDArray[np.float32]:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)  # type: ignore[no-any-return]
 
 
-def listed(matrix: NDArray[np.float32]) -> pa.ListArray:
-    """Return a matrix as a list<float> column with one list per row."""
+def listed(matrix: NDArray[Any]) -> pa.ListArray:
+    """Return a matrix as a list column of its type, such as list<float>, with one list per row."""
     rows, width = matrix.shape
     offsets = np.arange(0, rows * width + 1, width, dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))

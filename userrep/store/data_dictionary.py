@@ -52,7 +52,7 @@ MEANINGS = {
     "exported_at": "start time of the export",
     "fingerprint": "hash of the day's rows or files in the log",
     "first_label_at": "time of the earliest label",
-    "gates": "results and faults of the gates, as JSON",
+    "gates": "storage type of the vectors, and results and faults of the gates, as JSON",
     "generation": "generation number of the window sums",
     "high": "upper end of the 90 % interval",
     "host": "host name",

@@ -36,21 +36,29 @@ from userrep.store.filesystem import (
     read_bytes,
     write_bytes,
 )
+from userrep.store.vector_storage import VectorStorage, own_metadata
 
+_FLOAT32 = VectorStorage()
 ROWS = 100_000  # per file: 50 MB of embeddings, about 200 MB of features
 _GROUP_ROWS = 16_384
 MANIFEST = "_manifest.json"
 _MOST_BYTES = 2**28  # of a manifest, which has one line per part
 
+PART_DDL = "name STRING, num_rows BIGINT, sha256 STRING, num_at_limit BIGINT"
+
 IdPredicate = Callable[[pa.Array], NDArray[np.bool_]]
 
 
 class Part(NamedTuple):
-    """A file of an export: its name in the folder, number of rows, and SHA-256."""
+    """A file of an export: its name in the folder, number of rows, and SHA-256.
+
+    ``num_at_limit``: numbers of vectors at the limit of their storage type, most of which were clipped.
+    """
 
     name: str
     num_rows: int
     sha256: str
+    num_at_limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,10 @@ class StoredRows:
     finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch]
 
 
-def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[Part]:
+def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: VectorStorage = _FLOAT32) -> list[Part]:
     """Write rows into an existing folder, in parts by a hash of the first column of ``order``, sorted within parts.
+
+    ``storage``: type of the column ``embedding`` in the files, if there is one.
 
     The same rows give the same files, independent of their previous layout. No two rows may have equal values in all
     columns of ``order``. Cost: a count, then one shuffle of all rows and a sort within each part, in memory or on the
@@ -81,15 +91,16 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[P
         if first is not None:
             context = TaskContext.get()
             assert context is not None
-            part = _write(folder, _part_name(context.partitionId()), key, first, tables)
+            part = _write(folder, _part_name(context.partitionId()), key, first, tables, storage=storage)
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
     sorted_rows = repartition_by_number(rows, num_parts, part_number).sortWithinPartitions(*order)
-    parts = sorted_rows.mapInArrow(write, "name STRING, num_rows BIGINT, sha256 STRING").collect()
-    return sorted(Part(row.name, row.num_rows, row.sha256) for row in parts)
+    return sorted(Part(*row) for row in sorted_rows.mapInArrow(write, PART_DDL).collect())
 
 
-def write_parts_here(rows: StoredRows, columns: StructType, folder: str, *, order: Sequence[str]) -> list[Part]:
+def write_parts_here(
+    rows: StoredRows, columns: StructType, folder: str, *, order: Sequence[str], storage: VectorStorage = _FLOAT32
+) -> list[Part]:
     """Write the same files as ``write_parts``, byte for byte, without Spark. ``columns`` is the export's Spark schema.
 
     Cost: the ids of all rows are read once per part, the rows once. Memory: the rows of one part.
@@ -108,7 +119,7 @@ def write_parts_here(rows: StoredRows, columns: StructType, folder: str, *, orde
                     tables += [pa.Table.from_batches([rows.finish(batch, values)]).cast(schema) for batch in batches]
         part_rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
         if part_rows.num_rows:
-            parts.append(_write(folder, _part_name(part), key, part_rows, []))
+            parts.append(_write(folder, _part_name(part), key, part_rows, [], storage=storage))
     return parts
 
 
@@ -155,7 +166,7 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
             yield pa.RecordBatch.from_pylist([part._asdict() | {"num_erased": num_erased}])
 
     parts = spark.createDataFrame([(name,) for name in names], "name STRING").repartition(max(1, len(names)))
-    results = parts.mapInArrow(erase, "name STRING, num_rows BIGINT, sha256 STRING, num_erased BIGINT").collect()
+    results = parts.mapInArrow(erase, f"{PART_DDL}, num_erased BIGINT").collect()
     sha256 = {row.name: row.sha256 for row in sorted(results)}
     if sha256 != manifest["sha256"]:
         manifest |= {"num_rows": sum(row.num_rows for row in results), "sha256": sha256}
@@ -200,26 +211,31 @@ def _sha256(files: pyarrow.fs.FileSystem, path: str) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _write(folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.Table]) -> Part:
+def _write(
+    folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.Table], *, storage: VectorStorage = _FLOAT32
+) -> Part:
     """Write a part atomically: on a local disk, under a temporary name that is then renamed."""
     files, path = file_system(f"{folder}/{name}")
     is_local = isinstance(files, pyarrow.fs.LocalFileSystem)
     staged = file_system(f"{folder}/{PARTIAL}{name}-{uuid.uuid4().hex}")[1] if is_local else path
-    num_rows = 0
+    num_rows = num_at_limit = 0
     # Without the comments of table columns, which only Spark passes on.
-    schema = pa.schema([field.remove_metadata() for field in first.schema], metadata=first.schema.metadata)
+    fields = [field.with_metadata(own_metadata(field)) for field in storage.in_table(first.slice(0, 0)).schema]
+    schema = pa.schema(fields, metadata=first.schema.metadata)
     dictionary_columns = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name != key]
     with (
         files.open_output_stream(staged) as stream,
         pq.ParquetWriter(stream, schema, compression="snappy", use_dictionary=dictionary_columns) as writer,
     ):
         for group in _groups(first, more):
-            writer.write_table(group.cast(schema))
+            stored = storage.in_table(group)
+            writer.write_table(stored.cast(schema))
             num_rows += group.num_rows
+            num_at_limit += storage.num_at_limit_in(stored)
     sha256 = _sha256(files, staged)
     if is_local:
         files.move(staged, path)
-    return Part(name, num_rows, sha256)
+    return Part(name, num_rows, sha256, num_at_limit)
 
 
 def _groups(first: pa.Table, more: Iterable[pa.Table]) -> Iterator[pa.Table]:

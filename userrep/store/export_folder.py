@@ -104,6 +104,7 @@ def write_folder_of_parts(
         "columns": dict(columns),
         **details,
         "exported_at": datetime.now(UTC),
+        **({"num_at_limit": num_at_limit} if (num_at_limit := sum(part.num_at_limit for part in parts)) else {}),
         "sha256": {part.name: part.sha256 for part in parts},
     }
     _write_manifest(folder, manifest)

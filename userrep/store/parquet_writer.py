@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from userrep.store.data_files import USER_BUCKET, TableFile
 from userrep.store.filesystem import file_system
+from userrep.store.vector_storage import is_vector, rounded_vectors
 
 _GROUP_BYTES = 32 * 2**20
 _PAGE_BYTES = 2**20
@@ -73,14 +74,13 @@ class _File:
         files, path = file_system(f"{target.uri}/{self._path}")
         files.create_dir(path.rpartition("/")[0], recursive=True)
         self._stream = files.open_output_stream(path)
-        self._writer = pq.ParquetWriter(
-            self._stream,
-            self._schema,
-            compression=_CODECS[settings.get("parquet.compression", "snappy")],
-            use_dictionary=_dictionaries(target),
-            data_page_size=int(settings.get("parquet.page.size", _PAGE_BYTES)),
-            write_statistics=[USER_BUCKET, "item_bucket"],  # for skipping row groups; user ids stay out of footers
-        )
+        self._options: dict[str, Any] = {
+            "compression": _CODECS[settings.get("parquet.compression", "snappy")],
+            "use_dictionary": _dictionaries(target),
+            "data_page_size": int(settings.get("parquet.page.size", _PAGE_BYTES)),
+            "write_statistics": [USER_BUCKET, "item_bucket"],  # for skipping row groups; user ids stay out of footers
+        }
+        self._writer: pq.ParquetWriter | None = None
 
     def write(self, rows: pa.Table) -> None:
         self._buffered.append(rows.select(self._schema.names).cast(self._schema))
@@ -94,7 +94,8 @@ class _File:
 
     def close(self) -> TableFile:
         self._flush()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         size = self._stream.tell()
         self._stream.close()
         return TableFile(self._path, size, self._num_rows, self._values, self._buckets, table_uri=self._table_uri)
@@ -103,6 +104,9 @@ class _File:
         if self._buffered:
             table = pa.concat_tables(self._buffered)
             bytes_per_row = max(1, table.nbytes // table.num_rows)
+            if self._writer is None:
+                self._options["use_dictionary"] += rounded_vectors(table)
+                self._writer = pq.ParquetWriter(self._stream, self._schema, **self._options)
             self._writer.write_table(table, row_group_size=max(1, self._group_bytes // bytes_per_row))
             self._buffered = []
 
@@ -110,8 +114,7 @@ class _File:
 def _dense(schema: pa.Schema) -> pa.Schema:
     """Declare the elements of vectors as non-null, which makes reads 20 % faster. Vectors with a null are refused."""
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False))
-    is_vector = [pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type) for field in schema]
-    return pa.schema([field.with_type(vector) if hit else field for field, hit in zip(schema, is_vector, strict=True)])
+    return pa.schema([field.with_type(vector) if is_vector(field) else field for field in schema])
 
 
 def _dictionaries(target: Target) -> list[str]:

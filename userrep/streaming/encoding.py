@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from userrep.config import Storage
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.chunk import KINDS, Chunk, names_of
 from userrep.features.sums.item_matrix import VectorFiles
@@ -57,7 +58,8 @@ class Encoding:
     """The function that encodes rows of a micro-batch, with inputs pinned by the driver for all tasks.
 
     ``bases`` are the stream bases by as-of date. ``today`` is the newest day with an event in any earlier batch.
-    ``item_parts`` is explained in features/sums/pooling.py.
+    ``item_parts`` is explained in features/sums/pooling.py. ``storage``: type of the vectors, as in
+    snapshots.
     """
 
     spec: FeatureSpec
@@ -67,6 +69,7 @@ class Encoding:
     item_parts: int
     online: OnlineStore | None
     erased: Tombstones
+    storage: Storage = "float32"
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Encode rows of as_of, user_id, newest_at, arrived_at, records.
@@ -123,7 +126,7 @@ class Encoding:
         num_records_U = np.bincount(records.user_N, minlength=len(user_ids))[row_U]
         num_users = features.num_rows
         for space in spaces:
-            z_UD = worker_encoder(space.folder, space.content_hash).embed(features)
+            z_UD = worker_encoder(space.folder, space.content_hash, self.storage).embed(features)
             if self.online is not None:
                 self.online.write(
                     space.space_id,

@@ -127,7 +127,10 @@ class MicroBatches:
         vector_dates = {base.valid_from for base in bases.values()}
         parts = max((item_parts(tables, config, versions, [day]).num_parts for day in vector_dates), default=1)
         spaces, store = self._pinned_spaces(versions.lineage_id), online_store(config.streaming)
-        return Encoding(FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables))
+        return Encoding(
+            FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables),
+            config.snapshots.storage,
+        )  # fmt: skip
 
     def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
         key = (versions.lineage_id, base.as_of)

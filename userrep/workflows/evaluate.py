@@ -1,9 +1,10 @@
 """``userrep evaluate``: build the features an evaluation needs, compare a space with baselines, write the results."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from userrep.config import Config
+from userrep.config import Config, Storage
 from userrep.errors import UsageError
 from userrep.evaluation.dates import Plan, make_plan
 from userrep.evaluation.output import write_results
@@ -16,8 +17,12 @@ from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
 
 
-def evaluate_space(work: RunContext, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
+def evaluate_space(
+    work: RunContext, space_id: str | None, out: str, storages: Sequence[Storage] = ()
+) -> tuple[Results, dict[str, Any]]:
     """Evaluate a space and write the results to ``out``. ``space_id`` None: the serving space.
+
+    ``storages``: storage types in which the embedding is also evaluated.
 
     The caller has checked ``out``. Missing tiles, item vectors and features of the evaluation dates are built first.
     Nothing is published, and the registry does not change. Returns the results and the content of ``metrics.json``.
@@ -38,7 +43,7 @@ def evaluate_space(work: RunContext, space_id: str | None, out: str) -> tuple[Re
             space=space,
             versions=work.schedule.versions,
             plan=plan,
-            representations=representations(),
+            representations=representations(storages),
             report=work.report,
         )
         metrics = write_results(work.tables, results, out)

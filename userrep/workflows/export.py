@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
-from userrep.config import Config
+from userrep.config import Config, Storage
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table, read_features
 from userrep.features.layout import exported_form
@@ -23,26 +23,31 @@ from userrep.store.export_folder import record_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
 from userrep.store.tables import Tables, matches
+from userrep.store.vector_storage import VectorStorage
 
 MOST_ROWS_HERE = 1_000_000  # Spark writes larger exports
 
 
 def export_embeddings(
-    tables: Tables, config: Config, space: Space, as_of: date, out: str, *, recorded: bool = True
-) -> dict[str, Any]:
+    tables: Tables, config: Config, space: Space, as_of: date, out: str, *, storage: Storage = "float32",
+    recorded: bool = True,
+) -> dict[str, Any]:  # fmt: skip
     """Export the newest revision of a snapshot; return the manifest.
 
-    One row per user: user_id string, as_of date, embedding list<float>, sorted by user_id.
+    One row per user: user_id string, as_of date, embedding, sorted by user_id. ``storage``: type of the vectors:
+    list<float>, list<halffloat>, or list<int8> with a scale per dimension in manifest and column metadata.
     ``recorded``: record the folder, so that ``userrep forget`` erases users there.
     """
     snapshot = newest_snapshot(tables, space.space_id, as_of)
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     rows = ExportedRows(
         fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
         snapshot.num_users,
         lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where),
         partition_files(tables, USER_EMBEDDINGS, snapshot.key),
+        storage=artifact.storage(storage),
     )
-    manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
+    manifest = artifact.manifest
     details = {
         "space_id": space.space_id,
         "snapshot_id": snapshot.snapshot_id,
@@ -51,6 +56,8 @@ def export_embeddings(
         "dimension": manifest.model.latent_dim,
         "named_dimensions": manifest.named_dimensions,
         "metric": "cosine",
+        "storage": storage,
+        **({"scales": manifest.int8_scales} if storage == "int8" else {}),
     }
     record_folder(tables, out, "embeddings", as_of, recorded=recorded)
     return _write(rows, out, "embeddings", as_of, details)
@@ -120,7 +127,8 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
 class ExportedRows(NamedTuple):
     """Rows to export: their columns and number, how Spark reads them, and their files if Spark is not needed.
 
-    ``files``: with their partition values; ``convert`` is applied to a batch of them.
+    ``files``: with their partition values; ``convert`` is applied to a batch of them. ``storage``: type of the vectors
+    in the column ``embedding``, if there is one.
     """
 
     columns: StructType
@@ -128,13 +136,15 @@ class ExportedRows(NamedTuple):
     read: Callable[[], DataFrame]
     files: list[tuple[str, Mapping[str, Any]]] | None = None
     convert: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
+    storage: VectorStorage = VectorStorage()
 
     def write(self, folder: str) -> list[Part]:
         """Write sorted parts into a folder. Up to a million rows of files need no Spark, with the same bytes."""
         order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
         if self.files is not None and self.num_rows <= MOST_ROWS_HERE:
-            return write_parts_here(StoredRows(self.files, self._finish), self.columns, folder, order=order)
-        return write_parts(self.read().select(self.columns.names), folder, order=order)
+            stored = StoredRows(self.files, self._finish)
+            return write_parts_here(stored, self.columns, folder, order=order, storage=self.storage)
+        return write_parts(self.read().select(self.columns.names), folder, order=order, storage=self.storage)
 
     def _finish(self, batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
         rows = self.convert(batch)
@@ -154,5 +164,5 @@ def partition_files(
 
 def _write(rows: ExportedRows, out: str, what: str, as_of: date, details: dict[str, Any]) -> dict[str, Any]:
     """Write sorted rows as Parquet parts with a manifest; return the manifest."""
-    columns = {field.name: field.dataType.simpleString() for field in rows.columns}
+    columns = {field.name: field.dataType.simpleString() for field in rows.columns} | rows.storage.column_types
     return write_folder_of_parts(out, what, as_of, columns=columns, details=details, write=rows.write)

@@ -166,6 +166,8 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         run.num_rows = sum(snapshot.num_users for snapshot in published)
         last = published[-1]
         run.reason = f"{len(published)} snapshots, the last available at {last.available_at:%Y-%m-%d %H:%M} UTC"
+        if num_at_limit := sum(snapshot.facts["num_at_limit"] for snapshot in published):
+            run.reason += f"; {num_at_limit:,} numbers at the limit of {last.facts['storage']}"
         run.outputs = {snapshot.snapshot_id: snapshot.gates for snapshot in published}
     return None
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.command_line import Userrep, config_file
 from userrep.cli import evaluate as cli_evaluate
 from userrep.config import load_config
+from userrep.errors import UsageError
 from userrep.evaluation.results import Measured, Results
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, retire
@@ -77,8 +78,8 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
     asked: list[Any] = []
     results = Results({}, [measured("embedding", 0.75), measured("counts", 0.5)], {}, {"next_item": "too few users"})
 
-    def evaluated(work: Any, space: str | None, out: str) -> tuple[Results, dict[str, Any]]:
-        asked.append((work, space, out))
+    def evaluated(work: Any, space: str | None, out: str, storages: Any) -> tuple[Results, dict[str, Any]]:
+        asked.append((work, space, out, storages))
         return results, {"evaluation_id": "e1"}
 
     monkeypatch.setattr(evaluate, "evaluate_space", evaluated)
@@ -97,4 +98,11 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
         f"metrics with confidence intervals, and a chart: {tmp_path / 'out'}",
     ]
     assert json.loads(userrep(*command, "--json").out) == {"evaluation_id": "e1"}
-    assert asked == [((f"{tmp_path}/root", "session"), "mine", f"{tmp_path}/out")] * 2
+    assert asked == [((f"{tmp_path}/root", "session"), "mine", f"{tmp_path}/out", [])] * 2
+
+
+def test_storage_types_are_a_list_of_known_names() -> None:
+    assert cli_evaluate.storage_types("int8, float16,int8") == ["int8", "float16"]
+    assert cli_evaluate.storage_types("") == []
+    with pytest.raises(UsageError, match=r"--storage: expected types among float32, float16, int8, got int4, half\."):
+        cli_evaluate.storage_types("int4,float16,half")

@@ -51,3 +51,23 @@ def test_an_export_to_where_no_folder_can_be_is_refused(
     assert (answer.code, len(answer.faults)) == (2, 1)
     assert answer.faults[0].startswith(f"--out {out}: ")
     assert said in answer.faults[0]
+
+
+def test_a_storage_type_applies_only_to_embeddings(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
+    command = (
+        "export",
+        "features",
+        "--config",
+        config_file(tmp_path),
+        "--as-of",
+        "2024-05-02",
+        "--out",
+        tmp_path / "o",
+    )
+    answer = userrep(*command, "--storage", "int8")
+    assert (answer.code, answer.faults) == (
+        2, ["export features: --storage applies only to embeddings. Leave it out."],
+    )  # fmt: skip
+    answer = userrep(*command, "--storage", "int4")
+    assert (answer.code, "'float32', 'float16', 'int8'" in answer.faults[0]) == (2, True)
+    assert not (tmp_path / "o").exists()

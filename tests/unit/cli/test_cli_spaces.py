@@ -76,6 +76,7 @@ def add_trained_space(folder: Path, tables: Tables) -> None:
         training=settings.Training(),
         metrics={"valid_loss": 0.123456, "valid_loss.behaviour_7d": 0.5},
         config_hash="c",
+        int8_scales=[0.125] * 16,
         code_hash="d",
     )
     state = {

@@ -44,7 +44,10 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     fault = fault_of({**SMALLEST, "snapshots": {"zzz": 1}})
-    assert fault == "unknown key snapshots.zzz; known keys: publish_delay, keep_daily, keep_weekly, history_dates."
+    assert (
+        fault
+        == "unknown key snapshots.zzz; known keys: publish_delay, keep_daily, keep_weekly, history_dates, storage."
+    )
 
 
 def test_all_faults_are_reported_together() -> None:

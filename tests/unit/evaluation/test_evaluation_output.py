@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from userrep.evaluation.output import as_json, chart, result_lines, table_rows, write_results
+from userrep.evaluation.output import as_json, chart, loss_lines, result_lines, table_rows, write_results
 from userrep.evaluation.results import Cost, Measured, Results
 from userrep.store.schemas import TableSchema
 
@@ -191,3 +191,17 @@ def test_panels_without_a_task_are_not_drawn_and_the_same_results_give_the_same_
     shown = set(re.findall(r'id="axes_\d+"', drawn.decode()))
     assert len(shown) == 4  # of the six panels of a grid of three columns
     assert chart(results) == drawn
+
+
+def test_other_storage_types_are_no_rivals_and_their_losses_have_a_table_of_their_own() -> None:
+    results = results_of(
+        measured("embedding", [0.7, 0.7], 0.7), measured("rfm", [0.6, 0.6], 0.6),
+        measured("embedding_float16", [0.7, 0.7], 0.7), measured("embedding_int8", [0.69, 0.6972], 0.6993),
+    )  # fmt: skip
+    assert result_lines(results)[1][0][-1] == "+0.1000 [+0.1000, +0.1000] over rfm"
+    head, rows = loss_lines(results)
+    assert head == ["task", "metric", "embedding_float16 loses", "relative", "embedding_int8 loses", "relative"]
+    low, high = np.quantile([0.01, 0.0028], [0.05, 0.95])
+    ours = [f"+0.000700 [{low:+.6f}, {high:+.6f}]", "+0.100%"]
+    assert rows == [["return_7d", "auc", "+0.000000 [+0.000000, +0.000000]", "+0.000%", *ours]]
+    assert loss_lines(two_results())[1] == []

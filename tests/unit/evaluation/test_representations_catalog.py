@@ -6,6 +6,7 @@ import pytest
 
 from userrep.evaluation.representations.als import AlsFolded, AlsStatic
 from userrep.evaluation.representations.catalog import PICKS, representations
+from userrep.evaluation.representations.inputs import Embedding
 
 pytestmark = pytest.mark.fast
 
@@ -26,3 +27,12 @@ def test_both_als_representations_share_one_factorization_and_each_call_makes_an
     )
     assert static.factors is folded.factors
     assert static.factors is not other.factors
+
+
+def test_the_embedding_in_other_storage_types_comes_last() -> None:
+    *_, half, small = representations(["float16", "int8"])
+    assert isinstance(half, Embedding)
+    assert isinstance(small, Embedding)
+    assert [(one.name, one.storage) for one in (half, small)] == [
+        ("embedding_float16", "float16"), ("embedding_int8", "int8"),
+    ]  # fmt: skip

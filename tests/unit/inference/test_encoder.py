@@ -87,3 +87,12 @@ def test_a_worker_loads_an_artifact_once_and_only_with_the_expected_hash(tmp_pat
     assert worker_encoder(folder, content_hash) is encoder
     with pytest.raises(ArtifactError, match="not the expected artifact: expected content hash"):
         worker_encoder(folder, "0" * len(content_hash))
+
+
+def test_an_encoder_rounds_to_the_numbers_of_its_storage_type(tmp_path: Path) -> None:
+    saved(tmp_path / "artifact", int8_scales=[0.125] * 16)
+    artifact, users = load_artifact(str(tmp_path / "artifact")), features(200)
+    exact_BD = Encoder(artifact).embed(users)
+    assert np.array_equal(Encoder(artifact, "float16").embed(users), exact_BD.astype(np.float16))
+    steps_BD = np.clip(np.rint(exact_BD * 8), -127, 127)
+    assert np.array_equal(Encoder(artifact, "int8").embed(users), steps_BD / 8)

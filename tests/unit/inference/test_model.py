@@ -83,6 +83,7 @@ def saved(
     layout: InputLayout | None = None,
     model: config.Model = MODEL,
     is_space: bool = False,
+    int8_scales: list[float] | None = None,
     **tensors: np.ndarray,
 ) -> SpaceManifest:
     """Save an artifact in a folder, or (``is_space``) below a root as that of a space."""
@@ -97,6 +98,7 @@ def saved(
         space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
         layout=layout, targets=targets, model=model, training=config.Training(),
         metrics={"valid_loss": 0.1 + 0.2}, config_hash="c", code_hash="d",
+        int8_scales=int8_scales or [0.125] * model.latent_dim,
     )  # fmt: skip
     written = tensors_of(state, scaler, empty_input(layout, scaler)) | tensors
     return save_space(str(folder), manifest, written) if is_space else save_artifact(str(folder), manifest, written)

@@ -25,7 +25,13 @@ from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.read_vectors import NO_STEP
 from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
+from userrep.spaces.snapshots import record_snapshots
+from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import TableWriter
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.vector_storage import VectorStorage
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.default
 
@@ -201,3 +207,26 @@ def test_vectors_are_found_in_any_of_many_row_groups(join: Join, tables: FileTab
     chance = random.Random(1)
     rows = [(n, chance.choice([f"u{chance.randint(0, 330)}", None, "u7"]), NOON) for n in range(500)]
     assert [vector for *_, vector in told(join(rows))] == [vectors.get(user or "") for _, user, _ in rows]
+
+
+def test_snapshots_of_different_storage_types_are_joined_as_lists_of_float32(join: Join, tables: FileTables) -> None:
+    z_D = np.array([1 / 3, -2.7182817, 40.0], np.float32)
+    stored = {  # by day: each as the encoder rounds it, with the scales 1/4, 1/32, 1/2
+        1: z_D, 2: z_D.astype(np.float16).astype(np.float32), 3: np.array([0.25, -87 / 32, 40.0], np.float32),
+    }  # fmt: skip
+    scaled = VectorStorage.of("int8", [0.25, 2.0**-5, 0.5])
+    assert np.array_equal(scaled.rounded(z_D[None])[0], stored[3])
+    files, since = [], tables.version(USER_EMBEDDINGS)
+    for day, vector_D in stored.items():
+        writer = TableWriter(tables.target(USER_EMBEDDINGS))
+        rows = {"user_bucket": bucket_of(pa.array(["u1"])), "user_id": ["u1"], "embedding": listed(vector_D[None])}
+        writer.write(pa.table(rows), snapshot(date(2024, 5, day)).key)
+        files += writer.close()
+    tables.commit(USER_EMBEDDINGS, files, replacing=lambda _: False, since=since)
+    record_snapshots(tables, [snapshot(date(2024, 5, day), dim=3) for day in stored])
+    joined = join([(day, "u1", datetime(2024, 5, day, 12)) for day in stored])
+    assert joined.schema.field("embedding").type.value_type == pa.float32()
+    assert told(joined) == [
+        (day, "found", f"s001-a-202405{day:02}-r1", date(2024, 5, day), vector_D.tolist())
+        for day, vector_D in stored.items()
+    ]

@@ -118,3 +118,9 @@ def test_a_manifest_with_a_fault_is_refused_by_its_place(tmp_path: Path) -> None
     path.write_text(json.dumps(json.loads(path.read_text()) | {"space_id": "../other"}))
     with pytest.raises(ArtifactError, match=r"manifest.json is invalid: space_id: not a valid name"):
         load_artifact(str(tmp_path / "s1"))
+
+
+def test_an_artifact_without_a_scale_for_every_dimension_is_refused(tmp_path: Path) -> None:
+    fault = r"does not match manifest\.json: int8_scales: expected 16, got 15\. Restore the folder from a copy"
+    with pytest.raises(ArtifactError, match=fault):
+        saved(tmp_path / "s1", int8_scales=[0.5] * 15)

@@ -14,6 +14,7 @@ from userrep.errors import UsageError
 from userrep.operations.cost_plan import Plan, Size, Storage, Work, measured_runs, plan_for
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
+from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
@@ -102,3 +103,19 @@ def test_the_later_one_of_two_equal_runs_tells_the_rate(tables: Tables) -> None:
         later = {"run_id": f"r{hour}", "started_at": datetime(2024, 5, 1, hour)}
         tables.add(JOB_RUNS, [row.asDict() | later])
     assert measured_runs(tables)["embed_users"][0].run_id == "r14"
+
+
+def test_embeddings_are_listed_in_each_storage_type_and_the_total_has_the_configured_one(
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [replace(snapshot(date(2024, 5, day), dim=120), num_users=100) for day in (1, 2)]
+    small = replace(rows[1], gates=json.dumps({"dim": 120, "storage": "float16"}))
+    record_snapshots(tables, [rows[0], small])
+    monkeypatch.setattr(FileTables, "num_bytes", lambda *_: 200 * (20 + 3 * 120))  # 4 bytes a number, and 2
+    settings = config.snapshots.model_copy(update={"storage": "int8"})
+    plan = plan_for(tables, config.model_copy(update={"snapshots": settings}), SIZE)
+    found = {name: embeddings.bytes_each for name, embeddings in plan.embeddings.items()}
+    assert found == pytest.approx({"float32": 20 + 480, "float16": 20 + 240, "int8": 20 + 150})
+    assert plan.storage[-1] == plan.embeddings["int8"]
+    snapshots_kept = 14 + 26
+    assert plan.embeddings["float32"].gb == pytest.approx(500 * 1_000 * snapshots_kept / 1e9)

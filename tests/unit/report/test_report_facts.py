@@ -56,6 +56,9 @@ def test_the_nearest_representation_is_the_one_that_the_embedding_is_least_ahead
     assert (task.nearest.representation, task.verdict) == ("counts", "behind")
     without_others = replace(task, figures=own)
     assert (without_others.nearest, without_others.verdict) == (None, "tied")
+    stored = TaskFacts("return_7d", "auc", 10, None, [*own, other("als", 0.1), other("embedding_int8", 0.0001)])
+    assert stored.nearest is not None
+    assert stored.nearest.representation == "als"  # the embedding in another storage type is no rival
 
 
 def test_the_newest_drift_is_that_of_the_last_date_only() -> None:

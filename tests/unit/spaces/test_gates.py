@@ -8,6 +8,7 @@ import pytest
 
 from userrep import config
 from userrep.spaces.gates import SnapshotStats, _sums_by_date, refusals
+from userrep.store.vector_storage import VectorStorage
 
 pytestmark = pytest.mark.fast
 
@@ -71,11 +72,12 @@ def test_only_finite_vectors_of_the_right_width_are_summed() -> None:
     vectors = pa.array([[1, 2], [3, -4], [nan, 1], [1, inf], [1], [1, 2, 3], None, []], pa.list_(pa.float32()))
     days = pa.array([date(2024, 5, 1)] * 6 + [date(2024, 5, 2)] * 2)
     batch = pa.record_batch({"as_of": days, "embedding": vectors})
-    sums = {name: np.asarray(value).tolist() for name, value in _sums_by_date(batch, 2).items()}
+    storages = {date(2024, 5, 1): VectorStorage.of("int8", [1.0, 2.0**-5])}  # limits of 127 and 127 / 32
+    sums = {name: np.asarray(value).tolist() for name, value in _sums_by_date(batch, 2, storages).items()}
     first, second = (
-        {name: sums.pop(f"{name} {day}") for name in ("broken", "finite", "sums", "squares")}
+        {name: sums.pop(f"{name} {day}") for name in ("broken", "finite", "sums", "squares", "at_limit")}
         for day in ("2024-05-01", "2024-05-02")
     )
-    assert first == {"broken": 4, "finite": 2, "sums": [4, -2], "squares": [10, 20]}
-    assert second == {"broken": 2, "finite": 0, "sums": [0, 0], "squares": [0, 0]}
+    assert first == {"broken": 4, "finite": 2, "sums": [4, -2], "squares": [10, 20], "at_limit": 1}
+    assert second == {"broken": 2, "finite": 0, "sums": [0, 0], "squares": [0, 0], "at_limit": 0}
     assert not sums

@@ -183,3 +183,30 @@ def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Pa
     wanted = pa.Table.from_batches([as_arrow(users_of(DATES[0]))]).drop_columns(["as_of", "is_exact"])
     for name in wanted.column_names:
         assert rows[name].to_pylist() == wanted[name].to_pylist()
+
+
+@pytest.mark.parametrize("writer", ["tasks", "spark"])
+def test_a_snapshot_is_rounded_to_its_storage_type_and_numbers_at_the_limit_are_counted(
+    site: Site, writer: str
+) -> None:
+    tables = site.tables if writer == "tasks" else left_to_spark(site.tables)
+    settings = site.config.snapshots.model_copy(update={"storage": "int8"})
+    config = site.config.model_copy(update={"snapshots": settings})
+    content_hash = saved(
+        Path(str(config.root)), space_id="s2", layout=LAYOUT, is_space=True, int8_scales=[2.0**-6] * 16
+    ).content_hash
+    add_candidate(tables, space_id="s2", lineage_id="l1", trained_until=DATES[1], content_hash=content_hash)
+    space = find_space(tables, "s2")
+    staged = stage_snapshots(tables, config, space, DATES[:1])
+    assert [s.facts for s in staged] == [{"storage": "int8"}]
+    rows = site.rows(DATES[0])
+    exact_BD = Encoder(load_artifact(artifact_folder(config, space))).embed(as_arrow(users_of(DATES[0])))
+    steps_BD = np.clip(np.rint(exact_BD * 64), -127, 127)
+    assert np.array_equal(stacked(rows["embedding"].combine_chunks(), 16), (steps_BD / 64).astype(np.float32))
+    (published,) = publish_snapshots(tables, config, space, staged, on_time=True)
+    assert published.facts["num_at_limit"] == (np.abs(steps_BD) == 127).sum() > 0
+    assert published.facts["storage"] == "int8"
+    uri = FileTables(None, str(config.root)).files(USER_EMBEDDINGS)[0].uri
+    group = pq.read_metadata(uri).row_group(0)
+    vectors = next(group.column(k) for k in range(3) if group.column(k).path_in_schema.startswith("embedding"))
+    assert {"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(vectors.encodings)

@@ -29,6 +29,7 @@ from userrep.spaces.snapshots import (
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, SNAPSHOTS
 from userrep.store.tables import Tables
+from userrep.store.vector_storage import VectorStorage
 
 pytestmark = pytest.mark.fast
 
@@ -60,8 +61,9 @@ def stats(monkeypatch: pytest.MonkeyPatch) -> dict[date, SnapshotStats]:
     """Aggregates of staged rows, in place of those that Spark computes."""
     known: dict[date, SnapshotStats] = {}
 
-    def of_rows(where: str, *, dim: int) -> dict[date, SnapshotStats]:
+    def of_rows(where: str, *, dim: int, storages: dict[date, VectorStorage]) -> dict[date, SnapshotStats]:
         assert dim == DIM
+        assert set(storages.values()) == {VectorStorage()}
         assert "space_id = 's001-a'" in where
         return known
 
@@ -156,10 +158,11 @@ def test_a_date_gets_a_new_revision_after_all_that_were_ever_judged(
         (D4, 1, "s001-a-20240504-r1"),
     ]  # fmt: skip
     ((keys, begun),) = written
-    assert [replace(snapshot, state="staged", begun_by=None) for snapshot in begun] == staged
+    facts = '{"storage": "float32"}'
+    assert [replace(snapshot, state="staged", begun_by=None, gates=facts) for snapshot in begun] == staged
     assert keys == {snapshot.as_of: snapshot.key for snapshot in staged}
     assert list_snapshots(tables, "s001-a", states=("staged",)) == staged
-    assert {(s.available_at, s.gates, s.num_users) for s in staged} == {(None, "", 2)}
+    assert {(s.available_at, s.gates, s.num_users) for s in staged} == {(None, facts, 2)}
     with pytest.raises(
         UsageError, match=r"space s001-a: no features of 2024-05-05\. Build them with `userrep run build_user_f"
     ):

@@ -3,14 +3,16 @@
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from userrep.store.arrow import combined, listed, stacked
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter, Target
-from userrep.store.schemas import TableSchema
+from userrep.store.schemas import USER_EMBEDDINGS, TableSchema
 
 pytestmark = pytest.mark.fast
 
@@ -114,3 +116,24 @@ def test_a_vector_with_a_missing_number_is_refused(target: Target) -> None:
     writer.write(rows.set_column(0, "x", holes), {"day": D1, "user_slice": "0-of-1"})
     with pytest.raises(pa.ArrowInvalid, match="declared non-nullable but contains nulls"):
         writer.close()
+
+
+def test_rounded_vectors_are_dictionaries_and_half_as_large_and_others_are_written_as_before(tmp_path: Path) -> None:
+    z_ND = np.random.default_rng(0).standard_normal((20_000, 32)).astype(np.float32)
+    sizes = {}
+    for name, matrix in (("float32", z_ND), ("float16", z_ND.astype(np.float16)), ("int8", np.rint(z_ND * 32) / 32)):
+        target = FileTables(None, str(tmp_path / name)).target(USER_EMBEDDINGS)
+        writer = TableWriter(target)
+        rows = {"user_bucket": pa.array(range(20_000), pa.int32()), "user_id": [f"u{k}" for k in range(20_000)]}
+        writer.write(
+            pa.table(rows | {"embedding": listed(matrix.astype(np.float32))}),
+            {"space_id": "s", "as_of": D1, "revision": 1},
+        )
+        (file,) = writer.close()
+        assert np.array_equal(stacked(combined(read(target, file).read()["embedding"]), 32), matrix.astype(np.float32))
+        encodings = read(target, file).metadata.row_group(0).column(2).encodings
+        assert ("RLE_DICTIONARY" in encodings) == (name != "float32")
+        sizes[name] = read(target, file).metadata.row_group(0).column(2).total_compressed_size / z_ND.size
+    assert 3.9 < sizes["float32"] < 4.1
+    assert 1.7 < sizes["float16"] < 2.1
+    assert sizes["int8"] < 1.3

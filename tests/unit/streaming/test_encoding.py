@@ -3,14 +3,19 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from tests.support.builders import config_of
 from tests.support.records import RECORD
+from tests.unit.inference.test_model import features, saved
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.item_matrix import VectorFiles
+from userrep.inference.encoder import Encoder
+from userrep.model.artifact import load_artifact
 from userrep.sources.tombstones import NO_TOMBSTONES
+from userrep.store.arrow import stacked
 from userrep.store.bucket_reader import BucketFiles
 from userrep.streaming.encoding import Encoding, PinnedBase, PinnedSpace
 
@@ -62,3 +67,21 @@ def test_a_user_with_nothing_before_the_as_of_date_gets_no_vector_and_no_empty_b
         }
     )
     assert list(encoding([row])) == []
+
+
+def test_streamed_vectors_are_rounded_as_those_of_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content_hash = saved(tmp_path / "s1", int8_scales=[0.125] * 16).content_hash
+    users, at = pa.array(["u0", "u1", "u2"]), datetime(2024, 3, 15, 12, tzinfo=UTC)
+    rows = features(3).append_column("user_id", users).append_column("as_of", pa.array([D16] * 3))
+    monkeypatch.setattr(Encoding, "_features", lambda *_: (rows, users))
+    encoding = Encoding(
+        FeatureSpec.of(config_of(tmp_path)), {D16: PinnedBase(D16, BucketFiles.of(()), VectorFiles((), 0.0))},
+        (PinnedSpace("s1", str(tmp_path / "s1"), content_hash, None),), D15, 1, None, NO_TOMBSTONES, "int8",
+    )  # fmt: skip
+    times = pa.array([at] * 3, pa.timestamp("us", "UTC"))
+    records = pa.array([[{"kind": "user", "at": at, "attributes": ["se"]}]] * 3, pa.list_(RECORD))
+    columns = {"as_of": pa.array([D16] * 3), "user_id": users, "newest_at": times, "arrived_at": times}
+    (found,) = encoding([pa.RecordBatch.from_pydict(columns | {"records": records})])
+    exact_UD = Encoder(load_artifact(str(tmp_path / "s1"))).embed(features(3))
+    expected_UD = np.clip(np.rint(exact_UD * 8), -127, 127) / 8
+    assert np.array_equal(stacked(found.column("embedding"), 16), expected_UD.astype(np.float32))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from userrep.config import Storage
 from userrep.evaluation.representation import Context, Floats32
 from userrep.features.layout import Block, InputLayout
 from userrep.features.spec import counts_of
@@ -19,15 +20,16 @@ from userrep.model.standard import standardized_code
 
 @dataclass
 class Embedding:
-    """The embedding of an artifact, by the encoder that builds snapshots."""
+    """The embedding of an artifact, by the encoder that builds snapshots with this storage type."""
 
     name: str
     artifact: Callable[[Context], Artifact]
+    storage: Storage = "float32"
     _encoder: Encoder = field(init=False)
 
     def fit(self, context: Context) -> None:
         """Load the encoder and warm it up, so that ``matrix`` is timed without loading."""
-        self._encoder = Encoder(self.artifact(context))
+        self._encoder = Encoder(self.artifact(context), self.storage)
         self._encoder.embed(context.rows.features.slice(0, 1))
 
     def matrix(self, context: Context) -> Floats32:

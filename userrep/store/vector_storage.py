@@ -1,0 +1,154 @@
+"""Storage types of vectors: float32, float16, and int8 with a scale per dimension.
+
+Tables store lists of float32 for every type. A smaller type rounds the numbers when they are encoded, to those that it
+can represent, so all readers get decoded vectors. Parquet's dictionaries make files of rounded numbers small
+(parquet_writer.py). Exports contain the type itself.
+
+An int8 scale is a power of two, fixed for a space. Products and quotients are then exact, so rounding twice gives the
+same bits as rounding once, and all dimensions share most of their numbers, which keeps the dictionary small.
+docs/decisions/0016 has the measurements.
+
+Shapes: N vectors of D numbers.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from userrep.config import Storage
+from userrep.store.arrow import combined, listed, stacked
+
+Floats32 = NDArray[np.float32]
+
+STORAGE, SCALES = "userrep_storage", "userrep_scales"  # metadata keys of an exported column
+LARGEST_HALF = 65504.0
+MOST_STEPS = 127  # of int8, on each side of zero
+STORED = "embedding_"  # start of the names of the embedding in other storage types, in evaluations
+_LOOKED_AT = 256  # rows that decide whether vectors get a dictionary
+_COLUMN = "embedding"
+_COVERED = 0.999  # share of the numbers of a dimension that must not be clipped
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**8  # with these, every int8 number is also a float16 number
+
+
+def int8_scales(z_ND: Floats32) -> list[float]:
+    """Return the int8 scale of each dimension: the smallest power of two that covers 99.9 % of the vectors' numbers.
+
+    ``z_ND``: a sample of vectors, a few thousand.
+    """
+    covered_D = np.quantile(np.abs(z_ND.astype(np.float64)), _COVERED, axis=0)
+    exponent_D = np.ceil(np.log2(np.maximum(covered_D / MOST_STEPS, _SMALLEST_SCALE)))
+    return np.minimum(2.0**exponent_D, _LARGEST_SCALE).tolist()  # type: ignore[no-any-return]
+
+
+def is_vector(field: pa.Field) -> bool:
+    """Return whether a column contains lists of float32."""
+    return bool(pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type))
+
+
+def rounded_vectors(rows: pa.Table) -> list[str]:
+    """Return the Parquet columns of vectors whose numbers are rounded, by a look at the first rows.
+
+    They repeat a few thousand numbers, so a dictionary halves their size or better. Other vectors hardly repeat any.
+    """
+    first = rows.slice(0, _LOOKED_AT)
+    numbers = {field.name: combined(first[field.name]).flatten() for field in first.schema if is_vector(field)}
+    return [
+        f"{name}.list.element" for name, values in numbers.items() if _is_rounded(values.to_numpy(zero_copy_only=False))
+    ]
+
+
+def _is_rounded(numbers: Floats32) -> bool:
+    """Return whether all numbers are numbers of float16, which those of int8 are too."""
+    with np.errstate(over="ignore"):
+        return bool(len(numbers) and (numbers == numbers.astype(np.float16)).all())
+
+
+def own_metadata(field: pa.Field) -> dict[bytes, bytes]:
+    """Return what a column's metadata says about its storage type."""
+    return {key: value for key, value in (field.metadata or {}).items() if key in (STORAGE.encode(), SCALES.encode())}
+
+
+@dataclass(frozen=True)
+class VectorStorage:
+    """A storage type with the scales of one space. ``scale_D`` is None unless the type is int8."""
+
+    name: Storage = "float32"
+    scale_D: Floats32 | None = None
+
+    @classmethod
+    def of(cls, name: Storage, int8_scales: Sequence[float]) -> "VectorStorage":
+        """Return a type for vectors of the space with these scales."""
+        return cls(name, np.array(int8_scales, np.float32)) if name == "int8" else cls(name)
+
+    @property
+    def limit_D(self) -> Floats32 | float:
+        """The largest magnitude of each dimension; numbers beyond it are clipped."""
+        if self.scale_D is not None:
+            return MOST_STEPS * self.scale_D
+        return LARGEST_HALF if self.name == "float16" else np.inf
+
+    def rounded(self, z_ND: Floats32) -> Floats32:
+        """Round numbers to the nearest that the type has, ties to even, and clip them. NaN stays NaN.
+
+        The error is at most half a unit in the last place of float16, or half a scale of int8.
+        """
+        if self.scale_D is not None:
+            steps_ND = np.clip(np.rint(z_ND / self.scale_D), -MOST_STEPS, MOST_STEPS)
+            rounded_ND: Floats32 = steps_ND * self.scale_D + np.float32(0)  # turns -0.0 into 0.0
+            return rounded_ND
+        if self.name == "float16":
+            return np.clip(z_ND, -LARGEST_HALF, LARGEST_HALF).astype(np.float16).astype(np.float32)
+        return z_ND
+
+    def num_at_limit(self, z_ND: Floats32) -> int:
+        """Count rounded numbers at the type's limit: those that were clipped, or less than half a step below it."""
+        return 0 if self.name == "float32" else int((np.abs(z_ND) >= self.limit_D).sum())
+
+    def exported(self, vectors: pa.ListArray) -> pa.ListArray:
+        """Convert list<float> to list<halffloat>, or to list<int8> of numbers of scales. Nulls stay null."""
+        present = vectors.drop_null()
+        if self.name == "float32":
+            return vectors
+        if not len(present):
+            return pa.nulls(len(vectors), pa.list_(self._number_type))
+        z_ND = np.zeros((len(vectors), len(present[0])), np.float32)
+        z_ND[vectors.is_valid().to_numpy(zero_copy_only=False)] = self.rounded(stacked(present, z_ND.shape[1]))
+        numbers = z_ND.astype(np.float16) if self.scale_D is None else (z_ND / self.scale_D).astype(np.int8)
+        lists = listed(numbers)
+        return pa.ListArray.from_arrays(lists.offsets, lists.values, mask=vectors.is_null())
+
+    def in_table(self, rows: pa.Table) -> pa.Table:
+        """Convert the column ``embedding`` with ``exported``, and describe it in its metadata. float32: no change."""
+        if self.name == "float32":
+            return rows
+        vectors = self.exported(combined(rows[_COLUMN]))
+        field = pa.field(_COLUMN, vectors.type, metadata=self.metadata)
+        return rows.set_column(rows.schema.get_field_index(_COLUMN), field, vectors)
+
+    def num_at_limit_in(self, rows: pa.Table) -> int:
+        """Count numbers at the limit in a table of ``in_table``; none for float32."""
+        if self.name == "float32":
+            return 0
+        numbers = combined(rows[_COLUMN]).flatten().to_numpy().astype(np.float32)
+        return int((np.abs(numbers) == (LARGEST_HALF if self.scale_D is None else MOST_STEPS)).sum())
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """The name of the type of an exported column, by column; empty for float32."""
+        return {} if self.name == "float32" else {_COLUMN: f"array<{self.name}>"}
+
+    @property
+    def _number_type(self) -> pa.DataType:
+        return pa.float16() if self.scale_D is None else pa.int8()
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The metadata of an exported column, None for float32. Scales are a JSON list."""
+        if self.name == "float32":
+            return None
+        scales = {} if self.scale_D is None else {SCALES: json.dumps(self.scale_D.tolist())}
+        return {STORAGE: self.name, **scales}

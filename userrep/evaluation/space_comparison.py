@@ -150,10 +150,12 @@ def _cut(at_N: Ints) -> int:
 
 
 def _too_few(rows: Rows, y_N: Floats32, metric: str) -> str | None:
+    """Return why probes cannot be fitted or judged on a split, or None."""
     if metric == AUC:
         return too_few_rows(rows, y_N > 0)
-    few = next((split for split in rows.num_by_role.items() if split[1] < MIN_EXAMPLES), None)
-    return few and f"{few[1]} rows in the {few[0]} split; at least {MIN_EXAMPLES} are required"
+    if few := next((split for split in rows.num_by_role.items() if split[1] < MIN_EXAMPLES), None):
+        return f"{few[1]} rows in the {few[0]} split; at least {MIN_EXAMPLES} are required"
+    return None if len(np.unique(y_N[rows.role_N == TEST])) > 1 else "all rows in the test split have one value"
 
 
 def compare(

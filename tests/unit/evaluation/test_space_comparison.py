@@ -164,6 +164,8 @@ def test_labels_that_cannot_be_judged_are_refused() -> None:
         Split.of(with_labels(y_N=numbers), "auc", seed=1)
     with pytest.raises(UsageError, match=r"labels: too few: 0 rows in the train split; at least 10 are required"):
         Split.of(with_labels(y_N=numbers, at_N=np.zeros(num, np.int64)), "auto", seed=1)
+    with pytest.raises(UsageError, match=r"labels: too few: all rows in the test split have one value\."):
+        Split.of(with_labels(y_N=np.minimum(numbers, num // 2)), "auto", seed=1)
 
 
 def test_most_labels_at_the_first_time_still_leave_labels_to_judge() -> None:

@@ -92,10 +92,13 @@ def explain_segments(
     forget` can erase users in it.
     """
     from userrep.store.export_folder import check_out
+    from userrep.store.filesystem import absolute
     from userrep.workflows.segments import lines_of, read_previous, write_segments
 
     check_out(out)
     before = read_previous(previous) if previous else None
+    if before is not None and before.folder == absolute(out.rstrip("/")):
+        raise UsageError(f"--out {out}: is also --previous, which is needed to count moves. Choose another folder.")
     tables = tables_of(config)
     manifest = write_segments(
         tables, config, *_snapshot(tables, space, as_of), out,

@@ -61,6 +61,11 @@ def test_segments_are_written_and_printed(userrep: Userrep, no_spark: None, site
     assert [each["segment"] for each in found["segments"]] == ["s01", "s02", "s03", "s04"]
     assert found["ended"] == []
     assert "sha256" not in found
+    answer = userrep(*command, f"{out}/", "--previous", out)
+    assert (answer.code, answer.faults) == (
+        2,
+        [f"--out {out}/: is also --previous, which is needed to count moves. Choose another folder."],
+    )
 
 
 def test_models_without_or_of_another_space_are_refused(

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tests.support.hostile import EVIL, TEXTS, fuzzed, is_one_line, refusal
 from userrep.cli.options import as_date, checked_consumer_name, checked_space_id
 from userrep.config import parse_config
-from userrep.erasure.requests import read_ids
 from userrep.ids import checked_name, snapshot_id
 from userrep.joins.options import JoinOptions
+from userrep.sources.id_files import read_ids
 from userrep.spaces import consumers, registry
 from userrep.spaces.registry_state import artifact_path
+from userrep.store.export_folder import check_out
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import check_new_folder, check_writable
-from userrep.workflows.export import check_out
 
 pytestmark = pytest.mark.fast
 

@@ -33,8 +33,9 @@ def forget(
     for example daily. It removes them, and any rows that a concurrent run has written back.
     """
     from userrep.erasure.receipt import receipt_lines
-    from userrep.erasure.requests import Erasure, read_ids
+    from userrep.erasure.requests import Erasure
     from userrep.logs import to_stderr
+    from userrep.sources.id_files import read_ids
 
     user_ids = read_ids(users) if users else []
     if dry_run:

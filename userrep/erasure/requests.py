@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from pyspark.errors import PySparkException
@@ -18,7 +17,7 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.erasure.ledgers import Pins, drop_training_rows, recount
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, erase_rows
-from userrep.errors import UsageError, in_one_line
+from userrep.errors import in_one_line
 from userrep.features.build import features_tables
 from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
@@ -42,7 +41,6 @@ from userrep.utc import utc_now
 
 # States of a request, in this order. From BEGUN on, its tombstones exist.
 ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"
-_MOST_BYTES = 1024  # of an id
 _STREAM_RUNNING = (
     "encodes these users no longer; its state has their events of open days until they close, and gets more until it "
     "is restarted"
@@ -50,29 +48,6 @@ _STREAM_RUNNING = (
 _STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
 Receipt = dict[str, Any]
 CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
-
-
-def read_ids(path: Path) -> list[str]:
-    """Read user ids from a UTF-8 text file, one per line. Blank lines and duplicates are ignored.
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be read, is not UTF-8, has no ids, or has a line longer than 1024 bytes.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
-    except OSError as error:
-        raise UsageError(f"--users {path}: {error.strerror}. Name a text file with one user id per line.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--users {path}: not UTF-8 text. Write one user id per line.") from None
-    ids = list(dict.fromkeys(line for line in lines if line.strip()))
-    if not ids:
-        raise UsageError(f"--users {path}: no user ids in the file. Write one per line.")
-    long = next((k for k, line in enumerate(lines, 1) if len(line.encode()) > _MOST_BYTES), None)
-    if long is not None:
-        raise UsageError(f"--users {path}: line {long} is longer than {_MOST_BYTES} bytes. Write one user id per line.")
-    return ids
 
 
 @dataclass

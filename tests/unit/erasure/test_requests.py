@@ -19,9 +19,8 @@ from tests.support.builders import config_of, event, write_rows
 from tests.support.embedding_tables import publish, snapshot
 from userrep.config import Config
 from userrep.erasure import requests
-from userrep.erasure.requests import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
+from userrep.erasure.requests import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests
 from userrep.erasure.rewrite import ErasedUsers, erase_rows
-from userrep.errors import UsageError
 from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of
 from userrep.store.delta_files import DeltaFiles
@@ -259,31 +258,6 @@ def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, conf
         assert files_naming(tmp_path / "erased" / "user_profiles", BOB) == []
     finally:
         spark.sql("DROP DATABASE erased CASCADE")
-
-
-# Input
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "No such file or directory. Name a text file with one user id per line"),
-        (b"\n \n", r"no user ids in the file\. Write one per line"),
-        (b"\xff\xfe", r"not UTF-8 text\. Write one user id per line"),
-        (b"ann\n" + b"x" * 1025, "line 2 is longer than 1024 bytes"),
-    ],
-)
-def test_a_file_that_names_nobody_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
-    path = tmp_path / "ids.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UsageError, match=said):
-        read_ids(path)
-
-
-def test_ids_are_read_once_each_and_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "ids.txt").write_text("ann\r\n\nbob b\nann\n", encoding="utf-8")
-    assert read_ids(tmp_path / "ids.txt") == ["ann", "bob b"]
 
 
 def _tombstones_of(tmp_path: Path, spark: SparkSession) -> Any:

@@ -17,13 +17,13 @@ from userrep.config import Config
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows, indices_in, only_sampled
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth, too_few_values
+from userrep.sources.categories import as_categories
 from userrep.sources.columns import id_text, named, type_of
 from userrep.sources.read import read_source
 from userrep.store.arrow import combined
 from userrep.store.xxhash import hash64
 
 _MAX_VALUES = 10  # labels; the most frequent values
-_MAX_NUMBERS = 10  # distinct numbers; above that, quartile ranges are the categories
 _PARTS = np.array([TRAIN, TRAIN, VALID, TEST, TEST], np.int8)  # by a hash of the user id
 _SEED = 5  # of the hash; fixed, so all seeds of an evaluation have the same split
 
@@ -93,20 +93,3 @@ def read_attributes(spark: SparkSession, config: Config, rows: Rows, *, seed: in
     index_U = indices_in(rows.user_ids, combined(by_user.column("user_id")).cast(pa.string()))
     sampled = by_user.take(pa.array(index_U, mask=index_U < 0))
     return {name: as_categories(combined(sampled.column(name))) for name in names}
-
-
-def as_categories(values: pa.Array) -> pa.StringArray:
-    """Return values as text. More than 10 distinct numbers are replaced by their quartile range; NaN is null.
-
-    Numbers equal to a quartile are a category of their own, because quartiles can coincide: if 800 of 1,000 numbers are
-    zero, all three quartiles are zero.
-    """
-    if not pa.types.is_floating(values.type):
-        return values.cast(pa.string())
-    values = pc.if_else(pc.is_nan(values), None, values)
-    known = values.drop_null().to_numpy()
-    if len(np.unique(known)) <= _MAX_NUMBERS:
-        return values.cast(pa.string())
-    quartiles, value_U = np.quantile(known, [0.25, 0.5, 0.75]), values.to_numpy(zero_copy_only=False)
-    quarter_U = np.searchsorted(quartiles, value_U, "left") + np.searchsorted(quartiles, value_U, "right")
-    return pc.if_else(values.is_valid(), pa.array(quarter_U).cast(pa.string()), None)

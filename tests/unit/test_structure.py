@@ -22,6 +22,7 @@ ORDER = [
     "report",
     "operations evaluation monitoring erasure explanations",
     "client",
+    "audiences",
     "streaming",
     "joins",
     "spaces",

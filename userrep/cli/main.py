@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from userrep import __version__
+from userrep.cli import audience as cli_audience
 from userrep.cli import consumers as cli_consumers
 from userrep.cli import estimate as cli_estimate
 from userrep.cli import evaluate as cli_evaluate
@@ -80,7 +81,14 @@ def common(
 for _command in (
     *(cli_log.init, cli_log.inspect, cli_log.validate),
     *(cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_nightly.nightly),
-    *(cli_pipeline.backfill, cli_pipeline.run, cli_export.export, cli_evaluate.evaluate, cli_estimate.estimate),
+    *(
+        cli_pipeline.backfill,
+        cli_pipeline.run,
+        cli_export.export,
+        cli_audience.audience,
+        cli_evaluate.evaluate,
+        cli_estimate.estimate,
+    ),
     *(cli_forget.forget, cli_report.report, cli_report.check),
 ):
     app.command()(_command)

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import pandas as pd
 import pyarrow as pa
 
-from userrep.client.frames import join_frame, newest_frame, newest_table, warn_of_cast
-from userrep.config import Config, load_config
-from userrep.errors import UsageError, missing_package
-from userrep.joins.options import JoinOptions, column
+from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table, warn_of_cast
+from userrep.client.target import load_target, tables_at
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.joins.options import JoinOptions, JoinParams, column
+from userrep.logs import warn_caller
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import check_writable
-from userrep.store.open import open_root, open_schema, open_tables
 from userrep.store.tables import Tables
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, SparkSession
 
+    from userrep.audiences.audience import Audience
+
 Labels = TypeVar("Labels")
 _ANY_TIME = datetime(2200, 1, 1)  # noqa: DTZ001  # naive UTC; later than every as-of date
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
-
-
-class JoinParams(TypedDict, total=False):
-    """Options of a join. They have the names and meanings of the Params of ``EmbeddingJoin``."""
-
-    userCol: str
-    timeCol: str
-    outputCol: str
-    availability: str
-    maxAgeDays: int | None
-    handleInvalid: str
-    missing: str
-    updates: bool
-    vectors: str
-    inSample: str
 
 
 def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> Embeddings:  # noqa: A001
@@ -68,34 +55,10 @@ def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None 
         If there are no userrep tables at the root, or the configuration is not valid. Tables in a catalog are checked
         at their first use.
     """
-    embeddings = Embeddings(partial(_tables, _target(target)), spark)
+    opened = load_target(target)
+    embeddings = Embeddings(partial(tables_at, opened), spark, opened if isinstance(opened, Config) else None)
     embeddings.tables.check_before_spark()
     return embeddings
-
-
-def _target(target: str | os.PathLike[str] | Config) -> str | Config:
-    """Return a target with its configuration file loaded and ``~`` replaced by the home directory."""
-    if isinstance(target, Config):
-        return target
-    text = os.path.expanduser(os.fspath(target))
-    return load_config(text) if text.endswith((".yaml", ".yml")) else text
-
-
-def _tables(target: str | Config, spark: SparkSession | None) -> Tables:
-    if isinstance(target, Config):
-        return open_tables(target, spark or partial(_start, target.spark.master, target.spark.conf), expected=True)
-    if re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target) and not os.path.exists(target):
-        return open_schema(target, spark or _start, expected=True)
-    return open_root(target, spark or _start, expected=True)
-
-
-def _start(*settings: Any) -> SparkSession:
-    """Return the active Spark session, or start one. Raises UsageError if PySpark is not installed."""
-    try:
-        from userrep.spark.session import get_session
-    except ModuleNotFoundError as error:
-        raise UsageError(missing_package(error) or str(error)) from None
-    return get_session(*settings)
 
 
 class Embeddings:
@@ -104,9 +67,14 @@ class Embeddings:
     A space is named by its id, or ``serving`` for the one that serves now.
     """
 
-    def __init__(self, open_with: Callable[[SparkSession | None], Tables], spark: SparkSession | None = None) -> None:
-        """``open_with`` returns the tables for a session, or for none."""
-        self._open, self._spark = open_with, spark
+    def __init__(
+        self,
+        open_with: Callable[[SparkSession | None], Tables],
+        spark: SparkSession | None = None,
+        config: Config | None = None,
+    ) -> None:
+        """``open_with`` returns the tables for a session, or for none. ``config``: if it is known."""
+        self._open, self._spark, self._config = open_with, spark, config
         self.tables = open_with(spark)
 
     def join(self, labels: Labels, *, space: str = "serving", **options: Unpack[JoinParams]) -> Labels:
@@ -190,6 +158,51 @@ class Embeddings:
         labels["label_at"] = _ANY_TIME
         options = JoinOptions(availability="as_of")
         return join_frame(labels, tables=self.tables, space=space, options=options).drop(columns="label_at")
+
+    def audience(
+        self,
+        seeds: Listed,
+        size: int,
+        *,
+        exclude: Listed | None = None,
+        as_of: date | None = None,
+        space: str | None = None,
+    ) -> Audience:
+        """Find the ``size`` users of a snapshot who resemble the seeds most, as ``userrep audience`` does.
+
+        Parameters
+        ----------
+        seeds, exclude : user ids, or the path of a file of ids or of the folder of an export or audience. None of these
+            users is in the audience.
+        as_of : date of the snapshot, by default the newest.
+
+        Returns
+        -------
+        ``users``, a pyarrow Table with user_id, score, rank, as_of and space_id, best first; ``facts``, the manifest's
+        entries; ``write(out)`` writes a folder that ``userrep forget`` reaches. Below a root it needs no Spark.
+
+        Raises
+        ------
+        UsageError
+            If the embeddings were opened without a configuration, or as ``build_audience``.
+        """
+        from userrep.audiences.audience import build_audience  # imports scikit-learn, which takes a second
+
+        if self._config is None:
+            raise UsageError(
+                "audience: the protected attributes are not known, because this root was opened by its path. Open it "
+                "with its configuration: userrep.open('userrep.yaml')."
+            )
+        return build_audience(
+            self.tables,
+            self._config.users,
+            listed_ids(seeds, "seeds"),
+            size,
+            exclude=None if exclude is None else listed_ids(exclude, "exclude").user_ids,
+            as_of=as_of,
+            space=space,
+            report=warn_caller,
+        )
 
     def spaces(self) -> list[Space]:
         """Return all spaces, oldest first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +14,7 @@ from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import files_by_snapshot, usable_sources
 from userrep.joins.options import JoinOptions, name_faults
 from userrep.logs import warn_caller
+from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet
@@ -21,6 +24,7 @@ from userrep.store.tables import Tables
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
 
+Listed: TypeAlias = str | os.PathLike[str] | Sequence[str] | pd.Series
 _TIMES = pa.timestamp("us", "UTC")
 _ROW = "userrep_row"  # column of the row numbers of labels
 _NEWEST = pa.schema(
@@ -58,6 +62,13 @@ def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     if faults:
         raise UsageError(faults)
     return pa.table(keys)
+
+
+def listed_ids(ids: Listed, name: str) -> IdFile:
+    """Return user ids, or read them from a file or folder. ``name``: the parameter, for messages."""
+    if isinstance(ids, str | os.PathLike):
+        return read_id_file(os.path.expanduser(os.fspath(ids)), name)
+    return IdFile(as_ids(_as_ids(pd.Series(ids, dtype=None if len(ids) else "object"), name)))
 
 
 def warn_of_cast(where: str) -> None:

@@ -20,6 +20,9 @@ class Users(Source):
     """Names of the columns of the users table."""
     attributes: Attributes = []
     """Columns that become model inputs; the 64 most frequent values of each are kept."""
+    protected: Attributes = []
+    """Columns that `userrep audience` must not use, such as age: it removes what a linear model can read of them from
+    the vectors. They may be among `attributes` or not; other commands ignore this list."""
 
     @property
     def attribute_names(self) -> list[str]:

@@ -87,7 +87,9 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     profiles_hash, num_rows = profiles_fingerprint(tables.spark, config), None
     if not _profile_sources(config):
         return Profiles(profiles_hash, None)
-    columns = [source.model_dump(exclude={"path", "format"}) for source in _profile_sources(config).values()]
+    columns = [
+        source.model_dump(exclude={"path", "format", "protected"}) for source in _profile_sources(config).values()
+    ]
     content = short_hash([profiles_hash, columns])
     while True:
         version = tables.version(USER_PROFILES)
@@ -203,14 +205,15 @@ def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
     sections = [(section, log, event_columns(log)) for section, log in config.events.all_sources.items()]
     sections += [("items", items, configured(items.columns))] if items is not None else []
     if users is not None:
-        sections.append(("users", users, configured(users.columns) | _attributes(users.attributes)))
+        attributes = _attributes(users.attributes) | _attributes(users.protected, "protected")
+        sections.append(("users", users, configured(users.columns) | attributes))
         sections.append(("evaluation", users, _attributes(config.evaluation.attributes)))
     sections += [("onboarding", onboarding, configured(onboarding.columns))] if onboarding is not None else []
     return [entry for entry in sections if entry[2]]
 
 
-def _attributes(names: Sequence[str]) -> dict[str, str]:
-    return {f"attributes[{k}]": name for k, name in enumerate(names)}
+def _attributes(names: Sequence[str], key: str = "attributes") -> dict[str, str]:
+    return {f"{key}[{k}]": name for k, name in enumerate(names)}
 
 
 def _check_source(spark: SparkSession, source: Source, columns: dict[str, str], section: str) -> None:

@@ -45,7 +45,7 @@ def lineage_of(config: Config) -> str:
     parts = {
         "events": config.events.meaning,
         "items": config.items.columns.model_dump() if config.items else None,
-        "users": config.users.model_dump(exclude={"path", "format"}) if config.users else None,
+        "users": config.users.model_dump(exclude={"path", "format", "protected"}) if config.users else None,
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # unset: keep older lineage ids

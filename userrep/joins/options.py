@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from userrep.errors import UsageError
 from userrep.store.sql import sql_name
@@ -25,6 +25,21 @@ _UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Zulu|Universal)|Z|[+-]00:00")
 
 class InSampleWarning(UserWarning):
     """Labels get vectors of as-of dates before the space's ``trained_until``."""
+
+
+class JoinParams(TypedDict, total=False):
+    """Options of a join. They have the names and meanings of the Params of ``EmbeddingJoin``."""
+
+    userCol: str
+    timeCol: str
+    outputCol: str
+    availability: str
+    maxAgeDays: int | None
+    handleInvalid: str
+    missing: str
+    updates: bool
+    vectors: str
+    inSample: str
 
 
 @dataclass(frozen=True)

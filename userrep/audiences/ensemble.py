@@ -1,0 +1,198 @@
+"""The score of a seed list: a classifier and the similarity to seed clusters, combined and calibrated.
+
+deWet and Ou (Finding Users Who Act Alike, KDD 2019) found that a classifier per list and a similarity to the list's
+users complement each other: their ensemble was best at all sizes of the list.
+
+Shapes: B users of a batch, N users, D dimensions, K clusters, F features (2).
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from userrep.audiences.protected import Guard
+from userrep.store.arrow import combined, stacked
+
+_FOLDS = 5
+_C = 0.1  # inverse strength of the classifier's penalty, relative to the number of seeds
+_PRECISELY = {"maxiter": 500, "gtol": 1e-9, "ftol": 1e-12}  # probabilities are small
+_MAX_STEPS = 500
+_MOST_CLUSTERS = 20
+_SEED = 7
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class Inputs(NamedTuple):
+    """How vectors become inputs: centered and scaled over a population sample, and without protected attributes."""
+
+    mean_D: Floats
+    scale: float
+    guard: Guard
+
+    @classmethod
+    def of(cls, sample: pa.ChunkedArray) -> "Inputs":
+        """Return inputs without a guard from a column of sampled vectors."""
+        sample_ND = stacked(combined(sample), len(sample[0]))
+        mean_D = sample_ND.mean(axis=0, dtype=np.float64)
+        scale = max(float(np.sqrt(sample_ND.var(axis=0, dtype=np.float64).mean())), 1e-9)
+        return cls(mean_D, scale, Guard(np.zeros((len(mean_D), 0))))
+
+    def __call__(self, vectors: pa.ChunkedArray) -> Floats:
+        """Return the inputs of a column of vectors. Raises ValueError if one has another width."""
+        x_BD = stacked(combined(vectors), len(self.mean_D))
+        inputs_BD: Floats = (x_BD - self.mean_D) / self.scale
+        return self.guard.project(inputs_BD)
+
+
+class Member(NamedTuple):
+    """A linear classifier of seeds against other users, and the centers of the seeds' clusters, of length 1."""
+
+    weight_D: Floats
+    bias: float
+    center_KD: Floats
+
+    @classmethod
+    def fit(cls, x_ND: Floats, is_seed_N: Flags) -> "Member":
+        """Fit both. In the classifier, all other users together weigh as much as the seeds."""
+        num_seeds = int(is_seed_N.sum())
+        weight_N = np.where(is_seed_N, 1.0, num_seeds / (len(is_seed_N) - num_seeds))
+        model = LogisticRegression(C=_C, max_iter=_MAX_STEPS).fit(x_ND, is_seed_N, weight_N)
+        num_clusters = min(_MOST_CLUSTERS, max(1, round(np.sqrt(num_seeds / 2))))  # Mardia's rule of thumb
+        clusters = KMeans(num_clusters, n_init=3, random_state=_SEED).fit(_unit(x_ND[is_seed_N]))
+        return cls(model.coef_[0], float(model.intercept_[0]), _unit(clusters.cluster_centers_))
+
+    def features(self, x_BD: Floats) -> Floats:
+        """Return the classifier's logit, and the cosine to the nearest center: B x F."""
+        similarity_B = (_unit(x_BD) @ self.center_KD.T).max(axis=1)
+        return np.column_stack([x_BD @ self.weight_D + self.bias, similarity_B])
+
+
+def _unit(x_ND: Floats) -> Floats:
+    length_N1: Floats = np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
+    return x_ND / length_N1
+
+
+class Calibration(NamedTuple):
+    """The probability that a user is on the seed list: ``share`` x the logistic function of the user's score.
+
+    The score weighs both features. ``share`` estimates which share of the users alike the list has: however alike a
+    user is, the probability does not exceed it (Elkan and Noto, KDD 2008).
+    """
+
+    weight_F: Floats
+    bias: float
+    share: float
+
+    @classmethod
+    def fit(cls, features_NF: Floats, is_seed_N: Flags, weight_N: Floats) -> "Calibration":
+        """Maximize the likelihood. No feature counts against a user."""
+        scale_F = np.maximum(features_NF.std(axis=0), 1e-12)
+        x_NG = np.column_stack([features_NF / scale_F, np.ones(len(features_NF))])
+        weight_N = weight_N / weight_N.sum()
+
+        def loss(flat: Floats) -> tuple[float, Floats]:
+            z_N, share = x_NG @ flat[:-1], np.exp(flat[-1])
+            p_N = np.minimum(share * expit(z_N), 1 - 1e-9)
+            likelihood_N = np.where(is_seed_N, flat[-1] + log_expit(z_N), np.log1p(-p_N))
+            error_N = weight_N * np.where(is_seed_N, -1, p_N / (1 - p_N))
+            return -float(weight_N @ likelihood_N), np.append(x_NG.T @ (error_N * expit(-z_N)), error_N.sum())
+
+        start = np.array([1.0, 1.0, np.log(weight_N[is_seed_N].sum()), np.log(0.5)])
+        bounds = [(0, None), (0, None), (None, None), (np.log(1e-6), 0)]
+        weights = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_PRECISELY).x
+        return cls(weights[:2] / scale_F, float(weights[2]), float(np.exp(weights[3])))
+
+    def logits(self, features_BF: Floats) -> Floats:
+        """Return the score of each user."""
+        logit_B: Floats = features_BF @ self.weight_F + self.bias
+        return logit_B
+
+    def probabilities(self, logit_B: Floats) -> Floats:
+        """Return the probability of each score."""
+        probability_B: Floats = self.share * expit(logit_B)
+        return probability_B
+
+
+class Ensemble(NamedTuple):
+    """A fitted score of vectors."""
+
+    inputs: Inputs
+    member: Member
+    calibration: Calibration
+
+    def logits(self, vectors: pa.ChunkedArray) -> Floats:
+        """Return the score of each vector of a column."""
+        return self.calibration.logits(self.member.features(self.inputs(vectors)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scores of seeds and sampled users by models that were fitted without them.
+
+    ``weight_N``: the number of users of the snapshot that each stands for.
+    """
+
+    logit_N: Floats
+    is_seed_N: Flags
+    weight_N: Floats
+
+    @property
+    def auc(self) -> float:
+        return round(float(roc_auc_score(self.is_seed_N, self.logit_N)), 4)
+
+    def at_size(self, size: int) -> dict[str, Any]:
+        """Return a row of the size table: what the ``size`` users with the highest held-out scores contain.
+
+        seeds_found : share of the seeds among them. precision : share of them that are seeds. lift : precision
+        divided by the share of seeds in the snapshot.
+        """
+        order = np.argsort(-self.logit_N, kind="stable")
+        before_N = np.cumsum(self.weight_N[order]) - self.weight_N[order]
+        num_N = np.clip(size - before_N, 0, self.weight_N[order])  # of the users that each stands for
+        num_seeds = float(num_N[self.is_seed_N[order]].sum())
+        total = float(self.weight_N[self.is_seed_N].sum())
+        precision = num_seeds / size
+        lift = precision * float(self.weight_N.sum()) / total
+        return {
+            "size": size,
+            "seeds_found": round(num_seeds / total, 4),
+            "precision": round(precision, 6),
+            "lift": round(lift, 2),
+        }
+
+
+def fit_ensemble(
+    inputs: Inputs, seeds: pa.ChunkedArray, others: pa.ChunkedArray, *, num_seeds: int, num_others: int
+) -> tuple[Ensemble, HeldOut]:
+    """Fit the score of seeds, and calibrate it on scores of users that the fitted models had not seen.
+
+    Parameters
+    ----------
+    seeds, others : vectors of the seeds, or of some of them, and of sampled users who are not seeds. num_seeds,
+    num_others : the numbers of users of the snapshot that they stand for.
+
+    Returns
+    -------
+    The score, and the held-out scores. Cost: six fits on all vectors; seconds for 30,000 vectors.
+    """
+    x_ND = np.concatenate([inputs(seeds), inputs(others)])
+    is_seed_N = np.arange(len(x_ND)) < len(seeds)
+    weight_N = np.where(is_seed_N, num_seeds / len(seeds), num_others / len(others))
+    features_NF = np.empty((len(x_ND), 2))
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
+    for fitted, held_out in folds.split(x_ND, is_seed_N):
+        features_NF[held_out] = Member.fit(x_ND[fitted], is_seed_N[fitted]).features(x_ND[held_out])
+    calibration = Calibration.fit(features_NF, is_seed_N, weight_N)
+    scores = HeldOut(calibration.logits(features_NF), is_seed_N, weight_N)
+    return Ensemble(inputs, Member.fit(x_ND, is_seed_N), calibration), scores

@@ -1,0 +1,62 @@
+"""``userrep audience``: look-alike audiences."""
+
+from datetime import date
+from typing import Annotated, Any
+
+import typer
+
+from userrep.cli.options import InSpace, Output, command, date_option, path_option, tables_of
+from userrep.config import Config
+from userrep.logs import in_columns, to_stderr
+
+_FILE = "text with one id per line, CSV or Parquet with a column user_id, or the folder of an export or audience"
+
+
+@command
+def audience(
+    config: Config,
+    seeds: Annotated[str, path_option("--seeds", f"Users to resemble: {_FILE}.", metavar="FILE")],
+    size: Annotated[int, typer.Option("--size", min=1, metavar="N", help="Number of users in the audience.")],
+    out: Annotated[str, path_option("--out", "New folder for the Parquet files and _manifest.json.")],
+    exclude: Annotated[
+        str | None, path_option("--exclude", "Users to leave out, such as an opt-out list; as --seeds.", metavar="FILE")
+    ] = None,
+    as_of: Annotated[date | None, date_option("--as-of", "Date of the snapshot. Default: the newest.")] = None,
+    space: InSpace = None,
+    unrecorded: Annotated[
+        bool,
+        typer.Option("--unrecorded", help="Do not record the folder, for a read-only root; `forget` skips the folder."),
+    ] = False,
+) -> Output:
+    """Find the users who resemble a seed list most.
+
+    Scores all users of a snapshot and writes the best of them, with a calibrated score each. Seeds are not among them.
+    What a linear model can read of the attributes in users.protected is removed first. The folder is recorded, so that
+    `userrep forget` can erase users in it.
+    """
+    from userrep.audiences.audience import build_audience
+    from userrep.sources.id_files import read_id_file
+    from userrep.store.export_folder import check_out
+
+    check_out(out, keeps_complete=True)
+    listed = read_id_file(seeds, "--seeds")
+    left_out = read_id_file(exclude, "--exclude").user_ids if exclude else None
+    tables = tables_of(config, writes=not unrecorded)
+    found = build_audience(
+        tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space, report=to_stderr
+    )
+    manifest = found.write(out, recorded=not unrecorded)
+    return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {size:,} users in {out}"])
+
+
+def _lines(manifest: dict[str, Any]) -> list[str]:
+    """Return the table of sizes, and what was removed."""
+    head = ["size", "seeds_found", "precision", "lift"]
+    rows = [[f"{row['size']:,}", *(str(row[name]) for name in head[1:])] for row in manifest["sizes"]]
+    probes = manifest["protected"]["probes"]
+    removed = [
+        f"removed {probe['attribute']}: AUC of a linear model {probe['auc_before']:.2f} before, "
+        f"{probe['auc_after']:.2f} after"
+        for probe in probes
+    ]
+    return [f"{manifest['seeds']['used']:,} seeds, held-out AUC {manifest['auc']}", *in_columns(head, rows), *removed]

@@ -1,0 +1,42 @@
+"""What ``userrep.open`` opens: the tables of a configuration, a root, or a schema of a catalog."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from userrep.config import Config, load_config
+from userrep.errors import UsageError, missing_package
+from userrep.store.open import open_root, open_schema, open_tables
+from userrep.store.tables import Tables
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import SparkSession
+
+
+def load_target(target: str | os.PathLike[str] | Config) -> str | Config:
+    """Return a target with its configuration file loaded and ``~`` replaced by the home directory."""
+    if isinstance(target, Config):
+        return target
+    text = os.path.expanduser(os.fspath(target))
+    return load_config(text) if text.endswith((".yaml", ".yml")) else text
+
+
+def tables_at(target: str | Config, spark: SparkSession | None) -> Tables:
+    """Return the tables of a target, for a session or for none."""
+    if isinstance(target, Config):
+        return open_tables(target, spark or partial(_start, target.spark.master, target.spark.conf), expected=True)
+    if re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target) and not os.path.exists(target):
+        return open_schema(target, spark or _start, expected=True)
+    return open_root(target, spark or _start, expected=True)
+
+
+def _start(*settings: Any) -> SparkSession:
+    """Return the active Spark session, or start one. Raises UsageError if PySpark is not installed."""
+    try:
+        from userrep.spark.session import get_session
+    except ModuleNotFoundError as error:
+        raise UsageError(missing_package(error) or str(error)) from None
+    return get_session(*settings)

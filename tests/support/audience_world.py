@@ -14,6 +14,7 @@ from tests.support.embedding_tables import add_spaces, publish_matrix, snapshot
 from userrep.config import Users
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import Snapshot
+from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
 
 DAY, SPACE = date(2024, 5, 1), "s001-a"
@@ -62,3 +63,8 @@ def audience_world(
     age_N = np.where(is_old_N, "50+", "18-49")
     pq.write_table(pa.table({"id": user_ids, "age": age_N}), folder / "users.parquet")
     return AudienceWorld(tables, made, user_ids, x_ND.astype(np.float32), is_alike_N, age_N, folder / "users.parquet")
+
+
+def vectors_of(x_ND: NDArray[np.float32]) -> pa.ChunkedArray:
+    """Return a matrix as a column of vectors."""
+    return pa.chunked_array([listed(x_ND)])

@@ -22,7 +22,8 @@ from userrep.errors import UsageError
 from userrep.sources.categories import as_categories
 
 MIN_USERS = 200  # with a known value
-_MIN_OF_VALUE = 25  # users of a value; rarer values count as one
+_MIN_OF_VALUE = 40  # users of a value; rarer values count as one
+_MIN_TESTED = 10  # users of a value that a probe is tested on
 _PROBE_C = 1.0  # inverse strength of the penalty
 _SMALLEST = 1e-6  # singular value that counts, relative to the largest
 _SEED = 7
@@ -34,7 +35,7 @@ Floats = NDArray[np.float64]
 class Probe:
     """How well a linear model reads an attribute from the vectors of users that it was not fitted on.
 
-    The AUC is the mean over the values, each against the rest; 0.5 is chance.
+    The AUC is the mean over the values that are not rare, each against the rest; 0.5 is chance.
     """
 
     attribute: str
@@ -144,5 +145,5 @@ def _auc(x_ND: Floats, code_N: NDArray[np.int64]) -> float:
     scores_NK = np.column_stack([-scores, scores]) if scores.ndim == 1 else scores
     is_value_NK = code_N[half:, None] == model.classes_
     num_K = is_value_NK.sum(axis=0)
-    tested = np.flatnonzero((num_K > 0) & (num_K < len(is_value_NK)))
+    tested = np.flatnonzero((num_K >= _MIN_TESTED) & (num_K < len(is_value_NK)))
     return round(float(np.mean([roc_auc_score(is_value_NK[:, k], scores_NK[:, k]) for k in tested])), 4)

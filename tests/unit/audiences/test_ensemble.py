@@ -1,0 +1,58 @@
+"""The score of a seed list: its classifier, clusters and calibration, against scores computed by hand."""
+
+import numpy as np
+import pytest
+
+from tests.support.audience_world import vectors_of
+from userrep.audiences.ensemble import Calibration, HeldOut, Inputs, Member, fit_ensemble
+
+pytestmark = pytest.mark.fast
+
+
+def test_the_probability_levels_off_at_the_share_of_users_alike_that_the_list_has() -> None:
+    rng = np.random.default_rng(0)
+    logit_N = rng.normal(-2, 3, 50_000)
+    is_alike_N = rng.random(len(logit_N)) < 1 / (1 + np.exp(-logit_N))
+    is_seed_N = is_alike_N & (rng.random(len(logit_N)) < 0.3)
+    features_NF = np.column_stack([logit_N, rng.standard_normal(len(logit_N))])
+    found = Calibration.fit(features_NF, is_seed_N, np.ones(len(logit_N)))
+    assert found.share == pytest.approx(0.3, abs=0.03)
+    assert found.weight_F == pytest.approx([1, 0], abs=0.1)
+    p_N = found.probabilities(found.logits(features_NF))
+    assert p_N == pytest.approx(0.3 / (1 + np.exp(-logit_N)), abs=0.03)
+
+
+def test_a_feature_that_counts_against_seeds_gets_no_weight() -> None:
+    rng = np.random.default_rng(1)
+    is_seed_N = rng.random(5000) < 0.1
+    features_NF = np.column_stack([is_seed_N + rng.standard_normal(5000), -2 * is_seed_N + rng.standard_normal(5000)])
+    weight_F = Calibration.fit(features_NF, is_seed_N, np.ones(5000)).weight_F
+    assert weight_F[0] > 0
+    assert weight_F[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_seeds_of_several_kinds_have_a_center_each() -> None:
+    rng = np.random.default_rng(2)
+    x_ND, is_seed_N = 0.1 * rng.standard_normal((600, 8)), np.arange(600) < 60
+    x_ND[:60, :2] += 3 * np.array([[1, 0], [0, 1]])[np.arange(60) % 2]
+    features_NF = Member.fit(x_ND, is_seed_N).features(x_ND)
+    assert features_NF[:60, 1].min() > 0.95  # the cosine to the nearest center
+    assert features_NF[60:, 1].mean() < 0.9
+    assert features_NF[:60, 0].mean() > features_NF[60:, 0].max()
+
+
+def test_a_size_is_filled_by_weight_and_counts_its_seeds() -> None:
+    # Best first: a seed, 10 users, a seed, 10 users; each sampled user stands for ten.
+    scores = HeldOut(np.array([4.0, 3, 2, 1]), np.array([True, False, True, False]), np.array([1.0, 10, 1, 10]))
+    assert scores.at_size(1) == {"size": 1, "seeds_found": 0.5, "precision": 1.0, "lift": 11.0}
+    assert scores.at_size(6) == {"size": 6, "seeds_found": 0.5, "precision": round(1 / 6, 6), "lift": 1.83}
+    assert scores.at_size(22) == {"size": 22, "seeds_found": 1.0, "precision": round(2 / 22, 6), "lift": 1.0}
+    assert scores.auc == 0.75
+
+
+def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
+    x_ND = np.random.default_rng(3).standard_normal((3000, 30)).astype(np.float32)
+    sample = vectors_of(x_ND)
+    _, scores = fit_ensemble(Inputs.of(sample), sample[:60], sample[60:], num_seeds=60, num_others=2940)
+    assert scores.auc == pytest.approx(0.5, abs=0.12)
+    assert scores.at_size(300)["lift"] < 2.2

@@ -1,0 +1,67 @@
+"""The users of a snapshot, in files and in tables that only Spark reads: the same users through both."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.support.audience_world import AudienceWorld, audience_world
+from tests.support.builders import left_to_spark
+from userrep.audiences.snapshot_users import SCORES, FileUsers, SnapshotUsers, SparkUsers, users_of
+from userrep.store.file_tables import FileTables
+from userrep.store.xxhash import bucket_of
+
+pytestmark = pytest.mark.default
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> AudienceWorld:
+    return audience_world(tmp_path_factory.mktemp("world"), num_users=400, dim=3)
+
+
+@pytest.fixture(params=["files", "spark"])
+def users(request: pytest.FixtureRequest, spark: SparkSession, world: AudienceWorld) -> SnapshotUsers:
+    if request.param == "files":
+        return users_of(world.tables, world.made)
+    return users_of(left_to_spark(FileTables(spark, world.tables.location)), world.made)
+
+
+def first_number(rows: pa.Table) -> pa.Table:
+    """Score users by the first number of their vector, rounded so that some are equal; leave one user out."""
+    rows = rows.filter(pa.array([user != "u0007" for user in rows["user_id"].to_pylist()]))
+    scores = [float(round(vector[0])) for vector in rows["embedding"].to_pylist()]
+    return pa.table([rows["user_id"], pa.array(scores, pa.float64())], SCORES)
+
+
+def test_known_users_are_found_with_their_vectors(users: SnapshotUsers, world: AudienceWorld) -> None:
+    asked = pa.array(["u0003", "new", "u0399"])
+    rows = users.rows_of(asked)
+    vectors = dict(zip(rows["user_id"].to_pylist(), rows["embedding"].to_pylist(), strict=True))
+    assert vectors == {"u0003": world.x_ND[3].tolist(), "u0399": world.x_ND[399].tolist()}
+    assert users.rows_of(asked, ["user_id"]).column_names == ["user_id"]
+    assert len(users.rows_of(pa.array([], pa.string()))) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0, 3.0])
+def test_a_sample_has_the_users_of_the_lowest_buckets(users: SnapshotUsers, world: AudienceWorld, share: float) -> None:
+    is_sampled_N = bucket_of(world.user_ids) < share * 2**20
+    assert (
+        sorted(users.sample(share)["user_id"].to_pylist()) == world.user_ids.filter(pa.array(is_sampled_N)).to_pylist()
+    )
+
+
+@pytest.mark.parametrize("num_users", [1, 30, 1000])
+def test_the_best_are_in_order_and_ties_by_id(users: SnapshotUsers, world: AudienceWorld, num_users: int) -> None:
+    score_N = np.round(world.x_ND[:, 0].astype(np.float64))
+    expected = sorted((-score, user) for score, user in zip(score_N, world.user_ids.to_pylist(), strict=True))
+    found = users.best(first_number, num_users)
+    assert found["user_id"].to_pylist() == [user for _, user in expected if user != "u0007"][:num_users]
+
+
+def test_files_are_read_without_spark(world: AudienceWorld, spark: SparkSession, tmp_path: Path) -> None:
+    assert isinstance(users_of(world.tables, world.made), FileUsers)
+    tables: Any = left_to_spark(FileTables(spark, world.tables.location))
+    assert isinstance(users_of(tables, world.made), SparkUsers)

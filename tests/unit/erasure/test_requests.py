@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from benchmarks.nights import files_naming
 from tests.support.builders import config_of, event, write_rows
 from tests.support.embedding_tables import publish, snapshot
+from userrep.audiences.audience import Audience
 from userrep.config import Config
 from userrep.erasure import requests
 from userrep.erasure.requests import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests
@@ -217,6 +218,14 @@ def test_an_export_loses_the_user_and_stays_whole(
     sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in whole.glob("*.parquet")}
     assert manifest == before | {"num_rows": 2, "sha256": sha256}
     assert files_naming(whole, BOB) + files_naming(cut_off, BOB) == []
+
+
+def test_an_audience_loses_the_user(tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    users = pa.table({"user_id": [BOB, ANN, EVE], "score": [0.9, 0.5, 0.1], "rank": pa.array([1, 2, 3], pa.int32())})
+    Audience(users, {"as_of": D1, "space_id": "s001-a"}, tables).write(str(tmp_path / "out"))
+    assert forget(BOB)["exports"] == {str(tmp_path / "out"): "1 rows"}
+    assert pq.read_table(tmp_path / "out").equals(users.slice(1))
+    assert files_naming(tmp_path / "out", BOB) == []
 
 
 def test_rows_that_lie_in_another_run_s_new_files_are_found_there(

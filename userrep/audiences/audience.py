@@ -106,7 +106,8 @@ def build_audience(
         users, the space or its snapshot does not exist, or a protected attribute cannot be removed.
 
     Cost: the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds.
-    Memory: a row group, three times the audience, the ids of seeds and excluded users, and 60,000 vectors.
+    Memory: a row group, three times the audience, the ids of seeds and excluded users, and up to 180,000
+    vectors.
     """
     sources = usable_sources(tables, space)
     space_id = sources.space.space_id

@@ -1,4 +1,4 @@
-"""Targets of ``userrep.open``: configurations, roots and schemas of a catalog are told apart."""
+"""Targets of ``userrep.open``: a configuration, a root or a schema of a catalog."""
 
 from pathlib import Path
 

@@ -23,7 +23,7 @@ from userrep.audiences.protected import Guard
 from userrep.store.arrow import combined, stacked
 
 _FOLDS = 5
-_C = 0.1  # inverse strength of the classifier's penalty, relative to the number of seeds
+_C = 0.03  # inverse strength of the classifier's penalty, relative to the number of seeds
 _PRECISELY = {"maxiter": 500, "gtol": 1e-9, "ftol": 1e-12}  # probabilities are small
 _MAX_STEPS = 500
 _MOST_CLUSTERS = 20

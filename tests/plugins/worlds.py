@@ -31,6 +31,12 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep scikit-learn from starting a process to count cores."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+
+
+@pytest.fixture
 def shuffle_into(spark: SparkSession) -> Iterator[Callable[[int], None]]:
     """Return a function that sets the number of shuffle partitions for one test; the default is one."""
     number, coalesce = "spark.sql.shuffle.partitions", "spark.sql.adaptive.coalescePartitions.enabled"

@@ -36,7 +36,7 @@ _COLUMNS = {"user_id": "string", "score": "double", "rank": "int", "as_of": "dat
 
 @dataclass(frozen=True)
 class Seeds:
-    """A seed list in a snapshot: the users to score like, and why the others of the list are not used."""
+    """A seed list in a snapshot: the seeds in it, and why other users of the list are not used."""
 
     user_ids: pa.StringArray
     num_given: int
@@ -96,8 +96,9 @@ def build_audience(
 
     Parameters
     ----------
-    settings : the users table, whose ``protected`` attributes are removed from the vectors. as_of : date of the
-    snapshot, by default the newest. space : by default the serving space. report : gets warnings.
+    settings : the users table, whose ``protected`` attributes are removed from the vectors.
+    as_of : date of the snapshot, by default the newest. space : by default the serving space.
+    report : gets warnings.
 
     Raises
     ------
@@ -106,8 +107,7 @@ def build_audience(
         users, the space or its snapshot does not exist, or a protected attribute cannot be removed.
 
     Cost: the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds.
-    Memory: a row group, three times the audience, the ids of seeds and excluded users, and up to 180,000
-    vectors.
+    Memory: a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
     """
     sources = usable_sources(tables, space)
     space_id = sources.space.space_id

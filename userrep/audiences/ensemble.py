@@ -149,6 +149,7 @@ class HeldOut:
 
     @property
     def auc(self) -> float:
+        """Area under the ROC curve of seeds against sampled users."""
         return round(float(roc_auc_score(self.is_seed_N, self.logit_N)), 4)
 
     def at_size(self, size: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Removal of protected attributes from vectors, as far as a linear predictor can read them.
 
 A linear predictor can do no better than a constant exactly if the vectors and the attribute's indicators have zero
-covariance (Belrose et al., LEACE, NeurIPS 2023). So one orthogonal projection onto the null space of that
-covariance suffices (Shao et al., SAL, EACL 2023); INLP (Ravfogel et al., ACL 2020) approaches it by fitting and
-projecting repeatedly. Predictors that are not linear may still read the attribute.
+covariance (Belrose et al., LEACE, NeurIPS 2023). So one orthogonal projection onto the null space of that covariance
+suffices (Shao et al., SAL, EACL 2023). INLP (Ravfogel et al., ACL 2020) approaches it by fitting and projecting
+repeatedly. Predictors that are not linear may still read the attribute.
 
 Shapes: N users, D dimensions, R removed dimensions, K values of an attribute.
 """

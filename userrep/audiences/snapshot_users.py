@@ -56,8 +56,7 @@ class FileUsers:
     def rows_of(self, user_ids: pa.StringArray, columns: Sequence[str] = ROWS.names) -> pa.Table:
         """See ``SnapshotUsers``. Cost: the row groups that may contain the users, one at a time."""
         rows = self.files.rows_of_users(user_ids, columns)
-        schema = pa.schema([ROWS.field(name) for name in columns])
-        return schema.empty_table() if rows is None else rows.cast(schema)
+        return _schema(columns).empty_table() if rows is None else rows.cast(_schema(columns))
 
     def sample(self, share: float) -> pa.Table:
         """See ``SnapshotUsers``. Cost: the row groups with these buckets, one in 1 / ``share`` of all."""
@@ -89,7 +88,8 @@ class SparkUsers:
     def rows_of(self, user_ids: pa.StringArray, columns: Sequence[str] = ROWS.names) -> pa.Table:
         """See ``SnapshotUsers``. Cost: one pass, and a broadcast of the ids."""
         keys = self.users.sparkSession.createDataFrame(pa.table({"user_id": user_ids}))
-        return self.users.join(F.broadcast(keys), on="user_id", how="left_semi").select(*columns).toArrow()
+        rows = self.users.join(F.broadcast(keys), on="user_id", how="left_semi").select(*columns)
+        return rows.toArrow().cast(_schema(columns))
 
     def sample(self, share: float) -> pa.Table:
         """See ``SnapshotUsers``. Cost: one pass."""
@@ -105,6 +105,10 @@ class SparkUsers:
 
         rows = self.users.select(*ROWS.names).mapInArrow(scored, "user_id STRING, score DOUBLE")
         return rows.orderBy(F.desc("score"), "user_id").limit(num_users).toArrow().cast(SCORES)
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([ROWS.field(name) for name in columns])
 
 
 def _best(scores: pa.Table, num_users: int) -> pa.Table:

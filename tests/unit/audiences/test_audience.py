@@ -19,7 +19,7 @@ from userrep.sources.id_files import IdFile, read_id_file
 from userrep.sources.tombstones import add_tombstones
 from userrep.store.schemas import EXPORTS
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture(scope="module")

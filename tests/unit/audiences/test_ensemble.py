@@ -6,7 +6,7 @@ import pytest
 from tests.support.audience_world import vectors_of
 from userrep.audiences.ensemble import Calibration, HeldOut, Inputs, Member, fit_ensemble
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 def test_the_probability_levels_off_at_the_share_of_users_alike_that_the_list_has() -> None:

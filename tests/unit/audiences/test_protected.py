@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from userrep.audiences.protected import Guard, guard_of
 from userrep.errors import UsageError
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 NUM, DIM = 4000, 20
 

@@ -10,13 +10,7 @@ from tests.support.audience_world import AudienceWorld, audience_world
 from tests.support.command_line import Answer, Userrep, config_file
 from userrep.store.schemas import EXPORTS
 
-pytestmark = pytest.mark.fast
-
-
-@pytest.fixture(autouse=True)
-def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep scikit-learn from starting a process to count cores."""
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture(scope="module")

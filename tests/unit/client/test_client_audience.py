@@ -10,7 +10,7 @@ from tests.support.audience_world import AudienceWorld, audience_world
 from tests.support.command_line import config_file
 from userrep.errors import UsageError
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +18,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> AudienceWorld:
     return audience_world(tmp_path_factory.mktemp("world"), num_users=1000, dim=6)
 
 
-def test_ids_a_series_and_a_file_give_the_same_audience(
-    world: AudienceWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # scikit-learn would start a process to count cores
+def test_ids_a_series_and_a_file_give_the_same_audience(world: AudienceWorld, tmp_path: Path) -> None:
     users = {"path": str(world.users), "columns": {"user_id": "id"}, "protected": ["age"]}
     embeddings = userrep.open(config_file(tmp_path, root=world.tables.location, users=users))
     seeds, opted_out = world.alike[::2], world.alike[1:9:2]

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from tests.support.configurations import SMALLEST, USERS, faults_of, parsed
+from userrep.features.profiles import mapped_columns
+from userrep.items.versions import lineage_of
 
 pytestmark = pytest.mark.fast
 
@@ -27,6 +29,18 @@ def test_attributes_keep_their_order_and_get_names_that_columns_can_carry() -> N
 def test_attributes_with_one_name_are_refused(attributes: list[str], said: str) -> None:
     (fault,) = faults_of({**SMALLEST, "users": {**USERS, "attributes": attributes}})
     assert fault.startswith(said)
+
+
+def test_protected_attributes_may_be_inputs_or_not_and_change_no_lineage() -> None:
+    plain, protected = (
+        {**USERS, "attributes": ["country"], **more} for more in ({}, {"protected": ["country", "age"]})
+    )
+    found = parsed(users=protected)
+    assert found.users is not None
+    assert found.users.protected == ["country", "age"]
+    assert lineage_of(found) == lineage_of(parsed(users=plain))
+    (columns,) = [columns for section, _, columns in mapped_columns(found) if section == "users"]
+    assert {"columns.user_id", "attributes[0]", "protected[0]", "protected[1]"} == set(columns)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "userrep.features.sums.refresh, userrep.features.training_rows",
             "torch, pandas, sklearn",
         ),  # workers load these
+        ("userrep.audiences.audience, userrep.cli.audience", "torch, mlflow"),
         (
             "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
             "torch, pandas, sklearn, mlflow",

@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
         sample_ND = stacked(combined(sample), len(sample[0]))
         mean_D = sample_ND.mean(axis=0, dtype=np.float64)
         scale = max(float(np.sqrt(sample_ND.var(axis=0, dtype=np.float64).mean())), 1e-9)
-        return cls(mean_D, scale, Guard(np.zeros((len(mean_D), 0))))
+        return cls(mean_D, scale, Guard.none(len(mean_D)))
 
     def __call__(self, vectors: pa.ChunkedArray) -> Floats:
         """Return the inputs of a column of vectors. Raises ValueError if one has another width."""

@@ -1,15 +1,15 @@
 """Removal of protected attributes from vectors, as far as a linear predictor can read them.
 
 A linear predictor can do no better than a constant exactly if the vectors and the attribute's indicators have zero
-covariance (Belrose et al., LEACE, NeurIPS 2023). So one orthogonal projection onto the null space of that covariance
-suffices (Shao et al., SAL, EACL 2023). INLP (Ravfogel et al., ACL 2020) approaches it by fitting and projecting
-repeatedly. Predictors that are not linear may still read the attribute.
+covariance. LEACE (Belrose et al., NeurIPS 2023) projects whitened vectors onto the null space of that covariance, which
+changes the vectors least. INLP (Ravfogel et al., ACL 2020) approaches it by fitting and projecting repeatedly.
+Predictors that are not linear may still read the attribute.
 
-Shapes: N users, D dimensions, R removed dimensions, K values of an attribute.
+Shapes: N users, D dimensions, W whitened dimensions, R removed dimensions, K values of an attribute.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,11 @@ MIN_USERS = 200  # with a known value
 _MIN_OF_VALUE = 40  # users of a value; rarer values count as one
 _MIN_TESTED = 10  # users of a value that a probe is tested on
 _PROBE_C = 1.0  # inverse strength of the penalty
-_SMALLEST = 1e-6  # singular value that counts, relative to the largest
+_SMALLEST = 1e-6  # variance or singular value that counts, relative to the largest
 _SEED = 7
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,25 +47,46 @@ class Probe:
 
 @dataclass(frozen=True)
 class Guard:
-    """A projection of vectors that removes protected attributes, with a probe of each attribute."""
+    """A projection of vectors that removes protected attributes, with a probe of each attribute.
 
-    basis_DR: Floats
+    ``read_DR`` reads the removed dimensions from a vector, ``write_DR`` turns them back into a vector.
+    """
+
+    read_DR: Floats
+    write_DR: Floats
     probes: tuple[Probe, ...] = ()
 
+    @classmethod
+    def none(cls, num_dims: int) -> "Guard":
+        """Return a projection that removes nothing."""
+        return cls(np.zeros((num_dims, 0)), np.zeros((num_dims, 0)))
+
+    @classmethod
+    def fit(cls, x_ND: Floats, attributes: Sequence["_Attribute"], rows: Ints) -> "Guard":
+        """Fit the projection on some users. Their covariance with all indicators is zero afterwards."""
+        variance_D, axes_DD = np.linalg.eigh(np.cov(x_ND[rows], rowvar=False))
+        used = variance_D > _SMALLEST * variance_D[-1]
+        axes_DW, spread_W = axes_DD[:, used], np.sqrt(variance_D[used])
+        spans = np.hstack([each.covariance(x_ND, rows) for each in attributes])
+        basis_WR, size_R, _ = np.linalg.svd((axes_DW / spread_W).T @ spans, full_matrices=False)
+        basis_WR = basis_WR[:, size_R > _SMALLEST * size_R[0]]
+        return cls((axes_DW / spread_W) @ basis_WR, (axes_DW * spread_W) @ basis_WR)
+
     def project(self, x_ND: Floats) -> Floats:
-        """Return the vectors without their component along the removed dimensions."""
-        return x_ND - (x_ND @ self.basis_DR) @ self.basis_DR.T if self.basis_DR.size else x_ND
+        """Return the vectors without the removed dimensions."""
+        return x_ND - (x_ND @ self.read_DR) @ self.write_DR.T if self.read_DR.size else x_ND
 
     def facts(self) -> dict[str, Any]:
         """Return the entries of a manifest."""
-        return {"num_removed_dims": self.basis_DR.shape[1], "probes": [asdict(probe) for probe in self.probes]}
+        return {"num_removed_dims": self.read_DR.shape[1], "probes": [asdict(probe) for probe in self.probes]}
 
 
 def guard_of(x_ND: Floats, values: Mapping[str, pa.Array]) -> Guard:
     """Fit the projection on sampled users, and probe it.
 
-    ``values``: of each attribute, the value of each user, as text or float64, null if unknown. The projection is fitted
-    on half of the users. Probes are fitted and tested on the others, so they also show what the projection misses.
+    ``values``: of each attribute, the value of each user, as text or float64, null if unknown. The probes are of a
+    projection that is fitted on half of the users; they are fitted and tested on the others, so they also show what a
+    projection misses. The returned projection is fitted on all users.
 
     Raises
     ------
@@ -74,18 +96,16 @@ def guard_of(x_ND: Floats, values: Mapping[str, pa.Array]) -> Guard:
     attributes = [_Attribute.of(name, column) for name, column in values.items()]
     if faults := [fault for attribute in attributes if (fault := attribute.fault())]:
         raise UsageError(faults)
-    is_fitted_N = np.random.default_rng(_SEED).permutation(len(x_ND)) % 2 == 0
-    spans = [np.zeros((x_ND.shape[1], 0)), *(each.covariance(x_ND, is_fitted_N) for each in attributes)]
-    basis_DR, size_R, _ = np.linalg.svd(np.hstack(spans), full_matrices=False)
-    guard = Guard(basis_DR[:, size_R > _SMALLEST * size_R.max(initial=0)])
-    if guard.basis_DR.shape[1] == x_ND.shape[1]:
+    shuffled = np.random.default_rng(_SEED).permutation(len(x_ND))
+    guard = Guard.fit(x_ND, attributes, shuffled)
+    if guard.read_DR.shape[1] == x_ND.shape[1]:
         raise UsageError(
             f"users.protected: {', '.join(values)} span all {x_ND.shape[1]} dimensions of the vectors, so that nothing "
             "is left to score. Remove one of them."
         )
-    after_ND = guard.project(x_ND)
-    probes = [each.probe(x_ND[~is_fitted_N], after_ND[~is_fitted_N], ~is_fitted_N) for each in attributes]
-    return Guard(guard.basis_DR, tuple(probes))
+    fitted, probed = np.array_split(shuffled, 2)
+    after_ND = Guard.fit(x_ND, attributes, fitted).project(x_ND)
+    return replace(guard, probes=tuple(each.probe(x_ND, after_ND, probed) for each in attributes))
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ class _Attribute:
     """
 
     name: str
-    code_N: NDArray[np.int64]
+    code_N: Ints
     number_N: Floats | None
 
     @classmethod
@@ -120,9 +140,9 @@ class _Attribute:
             f"needs {MIN_USERS}, and {_MIN_OF_VALUE} of each of two values. Complete users.path, or remove it."
         )
 
-    def covariance(self, x_ND: Floats, is_fitted_N: NDArray[np.bool_]) -> Floats:
-        """Return the covariance of the inputs and the attribute's indicators over the fitted users with a value."""
-        rows = np.flatnonzero(is_fitted_N & (self.code_N >= 0))
+    def covariance(self, x_ND: Floats, rows: Ints) -> Floats:
+        """Return the covariance of the inputs and the attribute's indicators over those rows that have a value."""
+        rows = rows[self.code_N[rows] >= 0]
         z_NK = (self.code_N[rows, None] == np.unique(self.code_N[rows])).astype(np.float64)
         if self.number_N is not None:
             z_NK = np.column_stack([z_NK, self.number_N[rows]])
@@ -130,15 +150,14 @@ class _Attribute:
         covariance_DK: Floats = x_ND[rows].T @ z_NK / len(rows)
         return covariance_DK
 
-    def probe(self, before_ND: Floats, after_ND: Floats, is_probed_N: NDArray[np.bool_]) -> Probe:
-        """Fit probes on half of the probed users with a value, and test them on the others."""
-        code_N = self.code_N[is_probed_N]
-        known = np.flatnonzero(code_N >= 0)
-        auc_before, auc_after = (_auc(x_ND[known], code_N[known]) for x_ND in (before_ND, after_ND))
+    def probe(self, before_ND: Floats, after_ND: Floats, rows: Ints) -> Probe:
+        """Fit probes on half of those rows that have a value, and test them on the others."""
+        known = rows[self.code_N[rows] >= 0]
+        auc_before, auc_after = (_auc(x_ND[known], self.code_N[known]) for x_ND in (before_ND, after_ND))
         return Probe(self.name, int((self.code_N >= 0).sum()), auc_before, auc_after)
 
 
-def _auc(x_ND: Floats, code_N: NDArray[np.int64]) -> float:
+def _auc(x_ND: Floats, code_N: Ints) -> float:
     half = len(code_N) // 2
     model = LogisticRegression(C=_PROBE_C, max_iter=500).fit(x_ND[:half], code_N[:half])
     scores = model.decision_function(x_ND[half:])

@@ -166,7 +166,7 @@ class Embeddings:
         *,
         exclude: Listed | None = None,
         as_of: date | None = None,
-        space: str | None = None,
+        space: str = "serving",
     ) -> Audience:
         """Find the ``size`` users of a snapshot who resemble the seeds most, as ``userrep audience`` does.
 

@@ -48,17 +48,27 @@ def test_a_linear_probe_of_the_projected_vectors_is_at_chance(groups: tuple[np.n
     assert probe.auc_after == pytest.approx(0.5, abs=0.06)
 
 
-def test_a_projection_is_orthogonal_and_removes_one_dimension_per_further_value(
+def test_a_projection_leaves_no_covariance_and_removes_one_dimension_per_further_value(
     groups: tuple[np.ndarray, np.ndarray],
 ) -> None:
     x_ND, group_N = groups
     guard = guard_of(x_ND, {"group": text(group_N)})
-    assert guard.basis_DR.shape == (DIM, 3)  # four values, the rare one as well: it is no direction of its own
-    assert np.allclose(guard.basis_DR.T @ guard.basis_DR, np.eye(3))
     after_ND = guard.project(x_ND)
+    means = [after_ND[group_N == group].mean(axis=0) for group in range(4)]  # equal means: no covariance
+    assert np.allclose(means, means[0])
     assert np.allclose(guard.project(after_ND), after_ND)
+    assert guard.facts()["num_removed_dims"] == 3  # of four values
     assert np.linalg.matrix_rank(after_ND) == DIM - 3
-    assert guard.facts()["num_removed_dims"] == 3
+
+
+def test_a_value_that_shows_in_a_direction_of_little_variance_is_removed() -> None:
+    rng = np.random.default_rng(3)
+    spread_D = np.geomspace(3, 0.1, 60)
+    is_rare_N = rng.random(NUM) < 0.15
+    x_ND = spread_D * rng.standard_normal((NUM, 60)) + np.outer(is_rare_N, np.eye(60)[-1])
+    (probe,) = guard_of(x_ND, {"group": text(is_rare_N.astype(int))}).probes
+    assert probe.auc_before > 0.99
+    assert probe.auc_after == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_number_and_its_ranges_are_removed_together() -> None:
@@ -74,7 +84,7 @@ def test_a_number_and_its_ranges_are_removed_together() -> None:
 
 def test_nothing_protected_leaves_vectors_as_they_are() -> None:
     x_ND = np.random.default_rng(2).standard_normal((10, DIM))
-    assert Guard(np.zeros((DIM, 0))).project(x_ND) is x_ND
+    assert Guard.none(DIM).project(x_ND) is x_ND
 
 
 def test_an_attribute_that_too_few_users_have_or_that_spans_all_dimensions_is_refused(

@@ -15,7 +15,7 @@ from userrep.store.export_files import read_manifest
 from userrep.store.filesystem import file_system, open_parquet, read_bytes
 
 _MOST_BYTES = 1024  # of an id
-_MOST_FILE_BYTES = 2**31  # of a text file
+_MOST_FILE_BYTES = 2**31  # of a text file in an object store
 _COLUMNS = ("user_id", "space_id")
 
 
@@ -37,7 +37,7 @@ def read_ids(path: Path | str, option: str = "--users") -> list[str]:
     """
     where = f"{option} {path}"
     try:
-        content = read_bytes(str(path), max_bytes=_MOST_FILE_BYTES).decode("utf-8-sig")
+        content = _content(str(path)).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{where}: not UTF-8 text. Write one user id per line.") from None
     except (OSError, ValueError) as error:
@@ -50,6 +50,14 @@ def read_ids(path: Path | str, option: str = "--users") -> list[str]:
     if long is not None:
         raise UsageError(f"{where}: line {long} is longer than {_MOST_BYTES} bytes. Write one user id per line.")
     return ids
+
+
+def _content(path: str) -> bytes:
+    """Read a file, also a pipe such as ``/dev/stdin``."""
+    files, target = file_system(path)
+    if isinstance(files, pyarrow.fs.LocalFileSystem):
+        return Path(target).read_bytes()
+    return read_bytes(path, max_bytes=_MOST_FILE_BYTES)
 
 
 def read_id_file(path: str, option: str) -> IdFile:

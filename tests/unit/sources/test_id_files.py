@@ -1,6 +1,8 @@
 """Files of user ids: text, CSV, Parquet and folders of exports, and what is refused."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +35,14 @@ def test_a_file_that_names_nobody_is_refused(tmp_path: Path, content: bytes | No
 def test_ids_are_read_once_each_and_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("ann\r\n\nbob b\nann\n", encoding="utf-8")
     assert read_ids(tmp_path / "ids.txt") == ["ann", "bob b"]
+
+
+def test_ids_are_read_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["ann\nbob\n"])
+    writer.start()
+    assert read_id_file(str(tmp_path / "pipe"), "--seeds").user_ids.to_pylist() == ["ann", "bob"]
+    writer.join()
 
 
 def test_text_csv_parquet_and_exports_have_the_same_ids(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def explain_model(
     Divides the variance of the model's score among the blocks of inputs, and lists words in the texts of items that
     raise or lower it. --space is needed if the model does not name its space. A model of another space is refused.
     """
-    from userrep.explanations.consumer_model import read_model
     from userrep.explanations.explain import explain_model as explain
+    from userrep.spaces.consumer_model import read_model
 
     loaded = read_model(model)
     if loaded.space_id is None and space is None:

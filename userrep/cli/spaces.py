@@ -135,7 +135,9 @@ def spaces_compare(
     new: NewSpace,
     labels: Annotated[str, path_option("--labels", "Parquet, Delta or CSV: user id, time and label.", metavar="PATH")],
     config: Config,
-    model: Annotated[str | None, path_option("--model", "Your linear model of OLD as JSON.", metavar="FILE")] = None,
+    model: Annotated[
+        str | None, path_option("--model", "Your linear model of OLD, as in `explain model`.", metavar="PATH")
+    ] = None,
     metric: Annotated[str, typer.Option("--metric", help="auto, auc for labels of 0 and 1, r2 for numbers.")] = "auto",
     user: Annotated[str, typer.Option("--user-col", metavar="NAME", help="Column of user ids.")] = "user_id",
     time: Annotated[str, typer.Option("--time-col", metavar="NAME", help="Column of label times.")] = "label_at",
@@ -146,7 +148,7 @@ def spaces_compare(
     Labels get vectors point in time. Probes are fitted on the earlier half of the labels and judged on the later half:
     on each space's own vectors, and on those of NEW mapped into the coordinates of OLD (`spaces diff` fits the map).
     The verdict is pass if NEW loses at most 0.005 of the metric, fail (exit code 3) if it loses more than chance
-    explains, and undecided otherwise. With --model (space_id, weights, intercept), it is about that model.
+    explains, and undecided otherwise. With --model, it is about that model.
     """
     from userrep.logs import to_stderr
     from userrep.spaces.registry import read_registry

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 from threadpoolctl import threadpool_limits
 
 from userrep.config import Evaluation
-from userrep.config.values import Name
 from userrep.errors import UsageError
 from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
@@ -23,52 +21,17 @@ from userrep.evaluation.results import Interval
 from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
+from userrep.spaces.consumer_model import ConsumerModel
 from userrep.spaces.mapping import LinearMap
 from userrep.spaces.verdicts import FAIL, PASS, UNDECIDED
-from userrep.store.filesystem import absolute, read_bytes
 from userrep.store.xxhash import hash64
 
 TOLERATED_LOSS = 0.005  # of AUC or R2
 RETRAINED, MAPPED, MODEL = "retrained", "mapped", "model"  # what the consumer does with the new space
 METRICS = AUTO, AUC, R2 = "auto", "auc", "r2"
 _VALID_EVERY = 5  # one user in five chooses the probes' settings
-_MAX_BYTES = 1 << 24  # of a consumer's model
 
 Mask = NDArray[np.bool_]
-
-
-class ConsumerModel(BaseModel):
-    """A consumer's own linear or logistic model: ``weights . vector + intercept`` is a number, or a label's logit."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    space_id: Name
-    weights: list[float]
-    intercept: float = 0.0
-
-    @classmethod
-    def read(cls, path: str, *, space_id: str, dim: int) -> "ConsumerModel":
-        """Read a model of a space from JSON. Raises UsageError if it is missing, malformed or of another space."""
-        try:
-            model = cls.model_validate_json(read_bytes(absolute(path), max_bytes=_MAX_BYTES))
-        except FileNotFoundError:
-            raise UsageError(f"--model {path}: not found.") from None
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-            raise UsageError(
-                f"--model {path}: {where}: {error.errors()[0]['msg']}. Write JSON with space_id, weights and intercept."
-            ) from None
-        if model.space_id != space_id or len(model.weights) != dim:
-            raise UsageError(
-                f"--model {path}: expected {dim} weights of space {space_id}, got {len(model.weights)} of "
-                f"{model.space_id}. Name a model that was trained on {space_id}."
-            )
-        return model
-
-    def scores(self, z_MD: Floats32) -> Floats:
-        """Return the linear output of each row, as a column."""
-        scores_M1: Floats = z_MD.astype(np.float64) @ np.array(self.weights)[:, None] + self.intercept
-        return scores_M1
 
 
 @dataclass(frozen=True)
@@ -188,8 +151,10 @@ def compare(
         new = split.problem.scores(labels.new_NF, split.problem.choose(labels.new_NF))[split.metric]
         scores = {RETRAINED: (old, new), MAPPED: (old, mapped)}
     if model is not None:
-        own = old._replace(score_MK=model.scores(labels.old_NE[test]))
-        scores[MODEL] = own, own._replace(score_MK=model.scores(mapped_MD))
+        own, own_mapped = (
+            old._replace(score_MK=model.scores(z_MD)[:, None]) for z_MD in (labels.old_NE[test], mapped_MD)
+        )
+        scores[MODEL] = own, own_mapped
     users, user_M = np.unique(old.user_M, return_inverse=True)
     weight_UB = resampled_users(len(users), settings.num_bootstraps, settings.seed)
     everyone = np.ones(len(test), bool)

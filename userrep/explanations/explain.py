@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.config import Config
-from userrep.errors import UsageError
-from userrep.explanations.consumer_model import ConsumerModel
 from userrep.explanations.item_effects import LabelEffect, item_effects, label_effects, read_item_vectors
 from userrep.explanations.item_labels import read_item_labels
 from userrep.explanations.readings import Reading, attribute, read_blocks
 from userrep.explanations.sampled_users import MOST_USERS, SampledUsers, sample_users
 from userrep.model.artifact import Artifact, load_artifact
+from userrep.spaces.consumer_model import ConsumerModel
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.tables import Tables
@@ -81,20 +80,10 @@ def explain_model(
     UsageError
         If the model is of another space, or has another number of weights than a vector.
     """
-    if model.space_id not in (None, space.space_id):
-        raise UsageError(
-            f"explain: the model was trained on space {model.space_id}, not on {space.space_id}. Vectors of two "
-            f"spaces cannot be mixed. Use --space {model.space_id}."
-        )
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    dim = artifact.manifest.model.latent_dim
-    if len(model.weights) != dim:
-        raise UsageError(
-            f"explain: the model has {len(model.weights)} weights, but vectors of space {space.space_id} have {dim} "
-            "numbers. Only models of the vector alone can be explained."
-        )
+    model.check_fits(space.space_id, artifact.manifest.model.latent_dim)
     users = sample_users(tables, config, space, snapshot)
-    score_N = users.z_ND.astype(np.float64) @ np.array(model.weights) + model.intercept
+    score_N = model.scores(users.z_ND)
     found = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
     texts, effects = read_item_labels(tables, config), None
     if texts is not None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import ArtifactError, UsageError
-from userrep.explanations.consumer_model import ConsumerModel
 from userrep.explanations.explain import ModelExplanation, SpaceExplanation, explain_model, explain_space
+from userrep.spaces.consumer_model import ConsumerModel
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.export_files import read_manifest

@@ -97,8 +97,8 @@ def gather(
 def _explanation(
     tables: Tables, config: Config, space: Space, snapshot: Snapshot, models: Sequence[str]
 ) -> "ExplanationFacts":
-    from userrep.explanations.consumer_model import read_model  # scipy takes a second, and `check` does not need it
     from userrep.report.explained import explanation_facts
+    from userrep.spaces.consumer_model import read_model  # scipy takes a second, and `check` does not need it
 
     return explanation_facts(tables, config, space, snapshot, {path: read_model(path) for path in models})
 

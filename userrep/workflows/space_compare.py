@@ -17,13 +17,13 @@ from userrep.evaluation.space_comparison import (
     RETRAINED,
     TOLERATED_LOSS,
     Comparison,
-    ConsumerModel,
     Difference,
     Split,
     compare,
 )
 from userrep.items.versions import lineage_of
 from userrep.logs import in_columns
+from userrep.spaces.consumer_model import read_model
 from userrep.spaces.mapping import load_map
 from userrep.spaces.registry import Space
 from userrep.spaces.verdicts import LabelTable, Verdict
@@ -106,7 +106,8 @@ def compare_spaces(
     linear_map = load_map(tables, new, old)[1]
     model, path = None, label_table.model
     if path is not None:
-        model = ConsumerModel.read(path, space_id=old.space_id, dim=len(linear_map.bias_D))
+        model = read_model(path)
+        model.check_fits(old.space_id, len(linear_map.bias_D))
     settings = config.evaluation
     labels = read_label_rows(label_table, tables, old, new, most=settings.max_rows)
     split = Split.of(labels, metric, seed=settings.seed)

@@ -1,8 +1,6 @@
 """Two spaces on a consumer's labels: verdicts on planted spaces, and intervals by a bootstrap in NumPy."""
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +8,13 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
-from tests.support.planted_spaces import DIM, NEW, OLD, Planted, Tastes, noise, richer, rotated
+from tests.support.planted_spaces import DIM, OLD, Planted, Tastes, noise, richer, rotated
 from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Scores, resampled_users
-from userrep.evaluation.space_comparison import Comparison, ConsumerModel, Split, compare, paired_difference, verdict_of
+from userrep.evaluation.space_comparison import Comparison, Split, compare, paired_difference, verdict_of
+from userrep.spaces.consumer_model import ConsumerModel
 
 pytestmark = pytest.mark.fast
 
@@ -110,38 +109,15 @@ def test_slices_are_compared_on_their_own_labels_and_small_ones_are_left_out() -
     assert result.slices["half"].interval != result.overall.interval
 
 
-def model_file(folder: Path, **values: Any) -> str:
-    file = folder / "model.json"
-    file.write_text(json.dumps({"space_id": OLD, "weights": [1.0, -1.0, 0.5, 0.0], "intercept": 0.25} | values))
-    return str(file)
-
-
-def test_a_consumers_model_is_judged_on_old_and_on_mapped_vectors(tmp_path: Path) -> None:
-    model = ConsumerModel.read(model_file(tmp_path), space_id=OLD, dim=DIM)
+def test_a_consumers_model_is_judged_on_old_and_on_mapped_vectors() -> None:
+    model = ConsumerModel(space_id=OLD, weights=[1.0, -1.0, 0.5, 0.0], intercept=0.25)
     labels, num = rows_of(rotated), len(TASTES.users)
     expected = roc_auc_score(labels.y_N[num:], TASTES.taste_UD @ [1.0, -1.0, 0.5, 0.0])
     same = compared(rotated, model=model)["model"].overall
     assert (same.verdict, same.old_value) == ("pass", pytest.approx(expected, abs=1e-6))
     assert same.new_value == pytest.approx(expected, abs=1e-4)
     assert compared(noise, model=model)["model"].overall.verdict == "fail"
-    score = model.scores(np.ones((2, DIM), np.float32))
-    assert score.tolist() == [[0.75], [0.75]]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"weights": [1.0]}, "expected 4 weights of space s001-a, got 1 of s001-a. Name a model that was trained on"),
-        ({"space_id": NEW}, "expected 4 weights of space s001-a, got 4 of s002-b"),
-        ({"weights": "x"}, r"weights: Input should be a valid array\. Write JSON with space_id, weights and intercept"),
-        ({"intercept": float("inf")}, "intercept: "),
-    ],
-)
-def test_a_model_of_another_space_or_form_is_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        ConsumerModel.read(model_file(tmp_path, **values), space_id=OLD, dim=DIM)
-    with pytest.raises(UsageError, match=r"--model .*nowhere\.json: not found"):
-        ConsumerModel.read(str(tmp_path / "nowhere.json"), space_id=OLD, dim=DIM)
+    assert model.scores(np.ones((2, DIM), np.float32)).tolist() == [0.75, 0.75]
 
 
 def with_labels(**changed: Any) -> LabelRows:

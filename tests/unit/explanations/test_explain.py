@@ -6,8 +6,8 @@ import pytest
 from tests.support.explained_world import NUM_USERS, TASTES, World, explained_world
 from userrep.errors import UsageError
 from userrep.explanations import explain
-from userrep.explanations.consumer_model import ConsumerModel
 from userrep.explanations.explain import explain_model, explain_space
+from userrep.spaces.consumer_model import ConsumerModel
 
 pytestmark = pytest.mark.fast
 
@@ -62,7 +62,7 @@ def test_a_model_of_another_space_or_of_more_than_the_vector_is_refused(world: W
     with pytest.raises(UsageError, match=r"trained on space s002-b, not on s001-a\. Vectors of two spaces cannot be"):
         explain_model(world.tables, world.config, world.space, world.snapshot, other)
     wider = model.model_copy(update={"weights": [*model.weights, 1.0]})
-    with pytest.raises(UsageError, match=r"has 21 weights, but vectors of space s001-a have 20 numbers\. Only models"):
+    with pytest.raises(UsageError, match=r"has 21 weights, but vectors of space s001-a have 20 numbers\. Name"):
         explain_model(world.tables, world.config, world.space, world.snapshot, wider)
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.support.command_line import Userrep, file_of
 from tests.support.explained_world import NOW, NUM_USERS, World, explained_world
 from userrep.errors import UsageError
-from userrep.explanations.consumer_model import ConsumerModel
 from userrep.report.explained import explanation_facts
+from userrep.spaces.consumer_model import ConsumerModel
 from userrep.store.schemas import JOB_RUNS
 from userrep.workflows.segments import write_segments
 

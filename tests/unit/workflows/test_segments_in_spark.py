@@ -12,9 +12,9 @@ from pyspark.ml.regression import LinearRegression
 from pyspark.sql import SparkSession
 
 from tests.support.explained_world import explained_world
-from userrep.explanations.consumer_model import read_model
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.sources.tombstones import add_tombstones
+from userrep.spaces.consumer_model import read_model
 from userrep.store.file_tables import FileTables
 from userrep.workflows import export, segments
 from userrep.workflows.segments import read_previous, write_segments

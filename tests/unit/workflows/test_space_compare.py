@@ -76,5 +76,5 @@ def test_spaces_that_cannot_be_compared_are_refused_before_labels_are_read(tmp_p
         compared(tmp_path, tables, metric="f1")
     with pytest.raises(UsageError, match=r"no map to the coordinates of space s002-b\. Fit one with `userrep spaces d"):
         compared(tmp_path, tables, old=NEW, new=OLD)
-    with pytest.raises(UsageError, match=r"--model .*nowhere: not found"):
+    with pytest.raises(UsageError, match=r"--model .*nowhere: not readable as a linear model"):
         compared(tmp_path, tables, model=str(tmp_path / "nowhere"))

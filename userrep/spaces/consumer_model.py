@@ -36,6 +36,24 @@ class ConsumerModel(BaseModel):
     intercept: _Finite = 0.0
     space_id: Name | None = None
 
+    def check_fits(self, space_id: str, dim: int) -> None:
+        """Raise UsageError if the model is of another space, or has another number of weights than its vectors."""
+        if self.space_id not in (None, space_id):
+            raise UsageError(
+                f"--model: the model was trained on space {self.space_id}, not on {space_id}. Vectors of two spaces "
+                f"cannot be mixed. Name a model of {space_id}, or the space {self.space_id}."
+            )
+        if len(self.weights) != dim:
+            raise UsageError(
+                f"--model: the model has {len(self.weights)} weights, but vectors of space {space_id} have {dim} "
+                "numbers. Name a model of the vector alone."
+            )
+
+    def scores(self, z_ND: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the score of each vector."""
+        scores_N: NDArray[np.float64] = z_ND.astype(np.float64) @ np.array(self.weights) + self.intercept
+        return scores_N
+
 
 def read_model(path: str) -> ConsumerModel:
     """Read a model, without Spark. Nothing in the file or folder is executed.

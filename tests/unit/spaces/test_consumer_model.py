@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from userrep.errors import UsageError
-from userrep.explanations.consumer_model import read_model
+from userrep.spaces.consumer_model import ConsumerModel, read_model
 
 pytestmark = pytest.mark.fast
 
@@ -132,3 +133,14 @@ def test_models_with_several_scores_or_other_inputs_are_refused(tmp_path: Path) 
     stage(tmp_path / "m" / "stages" / "1_LR_2", "classification.LogisticRegressionModel", LOGISTIC_ROW)
     with pytest.raises(UsageError, match="stages VectorAssembler, LogisticRegressionModel of class PipelineModel"):
         read_model(str(tmp_path / "m"))
+
+
+def test_a_model_fits_its_own_space_and_one_without_a_space_each_of_its_width() -> None:
+    model = ConsumerModel(weights=[1.0, -2.0], intercept=0.5, space_id="s001-a")
+    model.check_fits("s001-a", 2)
+    model.model_copy(update={"space_id": None}).check_fits("s002-b", 2)
+    with pytest.raises(UsageError, match="trained on space s001-a, not on s002-b"):
+        model.check_fits("s002-b", 2)
+    with pytest.raises(UsageError, match="has 2 weights, but vectors of space s001-a have 3 numbers"):
+        model.check_fits("s001-a", 3)
+    assert model.scores(np.array([[1, 1], [2, 0]], np.float32)).tolist() == [-0.5, 2.5]

@@ -52,7 +52,8 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Worl
     """A pipeline on a generated log; its daily run and its stream. Vectors of items are given, and fitted by ALS."""
     folder = tmp_path_factory.mktemp("world")
     generate_log(spark, SPEC, str(folder / "log"))
-    items = pq.read_table(folder / "log" / "items").select(["item_id"]).sort_by("item_id")
+    items = pq.read_table(folder / "log" / "items", columns=["item_id"]).sort_by("item_id")
+    items = items.replace_schema_metadata()  # where Spark has recorded the columns of its own file
     vectors = np.random.default_rng(0).integers(-(2**15), 2**15, (len(items), 8)) / 2**16
     (folder / "log" / "given").mkdir()
     given = items.append_column("vector", pa.array(list(vectors.astype(np.float32)), pa.list_(pa.float32())))

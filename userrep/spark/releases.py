@@ -103,7 +103,7 @@ def arrow_udf(
     """
 
     def on_arrays(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        return function(tuple(a.cast(kind) for a, kind in zip(arrays, arguments, strict=True)) for arrays in batches)
+        return function(_cast(batch, arguments) for batch in batches)
 
     if hasattr(pandas_functions, "arrow_udf"):  # from Spark 4.1 on
         return cast("UserDefinedFunction", pandas_functions.arrow_udf(on_arrays, returns))  # type: ignore[call-overload]
@@ -117,11 +117,17 @@ def on_series(
     import pandas as pd  # only Spark 4.0 needs it here
 
     def convert(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
-        arrays = (
-            tuple(pa.Array.from_pandas(column, kind) for column, kind in zip(columns, arguments, strict=True))
-            for columns in batches
-        )
+        arrays = (tuple(map(pa.Array.from_pandas, _columns(batch), arguments)) for batch in batches)
         for result in function(arrays):
             yield result.to_pandas()
 
     return convert
+
+
+def _cast(batch: Any, kinds: tuple[pa.DataType, ...]) -> tuple[pa.Array, ...]:
+    return tuple(array.cast(kind) for array, kind in zip(_columns(batch), kinds, strict=True))
+
+
+def _columns(batch: Any) -> tuple[Any, ...]:
+    """Return a batch as a tuple. Spark hands the column of a UDF of one argument over by itself."""
+    return batch if isinstance(batch, tuple) else (batch,)

@@ -45,15 +45,6 @@ def test_keys_of_thousands_of_partitions_have_the_hashes_of_their_partitions(spa
     assert spark.range(20_000).where(hashed != number).count() == 0
 
 
-def describe(batches: Arrays) -> Iterator[pa.Array]:
-    """Return a list per row: the length of the text, the whole number and the sum of the vector; null if all are."""
-    for texts, numbers, vectors in batches:
-        assert (texts.type, numbers.type, vectors.type) == (pa.string(), pa.int32(), pa.list_(pa.float32()))
-        lists = zip(pc.utf8_length(texts).to_pylist(), numbers.to_pylist(), vectors.to_pylist(), strict=True)
-        sums = [[size, number, None if v is None else sum(v)] for size, number, v in lists]
-        yield pa.array([None if row == [None] * 3 else row for row in sums], pa.list_(pa.float32()))
-
-
 TYPES = (pa.string(), pa.int32(), pa.list_(pa.float32()))
 
 
@@ -61,6 +52,14 @@ TYPES = (pa.string(), pa.int32(), pa.list_(pa.float32()))
 def test_a_function_of_arrow_arrays_gets_the_declared_types_and_nulls(
     spark: SparkSession, make: Callable[..., Any]
 ) -> None:
+    def describe(batches: Arrays) -> Iterator[pa.Array]:
+        """Return a list per row: length of the text, number and sum of the vector; null if all are null."""
+        for texts, numbers, vectors in batches:
+            assert (texts.type, numbers.type, vectors.type) == (pa.string(), pa.int32(), pa.list_(pa.float32()))
+            lists = zip(pc.utf8_length(texts).to_pylist(), numbers.to_pylist(), vectors.to_pylist(), strict=True)
+            sums = [[size, number, None if v is None else sum(v)] for size, number, v in lists]
+            yield pa.array([None if row == [None] * 3 else row for row in sums], pa.list_(pa.float32()))
+
     rows = [("äb", 3, [0.5, 0.25]), (None, 2**31 - 1, []), ("", None, None), (None, None, None)]
     frame = spark.createDataFrame(rows, "t STRING, n INT, v ARRAY<FLOAT>").coalesce(1)
     described = frame.select(make(describe, "array<float>", *TYPES)("t", "n", "v").alias("d")).collect()

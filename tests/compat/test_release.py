@@ -32,8 +32,8 @@ from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.full
 
-SPEC = LogSpec(num_users=300, num_items=60, first_day=date(2024, 1, 1), num_days=50, events_per_user_day=1.0, seed=7)
-AS_OF = date(2024, 2, 15)
+SPEC = LogSpec(num_users=300, num_items=60, first_day=date(2024, 1, 1), num_days=40, events_per_user_day=1.0, seed=7)
+AS_OF = date(2024, 2, 6)
 PACKAGES = ("pyspark", "delta-spark", "torch", "pyarrow", "numpy", "pandas", "deltalake", "scikit-learn")
 
 
@@ -60,18 +60,18 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Worl
     pq.write_table(given, folder / "log" / "given" / "part-0.parquet")
     sections = {
         "items": {"path": f"{folder}/log/given", "columns": {"item_id": "item_id", "vector": "vector"}},
-        "windows_days": [7, 14],
+        "windows_days": [3, 7],
         "history_days": 0,
         "item_vectors": {
             "given": {"kind": "vector", "dim": 8},
-            "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 28},
+            "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 7},
         },
         "model": {"latent_dim": 16},
         "training": {
-            "as_ofs": {"until": "2024-02-05", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
+            "as_ofs": {"until": "2024-01-26", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
             "max_epochs": 3,
         },
-        "snapshots": {"history_dates": 1},
+        "snapshots": {"history_dates": 2},
     }  # fmt: skip
     stream = {"events": {"path": str(folder / "arriving")}}
     world = World(spark, folder / "log", None, folder, stream, sections)

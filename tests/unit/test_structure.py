@@ -142,6 +142,10 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
         ),  # workers load these
         ("userrep.audiences.audience, userrep.cli.audience", "torch, mlflow"),
         (
+            "userrep.client.embeddings, userrep.joins.arrow_join, userrep.spaces.consumers, userrep.cli.main",
+            "pyspark, torch, sklearn, mlflow, matplotlib, scipy, safetensors, jinja2",
+        ),  # the core, which is installed without extras
+        (
             "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
             "torch, pandas, sklearn, mlflow",
         ),

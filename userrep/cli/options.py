@@ -14,6 +14,7 @@ import typer
 from pydantic_core import to_jsonable_python
 
 from userrep.config import Config, load_config
+from userrep.config.environment import under_submit
 from userrep.config.values import expanded_path, read_as_of
 from userrep.errors import UsageError, explain
 from userrep.ids import checked_name
@@ -146,7 +147,6 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
     UsageError
         If the root has no tables but is expected to, or is not writable.
     """
-    from userrep.spark.session import under_submit
     from userrep.store.filesystem import artifacts_root, check_writable
     from userrep.store.open import open_tables
 
@@ -161,7 +161,7 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
 def _start_session(config: Config) -> "SparkSession":
     """Report the start of Spark, and start it. The application has the name of the script: userrep, or a job's."""
     from userrep.logs import to_stderr
-    from userrep.spark.session import get_session, under_submit
+    from userrep.spark.session import get_session
 
     where = "spark-submit" if under_submit() else config.spark.master or "existing session"
     to_stderr(f"starting Spark ({where}); root {config.root or config.catalog}")

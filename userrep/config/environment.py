@@ -13,6 +13,11 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def under_submit() -> bool:
+    """Return whether spark-submit has started this process, and the JVM with its own master and JARs."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
 def unset_variables(written: str) -> list[str]:
     """Return the names of the variables in a text that are not set, or empty, in the environment."""
     return sorted({name for name in _VARIABLE.findall(written) if not os.environ.get(name)})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from userrep.config.environment import on_databricks
+from userrep.config.environment import on_databricks, under_submit
 from userrep.errors import UsageError
 from userrep.spark.quiet import filtered_stderr, silence_query_logger
 from userrep.spark.releases import RELEASE
@@ -108,11 +108,6 @@ def get_session(
     session.conf.set("spark.sql.session.timeZone", "UTC")
     session.conf.set("spark.sql.maxConcurrentOutputFileWriters", _ALWAYS["spark.sql.maxConcurrentOutputFileWriters"])
     return session
-
-
-def under_submit() -> bool:
-    """Return whether spark-submit has started this process, and the JVM with its own master and JARs."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def _has_delta(session: SparkSession) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.command_line import Userrep, config_file, file_of, with_tables
 from tests.support.explained_world import NUM_USERS, World, explained_world
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 class Site(NamedTuple):

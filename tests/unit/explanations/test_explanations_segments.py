@@ -9,7 +9,7 @@ from scipy.stats import ortho_group
 from userrep.errors import UsageError
 from userrep.explanations.segments import fit_centers, ids_of, match, nearest, seeds
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 SIZES = (500, 300, 150, 50)
 DIM = 12

@@ -14,7 +14,7 @@ from userrep.spaces.consumer_model import ConsumerModel
 from userrep.store.schemas import JOB_RUNS
 from userrep.workflows.segments import write_segments
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from userrep.spaces.registry import find_space
 from userrep.store.schemas import EXPORTS
 from userrep.workflows.segments import lines_of, read_previous, write_segments
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import EventSource
+from userrep.sources.numbers import numbers_of
 from userrep.sources.read import event_columns, is_blank, is_weight
 from userrep.sources.sample import Sample
 from userrep.sources.times import times_of
@@ -16,7 +17,6 @@ from userrep.store.arrow import is_text
 from userrep.utc import DAY_US, numbered_day
 
 _HEAVIEST = 5
-_NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 _TO_REJECT = ("columns.user_id", "columns.item_id", "columns.event_at", "columns.event_type")
 
 
@@ -56,7 +56,7 @@ def log_facts(sample: Sample, log: EventSource) -> LogFacts:
     is_missing["columns.event_at"] = pc.is_null(times)
     to_reject = [is_missing[key] for key in _TO_REJECT if key in is_missing]
     if log.columns.weight:
-        to_reject.append(pc.invert(is_weight(_numbers(rows[log.columns.weight]))))
+        to_reject.append(pc.invert(is_weight(numbers_of(rows[log.columns.weight]))))
     if log.partition:
         to_reject.append(_is_outside_partition(times, rows[log.partition.column], log.partition.late_days))
     users = pc.value_counts(rows[log.columns.user_id].filter(pc.invert(is_missing["columns.user_id"])))
@@ -87,14 +87,6 @@ def _is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _id_text(value: object) -> str:
     """Return an id as the text that a run makes of it (``id_text``)."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return weights as numbers; null if a text is not readable as one."""
-    if is_text(column.type):
-        text = pc.utf8_trim_whitespace(column)
-        column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
-    return column.cast(pa.float64(), safe=False)
 
 
 def _is_outside_partition(times: pa.ChunkedArray, column: pa.ChunkedArray, late_days: int) -> pa.ChunkedArray:

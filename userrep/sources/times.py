@@ -1,16 +1,18 @@
 """Times of a column in UTC without Spark, under the rules by which Spark reads the log."""
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.sources.read import EARLIEST, LATEST
-from userrep.store.arrow import combined, is_text
+from userrep.store.arrow import is_text
 
 _TIME = re.compile(
     r"\s*\+?([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T]([0-9]{1,2})(?::([0-9]{1,2})"
@@ -19,6 +21,18 @@ _TIME = re.compile(
 _COMMON = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.](?:[0-9]{3}){1,2})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
 )
+# Java's ZoneId.SHORT_IDS, apart from those that the IANA database has, too
+_SHORT_ZONES = {
+    "ACT": "Australia/Darwin", "AET": "Australia/Sydney", "AGT": "America/Argentina/Buenos_Aires",
+    "ART": "Africa/Cairo", "AST": "America/Anchorage", "BET": "America/Sao_Paulo", "BST": "Asia/Dhaka",
+    "CAT": "Africa/Harare", "CNT": "America/St_Johns", "CST": "America/Chicago", "CTT": "Asia/Shanghai",
+    "EAT": "Africa/Addis_Ababa", "ECT": "Europe/Paris", "IET": "America/Indiana/Indianapolis",
+    "IST": "Asia/Kolkata", "JST": "Asia/Tokyo", "MIT": "Pacific/Apia", "NET": "Asia/Yerevan",
+    "NST": "Pacific/Auckland", "PLT": "Asia/Karachi", "PNT": "America/Phoenix", "PRT": "America/Puerto_Rico",
+    "PST": "America/Los_Angeles", "SST": "Pacific/Guadalcanal", "VST": "Asia/Ho_Chi_Minh",
+}  # fmt: skip
+_LARGEST_OFFSET = timedelta(hours=18)
+_FEW = 256  # texts that are parsed one by one if one of them is unusual
 _OFFSET = re.compile(r"(?:Z|(?:UTC|GMT|UT)?(?:([+-])([0-9]{1,2})(?::?([0-9]{2})(?::?([0-9]{2}))?)?)?)")
 _MICROSECONDS = pa.timestamp("us")
 
@@ -42,7 +56,7 @@ def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
     return pc.if_else(is_plausible, at, pa.scalar(None, _MICROSECONDS))
 
 
-def _to_utc(at: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+def _to_utc(at: Any, zone: str) -> Any:
     if zone == "UTC":
         return at
     zoned = pc.assume_timezone(at, zone, ambiguous="earliest", nonexistent="latest")
@@ -50,20 +64,51 @@ def _to_utc(at: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 
 
 def _parsed(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
-    """Parse texts by the grammar of Spark's cast: from ``2024`` to ``2024-5-1T2:03:04.5 Europe/Berlin``."""
-    coded = combined(column.cast(pa.string())).dictionary_encode()
-    read = [_time(text) for text in coded.dictionary.to_pylist()]
-    naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
-    zoned = [at.astimezone(UTC).replace(tzinfo=None) if at is not None and at.tzinfo else None for at in read]
-    values = pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone))
-    return pa.chunked_array([values.take(coded.indices)])
+    """Parse texts by the grammar of Spark's cast: from ``2024`` to ``2024-5-1T2:03:04.5 Europe/Berlin``.
+
+    Cost: 0.1 µs per row where all times have the same ISO form, else up to 5 µs per distinct text.
+    """
+    parts = [part for chunk in column.cast(pa.string()).chunks for part in _parsed_parts(chunk, zone)]
+    return pa.chunked_array(parts, _MICROSECONDS)
+
+
+def _parsed_parts(texts: pa.StringArray, zone: str) -> Iterator[pa.Array]:
+    """Parse texts with Arrow's parser, except in the parts of them that it cannot read."""
+    alike = _parsed_alike(texts, zone)
+    if alike is not None:
+        yield alike
+    elif len(texts) <= _FEW:
+        coded = texts.dictionary_encode()
+        read = [_time(text) for text in coded.dictionary.to_pylist()]
+        naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
+        zoned = [at.astimezone(UTC).replace(tzinfo=None) if at is not None and at.tzinfo else None for at in read]
+        yield pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone)).take(coded.indices)
+    else:
+        yield from _parsed_parts(texts[: len(texts) // 2], zone)
+        yield from _parsed_parts(texts[len(texts) // 2 :], zone)
+
+
+def _parsed_alike(texts: pa.StringArray, zone: str) -> pa.Array | None:
+    """Parse texts that all end in Z, or all have no zone; None if Arrow's parser would not read all of them.
+
+    Arrow also reads a zone after minutes or hours, which is no time in Spark, but such texts are shorter than these.
+    """
+    shortest = pc.min(pc.binary_length(texts)).as_py()
+    has_zone = shortest is not None and shortest >= len("2024-05-01T12:00:00Z")
+    try:
+        if has_zone and pc.all(pc.ends_with(texts, "Z")).as_py():
+            return texts.cast(pa.timestamp("us", "UTC")).cast(_MICROSECONDS)
+        return _to_utc(texts.cast(_MICROSECONDS), zone)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _time(text: str | None) -> datetime | None:
-    """Parse one text. Zones are offsets and names of the IANA database, without abbreviations such as PST."""
+    """Parse one text. Zones are offsets, names of the IANA database, and abbreviations such as PST."""
     if text is not None and _COMMON.fullmatch(text):
         with suppress(ValueError):
-            return datetime.fromisoformat(text)  # several times as fast
+            at = datetime.fromisoformat(text)  # several times as fast
+            return at if abs(at.utcoffset() or timedelta(0)) <= _LARGEST_OFFSET else None
     match = _TIME.fullmatch(text) if text is not None else None
     if match is None:
         return None
@@ -82,7 +127,9 @@ def _time(text: str | None) -> datetime | None:
 def _zone(name: str) -> tzinfo:
     offset = _OFFSET.fullmatch(name)
     if offset is None:
-        return ZoneInfo(name)
+        return ZoneInfo(_SHORT_ZONES.get(name, name))
     sign, hours, minutes, seconds = offset.groups()
     span = timedelta(hours=int(hours or 0), minutes=int(minutes or 0), seconds=int(seconds or 0))
+    if span > _LARGEST_OFFSET:
+        raise ValueError(name)
     return timezone(-span if sign == "-" else span)

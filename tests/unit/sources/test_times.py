@@ -23,6 +23,8 @@ TIMES_BY_TEXT: dict[str, datetime | None] = {
     "2024-05-01 12:00:00 UTC": NOON,
     "2024-05-01 14:00:00 Europe/Berlin": NOON,
     "2024-05-01 14:00:00Europe/Berlin": NOON,
+    "2024-05-01 05:00:00 PST": NOON,
+    "2024-05-02 06:00:00+18:00": NOON,
     "2024-05-01 14:00:00+2": NOON,
     "2024-05-01 14:00:00.0+02:00": NOON,
     "2024-05-01 10:00:00 UTC-0200": NOON,
@@ -31,7 +33,9 @@ TIMES_BY_TEXT: dict[str, datetime | None] = {
 } | dict.fromkeys([
     "12:30", "01.05.2024", "2024-13-01", "2024-02-30", "2024-W01-1", "20240501", "1714521600", "2024-05-01T", "x", "",
     "2024-05-01 24:00:00", "2024-05-01  12:00", "2024-05-01 12:00Z", "2024-05-01 12:00:00 Nowhere/City",
-    "2024-05-01 12:00:00 Europe", "2024-05-01 12:00:00+25:00", "2024-05-01 12:00:00 soon", "2024/05/01",
+    "2024-05-01 12:00:00 Europe", "2024-05-01 12:00:00+25:00", "2024-05-01 12:00:00+18:01",
+    "2024-05-01 12:00:00+1801", "2024-05-01T12:00+02:00", "2024-05-01 12Z", "2024-05-01 12:00+0200",
+    "2024-05-01 12:00:00 soon", "2024/05/01",
 ])  # fmt: skip
 
 
@@ -56,6 +60,14 @@ def test_texts_are_read_with_and_without_a_zone() -> None:
 @pytest.mark.parametrize("text", TIMES_BY_TEXT)
 def test_texts_are_read_by_the_grammar_of_spark(text: str) -> None:
     assert read([text]) == [TIMES_BY_TEXT[text]]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_a_column_of_all_kinds_of_texts_is_read_like_single_texts(zone: str) -> None:
+    """Most are of one form, which is read faster, and the others are found among them."""
+    usual = [f"2024-05-01T{k % 24:02}:00:00{'Z' if k < 1000 else ''}" for k in range(3000)]
+    texts = [*usual, None, *TIMES_BY_TEXT, *usual]
+    assert read(list(texts), zone=zone) == [read([text], zone=zone)[0] for text in texts]
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

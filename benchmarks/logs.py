@@ -29,7 +29,7 @@ from userrep.store.filesystem import file_system
 from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles import arrow_tasks, build, by_arrow, by_spark, ledger
+from userrep.tiles import arrow_rows, arrow_tasks, build, by_arrow, by_spark, day_events, ledger
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 
@@ -41,7 +41,7 @@ MODALITIES = ("behaviour", "content")
 
 _DAY_US = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
-_BUILDERS = (by_arrow, arrow_tasks, build, by_spark, ledger)  # what kept tiles depend on
+_BUILDERS = (arrow_rows, day_events, by_arrow, arrow_tasks, build, by_spark, ledger)  # what kept tiles depend on
 _UTC = pa.timestamp("us", tz="UTC")
 
 

@@ -20,7 +20,6 @@ FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 # Modules that are tested where they meet others, most of them twins, of which one is to go.
 WITHOUT_OWN_TESTS = {
     "userrep.tiles.arrow_rows",
-    "userrep.tiles.arrow_tasks",
     "userrep.tiles.column_paths",
     "userrep.tiles.arrow_reader",
     "userrep.tiles.by_spark",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs
@@ -202,6 +203,16 @@ def base_folder(path: str) -> str:
 def is_pattern(path: str) -> bool:
     """Return whether Spark reads a path as a pattern of files and folders."""
     return _GLOB.search(path) is not None
+
+
+def folders_of(path: str) -> dict[str, str]:
+    """Return the folders named ``column=value`` on a path, from which Spark may read columns, by lower-case name."""
+    return {unquote(name).lower(): value for name, value in re.findall(r"([^/=]+)=([^/]*)/", path)}
+
+
+def listed_uri(path: str) -> str:
+    """Return the URI of a file of a log. Paths of listings have no escapes; URIs have."""
+    return path.replace("%", "%25") if re.match(r"[a-z][a-z0-9+.-]*:/", path) else path
 
 
 def as_spark_reads(path: str) -> str:

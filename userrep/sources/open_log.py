@@ -9,12 +9,14 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from userrep.config import Events, EventSource
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import find_column, leaves
-from userrep.sources.listing import Listings, no_files
+from userrep.sources.json_fields import sampled_fields, with_texts
+from userrep.sources.listing import Listings, folders_of, no_files
 from userrep.sources.read import CORRUPT, check_events, event_columns, read_source, readable
 from userrep.store.filesystem import absolute
 from userrep.utc import EPOCH
@@ -87,11 +89,21 @@ class OpenLog:
         """Whether Delta or a catalog determines the files and rows, not a folder listing."""
         return self.settings.format in ("delta", "table")
 
+    def all_columns(self) -> dict[str, str]:
+        """Return ``columns`` with those of a JSON log that its sample lacks. Cost: for JSON, a read of the log."""
+        if self.settings.format != "json":
+            return self.columns
+        paths = [row.path for row in self.files.select("path").collect()]
+        schema = read_source(self.source.sparkSession, self.settings, what=self.what, files=paths).schema
+        return {name: kind for name, kind in _columns(schema, self.settings).items() if f"/{name}=" not in paths[-1]}
+
     def rows_of(self, paths: Sequence[str]) -> DataFrame:
         """Read some of the plain files, with the columns of the whole source."""
         if not paths:
             return self.source.limit(0)
-        return read_source(self.source.sparkSession, self.settings, what=self.what, files=paths, like=self.source)
+        return read_source(
+            self.source.sparkSession, self.settings, what=self.what, files=paths, schema=self.source.schema
+        )
 
 
 def open_logs(spark: SparkSession, events: Events, listings: Listings | None = None) -> list[OpenLog]:
@@ -108,25 +120,28 @@ def open_logs(spark: SparkSession, events: Events, listings: Listings | None = N
 
 
 def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> OpenLog:
-    """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of two files; for JSON, of all files.
+    """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of two files.
 
     For Parquet and CSV, one file determines the columns of ``source``, as in Spark: the first by name, from partition
-    folders if there are any. If it lacks a mapped column, the footers of all Parquet files are read.
+    folders if there are any. If it lacks a mapped column, the footers of all Parquet files are read. The fields of JSON
+    are those in a sample, or in all files if it lacks a mapped field.
     """
     delta = None
     if log.format in ("delta", "table"):
         source = read_source(spark, log, what=what)
         delta = DeltaLog.of(spark, log)
         files = _files_of_table(source, delta)
-        columns = _columns(source, log)
+        columns = _columns(source.schema, log)
     else:
         files = _listed(spark, log, what, listings)
         first = min(files, key=_depth_and_name).path
         newest = max(files, key=lambda file: (file.modified_at, file.path)).path
-        every = [file.path for file in files] if log.format == "json" else None  # any file may lack a field
-        source = read_source(spark, log, what=what, files=every or [first])
-        is_like = first == newest or log.format == "json"
-        columns = _columns(source if is_like else read_source(spark, log, what=what, files=[newest]), log)
+        if log.format == "json":
+            source, columns = _open_json(spark, log, what, [file.path for file in files], first)
+        else:
+            source = read_source(spark, log, what=what, files=[first])
+            is_first = first == newest
+            columns = _columns((source if is_first else read_source(spark, log, what=what, files=[newest])).schema, log)
         columns = {name: kind for name, kind in columns.items() if f"/{name}=" not in newest}  # no partition columns
         mapped = event_columns(log).values()
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
@@ -135,13 +150,28 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
     return OpenLog(what, log, source, _as_frame(spark, files, log), columns, delta)
 
 
+def _open_json(
+    spark: SparkSession, log: EventSource, what: str, paths: Sequence[str], first: str
+) -> tuple[DataFrame, dict[str, str]]:
+    """Return the frame and the columns of a JSON log, by a sample, or by all files if it lacks a mapped field."""
+    fields = sampled_fields(paths)
+    folders = folders_of(first)
+    mapped = [name for name in event_columns(log).values() if name.lower() not in folders]
+    if any(find_column(fields, name) is None for name in mapped):
+        source = read_source(spark, log, what=what, files=paths)
+        return source, _columns(source.schema, log)
+    return read_source(spark, log, what=what, files=[first], schema=with_texts(fields, mapped)), _columns(fields, log)
+
+
 def _depth_and_name(file: ListedFile) -> tuple[int, str]:
     """Return what sorts the files of the deepest partitions first, by path."""
     return -len(re.findall(r"/[^/]*=[^/]*(?=/)", file.path)), file.path
 
 
-def _columns(source: DataFrame, log: EventSource) -> dict[str, str]:
-    columns = {name: kind for name, kind in leaves(source.schema).items() if name != CORRUPT}
+def _columns(schema: T.StructType, log: EventSource) -> dict[str, str]:
+    columns = {name: kind for name, kind in leaves(schema).items() if name != CORRUPT}
+    if log.format == "json":  # a sample may lack a field of the objects in an array
+        return {name: kind.partition("<")[0] for name, kind in columns.items()}
     if log.format == "csv":  # values belong to columns by their position in the line
         columns = {name: f"{kind} in place {k}" for k, (name, kind) in enumerate(columns.items(), start=1)}
     return columns

@@ -27,13 +27,18 @@ WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x v
 
 
 def read_source(
-    spark: SparkSession, source: Source, *, what: str, files: Sequence[str] | None = None, like: DataFrame | None = None
+    spark: SparkSession,
+    source: Source,
+    *,
+    what: str,
+    files: Sequence[str] | None = None,
+    schema: T.StructType | None = None,
 ) -> DataFrame:
-    """Read a source, or only its ``files`` with the columns of ``like``, the frame of the whole source.
+    """Read a source, or only its ``files``, which may have only some of the columns of ``schema``.
 
     CSV (with a header) and JSON values are read as text, since a type inferred from a sample could be wrong. For
     Parquet, Spark takes the columns of one file for all; if a log lacks a mapped column there, all footers are read.
-    The frame is lazy. Cost: a listing of the files, and for JSON one pass over them to find the fields.
+    The frame is lazy. Cost: a listing of the files, and for JSON without ``schema`` a read of them to find the fields.
 
     Raises
     ------
@@ -48,15 +53,15 @@ def read_source(
             reader = reader.option("header", True).option("mode", "PERMISSIVE")
         if source.format == "json":
             reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
-    if like is not None:
-        reader = reader.schema(like.schema)  # some files may lack a column, or have it in another type
+    if schema is not None:
+        reader = reader.schema(schema)  # some files may lack a column, or have it in another type
     if target is not None and (files is not None or is_pattern(target)):
         reader = reader.option("basePath", base_folder(target))
     with readable(source, what):
         if target is None:
             return spark.table(source.path)
         frame = reader.load(target if files is None else list(files))
-        if source.format == "parquet" and like is None and files is None and isinstance(source, EventSource):
+        if source.format == "parquet" and schema is None and files is None and isinstance(source, EventSource):
             names = event_columns(source).values()
             if any(find_column(frame.schema, name) is None for name in names):
                 frame = reader.option("mergeSchema", True).load(target)

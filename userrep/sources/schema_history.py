@@ -13,7 +13,8 @@ from userrep.utc import utc_now
 def check_schema(tables: Tables, log: OpenLog) -> None:
     """Compare a source's columns with those recorded last, and record them if they changed.
 
-    Cost: one read of the ledger, and a commit if columns were added.
+    Cost: one read of the ledger, and a commit if columns were added. All of a JSON log is read if its sample lacks a
+    recorded column.
 
     Raises
     ------
@@ -23,9 +24,14 @@ def check_schema(tables: Tables, log: OpenLog) -> None:
     columns, what, path = log.columns, log.what, log.settings.path
     name = path if log.settings.format == "table" else absolute(path)
     recorded = max(tables.ledger(SOURCE_SCHEMAS, source=name), key=lambda row: row.seen_at, default=None)
-    if recorded is not None and recorded["columns"] == columns:
+    known = columns if recorded is None else recorded["columns"]
+    if log.settings.format == "json":
+        known = {name: kind.partition("<")[0] for name, kind in known.items()}
+    if any(_breaking_changes(known, columns, what)):
+        columns = log.all_columns()
+    if recorded is not None and known == columns:
         return
-    faults = list(_breaking_changes(recorded["columns"], columns, what)) if recorded is not None else []
+    faults = list(_breaking_changes(known, columns, what))
     if faults:
         delete = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
         cure = f"Restore them; or, if the whole log was rewritten, delete the recorded columns: {delete}."

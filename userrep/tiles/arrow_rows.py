@@ -3,18 +3,19 @@
 Array suffixes: N rows of the day; V selected rows. ``rows_V`` and similar arrays contain indexes of rows of the day.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from userrep.sources.listing import folders_of
 from userrep.sources.read import WEIGHT_UNIT, is_blank, is_weight
-from userrep.store.arrow import combined, is_text
+from userrep.store.arrow import combined
 from userrep.store.xxhash import Hashes, mixed
-from userrep.tiles.arrow_reader import Piece, decoded, is_integer, type_in
+from userrep.tiles.arrow_reader import Piece
 from userrep.tiles.column_paths import LogColumns
 
 RowIndexes = NDArray[np.int64]
@@ -25,6 +26,35 @@ class Coded(NamedTuple):
 
     code_N: NDArray[np.int32]
     values: pa.Array
+
+
+class Events(NamedTuple):
+    """Events, each of which counts once. ``texts``: user_id, item_id, event_type and ``context_K`` per context column.
+
+    A code of -1 stands for a context column that an event's source does not have. ``weight_N``: rounded.
+    """
+
+    texts: dict[str, Coded]
+    at_N: RowIndexes
+    weight_N: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, parts: Sequence["Events"]) -> "Events":
+        """Concatenate events of several sources."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            {name: _joined([part.texts[name] for part in parts]) for name in parts[0].texts},
+            np.concatenate([part.at_N for part in parts]),
+            np.concatenate([part.weight_N for part in parts]),
+        )
+
+    @classmethod
+    def none(cls, context: Sequence[str]) -> "Events":
+        """Return no events."""
+        names = ("user_id", "item_id", "event_type", *(f"context_{k}" for k in range(len(context))))
+        empty = Coded(np.empty(0, np.int32), pa.array([], pa.string()))
+        return cls(dict.fromkeys(names, empty), np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,20 @@ class DayRows:
         if self.weight_N is None:
             return np.ones(len(rows_V))
         return np.rint(self.weight_N[rows_V] * WEIGHT_UNIT) / WEIGHT_UNIT + 0.0
+
+    def events(self, rows_V: RowIndexes, columns: LogColumns, context: Sequence[str]) -> Events:
+        """Return valid rows as events. ``context``: the context columns of all sources."""
+        fixed = Coded(np.zeros(len(rows_V), np.int32), pa.array([columns.fixed_type]))
+        texts = {name: _in_use(self.texts[name], rows_V) for name in ("user_id", "item_id")}
+        texts["event_type"] = _in_use(self.texts["event_type"], rows_V) if "event_type" in self.texts else fixed
+        for k, name in enumerate(context):
+            if name in columns.context:
+                code_N, values = self.texts[f"context_{columns.context.index(name)}"]
+                code_N = np.where(code_N < 0, len(values), code_N)[rows_V]
+                texts[f"context_{k}"] = Coded(code_N, pa.concat_arrays([values, pa.array(["(null)"])]))
+            else:
+                texts[f"context_{k}"] = Coded(np.full(len(rows_V), -1, np.int32), pa.array([], pa.string()))
+        return Events(texts, self.at_N[rows_V], self.rounded(rows_V))
 
     def codes(self, rows_V: RowIndexes) -> list[NDArray[np.int32]]:
         """Return the codes of all texts of some rows."""
@@ -150,56 +194,23 @@ def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) ->
     pieces = [rows.pieces[k] for k in used]
     mapped = {path[0] for path in columns.mapped.values() if len(path) == 1}
     names = [name for name in columns.source if name not in mapped]
-    if len({tuple(piece.file.folders.items()) for piece in pieces}) > 1:
+    if len({tuple(folders_of(piece.file.path).items()) for piece in pieces}) > 1:
         return None  # rows may differ in a column that is stored only in the folders' names
     tables = []
     for k, piece in zip(used, pieces, strict=True):
         indexes = rows_V[piece_V == k] - starts[k]
-        table = _comparable_columns(piece, names, indexes if piece.index_N is None else piece.index_N[indexes])
+        table = piece.file.comparable(names, indexes if piece.index_N is None else piece.index_N[indexes])
         if table is None:
             return None
         tables.append(table)
     order = np.argsort(np.argsort(piece_V, kind="stable"), kind="stable")
     try:
-        table = pa.concat_tables(tables, promote_options="default").take(order) if names else pa.table({})
+        table = (
+            pa.concat_tables(tables, promote_options="default").take(order) if tables[0].num_columns else pa.table({})
+        )
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
     return list(table.columns)
-
-
-def _comparable_columns(piece: Piece, names: list[str], indexes: RowIndexes) -> pa.Table | None:
-    """Read columns of some rows of a file in types that compare as in Spark; None if a column has no such type."""
-    kinds = {name: type_in(piece.file.schema, (name,)) for name in names}
-    types = {name: _comparable_type(kind) for name, kind in kinds.items() if kind is not None}
-    if None in types.values():
-        return None
-    whole = piece.file.columns(types)
-    columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in names}
-    try:
-        for name, kind in types.items():
-            values = decoded(whole[name].take(pa.array(indexes))).cast(kind)
-            columns[name] = _one_zero_and_nan(values) if kind == pa.float64() else values
-    except pa.ArrowInvalid:
-        return None
-    return pa.table(columns)
-
-
-def _comparable_type(kind: pa.DataType) -> pa.DataType | None:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if is_text(kind):
-        return pa.string()
-    if is_integer(kind):
-        return pa.int64()
-    if kind in (pa.float32(), pa.float64()):
-        return pa.float64()
-    if pa.types.is_timestamp(kind):
-        return None if kind.unit == "ns" else pa.timestamp("us")
-    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_decimal(kind) else None
-
-
-def _one_zero_and_nan(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Replace negative zeros and NaN of other bits, because groups are compared by bits."""
-    return pc.if_else(pc.is_nan(numbers), float("nan"), pc.add(numbers, 0.0))
 
 
 def _repeated(hash_V: Hashes) -> NDArray[np.bool_]:
@@ -214,3 +225,20 @@ def _repeated(hash_V: Hashes) -> NDArray[np.bool_]:
 def _codes(coded: pa.DictionaryArray) -> Coded:
     indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
     return Coded(indices.to_numpy(), coded.dictionary)
+
+
+def _in_use(coded: Coded, rows_V: RowIndexes) -> Coded:
+    """Return the codes of some rows, with only the values that these rows have."""
+    code_V = coded.code_N[rows_V]
+    is_used = np.zeros(len(coded.values), np.bool_)
+    is_used[code_V] = True
+    if is_used.all():
+        return Coded(code_V, coded.values)
+    new_code = np.cumsum(is_used, dtype=np.int32) - 1
+    return Coded(new_code[code_V], coded.values.filter(pa.array(is_used)))
+
+
+def _joined(parts: Sequence[Coded]) -> Coded:
+    """Concatenate columns of several sources."""
+    arrays = [pa.DictionaryArray.from_arrays(pa.array(code_N, mask=code_N < 0), values) for code_N, values in parts]
+    return _codes(pa.chunked_array(arrays).unify_dictionaries().combine_chunks())

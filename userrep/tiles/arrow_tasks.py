@@ -21,13 +21,15 @@ from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.by_arrow import MAX_ROWS, TILES, tiles_of_files
-from userrep.tiles.column_paths import columns_of
+from userrep.tiles.by_arrow import TILES, tiles_of_files
+from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_ambiguous
 from userrep.tiles.content_hash import cells_of, content_of
+from userrep.tiles.day_events import MAX_ROWS, SourceFiles
 from userrep.tiles.inventory.day_files import FileDay, files_by_day, files_by_folder
 from userrep.tiles.inventory.footers import is_readable
 from userrep.tiles.inventory.inventory import LogDay
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
+from userrep.tiles.text_file import can_read
 
 _MAX_READS = 2  # of a file on average, by the tasks whose days it has rows of
 _BUILT = pa.schema([("event_date", pa.date32()), ("counts", pa.string()), ("file", pa.string())])  # with JSON
@@ -66,34 +68,38 @@ def arrow_days(
 ) -> tuple[dict[date, BuiltDay], list[TableFile]]:
     """Build the tiles of days that need no Spark; return these days and their files, for the caller to commit.
 
-    Not built: all days of a log that tasks cannot read (``columns_of``) or that has several sources; days and files
-    with more than ``MAX_ROWS`` rows; and the days listed in ``tiles_of_files``. Cost: each file is read at most twice
-    on average; no shuffle. Driver memory: one entry per file and day.
+    Not built: all days if tasks cannot read one of the sources (``columns_of``); days and files with more than
+    ``MAX_ROWS`` rows; and the days listed in ``tiles_of_files``. Cost: each file is read at most twice on average; no
+    shuffle. Driver memory: one entry per file and day.
     """
-    if len(logs) != 1:
+    dates = [day.day for day in days]
+    columns = [columns_of(log.source.schema, log.settings) for log in logs]
+    mapped = [found for found in columns if found is not None]
+    if len(mapped) < len(logs) or is_ambiguous([name for found in mapped for name in found.context]):
         return {}, []
-    log, dates = logs[0], [day.day for day in days]
-    columns = columns_of(log.source.schema, log.settings)
-    if columns is None:
-        return {}, []
-    in_folders = log.settings.partition is not None
-    files = files_by_folder(log, dates) if in_folders else files_by_day(tables, log, dates)
+    in_folders = [log.settings.partition is not None for log in logs]
+    files = [
+        file._replace(source=k)
+        for k, log in enumerate(logs)
+        for file in (files_by_folder(log, dates) if in_folders[k] else files_by_day(tables, log, dates))
+    ]
     tasks = _tasks(files, shuffle_partitions(tables.spark))
-    if not tasks or not is_readable(tasks[0][2]):
+    if not tasks or not all(_can_open(path, mapped[k]) for k, path in {k: path for *_, k, path in tasks}.items()):
         return {}, []
     target, values = tables.target(USER_ITEM_DAYS), {"revision": revision, "user_slice": "0-of-1"}
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = [row for batch in batches for row in batch.to_pylist()]
-        paths, task_days = sorted({row["path"] for row in rows}), {row["event_date"] for row in rows}
-        folder_days = {row["path"]: row["event_date"] for row in rows} if in_folders else None
-        for built in tiles_of_files(paths, task_days, columns, erased, folder_days=folder_days):
+        days_by_path: list[dict[str, set[date]]] = [defaultdict(set) for _ in mapped]
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            days_by_path[row["source"]][row["path"]].add(row["event_date"])
+        sources = [SourceFiles(*source) for source in zip(days_by_path, mapped, in_folders, strict=True)]
+        for built in tiles_of_files(sources, erased):
             if built.tiles is not None:
                 counts = _counts(built.tiles, built.num_rejected)
                 yield _row(built.day, counts, _write(built.tiles, target, {**values, "event_date": built.day}))
 
-    listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, path STRING")
-    num_tasks = 1 + max(task for task, _, _ in tasks)
+    listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, source INT, path STRING")
+    num_tasks = 1 + max(task for task, *_ in tasks)
     in_tasks = repartition_by_number(listed, num_tasks, F.col("task"))
     rows = in_tasks.mapInArrow(work, from_arrow_schema(_BUILT)).collect()
     counts_by_day = {row.event_date: json.loads(row.counts) for row in rows}
@@ -128,25 +134,42 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_con
     return {day: BuiltDay.of(counts, num_rejected=None) for day, counts in counts_by_day.items()}
 
 
-def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, str]]:
-    """Assign days to tasks, as ranges of days with similar numbers of rows; return (task, day, path).
+def _can_open(path: str, columns: LogColumns) -> bool:
+    return can_read(path) if columns.format in TEXT_FORMATS else is_readable(path)
 
-    Days with too many rows for a task are omitted. Returns nothing if the files would be read too often.
+
+def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, int, str]]:
+    """Assign days to tasks, as ranges of days with similar numbers of rows; return (task, day, source, path).
+
+    Days with too many rows for a task are omitted. There are fewer tasks if files would be read too often otherwise.
+    Returns nothing if even one task is too many, because it would have too many rows.
     """
     rows_by_day: dict[date, int] = defaultdict(int)
     for entry in file_days:
         rows_by_day[entry.day] += entry.num_rows
     too_large = {entry.day for entry in file_days if max(entry.file_rows, rows_by_day[entry.day]) > MAX_ROWS}
     entries = [entry for entry in file_days if entry.day not in too_large]
-    total, rows_before, task_by_day = sum(entry.num_rows for entry in entries), 0, {}
-    for day in sorted({entry.day for entry in entries}):
+    rows_by_file = {(entry.source, entry.path): entry.file_rows for entry in entries}
+    most = _MAX_READS * sum(rows_by_file.values())
+    for num in (num_tasks >> k for k in range(num_tasks.bit_length())):
+        tasks = _in_tasks(entries, num)
+        rows_read = {(task, source, path): rows_by_file[source, path] for task, _, source, path in tasks}
+        if sum(rows_read.values()) <= most:
+            return tasks
+        if sum(rows_by_file.values()) > MAX_ROWS * num // 2:
+            break
+    return []
+
+
+def _in_tasks(entries: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, int, str]]:
+    rows_by_day: Counter[date] = Counter()
+    for entry in entries:
+        rows_by_day[entry.day] += entry.num_rows
+    total, rows_before, task_by_day = sum(rows_by_day.values()), 0, {}
+    for day in sorted(rows_by_day):
         task_by_day[day] = min(num_tasks - 1, rows_before * num_tasks // max(1, total))
         rows_before += rows_by_day[day]
-    rows_read = {(task_by_day[entry.day], entry.path): entry.file_rows for entry in entries}
-    rows_by_file = {entry.path: entry.file_rows for entry in entries}
-    if sum(rows_read.values()) > _MAX_READS * sum(rows_by_file.values()):
-        return []
-    return [(task_by_day[entry.day], entry.day, entry.path) for entry in entries]
+    return [(task_by_day[entry.day], entry.day, entry.source, entry.path) for entry in entries]
 
 
 def _write(tiles: pa.Table, target: Target, values: dict[str, Any]) -> TableFile | None:

@@ -1,7 +1,10 @@
 """The mapping of a log's columns to paths in its files, for logs that tasks can read without Spark."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import types as T
 
 from userrep.config import EventSource
@@ -10,6 +13,7 @@ from userrep.sources.read import CORRUPT
 
 Path = tuple[str, ...]  # the names of nested fields from the outermost in; one name for a top-level column
 
+TEXT_FORMATS = ("csv", "json")
 _PLAIN = (T.IntegralType, T.FractionalType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
 
 
@@ -20,7 +24,8 @@ class LogColumns(NamedTuple):
     ``context_K`` per context column. ``context``: the names of context columns in the configuration. ``fixed_type``:
     the event type of all rows if no column is mapped to it. ``source``: all columns of the log, by which copies without
     an event id are recognized. ``integers``: the mapped columns that are integers in the log's schema; a file in which
-    another set of mapped columns are integers needs Spark.
+    another set of mapped columns are integers needs Spark. ``texts_to_parse``: those of event_at and weight that are
+    texts in the log's schema. ``time_zone``: of times without one.
     """
 
     mapped: dict[str, Path]
@@ -28,6 +33,9 @@ class LogColumns(NamedTuple):
     fixed_type: str
     source: tuple[str, ...]
     integers: frozenset[str]
+    texts_to_parse: frozenset[str] = frozenset()
+    time_zone: str = "UTC"
+    format: str = "parquet"
 
     @property
     def texts(self) -> dict[str, Path]:
@@ -40,11 +48,11 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
 
     That is so if
 
-    - the format is neither Parquet nor Delta, or the log is partitioned by ingestion date;
-    - times are texts or dates, or in another time zone than UTC;
+    - the log is a table of a catalog, or is partitioned by ingestion date;
+    - times are dates, or in another time zone than UTC without being texts;
     - ids, event types or context values are neither texts nor integers;
-    - weights are texts or decimals;
-    - rows have no event id, and a column is nested.
+    - weights are decimals;
+    - rows of Parquet files have no event id, and a column is nested.
 
     A schema does not reveal whether a Delta table renames columns in its files or uses deletion vectors. The caller
     must leave such tables to Spark.
@@ -53,9 +61,10 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
     names |= {f"context_{k}": name for k, name in enumerate(log.columns.context)}
     columns = {key: column_of(schema, name) for key, name in names.items()}
     by_ingestion = log.partition is not None and log.partition.holds != "event_date"
-    if log.format not in ("parquet", "delta") or by_ingestion or CORRUPT in schema.names:
+    is_text = log.format in TEXT_FORMATS
+    if log.format == "table" or by_ingestion or (CORRUPT in schema.names and not is_text):
         return None
-    if _ambiguous(log.columns.context) or ("event_id" not in columns and not _comparable(schema)):
+    if is_ambiguous(log.columns.context) or not (is_text or "event_id" in columns or _comparable(schema)):
         return None
     if not all(_fits(key, kind, log.time_zone) for key, (_, kind) in columns.items()):
         return None
@@ -63,9 +72,17 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
         mapped={key: tuple(path) for key, (path, _) in columns.items()},
         context=tuple(log.columns.context),
         fixed_type=log.event_type or "event",
-        source=tuple(schema.names),
+        source=tuple(name for name in schema.names if name != CORRUPT),
         integers=frozenset(key for key, (_, kind) in columns.items() if isinstance(kind, T.IntegralType)),
+        texts_to_parse=frozenset(key for key in ("event_at", "weight") if key in columns and _is_text(columns[key][1])),
+        time_zone=log.time_zone,
+        format=log.format,
     )
+
+
+def taken(table: pa.Table, path: Path) -> pa.ChunkedArray:
+    """Return a column, or a field of a struct, which is null where the struct is null."""
+    return pc.struct_field(table[path[0]], list(path[1:])) if len(path) > 1 else table[path[0]]
 
 
 def is_utc(kind: T.DataType, time_zone: str) -> bool:
@@ -76,13 +93,13 @@ def is_utc(kind: T.DataType, time_zone: str) -> bool:
 def _fits(key: str, kind: T.DataType, time_zone: str) -> bool:
     """Return whether a mapped column has a type that tasks read as Spark does."""
     if key == "event_at":
-        return is_utc(kind, time_zone)
+        return is_utc(kind, time_zone) or _is_text(kind)
     if key == "weight":
-        return isinstance(kind, T.IntegralType | T.FloatType | T.DoubleType)
+        return isinstance(kind, T.IntegralType | T.FloatType | T.DoubleType) or _is_text(kind)
     return _is_text(kind) or isinstance(kind, T.IntegralType)
 
 
-def _ambiguous(context: list[str]) -> bool:
+def is_ambiguous(context: Sequence[str]) -> bool:
     """Return whether two columns' values may give the same key ``name=value``, which Spark refuses to count."""
     return any(longer.startswith(f"{name}=") for name in context for longer in context)
 

@@ -1,5 +1,6 @@
 """The content hash of tiles, which is equal for equal sets of rows, and their counts by cell of user buckets."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,6 @@ import pyarrow as pa
 from userrep.store.arrow import combined, is_text
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.xxhash import Hashes, hash64, mixed
-from userrep.tiles.arrow_reader import decoded
 
 _NULL = 0x6E756C6C
 
@@ -20,9 +20,13 @@ def content_of(tiles: pa.Table) -> int:
     """
     row_N = np.zeros(tiles.num_rows, np.uint64)
     for name in tiles.column_names:
-        salt = hash64(pa.array([name]))
-        row_N += mixed(_hashes(combined(decoded(tiles[name]))) ^ salt)
+        row_N += mixed(_hashes(combined(tiles[name])) ^ _salt(name))
     return int(mixed(row_N).sum(dtype=np.uint64))
+
+
+@lru_cache(maxsize=64)
+def _salt(column: str) -> np.uint64:
+    return np.uint64(hash64(pa.array([column]))[0])
 
 
 def cells_of(tiles: pa.Table, num_cells: int) -> dict[int, int]:
@@ -33,7 +37,12 @@ def cells_of(tiles: pa.Table, num_cells: int) -> dict[int, int]:
 
 
 def _hashes(values: Any) -> Hashes:
-    """Hash each value of a column of texts, numbers, times, or maps of these."""
+    """Hash each value of a column of texts, numbers, times, or maps of these. Dictionaries are hashed like values."""
+    if values.null_count == len(values):
+        return np.full(len(values), _NULL, np.uint64)
+    if pa.types.is_dictionary(values.type):
+        hash_D = np.append(_hashes(values.dictionary), np.uint64(_NULL))  # the last for null
+        return np.asarray(hash_D[values.indices.fill_null(len(hash_D) - 1).to_numpy()])
     is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     if pa.types.is_map(values.type):
         hash_N = _map_hashes(values)

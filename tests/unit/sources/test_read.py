@@ -172,7 +172,7 @@ def test_some_files_of_a_log_are_read_with_the_columns_of_the_whole(spark: Spark
         (folder / "a.json").write_text(row)
     log = Events(path=str(tmp_path), format="json", columns={**EVENT_COLUMNS, "weight": "weight"})
     whole = read_source(spark, log, what="events")
-    some = read_source(spark, log, what="events", files=[str(tmp_path / "day=02" / "a.json")], like=whole)
+    some = read_source(spark, log, what="events", files=[str(tmp_path / "day=02" / "a.json")], schema=whole.schema)
     assert some.columns == whole.columns
     assert [(row.reason, row.raw.day) for row in with_validity(some, log).collect()] == [("unreadable_weight", 2)]
 

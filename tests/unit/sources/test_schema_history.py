@@ -1,5 +1,6 @@
 """Schema changes of a log: new columns are accepted, removed or changed ones are refused."""
 
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,16 +22,16 @@ BASE = {"user_id": "string", "geo": "struct<country:string>"}
 
 
 class Log:
-    """A log in JSON at ``path``, whose columns Spark infers."""
+    """A log at ``path``, whose columns Spark infers."""
 
     def __init__(self, tables: Tables, path: str) -> None:
         columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
-        self._tables, self._log = tables, EventSource(path=path, format="json", columns=columns)
+        self._tables, self._log = tables, EventSource(path=path, columns=columns)
 
     def check(self, **columns: str) -> None:
         fields = [T.StructField(name, kind_of(text)) for name, text in columns.items()]
         frame: Any = SimpleNamespace(schema=T.StructType(fields))
-        names = _columns(frame, self._log)
+        names = _columns(frame.schema, self._log)
         check_schema(self._tables, OpenLog("events", self._log, frame, frame, names, None))
 
 
@@ -87,3 +88,28 @@ def test_each_source_has_columns_of_its_own(tables: Tables, tmp_path: Path, monk
     Log(tables, "other").check(user_id="int")
     with pytest.raises(UsageError, match="column 'user_id' changed from string to int"):
         Log(tables, str(tmp_path / "log")).check(user_id="int")  # the first again, by its absolute path
+
+
+def test_a_json_log_is_read_as_a_whole_if_its_sample_lacks_a_recorded_field(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EventSource(
+        path="/data/log", format="json", columns=dict.fromkeys(("user_id", "item_id", "event_at"), "x")
+    )
+    whole = {"user_id": "string", "tags": "array"}
+    reads: list[OpenLog] = []
+    monkeypatch.setattr(OpenLog, "all_columns", lambda log: reads.append(log) or whole)
+    frame: Any = None
+
+    def check(**columns: str) -> None:
+        check_schema(tables, OpenLog("events", settings, frame, frame, columns, None))
+
+    earlier = {"user_id": "string", "tags": "array<string>"}  # as earlier versions recorded it
+    tables.add(SOURCE_SCHEMAS, [{"source": "/data/log", "columns": earlier, "seen_at": datetime(2024, 5, 1)}])
+    check(user_id="string", tags="array")
+    assert not reads
+    check(user_id="string")
+    assert len(reads) == len(recorded(tables)) == 1
+    del whole["tags"]
+    with pytest.raises(UsageError, match=r"column 'tags' \(array\) was removed"):
+        check(user_id="string")

@@ -22,12 +22,13 @@ from userrep.sources.read import with_validity
 from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.xxhash import bucket_of, hash64
-from userrep.tiles import by_arrow
+from userrep.tiles import day_events
 from userrep.tiles.arrow_reader import pieces_by_day
 from userrep.tiles.by_arrow import TILES, DayTiles, tiles_of_files
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.column_paths import LogColumns, columns_of
 from userrep.tiles.content_hash import cells_of, content_of
+from userrep.tiles.day_events import SourceFiles
 from userrep.tiles.inventory.footers import day_of_file
 
 pytestmark = pytest.mark.default
@@ -238,7 +239,7 @@ def test_tiles_are_those_of_spark(
     )
     columns = columns_of(source.schema, log)
     assert columns is not None
-    found = list(tiles_of_files(made.paths, {*DAYS, date(2199, 5, 5)}, columns))
+    found = list(tiles_of_files([SourceFiles({path: {*DAYS, date(2199, 5, 5)} for path in made.paths}, columns)]))
     assert [day.day for day in found] == [*DAYS, date(2199, 5, 5)]
     num_rows, num_rejected = Counter(), Counter()
     for row in rows:
@@ -268,7 +269,7 @@ def test_the_columns_are_those_of_the_table_but_for_its_partitions() -> None:
 def _one(path: Path, day: date = D1, columns: LogColumns = COLUMNS) -> DayTiles:
     """Build the tiles of a day of a log of one file."""
     source = columns.source or tuple(pq.read_schema(path).names)
-    return next(tiles_of_files([str(path)], [day], columns._replace(source=source)))
+    return next(tiles_of_files([SourceFiles({str(path): [day]}, columns._replace(source=source))]))
 
 
 def test_a_day_may_lie_in_several_files_and_a_day_without_rows_has_no_tiles(tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_a_day_may_lie_in_several_files_and_a_day_without_rows_has_no_tiles(tmp_
         write_rows(tmp_path / "a.parquet", [event("u1", "i1", "2024-05-02"), event("u1", "i1", "2024-05-01")]),
         write_rows(tmp_path / "b.parquet", [event("u1", "i1", "2024-05-02 07:00:00"), event("u2", " ", "2024-05-03")]),
     ]
-    found = list(tiles_of_files([str(path) for path in paths], {D4, D3, D2}, COLUMNS))
+    found = list(tiles_of_files([SourceFiles({str(path): {D4, D3, D2} for path in paths}, COLUMNS)]))
     assert [(day.day, day.num_rows, day.num_rejected) for day in found] == [(D2, 2, 0), (D3, 1, 1), (D4, 0, 0)]
     assert [day.tiles.num_rows for day in found if day.tiles is not None] == [1, 0, 0]
     assert found[0].tiles is not None
@@ -313,14 +314,15 @@ def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
         )
     } | {str(torn): date(2024, 5, 5)}  # fmt: skip
     decoded = []
-    monkeypatch.setattr(by_arrow, "pieces_by_day", lambda file, log: decoded.append(file) or pieces_by_day(file, log))
-    found = list(tiles_of_files(sorted(folder_days), set(folder_days.values()), COLUMNS, folder_days=folder_days))
+    monkeypatch.setattr(day_events, "pieces_by_day", lambda file, log: decoded.append(file) or pieces_by_day(file, log))
+    days_by_path = {path: {day} for path, day in sorted(folder_days.items())}
+    found = list(tiles_of_files([SourceFiles(days_by_path, COLUMNS, in_folders=True)]))
     assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]
     assert found[0].tiles is not None
     assert (found[0].tiles["user_id"].to_pylist(), found[0].num_rejected) == (["u1", "u2"], 1)
     assert {Path(file.path).parent.name for file in decoded} == {"well", "more", "none"}  # by their footers
-    monkeypatch.setattr(by_arrow, "MAX_ROWS", 2)
-    assert next(tiles_of_files(sorted(folder_days), {D1}, COLUMNS, folder_days=folder_days)).tiles is None
+    monkeypatch.setattr(day_events, "MAX_ROWS", 2)
+    assert next(tiles_of_files([SourceFiles(days_by_path, COLUMNS, in_folders=True)])).tiles is None
 
 
 def test_users_of_one_bucket_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
@@ -372,8 +374,8 @@ def test_rows_are_compared_by_the_columns_of_the_log_not_of_the_file(tmp_path: P
 
 def test_likely_copies_in_folders_of_two_values_need_spark(tmp_path: Path) -> None:
     paths = [str(write_rows(tmp_path / f"place={k}" / "a.parquet", _copies(None))) for k in range(2)]
-    assert next(tiles_of_files(paths, [D1], COLUMNS)).tiles is None
-    assert next(tiles_of_files(paths[:1], [D1], COLUMNS)).tiles is not None
+    assert next(tiles_of_files([SourceFiles({path: [D1] for path in paths}, COLUMNS)])).tiles is None
+    assert next(tiles_of_files([SourceFiles({paths[0]: [D1]}, COLUMNS)])).tiles is not None
 
 
 def _file(folder: Path, *, drop: str = "", **columns: Any) -> Path:
@@ -407,7 +409,7 @@ def test_a_file_with_a_column_of_another_kind_needs_spark_on_its_days(tmp_path: 
     plain = write_rows(tmp_path / "a.parquet", [event("u", "i", f"2024-05-0{k}", weight=1.0) for k in (1, 4)])
     odd = _file(tmp_path / "odd", **columns)
     log = COLUMNS._replace(mapped=IDS | {name: (name,) for name in ("event_type", "weight")})
-    found = {day.day: day for day in tiles_of_files([str(plain), str(odd)], {D1, D4}, log)}
+    found = {day.day: day for day in tiles_of_files([SourceFiles({str(path): {D1, D4} for path in (plain, odd)}, log)])}
     assert found[D1].tiles is None
     assert found[D4].tiles is not None
 
@@ -432,7 +434,7 @@ def test_a_column_that_should_have_fields_and_has_none_needs_spark(tmp_path: Pat
 )
 def test_a_file_whose_times_cannot_be_read_needs_spark_on_all_days(tmp_path: Path, columns: Row) -> None:
     odd = _file(tmp_path, **columns)
-    assert [day.tiles for day in tiles_of_files([str(odd)], {D1, D2}, COLUMNS)] == [None, None]
+    assert [day.tiles for day in tiles_of_files([SourceFiles({str(odd): {D1, D2}}, COLUMNS)])] == [None, None]
 
 
 def test_a_mapped_column_that_is_a_folders_name_needs_spark(tmp_path: Path) -> None:
@@ -475,10 +477,8 @@ def test_columns_are_mapped_by_their_names_on_the_way(spark: SparkSession) -> No
 @pytest.mark.parametrize(
     ("schema", "log"),
     [
-        (_schema(), _log(format="json")),
         (_schema(), _log(format="table")),
         (_schema(day="date"), _log(partition={"column": "day", "holds": "ingestion_date"})),
-        (_schema(event_at="string"), _log()),
         (_schema(event_at="date"), _log()),
         (_schema(event_at="timestamp_ntz"), _log(time_zone="Europe/Berlin")),
         (_schema(user_id="double"), _log()),
@@ -486,7 +486,6 @@ def test_columns_are_mapped_by_their_names_on_the_way(spark: SparkSession) -> No
         (_schema(kind="boolean"), _log({"event_type": "kind"})),
         (_schema(id="date"), _log({"event_id": "id"})),
         (_schema(device="float"), _log({"context": ["device"]})),
-        (_schema(weight="string"), _log({"weight": "weight"})),
         (_schema(weight=T.DecimalType(9, 2)), _log({"weight": "weight"})),
         (_schema(user=NESTED), _log()),
         (_schema(photo="binary"), _log()),
@@ -508,6 +507,18 @@ def test_plain_logs_are_read_without_spark() -> None:
     assert columns_of(_schema(), _log(time_zone="Europe/Berlin")) is not None
     assert columns_of(_schema(day="date"), _log(partition={"column": "day", "holds": "event_date"})) is not None
     assert columns_of(_schema(user=NESTED, id="string"), _log({"event_id": "id"})) is not None
+
+
+@pytest.mark.parametrize("log_format", ["json", "csv", "parquet"])
+def test_times_and_weights_in_text_are_read_without_spark(log_format: str) -> None:
+    log = _log({"weight": "weight"}, format=log_format, time_zone="Europe/Berlin")
+    found = columns_of(_schema(item_id="string", event_at="string", weight="string", _corrupt_record="string"), log)
+    if log_format == "parquet":  # the column of another log's name for unparsable rows
+        assert found is None
+        return
+    assert found is not None
+    assert found.texts_to_parse == {"event_at", "weight"}
+    assert (found.format, found.time_zone, "_corrupt_record" in found.source) == (log_format, "Europe/Berlin", False)
 
 
 # Footers
@@ -590,7 +601,7 @@ def test_content_depends_on_each_column(name: str) -> None:
         "last_event_at": datetime(2024, 5, 2, tzinfo=UTC),
         "num_by_context": [("a", 2)],
     }
-    text = "other" if pa.types.is_string(kind) else 77
+    text = "other" if pa.types.is_dictionary(kind) else 77
     hashes = {content_of(tiles), content_of(tiles[:-1])}
     for k in range(4):
         values = [*old[:k], other.get(name, text), *old[k + 1 :]]

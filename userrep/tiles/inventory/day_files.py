@@ -84,12 +84,16 @@ def summed(counts: DataFrame) -> DataFrame:
 
 
 class FileDay(NamedTuple):
-    """The number of rows of a day in a file (``date.min``: rows without a readable time), and of all its rows."""
+    """The number of rows of a day in a file (``date.min``: rows without a readable time), and of all its rows.
+
+    ``source``: the number of the log's source.
+    """
 
     path: str
     day: date
     num_rows: int
     file_rows: int
+    source: int = 0
 
 
 def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool = False) -> list[FileDay]:

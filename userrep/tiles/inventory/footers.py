@@ -1,7 +1,6 @@
 """The days of a Parquet file's rows by the statistics in its footer. Days and microseconds are counted from 1970."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
@@ -9,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.sources.columns import find_column
+from userrep.sources.listing import listed_uri
 from userrep.sources.read import EARLIEST, LATEST
 from userrep.store.filesystem import open_parquet
 from userrep.tiles.column_paths import Path
@@ -42,9 +43,8 @@ class Times(NamedTuple):
 
 
 def open_listed(path: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
-    """Open a Parquet file of a log. Paths of listings have no escapes; those of ``open_parquet`` have, in a URI."""
-    is_uri = re.match(r"[a-z][a-z0-9+.-]*:/", path) is not None
-    return open_parquet(path.replace("%", "%25") if is_uri else path, footer, coded=coded)
+    """Open a Parquet file of a log."""
+    return open_parquet(listed_uri(path), footer, coded=coded)
 
 
 def is_readable(path: str) -> bool:
@@ -96,8 +96,7 @@ def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     return numbered_day(whole.days.start), metadata.num_rows
 
 
-def microseconds_of(event_at: pa.ChunkedArray) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]:
-    """Return times as microseconds, the smallest int64 for null, and whether there are nulls."""
+def microseconds_of(event_at: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return times as microseconds, the smallest int64 for null."""
     times = event_at.cast(pa.timestamp("us", event_at.type.tz)).cast(pa.int64())
-    has_null = times.null_count > 0
-    return (times.fill_null(np.iinfo(np.int64).min) if has_null else times).to_numpy(), has_null
+    return np.asarray((times.fill_null(np.iinfo(np.int64).min) if times.null_count else times).to_numpy())

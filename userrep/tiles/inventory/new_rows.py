@@ -20,9 +20,10 @@ from userrep.spark.releases import repartition_by_number
 from userrep.spark.session import shuffle_partitions
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.tables import Tables
-from userrep.tiles.column_paths import is_utc
+from userrep.tiles.column_paths import TEXT_FORMATS, is_utc
 from userrep.tiles.inventory.day_files import exact_sum, row_hash, summed
 from userrep.tiles.inventory.footers import day_of_file
+from userrep.tiles.inventory.text_days import rows_of_text
 
 _READERS = 8  # footers that a task reads at the same time
 
@@ -31,16 +32,21 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
     """Read new files; return the log's days, as ``summed`` does, and the number of new files.
 
     A Parquet file is not read if its footer proves that all its rows have the same day. Its name, size and time then
-    stand for its rows, and malformed rows are found when the day's tiles are built. Cost: the footers of new files, and
-    one read of the other new files, or of the whole log if it is a Delta log without partitions. Driver memory: one
-    entry per new file.
+    stand for its rows, and malformed rows are found when the day's tiles are built. So are those of text files, of
+    which tasks read only the times here. Cost: the footers of new files, and one read of the other new files, or of the
+    whole log if it is a Delta log without partitions. Driver memory: one entry per new file, part of a large text file
+    and day.
     """
     listed, delta = log.files, log.delta
     new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti").collect()
     days = _days_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
-    if days:
-        tables.add(SOURCE_FILES, [_source_file(row, *days[row.path]) for row in new if row.path in days])
-    unread = [row for row in new if row.path not in days]
+    rows = [_source_file(row, *days[row.path]) for row in new if row.path in days]
+    if log.settings.format in TEXT_FORMATS and log.settings.partition is None:
+        rows = rows_of_text(tables, log, new)
+    if rows:
+        tables.add(SOURCE_FILES, rows)
+    known_paths = {row["path"] for row in rows}
+    unread = [row for row in new if row.path not in known_paths]
     if unread:
         frame = tables.spark.createDataFrame(unread, listed.schema)
         tables.append(_read_days(log, frame, [row.path for row in unread]), SOURCE_FILES)

@@ -1,0 +1,77 @@
+"""The fields of a JSON log, by a sample: the first lines of at most 20 files."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import types as T
+
+from userrep.sources.listing import spread
+from userrep.sources.read import CORRUPT
+from userrep.sources.text_blocks import blocks_of
+
+_FILES = 20
+_LINES = 500  # of a file
+_BYTES = 1 << 17
+
+
+def sampled_fields(paths: Sequence[str]) -> T.StructType:
+    """Return the fields in a sample, as Spark infers them with ``primitivesAsString``, without those that are null.
+
+    Cost: one read of some lines.
+    """
+    return _struct([value for path in spread(paths, _FILES) for value in _objects(path)])
+
+
+def with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
+    """Return the schema to read all lines with: objects and arrays are texts, unless one of ``names`` is below them.
+
+    A line that is not in the sample may have another type there, which Spark would reject. It includes the column for
+    lines that are no objects.
+    """
+    return _with_texts(fields, names).add(CORRUPT, T.StringType())
+
+
+def _with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
+    schema = T.StructType()
+    for field in fields.fields:
+        below = [name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}.")]
+        kind = field.dataType
+        if isinstance(kind, T.StructType) and below and field.name not in names:
+            schema.add(field.name, _with_texts(kind, below))
+        else:
+            schema.add(field.name, T.StringType())
+    return schema
+
+
+def _objects(path: str) -> list[dict[str, Any]]:
+    """Parse the first lines of a file."""
+    try:
+        lines = next(blocks_of(path, has_header=False, stop=_BYTES), None) or b""
+    except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
+        return []
+    values = []
+    for line in lines.split(b"\n", _LINES)[:_LINES]:
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
+    return [value for value in values if isinstance(value, dict)]
+
+
+def _struct(objects: Sequence[dict[str, Any]]) -> T.StructType:
+    schema = T.StructType()
+    for name in sorted({name for value in objects for name, inner in value.items() if inner is not None}):
+        kind = _kind([value[name] for value in objects if value.get(name) is not None])
+        if kind != T.StructType():  # Spark does not infer objects without fields
+            schema.add(name, kind)
+    return schema
+
+
+def _kind(values: Sequence[Any]) -> T.DataType:
+    if values and all(isinstance(value, dict) for value in values):
+        return _struct(values)
+    if values and all(isinstance(value, list) for value in values):
+        return T.ArrayType(_kind([inner for value in values for inner in value if inner is not None]))
+    return T.StringType()

@@ -1,0 +1,65 @@
+"""Whole lines of text files, in blocks."""
+
+import io
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from userrep.sources.listing import COMPRESSED, listed_uri
+from userrep.store.filesystem import file_system
+
+_BLOCK_BYTES = 1 << 22
+_BOM = b"\xef\xbb\xbf"
+_BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
+
+
+def is_splittable(path: str) -> bool:
+    """Return whether parts of a file can be read without what is before them."""
+    return COMPRESSED.search(path) is None
+
+
+def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None = None) -> Iterator[bytes | None]:
+    """Yield the lines of a file in blocks of some MB, or those that begin in the bytes ``[start, stop)``.
+
+    Each line ends in a line feed. Blank lines and, with ``has_header``, the first line of the file are left out. Yields
+    None for bytes that are no UTF-8 text, or where only Spark sees the end of a line. Cost: one read; memory for one
+    block.
+    """
+    files, target = file_system(listed_uri(path))
+    raw = files.open_input_file(target) if is_splittable(path) else files.open_input_stream(target)
+    with io.BufferedReader(raw, _BLOCK_BYTES) as stream:
+        at = start
+        if start:
+            stream.seek(start - 1)
+            at += len(stream.readline()) - 1  # of the line of the byte before, which begins before this range
+        elif stream.peek(len(_BOM)).startswith(_BOM):
+            stream.read(len(_BOM))
+        if has_header and not start:
+            while (line := stream.readline()) and not line.strip():
+                pass
+            at += len(line)
+        while stop is None or at < stop:
+            block = stream.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - at))
+            if not block:
+                return
+            block += b"" if block.endswith(b"\n") else stream.readline()
+            at += len(block)
+            plain = _plain(block)
+            if plain != b"":
+                yield plain
+
+
+def _plain(block: bytes) -> bytes | None:
+    """Normalize ends of lines and remove blank lines; None if the bytes are no text or have other ends of lines."""
+    block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+    if b"\r" in block or b"\0" in block:
+        return None
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return None
+    block += b"" if block.endswith(b"\n") else b"\n"
+    data = np.frombuffer(block, np.uint8)
+    starts = np.append(0, np.flatnonzero(data == ord("\n"))[:-1] + 1)
+    return _BLANK.sub(b"", block) if np.any(data[starts] <= ord(" ")) else block  # the pattern alone takes longer

@@ -1,0 +1,228 @@
+"""A Parquet file of the log, read without Spark.
+
+Array suffix N: rows of what is read of a file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from userrep.sources.listing import folders_of
+from userrep.sources.numbers import numbers_of
+from userrep.sources.times import times_of
+from userrep.store.arrow import is_text
+from userrep.tiles.column_paths import LogColumns, Path, taken
+from userrep.tiles.inventory.footers import EVER, FIRST_TIME, microseconds_of, open_listed, times_of_group
+from userrep.utc import DAY_US
+
+CODED = pa.dictionary(pa.int32(), pa.string())
+_UNKNOWN = pa.null()  # of a column that Spark may resolve differently; matches no type
+_EXACT = 2**53  # larger integers lose digits as doubles
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A file of the log, the days to read of it, and the row groups that may have rows of them.
+
+    ``span``: the range of days that the rows of these groups may have.
+    """
+
+    path: str
+    metadata: pq.FileMetaData
+    schema: pa.Schema
+    days: frozenset[int]
+    groups: list[int]
+    span: range
+    _cache: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: str, columns: LogColumns, days: frozenset[int]) -> "ParquetFile":
+        """Open a file and choose the row groups that may have rows of some days, by its footer.
+
+        Cost: the time column is read of row groups without statistics.
+        """
+        file = open_listed(path)
+        metadata, schema, groups, spans = file.metadata, file.schema_arrow, [], []
+        event_at = columns.mapped["event_at"]
+        is_time = _is_time(type_in(schema, event_at))
+        for group in range(metadata.num_row_groups):
+            times = times_of_group(metadata, group, event_at)
+            span = times.days if times else _days_in(file, group, event_at) if is_time else EVER
+            if any(day in span for day in days):
+                groups.append(group)
+                spans.append(span)
+        whole = range(min((span.start for span in spans), default=0), max((span.stop for span in spans), default=0))
+        return cls(path, metadata, schema, days, groups, whole)
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.metadata.num_rows)
+
+    def may_have_only(self, day: int) -> bool:
+        """Return whether all rows may be of one day. Rows without a time are not seen here."""
+        return len(self.groups) == self.metadata.num_row_groups and self.span == range(day, day + 1)
+
+    def rows(self, columns: LogColumns) -> pa.Table | None:
+        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``; None if the file needs Spark."""
+        if not _fits(self, columns):
+            return None
+        top_level = [path[0] for path in columns.texts.values() if len(path) == 1]
+        coded = [
+            name for name in top_level if name in self.schema.names and self.schema.field(name).type == pa.string()
+        ]
+        try:
+            table = self._read(columns.mapped.values(), coded=coded)
+            event_at = taken(table, columns.mapped["event_at"])
+            is_parsed = "event_at" in columns.texts_to_parse
+            at_N = microseconds_of(times_of(event_at, columns.time_zone) if is_parsed else event_at)
+            rows = _rows(table, columns)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # for example, a time too large for microseconds
+            return None
+        return None if rows is None else rows.append_column("at", pa.array(at_N))
+
+    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table | None:
+        """Read columns of some rows in types that compare as in Spark; None if a column has no such type.
+
+        ``indexes``: positions among the rows that are read of the file.
+        """
+        kinds = {name: type_in(self.schema, (name,)) for name in names}
+        types = {name: _comparable_type(kind) for name, kind in kinds.items() if kind is not None}
+        if None in types.values():
+            return None
+        whole = self._whole(types)
+        columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in names}
+        try:
+            for name, kind in types.items():
+                values = decoded(whole[name].take(pa.array(indexes))).cast(kind)
+                columns[name] = _one_zero_and_nan(values) if kind == pa.float64() else values
+        except pa.ArrowInvalid:
+            return None
+        return pa.table(columns)
+
+    def _read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
+        """Read columns or fields of structs, without those that the file lacks. ``coded``: read as dictionaries."""
+        file = open_listed(self.path, self.metadata, coded=list(coded))
+        return file.read_row_groups(self.groups, columns=[".".join(path) for path in paths], use_threads=False)
+
+    def _whole(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Read existing columns in full. They are cached, because several days may need them."""
+        names = list(names)
+        missing = [name for name in names if name not in self._cache]
+        if missing:
+            table = self._read((name,) for name in missing)
+            self._cache.update({name: table[name] for name in missing})
+        return {name: self._cache[name] for name in names}
+
+
+def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:
+    """Return the type of a column or field; None if it does not exist, ``null`` if Spark may resolve it differently."""
+    fields, kind = list(schema), None
+    for name in path:
+        if kind is not None and not pa.types.is_struct(kind):
+            return _UNKNOWN
+        named = [field for field in fields if field.name.lower() == name.lower()]
+        if not named:
+            return None
+        if len(named) > 1 or named[0].name != name:
+            return _UNKNOWN
+        kind = named[0].type
+        fields = list(kind) if pa.types.is_struct(kind) else []
+    return kind
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace a dictionary-encoded column by its values."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Encode texts, integers or nulls as a dictionary of texts."""
+    if pa.types.is_dictionary(column.type) and column.type != CODED:
+        column = decoded(column)
+    if is_text(column.type) or column.type == pa.null():
+        column = column.cast(pa.string())
+    array = column.combine_chunks() if column.type == CODED else column.combine_chunks().dictionary_encode()
+    if array.type == CODED:
+        return array
+    return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
+
+
+def _is_integer(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) and kind != pa.uint64())
+
+
+def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
+    table = file.read_row_group(group, columns=[".".join(event_at)], use_threads=False)
+    at_N = microseconds_of(taken(table, event_at))
+    at_N = at_N[at_N >= FIRST_TIME]
+    return range(int(at_N.min()) // DAY_US, int(at_N.max()) // DAY_US + 1) if len(at_N) else range(0)
+
+
+def _fits(file: ParquetFile, columns: LogColumns) -> bool:
+    """Return whether the mapped columns of a file have the same types as in the log. Optional ones may be missing."""
+    if folders_of(file.path).keys() & {path[0].lower() for path in columns.mapped.values()}:
+        return False
+    kinds = {name: type_in(file.schema, path) for name, path in columns.mapped.items()}
+    if any(kinds[name] is None for name in ("user_id", "item_id", "event_at")):
+        return False
+    return all(_type_fits(name, kind, columns) for name, kind in kinds.items() if kind is not None)
+
+
+def _type_fits(name: str, kind: pa.DataType, columns: LogColumns) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if name in columns.texts_to_parse:
+        return is_text(kind)
+    if name == "event_at":
+        return _is_time(kind)
+    if _is_integer(kind):
+        return name in columns.integers or name == "weight"
+    return name not in columns.integers and (
+        kind in (pa.float32(), pa.float64()) if name == "weight" else is_text(kind)
+    )
+
+
+def _is_time(kind: pa.DataType | None) -> bool:
+    return kind is not None and pa.types.is_timestamp(kind) and kind.unit != "ns"
+
+
+def _rows(table: pa.Table, columns: LogColumns) -> pa.Table | None:
+    rows: dict[str, Any] = {name: coded(_or_null(table, path)) for name, path in columns.texts.items()}
+    if "event_id" in columns.mapped:
+        ids = decoded(_or_null(table, columns.mapped["event_id"]))
+        rows["event_id"] = ids if ids.type == pa.null() else ids.cast(pa.string() if is_text(ids.type) else pa.int64())
+    if "weight" in columns.mapped:
+        weights = decoded(_or_null(table, columns.mapped["weight"]))
+        rows["weight"] = numbers_of(weights)
+        ends = pc.min_max(weights).as_py() if pa.types.is_integer(weights.type) else {"min": None, "max": None}
+        if any(abs(end or 0) > _EXACT for end in ends.values()):
+            return None
+    return pa.table(rows)
+
+
+def _or_null(table: pa.Table, path: Path) -> pa.ChunkedArray:
+    missing = type_in(table.schema, path) is None
+    return pa.chunked_array([pa.nulls(table.num_rows)]) if missing else taken(table, path)
+
+
+def _comparable_type(kind: pa.DataType) -> pa.DataType | None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if is_text(kind):
+        return pa.string()
+    if _is_integer(kind):
+        return pa.int64()
+    if kind in (pa.float32(), pa.float64()):
+        return pa.float64()
+    if pa.types.is_timestamp(kind):
+        return None if kind.unit == "ns" else pa.timestamp("us")
+    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_decimal(kind) else None
+
+
+def _one_zero_and_nan(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace negative zeros and NaN of other bits, because groups are compared by bits."""
+    return pc.if_else(pc.is_nan(numbers), float("nan"), pc.add(numbers, 0.0))

@@ -1,0 +1,159 @@
+"""A JSON or CSV file of the log, read without Spark.
+
+Array suffix N: rows of the file.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from userrep.sources.listing import folders_of
+from userrep.sources.text_blocks import blocks_of
+from userrep.sources.times import times_of
+from userrep.tiles.column_paths import LogColumns
+from userrep.tiles.inventory.footers import microseconds_of
+from userrep.tiles.parquet_file import coded
+from userrep.tiles.text_rows import CsvLines, JsonLines, Lines
+from userrep.utc import DAY_US
+
+_UNDATED = -1
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of lines, and the days to read of it. ``_num_rows``: of the whole file, once it was read."""
+
+    path: str
+    columns: LogColumns
+    days: frozenset[int]
+    _num_rows: list[int] = field(default_factory=list)
+
+    groups = (0,)
+
+    @property
+    def span(self) -> range:
+        """The range of the days to read."""
+        return range(min(self.days, default=0), max(self.days, default=-1) + 1)
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows, which is 0 before the file was read."""
+        return sum(self._num_rows)
+
+    def may_have_only(self, day: int) -> bool:  # noqa: ARG002  # only a read shows the days
+        """Return whether all rows may be of one day."""
+        return True
+
+    def rows(self, columns: LogColumns) -> pa.Table | None:
+        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``; None if the file needs Spark."""
+        tables = []
+        try:
+            for lines, parser in _blocks(self.path, columns):
+                table = None if lines is None else parser.table(lines)
+                if table is None:
+                    return None
+                tables.append(table)
+        except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
+            return None
+        self._num_rows[:] = [table.num_rows for table in tables]
+        if not tables:
+            return pa.table(
+                {name: pa.array([], pa.string()) for name in columns.mapped} | {"at": pa.array([], pa.int64())}
+            )
+        table = pa.concat_tables(tables)
+        rows: dict[str, Any] = {name: coded(table[name]) for name in columns.texts}
+        rows |= {name: table[name] for name in ("event_id", "weight") if name in columns.mapped}
+        return pa.table(rows | {"at": microseconds_of(times_of(table["event_at"], columns.time_zone))})
+
+    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table | None:  # noqa: ARG002
+        """Return texts that are equal for lines of equal rows; None if Spark has to compare them.
+
+        ``indexes``: positions of some rows in the file. Cost: a read of the file; some µs per row.
+        """
+        texts: list[str | None] = []
+        order, start = np.argsort(indexes, kind="stable"), 0
+        for lines, parser in _blocks(self.path, self.columns):
+            split = _split(lines or b"")
+            wanted = indexes[order][len(texts) : np.searchsorted(indexes[order], start + len(split))]
+            texts += [parser.comparable(split[index - start].as_py()) for index in wanted]
+            start += len(split)
+        if None in texts:
+            return None
+        rows = pa.array(texts, pa.string()).take(pa.array(np.argsort(order)))
+        return pa.table({"row": rows})
+
+
+def can_read(path: str) -> bool:
+    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
+    try:
+        next(blocks_of(path, has_header=False, stop=1), None)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def days_of_lines(
+    path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None
+) -> dict[int | None, tuple[int, int]] | None:
+    """Count the rows of the days in a file, or in the lines that begin in the bytes ``[start, stop)``.
+
+    Returns
+    -------
+    By day, or None for rows without a plausible time: the number of rows, and a hash of their lines in the order of the
+    file. None if the file needs Spark. Cost: one read; memory for a block.
+    """
+    counts, hashes = Counter[int](), defaultdict[int, Any](lambda: blake2b(digest_size=8))
+    for lines, parser in _blocks(path, columns, start=start, stop=stop, only="event_at"):
+        table = None if lines is None else parser.table(lines)
+        if table is None or lines is None:
+            return None
+        times = times_of(table["event_at"], columns.time_zone)
+        day_N = np.maximum(microseconds_of(times) // DAY_US, _UNDATED)
+        days, counts_of_days = np.unique(day_N, return_counts=True)
+        counts.update(dict(zip(days.tolist(), counts_of_days.tolist(), strict=True)))
+        if len(days) == 1:
+            hashes[int(days[0])].update(lines)
+            continue
+        sorted_lines = _split(lines).take(pa.array(np.argsort(day_N, kind="stable")))
+        for day, (first, last) in zip(days, pairwise([0, *np.cumsum(counts_of_days)]), strict=True):
+            hashes[int(day)].update(_bytes(sorted_lines[first:last]))
+    return {
+        None if day == _UNDATED else day: (num, int.from_bytes(hashes[day].digest(), signed=True))
+        for day, num in counts.items()
+    }
+
+
+def _blocks(
+    path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None, only: str | None = None
+) -> Iterator[tuple[bytes | None, Lines]]:
+    """Yield the lines of a file in blocks, with their parser."""
+    paths = {only: columns.mapped[only]} if only else columns.mapped
+    folders = folders_of(path)
+    names = tuple(name for name in columns.source if name.lower() not in folders)  # lines have no partition columns
+    parser = JsonLines(paths) if columns.format == "json" else CsvLines(names, paths)
+    if folders.keys() & {field[0].lower() for field in columns.mapped.values()}:
+        yield None, parser
+        return
+    for lines in blocks_of(path, has_header=columns.format == "csv", start=start, stop=stop):
+        yield lines, parser
+
+
+def _split(lines: bytes) -> pa.BinaryArray:
+    """Return lines as an array, each with its line feed. Copies nothing."""
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
+    offsets = np.append(0, ends).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(lines)])
+
+
+def _bytes(lines: pa.BinaryArray) -> memoryview:
+    """Return the bytes of all lines of an array."""
+    _, offsets, content = lines.buffers()
+    ends = np.frombuffer(offsets, np.int32)[[lines.offset, lines.offset + len(lines)]]
+    return memoryview(content)[ends[0] : ends[1]]

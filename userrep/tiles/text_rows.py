@@ -1,0 +1,215 @@
+"""Rows of JSON and CSV files as Arrow tables, under the rules by which Spark reads such files line by line.
+
+Most lines are parsed by Arrow. The few lines around one that Arrow does not read are parsed one by one. Lines that
+Spark may read in a way of its own, such as JSON in single quotes or CSV with quotes inside quotes, are left to Spark.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+from numpy.typing import NDArray
+
+from userrep.sources.numbers import numbers_of
+from userrep.store.arrow import is_text
+from userrep.tiles.column_paths import Path, taken
+
+_FEW_LINES = 256  # that are parsed one by one if Arrow does not read one of them
+_SAMPLED_LINES = 64  # of a block, which tell the types of JSON values
+# What only Spark's parser reads: arrays of rows, single quotes, infinity.
+_BY_SPARK = re.compile(r"^\s*\[|[{,:\[]\s*'|INF\b")
+_QUOTED = re.compile(rb'(?:(?<=[,\n])|^)"[^"\\\n]*"(?=[,\n])')
+_UNFIT: list[Any] = []  # where a field's parent is not an object
+_TYPES = {frozenset({int}): pa.int64(), frozenset({bool}): pa.bool_()}
+
+Row = dict[str, Any]
+Ends = NDArray[np.int64]  # positions of line feeds
+Paths = Mapping[str, Path]  # of the columns to read, by their names in the result
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """One JSON object per line. ``paths`` have the fields to read; all become texts, except ``weight``, a float64."""
+
+    paths: Paths
+
+    def table(self, lines: bytes) -> pa.Table | None:
+        """Parse whole lines; None if they need Spark. A line that is no object is a row of nulls."""
+        sample = [row for row in map(_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
+        schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
+        return _parsed(lines, lambda part, ends: self._by_arrow(part, ends, schema), self._by_line)
+
+    def comparable(self, line: bytes) -> str | None:
+        """Return a text that is equal for lines of equal rows; None if Spark has to compare them."""
+        row = _object(line, as_text=True)
+        return None if row is None else json.dumps(_canonical(row), sort_keys=True)
+
+    def _kind(self, path: Path, sample: Iterable[Row]) -> pa.DataType:
+        """Return the type as which Arrow reads a field, by some of its values."""
+        kinds = frozenset(type(value) for row in sample if (value := _value(row, path)) is not None)
+        is_weight = [name for name, other in self.paths.items() if other == path] == ["weight"]
+        return pa.float64() if is_weight and kinds and kinds <= {int, float} else _TYPES.get(kinds, pa.string())
+
+    def _by_arrow(self, lines: bytes, ends: Ends, schema: pa.Schema) -> pa.Table | None:
+        starts = np.append(0, ends[:-1] + 1)
+        if np.any(np.frombuffer(lines, np.uint8)[starts] != ord("{")):
+            return None  # Arrow would crash on a first line that is null
+        table = pyarrow.json.read_json(
+            pa.BufferReader(lines),
+            pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        return _typed({name: taken(table, path) for name, path in self.paths.items()})
+
+    def _by_line(self, lines: Sequence[bytes]) -> pa.Table | None:
+        rows: list[list[Any]] = []
+        for line in lines:
+            row = _object(line, as_text=True)
+            if row is None and _may_be_read_by_spark(line.decode()):
+                return None
+            rows.append([_value(row, path) for path in self.paths.values()])
+            if any(isinstance(value, dict | list) for value in rows[-1]):
+                return None
+        columns = zip(*([_text(value) for value in row] for row in rows), strict=True)
+        try:
+            return _typed({name: _texts(column) for name, column in zip(self.paths, columns, strict=True)})
+        except UnicodeEncodeError:  # half of a character
+            return None
+
+
+@dataclass(frozen=True)
+class CsvLines:
+    """Values by position. ``names``: all columns of the log. ``paths`` have those to read; ``weight`` is a float64."""
+
+    names: tuple[str, ...]
+    paths: Paths
+
+    def table(self, lines: bytes) -> pa.Table | None:
+        """Parse whole lines without a header; None if they need Spark.
+
+        As in Spark, values that a line lacks are null, those that it has too many are ignored, and empty ones are null.
+        """
+        return _parsed(lines, self._by_arrow, self._by_line) if _has_plain_quotes(lines) else None
+
+    def comparable(self, line: bytes) -> str | None:
+        """Return a text that is equal for lines of equal rows."""
+        return json.dumps(self._values(line))
+
+    def _by_arrow(self, lines: bytes, _ends: Ends) -> pa.Table:
+        included = dict.fromkeys((path[0] for path in self.paths.values()), pa.string())
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(lines),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=self.names),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=included, include_columns=list(included), strings_can_be_null=True, null_values=[""]
+            ),
+        )
+        return _typed({name: table[path[0]] for name, path in self.paths.items()})
+
+    def _by_line(self, lines: Sequence[bytes]) -> pa.Table:
+        columns = dict(zip(self.names, zip(*map(self._values, lines), strict=True), strict=True))
+        return _typed({name: _texts(columns[path[0]]) for name, path in self.paths.items()})
+
+    def _values(self, line: bytes) -> list[str | None]:
+        values = next(csv.reader([line.decode()]), [])[: len(self.names)]
+        return [value or None for value in values] + [None] * (len(self.names) - len(values))
+
+
+Lines = JsonLines | CsvLines
+
+
+def _parsed(
+    lines: bytes,
+    by_arrow: Callable[[bytes, Ends], pa.Table | None],
+    by_line: Callable[[Sequence[bytes]], pa.Table | None],
+) -> pa.Table | None:
+    """Parse lines by Arrow, except for the part of them that has lines which Arrow does not read as one row each."""
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    try:
+        table = by_arrow(lines, ends)
+        if table is not None and table.num_rows == len(ends):
+            return table
+    except pa.ArrowInvalid:
+        pass
+    if len(ends) <= _FEW_LINES:
+        return by_line(lines.split(b"\n")[:-1])
+    middle = int(ends[len(ends) // 2]) + 1
+    parts = [_parsed(part, by_arrow, by_line) for part in (lines[:middle], lines[middle:])]
+    return None if any(part is None for part in parts) else pa.concat_tables(parts)
+
+
+def _typed(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+    """Return columns as texts, and weights as numbers."""
+    table = {name: column if is_text(column.type) else column.cast(pa.string()) for name, column in columns.items()
+             if name != "weight"}  # fmt: skip
+    if "weight" in columns:
+        table["weight"] = numbers_of(columns["weight"])
+    return pa.table(table)
+
+
+def _texts(values: Iterable[str | None]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(list(values), pa.string())])
+
+
+def _fields(paths: Iterable[Path], kind: Callable[[Path], pa.DataType], parent: Path = ()) -> list[pa.Field]:
+    """Return the fields of nested objects below a parent."""
+    below = sorted({path for path in paths if path[: len(parent)] == parent and len(path) > len(parent)})
+    fields = {}
+    for path in (path[: len(parent) + 1] for path in below):
+        fields[path] = pa.struct(_fields(below, kind, path)) if path not in below else kind(path)
+    return [pa.field(path[-1], type_) for path, type_ in fields.items()]
+
+
+def _object(line: bytes, *, as_text: bool = False) -> Row | None:
+    """Parse a JSON object; None if the line is none. ``as_text``: return numbers as they are written."""
+    kinds: dict[str, Any] = {"parse_int": str, "parse_float": str, "parse_constant": str} if as_text else {}
+    try:
+        value = json.loads(line.decode(), **kinds)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _value(row: Row | None, path: Path) -> Any:
+    value: Any = row
+    for name in path:
+        if value is None:
+            return None
+        value = value.get(name) if isinstance(value, dict) else _UNFIT
+    return value
+
+
+def _text(value: str | bool | None) -> str | None:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _may_be_read_by_spark(line: str) -> bool:
+    """Return whether Spark may find rows in a line that is no JSON object."""
+    if _BY_SPARK.search(line):
+        return True
+    try:
+        value, _ = json.JSONDecoder().raw_decode(line.lstrip())
+    except ValueError:
+        return False
+    except RecursionError:
+        return True
+    return isinstance(value, dict)  # followed by something, which Spark ignores
+
+
+def _canonical(value: Any) -> Any:
+    """Return a parsed value without null fields, which are equal to missing ones."""
+    if isinstance(value, dict):
+        return {name: _canonical(inner) for name, inner in value.items() if inner is not None}
+    return [_canonical(inner) for inner in value] if isinstance(value, list) else _text(value)
+
+
+def _has_plain_quotes(lines: bytes) -> bool:
+    """Return whether all quotes are at both ends of a value, without another quote or a backslash inside."""
+    return b'"' not in lines or lines.count(b'"') == 2 * len(_QUOTED.findall(lines))

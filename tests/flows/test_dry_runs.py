@@ -83,7 +83,7 @@ def test_runs_do_what_their_dry_runs_say_and_record_what_was_expected(spark: Spa
 
 def test_an_erasure_removes_what_its_preview_found(spark: SparkSession, config: Config) -> None:
     tables = open_tables(config, spark)
-    events = spark.read.parquet(config.events.path or "").select("user_id").distinct()
+    events = spark.read.parquet(config.events.path or "").select("user_id").distinct().where("user_id <> ''")
     user_ids = [row.user_id for row in events.sort("user_id").limit(3).collect()]
     found = preview(open_tables(config, None), config, user_ids, now=False)
     receipt = Erasure(tables, config, user_ids, lambda _: None).run(now=False)

@@ -96,7 +96,8 @@ def only(names: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Evaluate only some representations; return their names in the order of the catalog."""
     chosen = [name for name in ALL if name in names]
     monkeypatch.setattr(
-        "userrep.workflows.evaluate.representations", lambda: [one for one in representations() if one.name in chosen]
+        "userrep.workflows.evaluate.representations",
+        lambda storages: [one for one in representations(storages) if one.name in chosen],
     )
     return chosen
 

@@ -78,7 +78,7 @@ def test_the_page_is_whole_readable_and_quiet(browser: Any, tmp_path: Path, know
     is_light = sum(map(int, tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"))) > 384
     assert is_light == (scheme == "light")
     headings = tab.locator("section h2")
-    assert [headings.nth(k).is_visible() for k in range(headings.count())] == [True] * 9
+    assert [headings.nth(k).is_visible() for k in range(headings.count())] == [True] * 10
     context.close()
 
 

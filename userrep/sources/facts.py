@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import EventSource
-from userrep.sources.numbers import numbers_of
 from userrep.sources.read import event_columns, is_blank, is_weight
 from userrep.sources.sample import Sample
+from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
 from userrep.store.arrow import is_text
 from userrep.utc import DAY_US, numbered_day

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from userrep.errors import UsageError
 from userrep.store.arrow import combined, is_text
-from userrep.store.export_files import read_manifest
 from userrep.store.filesystem import file_system, open_parquet, read_bytes
 
 _MOST_BYTES = 1024  # of an id
@@ -94,6 +93,8 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _of_export(folder: str) -> IdFile:
     """Return the ids of an export or audience. Raises OSError or ValueError if the folder is not a complete one."""
+    from userrep.store.export_files import read_manifest  # imports Spark
+
     manifest = read_manifest(folder)
     if manifest.get("state") != "complete" or not isinstance(manifest.get("sha256"), dict):
         raise ValueError("the folder is not a complete export")

@@ -117,11 +117,15 @@ def on_series(
     import pandas as pd  # only Spark 4.0 needs it here
 
     def convert(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
-        arrays = (tuple(map(pa.Array.from_pandas, _columns(batch), arguments)) for batch in batches)
-        for result in function(arrays):
-            yield result.to_pandas()
+        for result in function(_arrays(_columns(batch), arguments) for batch in batches):
+            has_inner_nulls = pa.types.is_nested(result.type) and result.flatten().null_count > 0
+            yield pd.Series(result.to_pylist()) if has_inner_nulls else result.to_pandas()  # pandas makes them NaN
 
     return convert
+
+
+def _arrays(columns: tuple[Any, ...], kinds: tuple[pa.DataType, ...]) -> tuple[pa.Array, ...]:
+    return tuple(pa.Array.from_pandas(column, type=kind) for column, kind in zip(columns, kinds, strict=True))
 
 
 def _cast(batch: Any, kinds: tuple[pa.DataType, ...]) -> tuple[pa.Array, ...]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from userrep.sources.listing import folders_of
-from userrep.sources.numbers import numbers_of
+from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import LogColumns, Path, taken

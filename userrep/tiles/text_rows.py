@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.json
 from numpy.typing import NDArray
 
-from userrep.sources.numbers import numbers_of
+from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
 

@@ -1,5 +1,6 @@
 """The users of a snapshot, in files and in tables that only Spark reads: the same users through both."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,19 @@ def users(request: pytest.FixtureRequest, spark: SparkSession, world: AudienceWo
     return users_of(left_to_spark(FileTables(spark, world.tables.location)), world.made)
 
 
-def first_number(rows: pa.Table) -> pa.Table:
-    """Score users by the first number of their vector, rounded so that some are equal; leave one user out."""
-    rows = rows.filter(pa.array([user != "u0007" for user in rows["user_id"].to_pylist()]))
-    scores = [float(round(vector[0])) for vector in rows["embedding"].to_pylist()]
-    return pa.table([rows["user_id"], pa.array(scores, pa.float64())], SCORES)
+def first_number() -> Callable[[pa.Table], pa.Table]:
+    """Return a function, for Spark's workers too, that scores users by the first number of their vector.
+
+    Scores are rounded so that some are equal. One user is left out.
+    """
+    schema = SCORES
+
+    def score(rows: pa.Table) -> pa.Table:
+        rows = rows.filter(pa.array([user != "u0007" for user in rows["user_id"].to_pylist()]))
+        scores = [float(round(vector[0])) for vector in rows["embedding"].to_pylist()]
+        return pa.table([rows["user_id"], pa.array(scores, pa.float64())], schema)
+
+    return score
 
 
 def test_known_users_are_found_with_their_vectors(users: SnapshotUsers, world: AudienceWorld) -> None:
@@ -57,7 +66,7 @@ def test_a_sample_has_the_users_of_the_lowest_buckets(users: SnapshotUsers, worl
 def test_the_best_are_in_order_and_ties_by_id(users: SnapshotUsers, world: AudienceWorld, num_users: int) -> None:
     score_N = np.round(world.x_ND[:, 0].astype(np.float64))
     expected = sorted((-score, user) for score, user in zip(score_N, world.user_ids.to_pylist(), strict=True))
-    found = users.best(first_number, num_users)
+    found = users.best(first_number(), num_users)
     assert found["user_id"].to_pylist() == [user for _, user in expected if user != "u0007"][:num_users]
 
 

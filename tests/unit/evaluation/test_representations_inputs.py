@@ -98,7 +98,8 @@ def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_war
         asked.append(features.num_rows)
         return np.full((features.num_rows, 2), len(asked), np.float32)
 
-    monkeypatch.setattr(inputs, "Encoder", {"the artifact": SimpleNamespace(embed=embed)}.__getitem__)
+    encoders = {("the artifact", "float32"): SimpleNamespace(embed=embed)}
+    monkeypatch.setattr(inputs, "Encoder", lambda *arguments: encoders[arguments])
     embedding = Embedding("embedding", cast(Any, lambda _: "the artifact"))
     embedding.fit(context)
     assert embedding.matrix(context).tolist() == [[2, 2]] * len(context.rows)

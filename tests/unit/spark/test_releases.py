@@ -57,7 +57,7 @@ def test_a_function_of_arrow_arrays_gets_the_declared_types_and_nulls(
         for texts, numbers, vectors in batches:
             assert (texts.type, numbers.type, vectors.type) == (pa.string(), pa.int32(), pa.list_(pa.float32()))
             lists = zip(pc.utf8_length(texts).to_pylist(), numbers.to_pylist(), vectors.to_pylist(), strict=True)
-            sums = [[size, number, None if v is None else sum(v)] for size, number, v in lists]
+            sums = [[size, number and float(number), None if v is None else sum(v)] for size, number, v in lists]
             yield pa.array([None if row == [None] * 3 else row for row in sums], pa.list_(pa.float32()))
 
     rows = [("äb", 3, [0.5, 0.25]), (None, 2**31 - 1, []), ("", None, None), (None, None, None)]

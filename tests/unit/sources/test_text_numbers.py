@@ -5,7 +5,7 @@ import math
 import pyarrow as pa
 import pytest
 
-from userrep.sources.numbers import numbers_of
+from userrep.sources.text_numbers import numbers_of
 
 pytestmark = pytest.mark.fast
 

@@ -23,7 +23,7 @@ from userrep.joins.options import JoinOptions
 from userrep.joins.training_sets import create_training_set, list_training_sets, training_set_id
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.mapping import common_dates
-from userrep.spaces.registry import READY, Space, read_registry
+from userrep.spaces.registry import READY, SERVING, Space, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.filesystem import exists
 from userrep.store.schemas import CONSUMER_RESULTS, SNAPSHOTS, TILE_DAYS
@@ -96,8 +96,10 @@ def _space(work: RunContext) -> Space:
     So the model for a new space is ready before the space is promoted.
     """
     spaces = [s for s in read_registry(work.tables).spaces if s.lineage_id == work.schedule.lineage_id]
-    is_next = bool(spaces) and spaces[-1].state == READY and spaces[-1].last_turn == 0
-    return spaces[-1] if is_next else work.schedule.space_to_use()
+    if spaces and spaces[-1].state == READY and spaces[-1].last_turn == 0:
+        return spaces[-1]
+    serving = [space for space in spaces if space.state == SERVING]  # the schedule may be older than its promotion
+    return serving[0] if serving else work.schedule.space_to_use()
 
 
 def train_models(

@@ -2,14 +2,17 @@
 
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from return_propensity.labels import LabelDates, label_dates
-from return_propensity.training import _check_labels, model_folder
+from return_propensity.training import _check_labels, _space, model_folder
 from userrep.errors import UserrepError
+from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.registry_state import Space
 from userrep.store.file_tables import FileTables
 
@@ -94,3 +97,21 @@ def test_each_space_has_a_model_of_its_own(tmp_path: Path) -> None:
     space = Space("s001-a", "ready", "l1", D, "x", at, at)
     folder = model_folder(FileTables(None, str(tmp_path)), space)
     assert folder == f"{tmp_path}/artifacts/consumers/return_propensity/s001-a"
+
+
+def test_a_space_that_was_trained_and_promoted_after_the_schedule_was_made_is_used(tmp_path: Path) -> None:
+    """As in the demo, where one run trains the space and then the consumer."""
+    tables = FileTables(None, str(tmp_path))
+    work: Any = SimpleNamespace(tables=tables, schedule=SimpleNamespace(lineage_id="l1", space_to_use=lambda: "none"))
+    assert _space(work) == "none"
+    for number, lineage in enumerate(("l1", "l1", "l2"), start=1):
+        space_id = f"s00{number}-a"
+        add_candidate(tables, space_id=space_id, lineage_id=lineage, trained_until=D, content_hash="h")
+        if number < 3:
+            mark_ready(tables, find_space(tables, space_id))
+            assert _space(work).space_id == space_id  # it waits to serve
+        if number == 1:
+            promote(tables, find_space(tables, space_id))
+            assert _space(work).space_id == space_id
+    promote(tables, find_space(tables, "s002-a"))
+    assert _space(work).space_id == "s002-a"

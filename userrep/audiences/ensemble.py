@@ -158,10 +158,11 @@ class HeldOut:
         seeds_found : share of the seeds among them. precision : share of them that are seeds. lift : precision
         divided by the share of seeds in the snapshot.
         """
-        order = np.argsort(-self.logit_N, kind="stable")
-        before_N = np.cumsum(self.weight_N[order]) - self.weight_N[order]
-        num_N = np.clip(size - before_N, 0, self.weight_N[order])  # of the users that each stands for
-        num_seeds = float(num_N[self.is_seed_N[order]].sum())
+        group_N = np.unique(-self.logit_N, return_inverse=True)[1]  # users with equal scores, in no order
+        weight_G = np.bincount(group_N, self.weight_N)
+        seeds_G = np.bincount(group_N, self.weight_N * self.is_seed_N)
+        taken_G = np.clip(size - (np.cumsum(weight_G) - weight_G), 0, weight_G)
+        num_seeds = float((seeds_G * taken_G / weight_G).sum())
         total = float(self.weight_N[self.is_seed_N].sum())
         precision = num_seeds / size
         lift = precision * float(self.weight_N.sum()) / total

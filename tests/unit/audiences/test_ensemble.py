@@ -56,3 +56,11 @@ def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
     _, scores = fit_ensemble(Inputs.of(sample), sample[:60], sample[60:], num_seeds=60, num_others=2940)
     assert scores.auc == pytest.approx(0.5, abs=0.12)
     assert scores.at_size(300)["lift"] < 2.2
+
+
+def test_equal_scores_tell_nothing_of_their_order() -> None:
+    is_seed_N = np.array([True, True, False, False])
+    equal = HeldOut(np.zeros(4), is_seed_N, np.array([1.0, 1.0, 9.0, 9.0]))
+    assert equal.at_size(5) == {"size": 5, "seeds_found": 0.25, "precision": 0.1, "lift": 1.0}
+    best_first = HeldOut(np.array([2.0, 1.0, 1.0, 0.0]), is_seed_N, np.ones(4))
+    assert best_first.at_size(2)["precision"] == 0.75  # the first seed, and half of the second

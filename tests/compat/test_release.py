@@ -22,7 +22,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import userrep
-from tests.support.streaming_world import DAY, World, active_users, arrive, events_between
+from tests.support.streaming_world import DAY, SMALL, World, active_users, arrive, events_between
 from tests.unit.training.test_training import losses_of, silent, task_on
 from userrep.spark.releases import SERIES
 from userrep.synthetic.generator import LogSpec, generate_log
@@ -58,21 +58,14 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Worl
     (folder / "log" / "given").mkdir()
     given = items.append_column("vector", pa.array(list(vectors.astype(np.float32)), pa.list_(pa.float32())))
     pq.write_table(given, folder / "log" / "given" / "part-0.parquet")
-    sections = {
+    sections = SMALL | {
         "items": {"path": f"{folder}/log/given", "columns": {"item_id": "item_id", "vector": "vector"}},
-        "windows_days": [3, 7],
-        "history_days": 0,
         "item_vectors": {
             "given": {"kind": "vector", "dim": 8},
-            "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 7},
+            "behaviour": SMALL["item_vectors"]["behaviour"],
         },
         "model": {"latent_dim": 16},
-        "training": {
-            "as_ofs": {"until": "2024-01-26", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
-            "max_epochs": 3,
-        },
-        "snapshots": {"history_dates": 2},
-    }  # fmt: skip
+    }
     stream = {"events": {"path": str(folder / "arriving")}}
     world = World(spark, folder / "log", None, folder, stream, sections)
     run_pipeline(world.work(AS_OF))

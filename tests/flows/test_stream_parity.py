@@ -3,7 +3,6 @@
 import random
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -13,6 +12,7 @@ from tests.support.builders import AS_OF, config_of, write_rows
 from tests.support.streaming_world import (
     DAY,
     NEXT,
+    SMALL,
     NewWorld,
     Row,
     World,
@@ -52,20 +52,6 @@ def test_a_stream_of_shuffled_events_and_copies_ends_in_the_vectors_of_the_batch
 
 FIRST_DAY = date(2024, 1, 1)
 REFIT = date(2024, 2, 9)  # item vectors are refitted every 7 days from 2024-01-19 on
-SMALL: dict[str, Any] = {
-    "windows_days": [3, 7],
-    "history_days": 0,
-    "item_vectors": {
-        "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 7},
-        "content": {"kind": "text", "dim": 4},
-    },
-    "model": {"latent_dim": 8},
-    "training": {
-        "as_ofs": {"until": "2024-01-26", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
-        "max_epochs": 3,
-    },
-    "snapshots": {"history_dates": 2},
-}  # fmt: skip
 
 
 def small_world(spark: SparkSession, folder: Path, as_of: date, *, seed: int, has_event_ids: bool = True) -> World:

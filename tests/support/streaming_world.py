@@ -30,6 +30,21 @@ DAY = timedelta(days=1)
 NEXT = AS_OF + DAY  # the as-of date that a stream works on after the pipeline's
 Row = dict[str, Any]
 Vectors = dict[str, bytes]  # by user; float32, little-endian
+# Sections of a small log from 2024-01-01 on, trained within seconds; item vectors are refitted from 2024-01-19 on.
+SMALL: dict[str, Any] = {
+    "windows_days": [3, 7],
+    "history_days": 0,
+    "item_vectors": {
+        "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 7},
+        "content": {"kind": "text", "dim": 4},
+    },
+    "model": {"latent_dim": 8},
+    "training": {
+        "as_ofs": {"until": "2024-01-26", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
+        "max_epochs": 3,
+    },
+    "snapshots": {"history_dates": 2},
+}  # fmt: skip
 
 
 class World:

@@ -84,7 +84,10 @@ class InTurn:
         assert answer.code == 0, answer.err[-2000:]
 
     def agrees(self, found: dict[str, Summary], orders: Iterable[Sequence[str]]) -> bool:
-        """Tell whether readers see the same after the commands in one of these orders; those behind it do not run."""
+        """Return whether readers see the same after the commands in one of these orders.
+
+        Orders after the first that agrees are not run.
+        """
         return any(found == visible(self._world_after(tuple(order)).root) for order in orders)
 
     def _world_after(self, order: tuple[str, ...]) -> World:

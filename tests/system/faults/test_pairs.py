@@ -14,7 +14,6 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import SPEC
-from tests.support.command_line import Userrep
 from tests.system.faults.commands import COMMANDS, Held, InTurn, Worlds, check_end, shard, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
@@ -45,13 +44,8 @@ def before(
 
 @pytest.fixture(scope="module")
 def worlds(before: World) -> Worlds:
-    """The worlds after commands one after the other; pairs share them."""
+    """As in conftest.py, from the world that the case names."""
     return {(): before}
-
-
-@pytest.fixture
-def in_turn(worlds: Worlds, userrep: Userrep) -> InTurn:
-    return InTurn(worlds, userrep)
 
 
 @pytest.mark.parametrize(("before", "pair"), shard(CASES), indirect=["before"], ids=str)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Userrep
-from tests.system.faults.commands import COMMANDS, InTurn, Worlds, check_end, line_of, with_ids
+from tests.system.faults.commands import COMMANDS, InTurn, check_end, line_of, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World, ended
 from tests.system.faults.tally import ALL, SEED, Faults
@@ -24,17 +23,6 @@ pytestmark = pytest.mark.full
 
 NUM_COMMANDS = 3  # of a schedule
 LONGEST = 40.0  # seconds, after which the last command has begun or was killed
-
-
-@pytest.fixture(scope="module")
-def worlds(trained: World) -> Worlds:
-    """The worlds after commands one after the other; schedules share them."""
-    return {(): trained}
-
-
-@pytest.fixture
-def in_turn(worlds: Worlds, userrep: Userrep) -> InTurn:
-    return InTurn(worlds, userrep)
 
 
 @pytest.mark.parametrize("number", range(50 if ALL else 1))

@@ -14,6 +14,7 @@ from userrep.features.build import feature_sets, stale_features
 from userrep.features.profiles import fingerprint_without_spark
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.stream_base import stream_bases
+from userrep.items.versions import Versions
 from userrep.operations.stage_rates import Prediction, StageRates
 from userrep.report.formats import plural
 from userrep.spaces.registry import Space
@@ -80,6 +81,7 @@ class RunPlan:
         stages = self._data_stages([])[:2]
         for space, dates in dates_by_space:
             stages += self._data_stages(dates)[2:] if dates else []
+            self._stale_features(dates)  # of all groups at once
             for start in range(0, len(dates), DATES_PER_GROUP):
                 group = dates[start : start + DATES_PER_GROUP]
                 stages += [self._features("build_user_features", group), *self._snapshots(space, group)]
@@ -105,6 +107,10 @@ class RunPlan:
         return StageRates.of(self.tables)
 
     @cached_property
+    def _versions(self) -> Versions:
+        return self.schedule.versions  # which reads them each time, because stages of a run build some
+
+    @cached_property
     def _profiles_hash(self) -> str | None:
         return fingerprint_without_spark(self.config)
 
@@ -124,8 +130,7 @@ class RunPlan:
         num_days = len(days) or sum(day.day < self.schedule.as_of for day in inventory.days)
         tiles = f"{plural(num_days, 'day')} {'new or changed' if days else 'up to date'}"
         tiles += f"; days of {plural(self.unread, 'file')} not known yet" if self.unread else ""
-        versions = self.schedule.versions
-        missing = versions.missing(as_ofs)
+        missing = self._versions.missing(as_ofs)
         vectors = f"{plural(len(missing), 'version')} missing" if missing else "versions up to date"
         return [
             self._stage("take_inventory", True, f"{plural(inventory.num_new_files, 'new file')}"),
@@ -133,10 +138,24 @@ class RunPlan:
             self._stage("train_item_vectors", bool(missing), vectors, len(missing)),
         ]
 
+    @cached_property
+    def _stale_by_date(self) -> dict[date, str | None]:
+        """What is known of dates that were asked for: why their features would be built; None if they would not."""
+        return {}
+
     def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
-        """Return the dates whose features would be built, with the reason, also those whose days are built first."""
+        """Return the dates whose features would be built, with the reason, also those whose days are built first.
+
+        Cost: reads of ledgers for the dates that were not asked for before.
+        """
+        known = self._stale_by_date
+        if unknown := [as_of for as_of in as_ofs if as_of not in known]:
+            known |= dict.fromkeys(unknown) | self._read_stale_features(unknown)
+        return {as_of: reason for as_of in as_ofs if (reason := known[as_of]) is not None}
+
+    def _read_stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
         profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
-        stale = stale_features(self.tables, self.config, self.schedule.versions, as_ofs, profile_hashes=profile_hashes)
+        stale = stale_features(self.tables, self.config, self._versions, as_ofs, profile_hashes=profile_hashes)
         span = timedelta(days=FeatureSpec.of(self.config).span)
         for as_of in as_ofs:
             if self.unread or any(as_of - span <= day < as_of for day in self.days_to_build):

@@ -80,12 +80,12 @@ class Retrainer:
         pending = {name: recipes[name] for name, known in before.items() if known is None and name in recipes}
         if reason is None and not pending and not self._may_promote(candidate, policy, before):
             return SKIPPED, _state(candidate, before)
-        runs = Runs(self.tables, self.config, report=self.report)
+        runs, verdicts = Runs(self.tables, self.config, report=self.report), before
         if pending:
             with runs.stage("compare_spaces") as run:
                 self._compare(serving, candidate, pending)
-                run.reason = _state(candidate, follower_verdicts(self.tables, candidate.space_id))
-        verdicts = follower_verdicts(self.tables, candidate.space_id)
+                verdicts = follower_verdicts(self.tables, candidate.space_id)
+                run.reason = _state(candidate, verdicts)
         state = _state(candidate, verdicts)
         if self._may_promote(candidate, policy, verdicts):
             with runs.stage("promote") as run:

@@ -148,7 +148,7 @@ def _in_snapshot(
     report: Callable[[str], None],
 ) -> Seeds:
     """Find the seeds in the snapshot; report how many are not in it. Erased users are never named."""
-    asked = user_ids.filter(pa.array(~tombstones.mask(user_ids))) if tombstones else user_ids
+    asked = user_ids.filter(pa.array(~tombstones.mask(user_ids)))
     found = combined(users.rows_of(asked, ["user_id"])["user_id"])
     unknown = asked.filter(pc.invert(pc.is_in(asked, value_set=found)))
     seeds = Seeds(found, len(user_ids), len(user_ids) - len(asked), len(unknown))
@@ -183,8 +183,7 @@ def _fit(
 ) -> tuple[Ensemble, HeldOut]:
     """Fit the score on seeds and sampled users, without the protected attributes."""
     population = users.sample(_SAMPLE / snapshot.num_users)
-    if tombstones:
-        population = population.filter(pa.array(~tombstones.mask(combined(population["user_id"]))))
+    population = population.filter(pa.array(~tombstones.mask(combined(population["user_id"]))))
     others = population.filter(pc.invert(pc.is_in(population["user_id"], value_set=seeds.user_ids)))
     if len(others) < _MIN_OTHERS:
         raise UsageError(

@@ -57,6 +57,8 @@ class Tombstones:
 
     def mask(self, user_ids: pa.Array) -> NDArray[np.bool_]:
         """Return for each id whether the user was erased; False for null. Cost: about 1 µs per distinct id."""
+        if not self:
+            return np.zeros(len(user_ids), np.bool_)
         coded = user_ids.dictionary_encode()
         distinct_ids = coded.dictionary.to_pylist()
         is_erased = np.array([self.contains(user_id) for user_id in distinct_ids] + [False], np.bool_)

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deploy.reference.markdown import table
+
 ROOT = Path(__file__).parents[1]
 RECORD, PAGE = ROOT / "docs" / "platforms.json", ROOT / "docs" / "platforms.md"
 # Series of Spark and the Python to test it with, if it is installed; otherwise that of this process.
@@ -82,18 +84,20 @@ def differences(records: dict[str, dict[str, Any]]) -> list[str]:
 
 def page(text: str, records: dict[str, dict[str, Any]]) -> str:
     """Return the text of docs/platforms.md with the tables of these records."""
-    releases = ["| Spark | PySpark | Delta | Python | other packages | training | tested on |"]
+    releases = []
     for series, record in sorted(records.items()):
         versions = record["packages"]
         others = ", ".join(f"{name} {versions[name]}" for name in ("torch", "pyarrow", "numpy", "pandas"))
-        backends, main = ", ".join(["local", *record["ranks"]]), f"{versions['pyspark']} | {versions['delta-spark']}"
-        releases.append(f"| {series} | {main} | {record['python']} | {others} | {backends} | {record['tested_at']} |")
-    platforms = ["| platform | versions | state |"]
-    platforms += [f"| {name} | {version} | {_state(name, series, records)} |" for name, series, version in PLATFORMS]
-    for name, table in (("releases", releases), ("platforms", platforms)):
+        backends, main = ", ".join(["local", *record["ranks"]]), [versions["pyspark"], versions["delta-spark"]]
+        releases.append([series, *main, record["python"], others, backends, record["tested_at"]])
+    platforms = [[name, version, _state(name, series, records)] for name, series, version in PLATFORMS]
+    head = ["Spark", "PySpark", "Delta", "Python", "other packages", "training", "tested on"]
+    for name, lines in (
+        ("releases", table(head, releases)),
+        ("platforms", table(["platform", "versions", "state"], platforms)),
+    ):
         before, marker, after = re.split(rf"(<!-- {name}: .*-->\n)", text)
-        header = "|" + " --- |" * (table[0].count("|") - 1)
-        text = "\n".join([f"{before}{marker}", table[0], header, *table[1:], "", after[after.index("<!-- end -->") :]])
+        text = "\n".join([f"{before}{marker}", *lines, "", after[after.index("<!-- end -->") :]])
     return text
 
 

@@ -91,7 +91,7 @@ def _section(schema: TableSchema, keys: tuple[str, ...], writers: str, heading: 
     facts = [f"Key: {', '.join(f'`{key}`' for key in keys)}." if keys else "Key: none."]
     if schema.partition_by:
         facts.append(f"Partitioned by {', '.join(f'`{name}`' for name in schema.partition_by)}.")
-    names = schema.fields().names
+    names = schema.names
     if "user_bucket" in names:
         facts.append("Files are sorted by `user_bucket`.")
     facts.append(f"Written by {linked(writers)}.")

@@ -203,7 +203,7 @@ def _as_json(receipt: Receipt) -> str:
 
 def tables_of_users(tables: Tables) -> list[TableSchema]:
     """Return the tables with rows of users, each after the tables that its rows are built from."""
-    of_users = [table for table in ALL if table is REJECTED_EVENTS or "user_id" in table.fields().names]
+    of_users = [table for table in ALL if table is REJECTED_EVENTS or "user_id" in table.names]
     split = of_users.index(USER_EMBEDDINGS)  # built from features
     return [*of_users[:split], *features_tables(tables), *of_users[split:]]
 

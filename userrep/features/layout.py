@@ -93,6 +93,11 @@ class InputLayout(BaseModel):
         scalars = [block for block in self.blocks if block.kind == "scalar"]
         return slice(scalars[0].start, scalars[-1].stop)
 
+    @property
+    def num_counts(self) -> int:
+        """S, the number of counts and days."""
+        return int(self.counts.stop - self.counts.start)
+
     @cached_property
     def parts(self) -> list[Part]:
         """The blocks that can be absent or are pooled."""

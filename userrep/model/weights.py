@@ -32,11 +32,10 @@ def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayou
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in layers.items()}
     shapes |= {f"{name}.bias": shape[:1] for name, shape in layers.items() if name not in _WITHOUT_BIAS}
     if num_propensities:
-        num_counts = layout.counts.stop - layout.counts.start
         shapes |= {
             "propensity_PF": (num_propensities, layout.width),
-            "propensity_PG": (num_propensities, NUM_KNOTS * num_counts),
+            "propensity_PG": (num_propensities, NUM_KNOTS * layout.num_counts),
             "propensity_P": (num_propensities,),
-            "propensity_knot_KS": (NUM_KNOTS, num_counts),
+            "propensity_knot_KS": (NUM_KNOTS, layout.num_counts),
         }
     return shapes

@@ -197,7 +197,7 @@ def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, floa
     if not propensities_of(targets, config.model):
         return {}, row_weight
     x_NC, y_NP = rows_NC[:, : len(used)], rows_NC[:, len(used) : -1]
-    knot_KS = knots_of(x_NC[:, : layout.counts.stop - layout.counts.start])
+    knot_KS = knots_of(x_NC[:, : layout.num_counts])
     weight_PC, bias_P = fitted_propensities(with_hinges(x_NC, knot_KS), y_NP)
     weight_PF = np.zeros((len(bias_P), layout.width))
     weight_PF[:, used] = weight_PC[:, : len(used)]

@@ -152,7 +152,7 @@ class SparkTables(Tables):
         The check is part of the write: MERGE reads its source and its target at one version, and Delta refuses the
         commit if another one has changed files since that version. So the check is exact for all kinds of commits.
         """
-        columns = list(map(sql_name, table.fields().names))
+        columns = list(map(sql_name, table.names))
         values = [f"source.added.{column}" for column in columns]
         file_names = F.sort_array(F.collect_set("_metadata.file_path")).alias("names")
         try:
@@ -326,7 +326,7 @@ def _literal(text: str) -> str:
 
 
 def _writer(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:
-    writer = rows.select(*table.fields().names).write.format("delta")
+    writer = rows.select(*table.names).write.format("delta")
     if codec := dict(table.properties).get("parquet.compression"):  # Spark's writer ignores this table property
         writer = writer.option("compression", codec)
     return writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)

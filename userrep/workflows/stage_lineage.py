@@ -101,12 +101,12 @@ def _columns(
     if table == features:
         return {
             column: [(locate(tables, source.name), name) for source, name in sources]
-            for column in features.fields().names
+            for column in features.names
             for start, sources in _FEATURES.items()
             if column.startswith(start)
         }
     if table == schemas.USER_EMBEDDINGS:
-        where, names = locate(tables, features.name), features.fields().names
+        where, names = locate(tables, features.name), features.names
         inputs = [name for name in names if name not in ("as_of", "user_id", "is_exact")]
         return {"user_id": [(where, "user_id")], "embedding": [(where, name) for name in inputs]}
     return {}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,6 +37,12 @@ _OFFSET = re.compile(r"(?:Z|(?:UTC|GMT|UT)?(?:([+-])([0-9]{1,2})(?::?([0-9]{2})(
 _MICROSECONDS = pa.timestamp("us")
 
 
+# Texts whose zone Arrow reads as Spark does: all end in Z, or have an offset below 18 hours after whole seconds, or
+# after three or six digits of their fraction.
+_ZONED_TEXT = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d{3}(?:\d{3})?)?(?:Z|[+-](?:0\d|1[0-7]):[0-5]\d)$"
+_ZONED = (partial(pc.ends_with, pattern="Z"), partial(pc.match_substring_regex, pattern=_ZONED_TEXT))
+
+
 def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
     """Return the times of a column as naive UTC; null if a time is missing, unreadable or implausible.
 
@@ -66,37 +72,44 @@ def _to_utc(at: Any, zone: str) -> Any:
 def _parsed(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     """Parse texts by the grammar of Spark's cast: from ``2024`` to ``2024-5-1T2:03:04.5 Europe/Berlin``.
 
-    Cost: 0.1 µs per row where all times have the same ISO form, else up to 5 µs per distinct text.
+    Cost: below 1 µs per row where all times have the same ISO form, else up to 20 µs per distinct text.
     """
-    parts = [part for chunk in column.cast(pa.string()).chunks for part in _parsed_parts(chunk, zone)]
-    return pa.chunked_array(parts, _MICROSECONDS)
+    return pa.chunked_array([_parsed_texts(chunk, zone) for chunk in column.cast(pa.string()).chunks], _MICROSECONDS)
+
+
+def _parsed_texts(texts: pa.StringArray, zone: str) -> pa.Array:
+    alike = _parsed_alike(texts, zone)
+    if alike is not None:
+        return alike
+    coded = texts.dictionary_encode()
+    parts = pa.chunked_array(list(_parsed_parts(coded.dictionary, zone)), _MICROSECONDS)
+    return parts.combine_chunks().take(coded.indices)
 
 
 def _parsed_parts(texts: pa.StringArray, zone: str) -> Iterator[pa.Array]:
-    """Parse texts with Arrow's parser, except in the parts of them that it cannot read."""
+    """Parse distinct texts with Arrow's parser, except in the parts of them that it cannot read."""
     alike = _parsed_alike(texts, zone)
     if alike is not None:
         yield alike
     elif len(texts) <= _FEW:
-        coded = texts.dictionary_encode()
-        read = [_time(text) for text in coded.dictionary.to_pylist()]
+        read = [_time(text) for text in texts.to_pylist()]
         naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
         zoned = [at.astimezone(UTC).replace(tzinfo=None) if at is not None and at.tzinfo else None for at in read]
-        yield pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone)).take(coded.indices)
+        yield pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone))
     else:
         yield from _parsed_parts(texts[: len(texts) // 2], zone)
         yield from _parsed_parts(texts[len(texts) // 2 :], zone)
 
 
 def _parsed_alike(texts: pa.StringArray, zone: str) -> pa.Array | None:
-    """Parse texts that all end in Z, or all have no zone; None if Arrow's parser would not read all of them.
+    """Parse texts that all have Z or an offset, or all have no zone; None if Arrow's parser would not read all of them.
 
     Arrow also reads a zone after minutes or hours, which is no time in Spark, but such texts are shorter than these.
     """
     shortest = pc.min(pc.binary_length(texts)).as_py()
     has_zone = shortest is not None and shortest >= len("2024-05-01T12:00:00Z")
     try:
-        if has_zone and pc.all(pc.ends_with(texts, "Z")).as_py():
+        if has_zone and any(pc.all(is_zoned(texts)).as_py() for is_zoned in _ZONED):
             return texts.cast(pa.timestamp("us", "UTC")).cast(_MICROSECONDS)
         return _to_utc(texts.cast(_MICROSECONDS), zone)
     except pa.ArrowInvalid:

@@ -28,7 +28,8 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
     """
     files, target = file_system(listed_uri(path))
     raw = files.open_input_file(target) if is_splittable(path) else files.open_input_stream(target)
-    with io.BufferedReader(raw, _BLOCK_BYTES) as stream:
+    ahead = _BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, max(stop - start, io.DEFAULT_BUFFER_SIZE))
+    with io.BufferedReader(raw, ahead) as stream:
         at = start
         if start:
             stream.seek(start - 1)

@@ -79,9 +79,12 @@ class TextFile:
         """
         texts: list[str | None] = []
         order, start = np.argsort(indexes, kind="stable"), 0
+        in_order = indexes[order]
         for lines, parser in _blocks(self.path, self.columns):
+            if len(texts) == len(in_order):
+                break
             split = _split(lines or b"")
-            wanted = indexes[order][len(texts) : np.searchsorted(indexes[order], start + len(split))]
+            wanted = in_order[len(texts) : np.searchsorted(in_order, start + len(split))]
             texts += [parser.comparable(split[index - start].as_py()) for index in wanted]
             start += len(split)
         if None in texts:

@@ -103,7 +103,7 @@ def test_the_queries_of_the_page_on_sql_give_what_the_public_api_gives(site: Sit
     mark_ready(tables, space)
     promote(tables, find_space(tables, "s1"))
     wanted = {row["user_id"]: row for row in userrep.open(config.root).latest().to_pylist()}
-    current, at_label_time = examples("how-to/sql.md", "sql")
+    _, current, at_label_time = examples("how-to/sql.md", "sql")
     rows = [row.asDict() for row in tables.spark.sql(current.replace("ROOT", config.root)).collect()]
     assert {row["user_id"]: row for row in rows} == wanted
     names: dict[str, Any] = {"root": config.root}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.ids import short_hash, snapshot_id
+from userrep.spaces.current_view import keep_current_view
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshot_files import write_files, write_rows
@@ -186,6 +187,7 @@ def publish_snapshots(
     finished = list_snapshots(tables, space.space_id, states=_FINISHED)
     gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)
     _replace_unchanged(tables, staged, gated)
+    keep_current_view(tables)
     refused = [f"snapshot {s.snapshot_id}: {'; '.join(s.facts['faults'])}" for s in gated if s.state == REFUSED]
     if refused:
         raise GateRefusedError(

@@ -71,6 +71,9 @@ class FileTables(Tables):
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         self._delta(table).create(described(table).json(), table.partition_by, properties)
 
+    def keep_view(self, name: str, query: str) -> None:
+        pass
+
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
         return self._delta(table).layout()
 

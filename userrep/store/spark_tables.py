@@ -87,6 +87,10 @@ class SparkTables(Tables):
                     raise
                 time.sleep(0.5)
 
+    def keep_view(self, name: str, query: str) -> None:
+        if self._schema is not None:
+            self.spark.sql(f"CREATE VIEW IF NOT EXISTS {self._schema}.{sql_name(name)} AS {query}")
+
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
         if self._schema is None:
             is_there = DeltaTable.isDeltaTable(self.spark, self._path(table))

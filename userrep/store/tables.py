@@ -151,6 +151,10 @@ class Tables(ABC):
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
         """Return the names of the columns, and the properties, of a table; None if it does not exist."""
 
+    @abstractmethod
+    def keep_view(self, name: str, query: str) -> None:
+        """Create a view of the tables if it is missing. Only a catalog has views; elsewhere this does nothing."""
+
     # Reading
 
     def read(self, table: TableSchema, *, version: int | None = None) -> DataFrame:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from benchmarks.logs import AS_OF, Site, local_files
 from userrep.features.build import read_features, stored_features
 from userrep.features.layout import exported_form
-from userrep.features.spec import FeatureSpec
+from userrep.features.spec import POOLED, FeatureSpec
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables, matches
@@ -28,16 +28,18 @@ def our_features(site: Site) -> DataFrame:
 def check_features(site: Site, theirs: Path, *, as_of: date = AS_OF) -> None:
     """Check that a peer's features of a date, Parquet below a folder, equal ours.
 
-    Means and shares must agree within 1e-6, everything else to the bit. Columns that the peer lacks are ignored.
+    Means and shares must agree within 1e-6, everything else to the bit. The peer's vectors may be lists or packed.
     """
     names = [name for name in ds.dataset(theirs).schema.names if name != "as_of"]
-    missing = set(our_features(site).columns) - {*names, "as_of", "is_exact"}
+    spec = FeatureSpec.of(site.config)
+    wanted = spec.stored_columns() if POOLED in names else spec.columns()
+    missing = {name for name, _ in wanted} - {*names, "is_exact"}
     if missing:
         raise AssertionError(f"the peer lacks {', '.join(sorted(missing))}")
-    spec = FeatureSpec.of(site.config)
     stored = stored_features(site.tables, site.config, site.versions.lineage_id, [as_of])
-    batches = ds.dataset(local_files(stored)).to_batches()
-    ours = pa.Table.from_batches(exported_form(batch, spec) for batch in batches).select(names).sort_by("user_id")
+    rows = ds.dataset(local_files(stored)).to_batches()
+    batches = rows if POOLED in names else (exported_form(batch, spec) for batch in rows)
+    ours = pa.Table.from_batches(batches).select(names).sort_by("user_id")
     peers = ds.dataset(theirs).to_table(columns=names).sort_by("user_id")
     if ours.num_rows == 0:
         raise AssertionError("no user has features")
@@ -74,7 +76,14 @@ def check_same(ours: tuple[int, int], theirs: tuple[int, int]) -> None:
 def _agree(wanted: pa.Array, found: pa.Array) -> bool:
     if len(wanted) != len(found) or wanted.null_count != found.null_count:
         return False
-    if pa.types.is_list(wanted.type):
-        a, b = wanted.flatten().to_numpy(), found.flatten().to_numpy()
+    if pa.types.is_list(wanted.type) or pa.types.is_binary(wanted.type):
+        a, b = _numbers(wanted), _numbers(found)
         return len(a) == len(b) and bool(np.allclose(a, b, rtol=0, atol=1e-6))
     return wanted.equals(found.cast(wanted.type))
+
+
+def _numbers(column: pa.ListArray | pa.BinaryArray) -> np.ndarray:
+    """Return the numbers of all rows, one after the other."""
+    if pa.types.is_list(column.type):
+        return column.flatten().to_numpy()
+    return np.frombuffer(b"".join(column.to_pylist()), "<f4")

@@ -26,7 +26,7 @@ from benchmarks.logs import link_files
 from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep import config
 from userrep.config import Config, parse_config
-from userrep.features.build import features_table, read_features
+from userrep.features.build import features_table, read_features, stored_features
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import POOLED, FeatureSpec
 from userrep.features.targets import TargetLayout
@@ -87,8 +87,13 @@ class Users:
         return artifact_folder(self.config, self.space)
 
     @property
+    def stored(self) -> DataFrame:
+        """The features as the snapshot job reads them: one packed column of vectors."""
+        return stored_features(self.tables, self.config, LINEAGE, [AS_OF])
+
+    @property
     def features(self) -> DataFrame:
-        """The features for peers: a Delta table with a column of lists per block."""
+        """The features for peers that cannot read packed vectors: a Delta table with a column of lists per block."""
         return self.tables.spark.read.format("delta").load(f"{self.config.root}/{_LISTS}")
 
     @property
@@ -133,8 +138,8 @@ def against(benchmark: str, peer: str, encode: Callable[[Users], Any], users: Us
     for side in (users.encode, lambda: encode(users)):
         side()
     users.check()
-    seconds, peer_seconds = alternating(users.encode, lambda: encode(users), check=users.check, runs=runs)
-    return ratio_line(benchmark, users.facts(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
+    taken = alternating(users.encode, lambda: encode(users), check=users.check, runs=runs)
+    return ratio_line(benchmark, users.facts(), taken, peer=peer)
 
 
 def run(

@@ -1,7 +1,8 @@
 """How fast is the snapshot job, compared with an iterator pandas UDF on the same model, written as documented?
 
-500k users with 546 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer loads the model once
-per worker, takes the feature columns as a struct, concatenates them with NumPy, scales them, and calls the model.
+500k users with 546 inputs are encoded to 120 dimensions. Both sides read the same Delta table, with packed vectors, and
+write Delta. The peer loads the model once per worker, takes the feature columns as a struct, concatenates them with
+NumPy, scales them, and calls the model.
 
     make bench-inference-vs-pandas-udf
     python -m benchmarks.inference_vs_pandas_udf --small
@@ -20,7 +21,7 @@ from pyspark.sql.functions import pandas_udf
 from benchmarks.inference_data import SIZE, Users, UserSize, against, open_users, run, scaled_plainly
 from benchmarks.report import Line
 from userrep.features.layout import UNKNOWN, InputLayout
-from userrep.inference.to_arrow import input_columns
+from userrep.features.spec import POOLED
 from userrep.model.artifact import load_artifact
 
 
@@ -45,20 +46,21 @@ def encode(users: Users) -> None:
             with torch.inference_mode():
                 yield pd.Series(list(model.encode(torch.from_numpy(x_BF)).numpy()))
 
-    columns = list(input_columns(load_artifact(folder).layout.spec))
-    rows = users.features.select("user_id", embedding(F.struct(*columns)).alias("embedding"))
+    columns = [name for name in users.stored.columns if name not in ("as_of", "user_id", "is_exact")]
+    rows = users.stored.select("user_id", embedding(F.struct(*columns)).alias("embedding"))
     rows.write.format("delta").mode("overwrite").save(users.peers)
 
 
 def inputs(batch: pd.DataFrame, layout: InputLayout) -> np.ndarray:
     """Concatenate feature columns to one matrix."""
-    parts, flags = [], []
+    parts, flags = [np.frombuffer(b"".join(batch[POOLED]), "<f4").reshape(len(batch), -1)], []  # blocks in order
     for block in layout.blocks[:-1]:
+        if block.kind == "pooled":
+            flags.append(batch[f"has_{block.name}"].to_numpy(np.float32))
+            continue
         column = batch[block.name]
-        if block.kind in ("pooled", "shares"):
+        if block.kind == "shares":
             parts.append(np.stack(column.to_numpy()))
-            if block.flag is not None:
-                flags.append(batch[f"has_{block.name}"].to_numpy(np.float32))
         elif block.kind == "scalar":
             parts.append(np.log1p(column.fillna(0).to_numpy(np.float32)))
             if block.flag is not None:

@@ -49,11 +49,9 @@ def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
 
         users.encode()
         loop()
-        seconds, peer_seconds = alternating(users.encode, loop, check=check, runs=runs)
+        taken = alternating(users.encode, loop, check=check, runs=runs)
         torch.set_num_threads(before)
-        return ratio_line(
-            "inference_vs_torch", users.facts(), seconds=seconds, peer="torch on arrays", peer_seconds=peer_seconds
-        )
+        return ratio_line("inference_vs_torch", users.facts(), taken, peer="torch on arrays")
 
 
 if __name__ == "__main__":

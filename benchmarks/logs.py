@@ -36,6 +36,7 @@ from userrep.tiles.inventory.inventory import take_inventory
 AS_OF = date(2024, 7, 1)  # the first day after every log
 ANCHOR = AS_OF - timedelta(days=14)  # item vectors change on no date that a benchmark goes over
 WINDOWS_DAYS = [7, 30, 180]
+WITH_HISTORY = [*WINDOWS_DAYS, 360]  # and the default history window: of counts and vectors, not of who is active
 DIM = 64
 MODALITIES = ("behaviour", "content")
 
@@ -56,7 +57,7 @@ class LogSize:
     events: int
     users: int
     items: int = 20_000
-    days: int = 180
+    days: int = 365  # the history window, and days that leave it
     copies: bool = False
     skewed: bool = False
     seed: int = 7
@@ -98,8 +99,8 @@ class Site:
         return Path(self.config.root)
 
     def tile_files(self) -> list[str]:
-        """Return the Parquet files of the longest window's tiles, for readers other than Spark."""
-        start = AS_OF - timedelta(days=WINDOWS_DAYS[-1])
+        """Return the Parquet files of all windows' tiles, for readers other than Spark."""
+        start = AS_OF - timedelta(days=WITH_HISTORY[-1])
         return local_files(ledger.read_tiles(self.tables, start=start, end=AS_OF))
 
 
@@ -160,7 +161,6 @@ def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False, l
         },
         "items": {"path": str(items), "columns": {"item_id": "item_id", "vector": "vec"}},
         "windows_days": WINDOWS_DAYS,
-        "history_days": 0,  # peers only compute these windows
         "item_vectors": {modality: {"kind": "vector", "dim": DIM} for modality in MODALITIES},
     }
     return parse_config(values, "benchmark")

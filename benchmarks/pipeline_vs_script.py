@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.answers import rows_of
 from benchmarks.pipeline_script import Tiles, encode, features, read_attributes, read_tiles
-from benchmarks.report import Line, Skipped, ask, print_line, progress, ratio_line, seconds_of
+from benchmarks.report import Line, Skipped, ask, print_lines, progress, ratio_line, seconds_of
 from userrep.config import Config, load_config
 from userrep.features.build import feature_sets, features_table
 from userrep.items.versions import versions_of
@@ -105,20 +105,21 @@ def _line(
     *,
     without: tuple[str, ...],
 ) -> Line:
-    def medians(found: list[dict[str, float]]) -> dict[str, float]:
-        kept = [step for step in found[0] if step not in without]
-        return {step: round(statistics.median(run[step] for run in found), 2) for step in kept}
+    def kept(found: list[dict[str, float]]) -> list[dict[str, float]]:
+        return [{step: seconds for step, seconds in run.items() if step not in without} for run in found]
 
-    stages, scripts = medians(ours), medians(theirs)
+    def medians(found: list[dict[str, float]]) -> dict[str, float]:
+        return {step: round(statistics.median(run[step] for run in found), 2) for step in found[0]}
+
+    ours, theirs = kept(ours), kept(theirs)
     return ratio_line(
         name,
         size,
-        seconds=sum(stages.values()),
+        [(sum(mine.values()), sum(its.values())) for mine, its in zip(ours, theirs, strict=True)],
         peer="DuckDB, SciPy, implicit, scikit-learn, torch",
-        peer_seconds=sum(scripts.values()),
         session_seconds=round(statistics.median(sessions), 1),
-        by_stage=stages,
-        peer_by_step=scripts,
+        by_stage=medians(ours),
+        peer_by_step=medians(theirs),
     )
 
 
@@ -206,5 +207,4 @@ def _printed(command: list[str]) -> str:
 if __name__ == "__main__":
     asked = ask("pipeline_vs_script", FirstRun(), small=FirstRun(), runs=3, unit="as-of", number=AS_OF.toordinal(),
                 resized=FirstRun().of_as_of)  # fmt: skip
-    for line in measure(asked.size, asked.root, asked.runs):
-        print_line(line["benchmark"], lambda line=line: line)  # type: ignore[misc]
+    print_lines("pipeline_vs_script", lambda: measure(asked.size, asked.root, asked.runs))

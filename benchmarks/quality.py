@@ -12,7 +12,6 @@ history and the form of the item vectors were chosen on these same tasks and dat
     python -m benchmarks.quality --small
 """
 
-import json
 import os
 from collections.abc import Sequence
 from datetime import date
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from benchmarks.report import Line, Skipped, ask, progress
+from benchmarks.report import Line, Skipped, ask, print_lines, progress
 from userrep.config import Config, load_config
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
@@ -166,9 +165,4 @@ def _config(root: Path, picks: Path, seed: int) -> Config:
 
 if __name__ == "__main__":
     asked = ask("quality", SEEDS, small=1, runs=1, unit="seeds", number=SEEDS, resized=int)
-    try:
-        found = measure(asked.size, asked.root)
-    except Skipped as skipped:
-        found = [{"benchmark": "quality", "skipped": str(skipped)}]
-    for line in found:
-        print(json.dumps(line), flush=True)
+    print_lines("quality", lambda: measure(asked.size, asked.root))

@@ -45,14 +45,12 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     finally:
         if active is None:
             spark.stop()
-    seconds, peer_seconds, more = (statistics.median(taken) for taken in (ours, theirs, starts))
     return ratio_line(
         "reader_vs_torch_distributor",
         size.facts(),
-        seconds=seconds,
+        list(zip(ours, theirs, strict=True)),
         peer="TorchDistributor",
-        peer_seconds=peer_seconds,
-        peer_start_seconds=round(more, 3),
+        peer_start_seconds=round(statistics.median(starts), 3),
     )
 
 

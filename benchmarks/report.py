@@ -7,7 +7,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from userrep.spark.session import get_session
 
 Line = dict[str, Any]
 Measure = Callable[[SparkSession, LogSize, Path, int], Line]
-
+Timings = Sequence[tuple[float, float]]  # our seconds and the peer's, run by run
 
 Size = TypeVar("Size")
 
@@ -41,8 +41,13 @@ class Skipped(Exception):  # noqa: N818  # not a fault of ours
     """The peer cannot be installed or does not finish. The message gives the reason."""
 
 
-def ratio_line(benchmark: str, size: Line, *, seconds: float, peer: str, peer_seconds: float, **more: Any) -> Line:
-    """Return the line of a comparison; ``ratio`` is our seconds divided by the peer's, lower is better."""
+def ratio_line(benchmark: str, size: Line, taken: Timings, *, peer: str, **more: Any) -> Line:
+    """Return the line of a comparison; ``ratio`` is our median seconds divided by the peer's, lower is better.
+
+    ``taken``: seconds of both sides, run by run. ``range`` is the lowest and the highest of each figure.
+    """
+    seconds, peer_seconds = medians(taken)
+    ours, theirs = zip(*taken, strict=True)
     return {
         "benchmark": benchmark,
         "size": size,
@@ -50,8 +55,25 @@ def ratio_line(benchmark: str, size: Line, *, seconds: float, peer: str, peer_se
         "peer": peer,
         "peer_seconds": round(peer_seconds, 3),
         "ratio": round(seconds / peer_seconds, 3),
+        "runs": len(taken),
+        "range": {
+            "seconds": span(ours),
+            "peer_seconds": span(theirs),
+            "ratio": span([mine / its for mine, its in taken]),
+        },
         **more,
     }
+
+
+def medians(taken: Timings) -> tuple[float, float]:
+    """Return the median seconds of both sides."""
+    ours, theirs = zip(*taken, strict=True)
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def span(values: Sequence[float]) -> list[float]:
+    """Return the lowest and the highest value."""
+    return [round(min(values), 3), round(max(values), 3)]
 
 
 def run(
@@ -99,13 +121,19 @@ def ask(
 
 def print_line(benchmark: str, measured: Callable[[], Line]) -> None:
     """Print the line of a benchmark, or why it was skipped. With RECORD set, keep it for the results page."""
+    print_lines(benchmark, lambda: [measured()])
+
+
+def print_lines(benchmark: str, measured: Callable[[], list[Line]]) -> None:
+    """Do the same for a benchmark of several lines."""
     try:
-        line = measured()
-        if os.environ.get("RECORD"):
-            record(line)
+        lines = measured()
     except Skipped as skipped:
-        line = {"benchmark": benchmark, "skipped": str(skipped)}
-    print(json.dumps(line), flush=True)
+        lines = [{"benchmark": benchmark, "skipped": str(skipped)}]
+    for line in lines:
+        if os.environ.get("RECORD") and "skipped" not in line:
+            record(line)
+        print(json.dumps(line), flush=True)
 
 
 def progress(text: str) -> None:
@@ -120,17 +148,22 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def alternating(
-    ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int
-) -> tuple[float, float]:
-    """Run both sides alternately, ``check`` the first answers, and return the medians of both sides' seconds."""
+def alternating(ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int) -> Timings:
+    """Run both sides alternately, and ``check`` the first answers. Returns the seconds of both sides, run by run.
+
+    Each run begins with the other side than the one before, so neither always finds the caches that the other leaves.
+    """
     taken: list[tuple[float, float]] = []
     for k in range(runs):
-        taken.append((seconds_of(ours), seconds_of(theirs)))
-        progress(f"run {k + 1} of {runs}: ours {taken[-1][0]:.1f} s, the peer's {taken[-1][1]:.1f} s")
+        if k % 2 == 0:
+            seconds, peer_seconds = seconds_of(ours), seconds_of(theirs)
+        else:
+            peer_seconds, seconds = seconds_of(theirs), seconds_of(ours)
+        taken.append((seconds, peer_seconds))
+        progress(f"run {k + 1} of {runs}: ours {seconds:.1f} s, the peer's {peer_seconds:.1f} s")
         if k == 0:
             check()
-    return statistics.median(t[0] for t in taken), statistics.median(t[1] for t in taken)
+    return taken
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The results page: writes ``docs/results.md`` from the records in ``docs/results``.
 
 ``make bench-NAME RECORD=1`` keeps a benchmark's lines there, one file each, with commit, date, cores, versions and
-load.
+load. A benchmark without a record is listed as not measured. The age of a record is the number of commits since then
+that changed the benchmark or the code it measures.
 
     make results
 """
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,43 +19,90 @@ from pathlib import Path
 from typing import Any
 
 RECORDS, PAGE = Path("docs/results"), Path("docs/results.md")
+QUALITY_LOGS = ("online_retail_ii", "complete_journey", "ml100k", "repeat", "explore", "churn")
 _LIBRARIES = ("pyspark", "delta-spark", "deltalake", "torch", "pyarrow", "duckdb", "implicit")
 _LOAD = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # before the benchmark itself makes any
+_MISSING = "not measured"
+
+# Folders of the package that a benchmark measures, by the beginning of its name; all of it if none is listed.
+_MEASURES = {
+    "tiles": ("tiles", "sources", "store"),
+    "features": ("features", "store"),
+    "refresh": ("features", "store"),
+    "late_day": ("features", "tiles", "store"),
+    "backfill": ("features", "store"),
+    "join": ("joins", "spaces", "store"),
+    "inference": ("inference", "model", "features", "spaces", "store"),
+    "training": ("training", "model"),
+    "reader": ("training", "model"),
+    "item_vectors": ("items",),
+    "audience": ("audiences", "store"),
+}
+
+Record = dict[str, Any]
+Age = Callable[[Record], int | None]  # in commits; None if the record's commit is unknown
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The required and the desired upper limit of a benchmark's ``ratio``."""
+    """The required and the desired limit of a benchmark's ``ratio`` or ``value``: upper limits unless ``more``."""
 
     must: float
     aim: float
+    more: bool = False
 
-    def verdict(self, ratio: float) -> str:
-        """Return which goal a ratio meets: the aim, the required one, or neither."""
-        if ratio <= self.aim:
+    def verdict(self, figure: float) -> str:
+        """Return which goal a figure meets: the aim, the required one, or neither."""
+        sign = -1 if self.more else 1
+        if sign * figure <= sign * self.aim:
             return "aim reached"
-        return "reached" if ratio <= self.must else "missed"
+        return "reached" if sign * figure <= sign * self.must else "missed"
 
 
+_TILES, _UDF, _JOIN = Goal(must=1.7, aim=1.2), Goal(must=1, aim=0.5), Goal(must=1, aim=0.5)
 GOALS = {
     "pipeline_vs_script": Goal(must=2.5, aim=1.3),
     "daily_vs_script": Goal(must=0.5, aim=0.2),
+    "tiles_vs_duckdb": _TILES,
+    "tiles_vs_duckdb_json": _TILES,
+    "tiles_vs_duckdb_csv": _TILES,
+    "features_vs_duckdb": Goal(must=2, aim=1.2),
+    "features_vs_spark_sql": Goal(must=0.5, aim=0.3),
+    "refresh_vs_full": Goal(must=0.12, aim=0.08),
+    "late_day_vs_full": Goal(must=0.2, aim=0.1),
+    "inference_vs_torch": Goal(must=1.9, aim=1.3),
+    "inference_vs_map_in_arrow": _UDF,
+    "inference_vs_pandas_udf": _UDF,
+    "inference_vs_predict_batch_udf": _UDF,
+    "inference_vs_mlflow_spark_udf": _UDF,
+    "join_vs_duckdb": Goal(must=2.5, aim=2),
+    "join_vs_range": _JOIN,
+    "join_vs_tempo": _JOIN,
+    "join_vs_feast": _JOIN,
+    "training_vs_memory": Goal(must=1.1, aim=1.05),
+    "training_two_ranks": Goal(must=0.6, aim=0.8, more=True),
+    "stream_latency": Goal(must=5, aim=2),
+    "stream_throughput": Goal(must=2000, aim=5000, more=True),
+    "savings": Goal(must=0.3, aim=0.5, more=True),
+    "savings_ten_teams": Goal(must=0.5, aim=0.7, more=True),
 }
 _INTRO = """# Results
 
-Benchmark results, with the machine and the commit that they were measured on, and their goals. `make results` writes
-this page from the records in `docs/results/`; a benchmark that runs with `RECORD=1` updates its record, for example
-`make bench-pipeline RECORD=1`. A ratio is our seconds over the peer's in the same run: lower is better.
+Benchmark results with their goals, and the machine and commit that they were measured on. `make results` writes this
+page from the records in `docs/results/`. A benchmark that runs with `RECORD=1` updates its record, for example
+`make bench-tiles-vs-duckdb RECORD=1`.
+
+A ratio is our median seconds over the peer's in the same run: lower is better. The spread is the lowest and the highest
+of the runs. Each record lists its size and the load of the machine before the benchmark. Age counts the commits between
+a record and this page that changed the benchmark or the code it measures.
 """
 
 
 def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
     """Keep a benchmark's line, with the environment it was measured in."""
-    git = shutil.which("git") or "git"
-    commit = subprocess.run([git, "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
     facts = {
         "line": line,
-        "commit": commit.stdout.strip(),
+        "commit": _git("rev-parse", "--short=7", "HEAD"),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cores": os.cpu_count(),
         "load_before": _LOAD,
@@ -64,46 +113,116 @@ def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def page(folder: Path = RECORDS) -> str:
+def age_in_commits(kept: Record) -> int | None:
+    """Return how many commits since a record changed what it measures.
+
+    A commit that was rewritten is unknown; the commit that added the record counts instead.
+    """
+    name = kept["line"]["benchmark"]
+    folders = next((folders for start, folders in _MEASURES.items() if name.startswith(start)), ("",))
+    paths = [f"benchmarks/{module_of(name)}.py", *(f"userrep/{folder}" for folder in folders)]
+    added = _git("log", "-1", "--format=%H", "--", f"{RECORDS}/{name}.json")
+    since = next(
+        (c for c in (kept["commit"], added) if c and _git("merge-base", "--is-ancestor", c, "HEAD") is not None), None
+    )
+    return int(_git("rev-list", "--count", f"{since}..HEAD", "--", *paths) or 0) if since else None
+
+
+def module_of(name: str, modules: Sequence[str] | None = None) -> str:
+    """Return the module that prints a line: the longest name that the line's name begins with."""
+    if name.startswith(tuple(f"quality_{log}_" for log in QUALITY_LOGS)):
+        return "quality_by_log"
+    return max((m for m in modules or benchmark_modules() if name.startswith(m)), key=len, default=name)
+
+
+def benchmark_modules() -> list[str]:
+    """Return the names of all benchmarks."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return [file.stem for file in files if "\ndef measure" in file.read_text(encoding="utf-8")]
+
+
+def page(folder: Path = RECORDS, age: Age = age_in_commits) -> str:
     """Return the page with all records."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    ratios = [kept for kept in records if "ratio" in kept["line"]]
-    values = [kept for kept in records if "value" in kept["line"]]
-    parts = [_INTRO]
-    if ratios:
-        head = ["Benchmark", "Ours", "Peer", "Ratio", "Must", "Aim", "Measured"]
-        parts.append(_table("Against peers", head, [_against_peer(kept) for kept in ratios]))
-    if values:
-        head = ["Benchmark", "Value", "Measured"]
-        rows = [[_named(kept), f"{kept['line']['value']:,}", _measured(kept)] for kept in values]
-        parts.append(_table("Other figures", head, rows))
-    for kept in records:
-        parts.append(_details(kept))
-    return "\n".join(parts)
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    records = {one["line"]["benchmark"]: one for one in kept}
+    by_log = [f"quality_{log}_later" for log in QUALITY_LOGS]
+    by_log += [name for name in records if module_of(name) == "quality_by_log" and name not in by_log]
+    others = [name for name in records if name not in GOALS and name not in by_log]
+    recorded = {module_of(name) for name in records}
+    missing = [name for name in benchmark_modules() if name not in recorded and name not in GOALS]
+    head = ["Benchmark", "Reached", "Must", "Aim", "Spread", "Ours", "Peer", "Size", "Measured", "Age"]
+    quality = ["Log", "Lead over the closest peer", "Closest peer", "Trainings", "Measured", "Age"]
+    parts = [
+        _INTRO,
+        _table("Goals", head, [_goal_row(name, records.get(name), age) for name in GOALS]),
+        _table("Quality by log", quality, [_quality_row(name, records.get(name), age) for name in by_log]),
+        _table("Other benchmarks", head[:2] + head[4:], [_row(records[name], age) for name in others]),
+        "## Not measured\n\n" + "\n".join(f"- `{name}`" for name in missing) + "\n",
+    ]
+    return "\n".join([*parts, *map(_details, kept)])
 
 
-def _against_peer(kept: dict[str, Any]) -> list[str]:
-    line, goal = kept["line"], GOALS.get(kept["line"]["benchmark"])
-    ratio = f"{line['ratio']:.2f}"
-    if goal is not None:
-        ratio += f" ({goal.verdict(line['ratio'])})"
-    goals = [str(goal.must), str(goal.aim)] if goal else ["", ""]
-    peer = f"{line['peer']}: {line['peer_seconds']:,.1f} s"
-    return [_named(kept), f"{line['seconds']:,.1f} s", peer, ratio, *goals, _measured(kept)]
+def _goal_row(name: str, kept: Record | None, age: Age) -> list[str]:
+    goal = GOALS[name]
+    goals = [f"{'≥' if goal.more else '≤'} {limit:,}" for limit in (goal.must, goal.aim)]
+    if kept is None:
+        return [f"`{name}`", _MISSING, *goals, *[""] * 6]
+    named, reached, *rest = _row(kept, age)
+    return [named, f"{reached} ({goal.verdict(_figure(kept['line']))})", *goals, *rest]
 
 
-def _named(kept: dict[str, Any]) -> str:
+def _row(kept: Record, age: Age) -> list[str]:
+    line = kept["line"]
+    kind = "ratio" if "ratio" in line else "value"
+    reached = f"{line[kind]:.2f}" if kind == "ratio" else f"{line[kind]:,}"
+    low_high = line.get("range", {}).get(kind)
+    spread = f"{low_high[0]:,} to {low_high[1]:,}, {line['runs']} runs" if low_high else "not recorded"
+    seconds = f"{line['seconds']:,.1f} s" if "seconds" in line else ""
+    peer = str(line.get("peer", "")) + (f": {line['peer_seconds']:,.1f} s" if "peer_seconds" in line else "")
+    return [_named(kept), reached, spread, seconds, peer, _size(line), _measured(kept), _age(kept, age)]
+
+
+def _quality_row(name: str, kept: Record | None, age: Age) -> list[str]:
+    if kept is None:
+        return [f"`{name}`", _MISSING, "", "", "", ""]
+    leads = {peer: families["mean"] for peer, families in kept["line"]["ahead"].items()}
+    closest = min(leads, key=lambda peer: float(leads[peer][0]))
+    lead, low, high = leads[closest]
+    seeds = str(kept["line"]["size"]["seeds"])
+    return [_named(kept), f"{lead:.3f} [{low:.3f}, {high:.3f}]", closest, seeds, _measured(kept), _age(kept, age)]
+
+
+def _figure(line: dict[str, Any]) -> float:
+    return float(line.get("ratio", line.get("value")))
+
+
+def _named(kept: Record) -> str:
     return f"[`{kept['line']['benchmark']}`](#{kept['line']['benchmark']})"
 
 
-def _measured(kept: dict[str, Any]) -> str:
-    return f"{kept['date']}, {kept['commit']}, {kept['cores']} cores"
+def _size(line: dict[str, Any]) -> str:
+    return _plain({name: value for name, value in line["size"].items() if name not in ("cores", "seed")})
 
 
-def _details(kept: dict[str, Any]) -> str:
+def _measured(kept: Record) -> str:
+    return f"{kept['date']}, {kept['commit']}, {kept['cores']} cores, load {kept['load_before']:.1f}"
+
+
+def _age(kept: Record, age: Age) -> str:
+    found = age(kept)
+    return "unknown" if found is None else f"{found} commit{'s' * (found != 1)}"
+
+
+def _git(*arguments: str) -> str | None:
+    """Return the output of git in the working directory; None if it fails."""
+    ran = subprocess.run([shutil.which("git") or "git", *arguments], capture_output=True, text=True, check=False)
+    return ran.stdout.strip() if ran.returncode == 0 else None
+
+
+def _details(kept: Record) -> str:
     """Return a record's details in addition to its main value: size, parts, load and versions."""
     line = kept["line"]
-    shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value")
+    shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value", "runs")
     rows = [[name.replace("_", " "), _plain(value)] for name, value in line.items() if name not in shown]
     rows += [["load before", _plain(kept["load_before"])], ["versions", _plain(kept["versions"])]]
     return f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {text}" for name, text in rows) + "\n"

@@ -1,14 +1,19 @@
-"""What does one shared embedding save five teams that would otherwise each build features?
+"""What does one shared embedding save teams that would otherwise each build features?
 
 Five binary tasks on one generated log, with a logistic regression each. Without sharing, each team computes features
-from the raw log, for the label dates to train and then every night for all users, to score them. With sharing, userrep
-runs once (tiles, item vectors, features, the training of the autoencoder, snapshots of the label dates), ``daily`` runs
-every night, and teams join with EmbeddingJoin. ``value`` is the share of CPU seconds saved over a cycle of 28 nights,
-including all trainings. Nights are alike, so one night of the teams and two of userrep are measured. ``value_night`` is
-the share for a night without a training, ``value_first_day`` that for the trainings alone. CPU seconds are those of all
-processes: this one, the JVM and its Python workers. The line also has Spark's counts of bytes read and of rows and
-bytes shuffled per cycle. Reads include cached rows, but not files that userrep's tasks read with pyarrow. AUC is
-measured on dates after all training. Half an hour; the first time, a quarter more and 4 GB to draw the log.
+for the label dates, to train, and then every night for all users, to score them. There are two such peers: teams that
+rescan the raw log each time (``savings_vs_rescan``), and teams that keep their own daily sums and add a day to them
+every night (``savings``, and ``savings_ten_teams``). With sharing, userrep runs once (``pipeline`` with its defaults,
+snapshots of the label dates), ``daily`` runs every night, and teams join with EmbeddingJoin.
+
+``value`` is the share of CPU seconds saved over a cycle of 28 nights, including all trainings. Nights are alike, so one
+night of the teams and two of userrep are measured. Costs of other numbers of teams follow from the mean cost of a team;
+``break_even`` is the number of teams above which sharing saves. CPU seconds are those of all processes: this one, the
+JVM and its Python workers, after a run of all sides on a small log. ``value_night`` is the share for a night without a
+training, ``value_first_day`` that for the trainings. ``caps`` are the limits of our side, which are the defaults. The
+line also has Spark's counts of bytes read and of rows and bytes shuffled per cycle. Reads include cached rows, but not
+files that userrep's tasks read with pyarrow. AUC is measured on dates after all training. An hour and a half; the first
+time, a quarter of an hour more and 6 GB to draw the log.
 
     make bench-savings
     python -m benchmarks.savings --small
@@ -16,12 +21,8 @@ measured on dates after all training. Half an hour; the first time, a quarter mo
 
 import os
 import shutil
-import statistics
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -33,25 +34,30 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.cpu_meter import CpuMeter
-from benchmarks.report import Line, ask, print_line, progress
-from benchmarks.savings_teams import TEAMS, WINDOWS_DAYS, Log, Team, asked_at, classifier, features, write_labels
-from userrep.config import Config, parse_config
+from benchmarks.report import Line, ask, print_lines, progress
+from benchmarks.savings_bill import NUM_TEAMS, Bill, Bills, line
+from benchmarks.savings_teams import (
+    TEAMS,
+    WINDOWS_DAYS,
+    Log,
+    Team,
+    asked_at,
+    classifier,
+    daily_sums,
+    features,
+    first_day,
+    write_labels,
+)
+from userrep.config import AlsVectors, Config, parse_config
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.spark.session import get_session
-from userrep.spark.spark_work import SparkWork
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.workflows import daily
-from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.space_stages import promote_first, train_autoencoder
 
 FIRST_DAY = date(2023, 1, 1)
-CYCLE = 28  # nights from one training to the next
-TRAINED_DATES = 8  # of the embedding: full windows fit into the log for so many
-NIGHTS = 2  # of userrep's: the first builds the window sums, the others move them on; teams' own nights are all alike
-ALS_TILES = 2_000_000  # that item vectors are fitted on: some hundreds of the users of this log, who meet most items
-TRAINING_ROWS = 250_000  # that the autoencoder is trained on, of a share of the users
+NIGHTS = 2  # of userrep's: the first may build the window sums, the others move them on; teams' nights are all alike
 # Label dates, as days before the log's end. The last training label's month ends before the first test date.
 TRAIN, TEST = (95, 88, 81, 74), (37, 30)
 
@@ -63,7 +69,7 @@ class SavingsSize:
     users: int
     events_per_day: float
     items: int = 2000
-    days: int = 330
+    days: int = 480  # the default history window before the label dates
     seed: int = 7
 
     @property
@@ -86,113 +92,42 @@ SIZE = SavingsSize(users=120_000, events_per_day=12.0)
 SMALL = SavingsSize(users=600, events_per_day=1.0, items=200, days=180)
 
 
-@dataclass
-class Cost:
-    """The cost of some work: CPU seconds of all processes, and Spark's counts."""
-
-    cpu: float = 0.0
-    spark: Counter[str] = field(default_factory=Counter)
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.cpu + other.cpu, self.spark + other.spark)
-
-    def __mul__(self, times: float) -> "Cost":
-        return Cost(self.cpu * times, Counter({name: round(value * times) for name, value in self.spark.items()}))
-
-    def facts(self) -> Line:
-        return {"cpu_seconds": round(self.cpu, 1), **dict(sorted(self.spark.items()))}
-
-
-@contextmanager
-def counted(spark: SparkSession, what: str) -> Iterator[Cost]:
-    """Count the cost of the block."""
-    cost, work, start = Cost(), SparkWork(spark), time.monotonic()
-    with CpuMeter() as meter:
-        before = meter.seconds()
-        yield cost
-        time.sleep(0.5)  # Spark updates its counts asynchronously
-        cost.cpu = meter.seconds() - before
-    cost.spark = Counter({name: round(value) for name, value in work.found().items()})
-    progress(f"{what}: {cost.cpu:.1f} CPU s in {time.monotonic() - start:.1f} s")
+def measure(spark: SparkSession, size: SavingsSize, root: Path, runs: int, teams: Sequence[Team] = TEAMS) -> list[Line]:
+    """Run all sides on the same days; return a line for each peer, and for ten teams."""
+    log, bills = drawn_log(spark, size, root), []
+    for _ in range(runs):
+        folder = root / f"run-{uuid4().hex}"
+        try:
+            shared = Shared(spark, log, folder, config_of(size, log, folder))
+            found, about = _bills(shared, size, teams)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        bills.append(found)
+    facts = {**vars(size), "events": log.num_events(spark), "cores": os.cpu_count()}
+    few, many = len(teams), NUM_TEAMS[-1]
+    return [
+        line("savings", bills, facts, few, peer="daily_sums") | about,
+        line("savings_ten_teams", bills, facts, many, peer="daily_sums"),
+        line("savings_vs_rescan", bills, facts, few, peer="rescan"),
+    ]
 
 
-def measure(spark: SparkSession, size: SavingsSize, root: Path, teams: Sequence[Team] = TEAMS) -> Line:
-    """Run both sides on the same days; return the line."""
-    log, folder = drawn_log(spark, size, root), root / f"run-{uuid4().hex}"
+def _bills(shared: "Shared", size: SavingsSize, teams: Sequence[Team]) -> tuple[Bills, Line]:
+    """Run all sides once. Returns what they cost, and facts about the labels and our limits."""
+    spark, log, folder, config = shared.spark, shared.log, shared.folder, shared.config
     label_dates = [size.before_end(days) for days in (*TRAIN, *TEST)]
     nights = [label_dates[-1] + timedelta(days=k) for k in range(1, NIGHTS + 1)]
-    try:
-        about = write_labels(log, spark, label_dates, folder / "labels")
-        progress("warming up")
-        Own(spark, log, folder).train(teams[0], label_dates)  # the first to run pays for what all need
-        own = Days.of(Own(spark, log, folder), teams, label_dates, nights[-1:])
-        shared = Days.of(Shared(spark, log, folder, config_of(size, log, folder)), teams, label_dates, nights)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    spans = {
-        "cycle": (own.cycle, shared.cycle),
-        "night": (own.night, shared.night),
-        "first_day": (own.first, shared.first),
-    }
-    saved = {name: round(1 - ours.cpu / theirs.cpu, 3) for name, (theirs, ours) in spans.items()}
-    loss = [1 - shared.auc[name] / own.auc[name] for name in own.auc]
-    return {
-        "benchmark": "savings",
-        "size": {**vars(size), "events": log.num_events(spark), "teams": len(teams), "cores": os.cpu_count()},
-        "value": saved.pop("cycle"),
-        **{f"value_{name}": value for name, value in saved.items()},
-        "auc_loss": round(statistics.mean(loss), 4),
-        "auc": {name: {"own": round(own.auc[name], 4), "shared": round(shared.auc[name], 4)} for name in own.auc},
-        **{name: {"own": theirs.facts(), "shared": ours.facts()} for name, (theirs, ours) in spans.items()},
-        "trained_and_published": shared.begun.facts(),
-        **about,
-    }
-
-
-@dataclass(frozen=True)
-class Days:
-    """The cost of a side's days: shared work at the start, models, and nights."""
-
-    begun: Cost
-    models: Cost
-    nights: list[Cost]
-    auc: dict[str, float]
-
-    @classmethod
-    def of(cls, side: "Own | Shared", teams: Sequence[Team], label_dates: list[date], nights: list[date]) -> "Days":
-        """Let a side train, and score all users night by night."""
-        name = type(side).__name__.lower()
-        with counted(side.spark, f"{name}: begin") as begun:
-            side.begin(label_dates)
-        models, auc = Cost(), {}
-        for team in teams:
-            with counted(side.spark, f"{name}: train {team.name}") as cost:
-                auc[team.name] = side.train(team, label_dates)
-            models += cost
-        taken = []
-        for day in nights:
-            with counted(side.spark, f"{name}: refresh {day}") as cost:
-                side.refresh(day)
-            with counted(side.spark, f"{name}: score {day}") as scores:
-                for team in teams:
-                    side.score(team, day)
-            taken.append(cost + scores)
-        return cls(begun, models, taken, auc)
-
-    @property
-    def first(self) -> Cost:
-        """The cost of the trainings of a cycle."""
-        return self.begun + self.models
-
-    @property
-    def night(self) -> Cost:
-        """The cost of a typical night."""
-        return self.nights[-1]
-
-    @property
-    def cycle(self) -> Cost:
-        """The cost of the trainings and all nights."""
-        return self.first + self.nights[0] + self.night * (CYCLE - 1)
+    about = write_labels(log, spark, label_dates, folder / "labels")
+    rescan = Bill.of(Own(spark, log, folder), teams, label_dates, nights[:1])
+    sums = Bill.of(Summing(spark, log, folder), teams, label_dates, nights[:1])
+    for name, auc in rescan.auc.items():
+        if abs(auc - sums.auc[name]) > 1e-3:  # features are the same, up to the order of sums
+            raise AssertionError(f"{name}: {auc} from a rescan, {sums.auc[name]} from daily sums")
+    vectors, training = config.item_vectors["behaviour"], config.training
+    assert isinstance(vectors, AlsVectors)
+    caps = {"tiles": vectors.max_tiles, "training_rows": training.max_rows, "training_dates": training.as_ofs.max_dates}
+    bills = {"rescan": rescan, "daily_sums": sums, "shared": Bill.of(shared, teams, label_dates, nights)}
+    return bills, about | {"caps": caps}
 
 
 @dataclass
@@ -202,24 +137,45 @@ class Own:
     spark: SparkSession
     log: Log
     folder: Path
+    name = "rescan"
 
     def begin(self, label_dates: list[date]) -> None:
         """Do nothing: nothing is shared."""
 
     def train(self, team: Team, label_dates: list[date]) -> float:
         """Train a team's model on features of its own; return its test AUC."""
-        inputs = features(self.log, self.spark, team.facets, label_dates)
         labels = self.spark.read.parquet(str(self.folder / "labels" / team.name))
-        rows = labels.join(inputs, on=["user_id", "as_of"], how="inner")
-        return fitted(classifier("features"), rows, label_dates, self.folder / "own" / team.name)
+        rows = labels.join(self._features(team, label_dates), on=["user_id", "as_of"], how="inner")
+        return fitted(classifier("features"), rows, label_dates, self.folder / self.name / team.name)
 
     def refresh(self, day: date) -> None:
         """Do nothing: nothing is shared."""
 
     def score(self, team: Team, day: date) -> None:
-        """Score everybody as of a day."""
-        model = PipelineModel.load(str(self.folder / "own" / team.name))
-        write_scores(model.transform(features(self.log, self.spark, team.facets, [day])), self.folder / "scores")
+        """Score all users as of a day."""
+        model = PipelineModel.load(str(self.folder / self.name / team.name))
+        write_scores(model.transform(self._features(team, [day])), self.folder / "scores")
+
+    def _features(self, team: Team, as_ofs: list[date]) -> DataFrame:
+        return features(self._days(team, first_day(as_ofs), max(as_ofs)), team.facets, as_ofs)
+
+    def _days(self, team: Team, start: date, end: date) -> DataFrame:
+        return daily_sums(self.log, self.spark, team.facets, start=start, end=end)
+
+
+class Summing(Own):
+    """Teams that keep their daily sums: only days that are not there yet are read from the log."""
+
+    name = "daily_sums"
+
+    def _days(self, team: Team, start: date, end: date) -> DataFrame:
+        folder = self.folder / "daily_sums" / "days" / team.name
+        done = max((date.fromisoformat(path.name) for path in folder.glob("20*")), default=start)
+        if done < end:
+            new = super()._days(team, done, end).sortWithinPartitions("day")  # readers skip row groups of other days
+            new.write.parquet(str(folder / end.isoformat()))
+        kept = self.spark.read.parquet(*(str(path) for path in folder.glob("20*")))
+        return kept.where(F.col("day") >= F.lit(start))
 
 
 @dataclass
@@ -230,33 +186,28 @@ class Shared:
     log: Log
     folder: Path
     config: Config
+    name = "shared"
 
     def begin(self, label_dates: list[date]) -> None:
         """Train the embedding on what lies before all label dates, and publish it at these."""
-        work = self._work(label_dates[-1])
-        dates = work.schedule.feature_dates()
-        build_activity_tiles(work)
-        train_item_vectors(work, dates)
-        build_user_features(work, dates)
-        space = train_autoencoder(work)
-        daily.backfill(self._work(label_dates[-1]), label_dates)  # one that knows of the space
-        promote_first(work, space)
+        run_pipeline(self._work(label_dates[-1]))
+        daily.backfill(self._work(label_dates[-1]), label_dates)
 
     def train(self, team: Team, label_dates: list[date]) -> float:
         """Train a team's model on embeddings; return its test AUC."""
         join = EmbeddingJoin(root=self.config.root, missing="drop", vectors="vector")
         rows = join.transform(self.spark.read.parquet(str(self.folder / "labels" / team.name)).drop("as_of"))
         stages = Stages(stages=[join, *classifier("embedding").getStages()])
-        return fitted(stages, rows, label_dates, self.folder / "shared" / team.name)
+        return fitted(stages, rows, label_dates, self.folder / self.name / team.name)
 
     def refresh(self, day: date) -> None:
         """Make the night's snapshot."""
         daily.daily(self._work(day), on_time=True)
 
     def score(self, team: Team, day: date) -> None:
-        """Score everybody who has a vector."""
+        """Score all users who have a vector."""
         users = self.spark.read.parquet(str(self.log.folder / "users")).select("user_id", asked_at(F.lit(day)))
-        model = PipelineModel.load(str(self.folder / "shared" / team.name))
+        model = PipelineModel.load(str(self.folder / self.name / team.name))
         write_scores(model.transform(users), self.folder / "scores")
 
     def _work(self, day: date) -> RunContext:
@@ -298,7 +249,7 @@ def drawn_log(spark: SparkSession, size: SavingsSize, root: Path) -> Log:
 
 
 def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
-    """Return userrep's configuration: the teams' windows, dates that fit the log, and defaults otherwise."""
+    """Return userrep's configuration: the teams' windows, the end of the training, and defaults otherwise."""
     columns = {name: name for name in ("user_id", "item_id", "event_at", "event_id", "event_type", "weight")}
     values = {
         "root": str(folder / "tables"),
@@ -309,25 +260,23 @@ def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
         },
         "items": {"path": str(log.folder / "items"), "columns": {"item_id": "item_id", "text": "title"}},
         "windows_days": WINDOWS_DAYS,
-        "history_days": 0,
-        "item_vectors": {"behaviour": {"kind": "als", "max_tiles": ALS_TILES}, "content": {"kind": "text"}},
-        "training": {"as_ofs": {"until": size.until, "max_dates": TRAINED_DATES}, "max_rows": TRAINING_ROWS},
-        "snapshots": {"history_dates": 2},
-        "tracking": {"mlflow": False},
-        "quality": {"self_check": False},
+        "item_vectors": {"behaviour": {"kind": "als"}, "content": {"kind": "text"}},
+        "training": {"as_ofs": {"until": size.until}},
     }
     return parse_config(values, "savings")
 
 
 def main() -> None:
-    """Run with the arguments of the command line, and print the line."""
-    asked = ask("savings", SIZE, small=SMALL, runs=1, unit="users", number=SIZE.users, resized=SIZE.of_users)
+    """Run with the arguments of the command line, and print the lines."""
+    asked = ask("savings", SIZE, small=SMALL, runs=3, unit="users", number=SIZE.users, resized=SIZE.of_users)
     conf = {} if asked.is_small else {"spark.driver.memory": "6g"}
     spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name="savings")
-
-    progress(f"savings: {asked.size.name}")
     try:
-        print_line("savings", lambda: measure(spark, asked.size, asked.root))
+        if not asked.is_small:
+            progress("savings: warming up")
+            measure(spark, SMALL, asked.root, 1)
+        progress(f"savings: {asked.size.name}")
+        print_lines("savings", lambda: measure(spark, asked.size, asked.root, asked.runs))
     finally:
         spark.stop()
 

@@ -1,9 +1,9 @@
 """Five teams with one task each on the users of one log: their labels, and their own features from the raw log.
 
 A team's pipeline is what a good Spark engineer would write: it reads only the folders of the needed days and the needed
-columns, the first shuffle aggregates by user and day on the map side, and all label dates share that one pass. Items
-are joined by broadcast, for teams that use genres. The log has no faults, so the teams need no cleaning, which tiles
-always do.
+columns, the first shuffle aggregates by user and day on the map side, and all label dates share that one pass. A team
+either rescans the log each time or keeps these daily sums. Items are joined by broadcast, for teams that use genres.
+The log has no faults, so the teams need no cleaning, which tiles always do.
 """
 
 from collections.abc import Sequence
@@ -68,31 +68,42 @@ class Log:
         return list(GENRES)[: self.num_genres]
 
 
-def features(log: Log, spark: SparkSession, facets: Sequence[str], as_ofs: Sequence[date]) -> DataFrame:
-    """Make a team's features of all users with an event in the longest window before these dates.
+def daily_sums(log: Log, spark: SparkSession, facets: Sequence[str], *, start: date, end: date) -> DataFrame:
+    """Sum a team's counts by user and day, for the days ``[start, end)``.
 
-    Returns user_id, as_of and ``features``. For each window events, weight and active days; recency; of each facet's
-    values the events of the two longer windows; all but recency as logarithms. Cost: one pass over the log's days, a
-    shuffle of sums by user and day, and one of sums by user and date.
+    Returns user_id, day, events, weight, last_at, and the events of each value of a facet; a weekday needs no column.
+    Cost: one pass over these days of the log, one shuffle.
     """
-    values = {
-        "part_of_day": range(4), "weekday": range(7), "event_type": EVENT_TYPES, "device": DEVICES, "genre": log.genres
-    }  # fmt: skip
-    events = log.events(spark, start=min(as_ofs) - timedelta(days=_LONGEST), end=max(as_ofs))
+    values = {"part_of_day": range(4), "event_type": EVENT_TYPES, "device": DEVICES, "genre": log.genres}
+    events = log.events(spark, start=start, end=end)
     if "genre" in facets:
         events = log.with_genre(events)
     events = events.withColumn("part_of_day", F.floor(F.hour("event_at") / 6))
     counted = {
         f"{facet}_{k}": F.count_if(F.col(facet) == value)
         for facet in facets
-        if facet != "weekday"  # a day has one
+        if facet != "weekday"
         for k, value in enumerate(values[facet])
     }
-    days = events.groupBy("user_id", F.col("ingest_date").alias("day")).agg(
+    return events.groupBy("user_id", F.col("ingest_date").alias("day")).agg(
         F.count("*").alias("events"), F.sum("weight").alias("weight"), F.max("event_at").alias("last_at"),
         *(column.alias(name) for name, column in counted.items()),
     )  # fmt: skip
-    dates = spark.createDataFrame([(day,) for day in as_ofs], "as_of DATE")
+
+
+def first_day(as_ofs: Sequence[date]) -> date:
+    """Return the first day whose events count at one of these dates."""
+    return min(as_ofs) - timedelta(days=_LONGEST)
+
+
+def features(days: DataFrame, facets: Sequence[str], as_ofs: Sequence[date]) -> DataFrame:
+    """Make a team's features of all users with an event in the longest window before these dates, from daily sums.
+
+    Returns user_id, as_of and ``features``. For each window events, weight and active days; recency; of each facet's
+    values the events of the two longer windows; all but recency as logarithms. Cost: a shuffle of sums by user and day.
+    """
+    counted = [name for name in days.columns if name not in ("user_id", "day", "events", "weight", "last_at")]
+    dates = days.sparkSession.createDataFrame([(day,) for day in as_ofs], "as_of DATE")
     age = F.datediff("as_of", "day")
     seen = days.join(F.broadcast(dates), on=(age >= 1) & (age <= _LONGEST), how="inner")
 
@@ -104,7 +115,7 @@ def features(log: Log, spark: SparkSession, facets: Sequence[str], as_ofs: Seque
     for name in counted:
         found += sums(F.col(name), WINDOWS_DAYS[1:], name)
     if "weekday" in facets:
-        for k in values["weekday"]:
+        for k in range(7):
             found += sums(F.when(F.weekday("day") == k, F.col("events")).otherwise(0), WINDOWS_DAYS[1:], f"weekday_{k}")
     recency = F.log1p(F.min((F.unix_timestamp(F.col("as_of").cast("timestamp")) - F.unix_timestamp("last_at")) / 86400))
     tenure = F.log1p(F.max(age))

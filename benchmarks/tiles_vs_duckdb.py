@@ -28,7 +28,7 @@ from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import read_tiles
 
-SIZE = LogSize(events=10_000_000, users=100_000, copies=True)
+SIZE = LogSize(events=10_000_000, users=100_000, days=180, copies=True)
 SMALL_SIZE = LogSize(events=SMALL.events, users=SMALL.users, items=SMALL.items, days=SMALL.days, copies=True)
 
 _HOURS = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
@@ -68,10 +68,10 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int, *, log_fo
     tables = None
     try:
         theirs = partial(duckdb_tiles, log, folder / "duckdb", log_format=log_format)
-        seconds, peer_seconds = alternating(ours, theirs, check=check, runs=runs)
+        taken = alternating(ours, theirs, check=check, runs=runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return ratio_line(LINES[log_format], size.facts(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
+    return ratio_line(LINES[log_format], size.facts(), taken, peer="DuckDB")
 
 
 def _converted(log: Path, log_format: str) -> Path:

@@ -150,13 +150,13 @@ def against(
     files = training_files(size, root)
     check_rows(checksum(our_epoch(files, size)), checksum(epoch(files, 1)), size)
     numbers = iter(range(2, 2 + 2 * runs))
-    seconds, peer_seconds = alternating(
+    seconds = alternating(
         lambda: taken(our_epoch(files, size, epoch=next(numbers))),
         lambda: taken(epoch(files, next(numbers))),
         check=lambda: None,  # done
         runs=runs,
     )
-    return ratio_line(benchmark, size.facts(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
+    return ratio_line(benchmark, size.facts(), seconds, peer=peer)
 
 
 def run(

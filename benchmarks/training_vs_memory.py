@@ -40,10 +40,8 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
     with patch.object(loop, "epoch_batches", in_memory):
         epoch()  # the arrays are filled in the first, which does not count
-    seconds, peer_seconds = alternating(epoch, memory_epoch, check=lambda: _check_same(losses), runs=runs)
-    return ratio_line(
-        "training_vs_memory", size.facts(), seconds=seconds, peer="rows in memory", peer_seconds=peer_seconds
-    )
+    taken = alternating(epoch, memory_epoch, check=lambda: _check_same(losses), runs=runs)
+    return ratio_line("training_vs_memory", size.facts(), taken, peer="rows in memory")
 
 
 def _in_memory(size: RowSize) -> Callable[..., Generator[Batch]]:

@@ -43,7 +43,7 @@ def test_features_that_differ_in_one_value_are_not_compared(spark: SparkSession,
         check_features(site, peer)
         file = next(file for file in sorted(peer.iterdir()) if pq.ParquetFile(file).metadata.num_rows)
         rows = pq.ParquetFile(file).read()
-        for name in ("num_events_7d", "has_content_30d", "behaviour_180d"):
+        for name in ("num_events_7d", "has_content_30d", "weekday_180d", "pooled"):
             values = rows[name].to_pylist()
             values[0] = _changed(values[0])
             column = pa.array(values, rows.schema.field(name).type)
@@ -55,6 +55,10 @@ def test_features_that_differ_in_one_value_are_not_compared(spark: SparkSession,
 def _changed(value: Any) -> Any:
     if isinstance(value, list):
         return [value[0] + 3e-6, *value[1:]]
+    if isinstance(value, bytes):
+        vectors = np.frombuffer(value, "<f4").copy()
+        vectors[-1] += 3e-6
+        return vectors.tobytes()
     return not value if isinstance(value, bool) else value + 1
 
 

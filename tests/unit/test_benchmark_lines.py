@@ -14,7 +14,7 @@ import pytest
 from benchmarks import answers, features_growth, nights, quality, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
-from benchmarks.report import ratio_line
+from benchmarks.report import alternating, ratio_line
 from benchmarks.training_data import RowSize
 from userrep.evaluation.results import Measured
 
@@ -54,12 +54,21 @@ def test_every_benchmark_runs_in_a_test() -> None:
     assert [name for name in NAMES if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_a_ratio_below_one_means_that_we_are_faster() -> None:
-    line = ratio_line("x_vs_y", {"rows": 7}, seconds=1.5, peer="Y", peer_seconds=2.0, more=1)
+def test_a_ratio_below_one_means_that_we_are_faster_and_each_run_is_within_its_range() -> None:
+    line = ratio_line("x_vs_y", {"rows": 7}, [(1.5, 2.0), (1.0, 2.5), (3.0, 1.5)], peer="Y", more=1)
     assert line == {
         "benchmark": "x_vs_y", "size": {"rows": 7}, "seconds": 1.5, "peer": "Y", "peer_seconds": 2.0, "ratio": 0.75,
-        "more": 1,
+        "runs": 3, "range": {"seconds": [1.0, 3.0], "peer_seconds": [1.5, 2.5], "ratio": [0.4, 2.0]}, "more": 1,
     }  # fmt: skip
+
+
+def test_sides_alternate_and_answers_are_compared_before_the_second_run() -> None:
+    seen: list[str] = []
+    taken = alternating(
+        lambda: seen.append("ours"), lambda: seen.append("peer"), check=lambda: seen.append("check"), runs=3
+    )
+    assert len(taken) == 3
+    assert seen == ["ours", "peer", "check", "peer", "ours", "ours", "peer"]
 
 
 def test_vectors_that_differ_are_not_compared() -> None:

@@ -1,12 +1,15 @@
 """The results page: written from records alone, and up to date with those that are kept."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.results import PAGE, RECORDS, page, record
+from benchmarks.quality_by_log import LOGS
+from benchmarks.results import GOALS, PAGE, QUALITY_LOGS, RECORDS, age_in_commits, benchmark_modules, page, record
 
 pytestmark = pytest.mark.default
 
@@ -17,8 +20,14 @@ def a_line(name: str, **more: Any) -> dict[str, Any]:
     return {"benchmark": name, "size": {"users": 1200, "cores": 2}, **more}
 
 
+def without_ages(text: str) -> str:
+    """Return a page without ages, which change with every commit."""
+    return re.sub(r"\| (\d+ commits?|unknown) \|\n", "| |\n", text)
+
+
 def test_the_page_is_what_its_records_say() -> None:
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == page(ROOT / RECORDS)
+    found = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert without_ages(found) == without_ages(page(ROOT / RECORDS, lambda _: 0)), "run make results"
 
 
 def test_a_record_says_what_it_was_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,18 +40,87 @@ def test_a_record_says_what_it_was_measured_with(tmp_path: Path, monkeypatch: py
     assert kept["versions"]["pyspark"]
 
 
+FACTS = {"commit": "abc1234", "date": "2026-11-29", "cores": 2, "load_before": 0.1, "versions": {"torch": "2"}}
+
+
+def written(folder: Path, *lines: dict[str, Any]) -> str:
+    """Return the page of some lines, each two commits old."""
+    for line in lines:
+        (folder / f"{line['benchmark']}.json").write_text(json.dumps({"line": line, **FACTS}))
+    return page(folder, lambda _: 2)
+
+
+def cells(found: str, name: str) -> list[str]:
+    row = next(text for text in found.splitlines() if text.startswith((f"| [`{name}`]", f"| `{name}`")))
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
 @pytest.mark.parametrize(
     ("ratio", "said"), [(1.2, "1.20 (aim reached)"), (2.4, "2.40 (reached)"), (2.6, "2.60 (missed)")]
 )
-def test_a_ratio_stands_beside_its_goals(tmp_path: Path, ratio: float, said: str) -> None:
+def test_a_ratio_stands_next_to_its_goals_spread_peer_size_and_age(tmp_path: Path, ratio: float, said: str) -> None:
     line = a_line("pipeline_vs_script", seconds=120.0, peer="a script", peer_seconds=100.0, ratio=ratio, parts={"a": 1})
-    facts = {"commit": "abc1234", "date": "2026-11-29", "cores": 2, "load_before": 0.1, "versions": {"torch": "2"}}
-    (tmp_path / "x.json").write_text(json.dumps({"line": line, **facts}))
-    (tmp_path / "y.json").write_text(json.dumps({"line": a_line("other", value=0.75), **facts}))
-    found = page(tmp_path)
-    row = next(text for text in found.splitlines() if text.startswith("| [`pipeline_vs_script`]"))
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == [
-        "120.0 s", "a script: 100.0 s", said, "2.5", "1.3", "2026-11-29, abc1234, 2 cores",
+    found = written(tmp_path, line | {"runs": 3, "range": {"ratio": [1.1, 2.7]}}, a_line("audience", value=0.75))
+    assert cells(found, "pipeline_vs_script") == [
+        said, "≤ 2.5", "≤ 1.3", "1.1 to 2.7, 3 runs", "120.0 s", "a script: 100.0 s", "users 1,200",
+        "2026-11-29, abc1234, 2 cores, load 0.1", "2 commits",
     ]  # fmt: skip
-    assert "| [`other`](#other) | 0.75 | 2026-11-29, abc1234, 2 cores |" in found
-    assert "- size: users 1,200, cores 2\n- parts: a 1\n- load before: 0.1\n- versions: torch 2\n" in found
+    assert cells(found, "audience")[:2] == ["0.75", "not recorded"]
+    assert "- size: users 1,200, cores 2\n- parts: a 1\n- range: ratio" in found
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.6, "aim reached"), (0.4, "reached"), (0.2, "missed")])
+def test_more_is_better_for_savings(tmp_path: Path, value: float, said: str) -> None:
+    found = cells(written(tmp_path, a_line("savings", value=value)), "savings")
+    assert found[:3] == [f"{value} ({said})", "≥ 0.3", "≥ 0.5"]
+
+
+def test_a_benchmark_without_a_record_is_listed_as_not_measured(tmp_path: Path) -> None:
+    found = written(tmp_path, a_line("item_vectors_sample_one", value=1))
+    assert cells(found, "tiles_vs_duckdb")[0] == "not measured"
+    missing = re.findall(r"^- `(\w+)`$", found.split("## Not measured")[1], flags=re.MULTILINE)
+    assert {*missing, *GOALS, "item_vectors_sample"} >= {*benchmark_modules()}
+    assert "item_vectors_sample" not in missing
+
+
+def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> None:
+    assert (*LOGS,) == QUALITY_LOGS
+    line = {
+        "benchmark": "quality_ml100k_later", "size": {"seeds": 3}, "value": 0.01,
+        "ahead": {"raw": {"mean": [0.01, -0.002, 0.03]}, "pca": {"mean": [0.2, 0.1, 0.3]}},
+    }  # fmt: skip
+    found = written(tmp_path, line)
+    assert cells(found, "quality_ml100k_later")[:3] == ["0.010 [-0.002, 0.030]", "raw", "3"]
+    assert cells(found, "quality_explore_later")[0] == "not measured"
+
+
+def test_an_age_counts_only_commits_that_changed_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        ran = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True,
+                             capture_output=True, text=True)  # fmt: skip
+        return ran.stdout.strip()
+
+    def commit(path: str) -> str:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(file.exists() and file.read_text()) + ".")
+        git("add", "-A")
+        git("commit", "-q", "-m", "m")
+        return git("rev-parse", "--short=7", "HEAD")
+
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    measured = commit("userrep/joins/join.py")
+    kept = {"line": {"benchmark": "join_growth"}, "commit": measured}
+    assert age_in_commits(kept) == 0
+    commit("userrep/joins/join.py")
+    commit("userrep/training/loop.py")
+    commit("benchmarks/join_growth.py")
+    commit("docs/results/join_growth.json")
+    assert age_in_commits(kept) == 2
+    assert age_in_commits(kept | {"commit": "0000000"}) == 0  # rewritten: since the record was added
+    commit("userrep/store/tables.py")
+    assert age_in_commits(kept | {"commit": "0000000"}) == 1
+    assert age_in_commits({"line": {"benchmark": "audience"}, "commit": "0000000"}) is None

@@ -161,7 +161,7 @@ def _counts(tiles: DataFrame) -> DataFrame:
         _shares(by_part, F.sum(recent)).alias(f"part_of_day_{_LONGEST}d"),
         _shares(by_day, F.sum(recent)).alias(f"weekday_{_LONGEST}d"),
     )
-    return rows.where(f"num_events_{_LONGEST}d > 0")  # the history alone makes nobody active
+    return rows.where(f"num_events_{_LONGEST}d > 0")  # events in the history alone do not count
 
 
 def _shares(counts: list[Column], total: Column) -> Column:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from benchmarks.join_data import JoinSize, join_site, run, run_folder
-from benchmarks.report import Line, progress, seconds_of
+from benchmarks.report import Line, progress, seconds_of, span
 
 SIZE = JoinSize(labels=1_000_000)
 TIMES = 4
@@ -39,6 +39,8 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
         "smaller_size": size.facts(),
         "smaller_seconds": round(seconds, 3),
         "value": round(large_seconds / (TIMES * seconds), 3),
+        "runs": runs,
+        "range": {"value": span([pair[1] / (TIMES * pair[0]) for pair in taken])},
     }
 
 

@@ -1,8 +1,8 @@
 """Data for stream benchmarks, drawn once a day and kept: the stream base of many users, item vectors, a space.
 
 The batch's code computes the base from events that are drawn for each user: 20 on average and long-tailed (lognormal),
-over 180 days. It is for the two as-of dates after today, which a stream may reach. A real broker and a real online
-store run next to it.
+over the 360 days of the default history window. It is for the two as-of dates after today, which a stream may reach. A
+real broker and a real online store run next to it.
 """
 
 import os
@@ -183,7 +183,6 @@ def _config(size: StreamSize, log: Path, root: Path, **sections: Any) -> Config:
         },
         "onboarding": {"path": str(log / "onboarding.parquet"), "columns": event | {"event_at": "picked_at"}},
         "windows_days": [7, 30, 180],
-        "history_days": 0,
         "item_vectors": {modality: {"kind": "vector", "dim": size.dim} for modality in ("behaviour", "content")},
         **sections,
     }
@@ -284,7 +283,7 @@ class _Task:
     def _tiles(self, keys: pa.Table, num_U: NDArray[np.int64], random: np.random.Generator) -> pa.Table:
         rows = keys.take(pa.array(np.repeat(np.arange(len(num_U)), num_U)))
         num = rows.num_rows
-        at_N = self.end * DAY_US - random.integers(1, 179 * DAY_US, size=num)
+        at_N = self.end * DAY_US - random.integers(1, 359 * DAY_US, size=num)
         part_N = at_N % DAY_US // (DAY_US // len(PARTS_OF_DAY))
         columns: dict[str, Any] = {
             "user_bucket": rows.column("user_bucket"),

@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 from pyspark.sql import SparkSession
 
-from benchmarks.report import Line, progress
+from benchmarks.report import Line, progress, span
 from benchmarks.stream_data import StreamSize, open_base, run
 
 SIZE = StreamSize(users=2_000_000, dim=8)
@@ -29,10 +29,13 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
     """Process both backlogs alternately."""
     smaller = size.of_users(max(1, size.users // TIMES))
     taken: dict[StreamSize, list[float]] = {smaller: [], size: []}
+    growth = []
     for _ in range(runs):
-        for each, seconds in taken.items():
-            seconds.extend(batch_seconds(spark, each, root, is_small=size.users <= SMALL.users))
+        of_run = {each: batch_seconds(spark, each, root, is_small=size.users <= SMALL.users) for each in taken}
+        for each, seconds in of_run.items():
+            taken[each] += seconds
             progress(f"{each.users:,} users: {median(seconds):.2f} s a batch")
+        growth.append(median(of_run[size]) / median(of_run[smaller]))
     return {
         "benchmark": "stream_growth",
         "size": size.facts() | {"events_per_batch": BATCH, "batches": len(taken[size])},
@@ -40,6 +43,8 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
         "smaller_size": smaller.facts(),
         "smaller_seconds": round(median(taken[smaller]), 3),
         "value": round(median(taken[size]) / median(taken[smaller]), 3),
+        "runs": runs,
+        "range": {"value": span(growth)},
     }
 
 
@@ -55,4 +60,4 @@ def batch_seconds(spark: SparkSession, size: StreamSize, root: Path, *, is_small
 
 
 if __name__ == "__main__":
-    run("stream_growth", measure, SIZE, small=SMALL, runs=2)
+    run("stream_growth", measure, SIZE, small=SMALL, runs=3)

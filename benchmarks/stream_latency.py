@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import SparkSession
 
-from benchmarks.report import Line
+from benchmarks.report import Line, span
 from benchmarks.stream_data import SMALL, StreamSize, open_base, run
 from benchmarks.stream_load import EVENT, Load, latencies
 
@@ -25,18 +25,21 @@ LOAD, SMALL_LOAD = Load(seconds=120, warm=60), Load(seconds=20, warm=10)
 
 def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
     """Stream under the load. With several runs, all latencies count."""
-    load, seconds = SMALL_LOAD if size.users <= SMALL.users else LOAD, []
+    load, by_run = SMALL_LOAD if size.users <= SMALL.users else LOAD, []
     for _ in range(runs):
         with open_base(spark, size, root) as base:
-            seconds += latencies(base, load)[EVENT]
+            by_run.append(latencies(base, load)[EVENT])
+    seconds = [one for run_seconds in by_run for one in run_seconds]
     return {
         "benchmark": "stream_latency",
         "size": size.facts() | load.facts() | {"watched": len(seconds)},
         "seconds": round(float(np.median(seconds)), 3),
         "worst_seconds": round(max(seconds), 3),
         "value": round(float(np.percentile(seconds, 95)), 3),
+        "runs": runs,
+        "range": {"value": span([float(np.percentile(run_seconds, 95)) for run_seconds in by_run])},
     }
 
 
 if __name__ == "__main__":
-    run("stream_latency", measure, SIZE)
+    run("stream_latency", measure, SIZE, runs=3)

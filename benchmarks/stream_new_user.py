@@ -17,7 +17,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from benchmarks import stream_latency
-from benchmarks.report import Line
+from benchmarks.report import Line, span
 from benchmarks.stream_data import SMALL, StreamSize, open_base, run
 from benchmarks.stream_load import NEW_EVENT, NEW_PICK, latencies
 
@@ -28,12 +28,13 @@ NEW_RATE = 4.0
 def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
     """Stream under the load. With several runs, all latencies count."""
     load = stream_latency.SMALL_LOAD if size.users <= SMALL.users else stream_latency.LOAD
-    load, by_kind = replace(load, new_rate=NEW_RATE), defaultdict[str, list[float]](list)
+    load, by_kind, by_run = replace(load, new_rate=NEW_RATE), defaultdict[str, list[float]](list), []
     for _ in range(runs):
         with open_base(spark, size, root) as base:
             found = latencies(base, load)
         for kind in (NEW_PICK, NEW_EVENT):
             by_kind[kind] += found[kind]
+        by_run.append(float(np.percentile([*found[NEW_PICK], *found[NEW_EVENT]], 95)))
     both = [*by_kind[NEW_PICK], *by_kind[NEW_EVENT]]
     return {
         "benchmark": "stream_new_user",
@@ -42,8 +43,10 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
         "worst_seconds": round(max(both), 3),
         "p95_seconds_of": {kind: round(float(np.percentile(seconds, 95)), 3) for kind, seconds in by_kind.items()},
         "value": round(float(np.percentile(both, 95)), 3),
+        "runs": runs,
+        "range": {"value": span(by_run)},
     }
 
 
 if __name__ == "__main__":
-    run("stream_new_user", measure, SIZE)
+    run("stream_new_user", measure, SIZE, runs=3)

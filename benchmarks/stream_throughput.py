@@ -13,7 +13,7 @@ from statistics import median
 
 from pyspark.sql import SparkSession
 
-from benchmarks.report import Line
+from benchmarks.report import Line, span
 from benchmarks.stream_data import SMALL, StreamSize, open_base, run
 
 SIZE = StreamSize(users=500_000)
@@ -36,8 +36,10 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
         "size": size.facts() | {"events": BATCHES * batch, "events_per_batch": batch},
         "seconds": round(median(seconds), 3),
         "value": round(median(rates)),
+        "runs": runs,
+        "range": {"value": span(rates)},
     }
 
 
 if __name__ == "__main__":
-    run("stream_throughput", measure, SIZE)
+    run("stream_throughput", measure, SIZE, runs=3)

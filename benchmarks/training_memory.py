@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Line, progress
+from benchmarks.report import Line, progress, span
 from benchmarks.training_data import BATCH, RowSize, our_epoch, run, taken, training_files, training_task
 
 SIZE = RowSize(rows=10_000_384, narrow=True)
@@ -50,6 +50,8 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
         "peer": f"{smaller.rows} rows",
         "peer_mib": round(smaller_mib),
         "ratio": round(mib / smaller_mib, 3),
+        "runs": runs,
+        "range": {"ratio": span([more / less for more, less in zip(peaks[size], peaks[smaller], strict=True)])},
     }
 
 
@@ -84,4 +86,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    run("training_memory", measure, SIZE, small=SMALL, runs=1)
+    run("training_memory", measure, SIZE, small=SMALL, runs=3)

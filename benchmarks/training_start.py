@@ -1,10 +1,10 @@
 """How long does it take from ``horovod.spark.run`` to the end of the first step, and which parts does that have?
 
-Two ranks on two slots of an existing session, 20k rows of 546 inputs, the default model, one step of 512. The peer is a
-naive implementation that follows Horovod's examples with their defaults: a rank has ``torch.optim.AdamW`` in a
-``DistributedOptimizer``, broadcasts weights, and reads its shards in full before the first step. The parts are those of
-the slower rank: until its process exists (``spark``), until the function is called (``process``), until its imports are
-done (``libraries``), until the ranks are connected (``join``), until the step is done (``step``).
+Two ranks on two slots of an existing session, 20k rows of 546 inputs, the preset `autoencoder`, one step of 512. The
+peer is a naive implementation that follows Horovod's examples with their defaults: a rank has ``torch.optim.AdamW`` in
+a ``DistributedOptimizer``, broadcasts weights, and reads its shards in full before the first step. The parts are those
+of the slower rank: until its process exists (``spark``), until the function is called (``process``), until its imports
+are done (``libraries``), until the ranks are connected (``join``), until the step is done (``step``).
 
     make bench-training-start
     python -m benchmarks.training_start --small
@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from pyspark.sql import SparkSession
 
-from benchmarks.report import Line, progress
+from benchmarks.report import Line, progress, span
 from benchmarks.training_data import RowSize, run, training_task
 from userrep.spark.session import get_session
 from userrep.training.launch import horovod_launch
@@ -59,6 +59,8 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
         "peer_seconds": round(peer_seconds, 3),
         "peer_parts": _parts(taken[naive]),
         "ratio": round(seconds / peer_seconds, 3),
+        "runs": runs,
+        "range": {"ratio": span([sum(mine) / sum(its) for mine, its in zip(*taken.values(), strict=True)])},
     }
 
 

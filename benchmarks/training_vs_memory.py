@@ -1,8 +1,8 @@
 """How much slower is a training that reads rows from files, compared with rows in memory?
 
-200k rows of 546 inputs in 16 shards, the default model, batches of 512, one rank, one torch thread. Both sides run
-``train`` for an epoch. On the peer's side, slices of two arrays with the epoch's rows replace the reader; everything
-else is the same, and the losses are bit-identical. The machine has a core for the thread that reads ahead.
+200k rows of 546 inputs in 16 shards, the preset `autoencoder`, batches of 512, one rank, one torch thread. Both sides
+run ``train`` for an epoch. On the peer's side, slices of two arrays with the epoch's rows replace the reader;
+everything else is the same, and the losses are bit-identical. The machine has a core for the thread that reads ahead.
 
     make bench-training-vs-memory
     python -m benchmarks.training_vs_memory --small

@@ -1,4 +1,4 @@
-"""The benchmark of savings on a small log: both sides learn the same labels, and shares follow from costs."""
+"""The benchmark of savings on a small log: all sides learn the same labels, and shares follow from costs."""
 
 import subprocess
 import sys
@@ -14,11 +14,12 @@ from benchmarks import savings
 from benchmarks.cpu_meter import CpuMeter
 from benchmarks.savings_teams import TEAMS
 from tests.support.benchmark_lines import check_line
+from userrep.config import Config
 
 pytestmark = pytest.mark.full
 
 
-def test_both_sides_learn_the_same_labels_and_the_share_saved_follows_from_their_costs(
+def test_all_sides_learn_the_same_labels_and_the_shares_saved_follow_from_their_costs(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted, labels = savings.fitted, {}
@@ -29,23 +30,28 @@ def test_both_sides_learn_the_same_labels_and_the_share_saved_follows_from_their
         return fitted(stages, rows, label_dates, out)
 
     monkeypatch.setattr(savings, "fitted", noted)
-    monkeypatch.setattr(savings, "TRAINED_DATES", 2)
     size, teams = savings.SMALL, [team for team in TEAMS if team.name in ("busy_7d", "new_genre_7d")]
-    line = savings.measure(spark, size, tmp_path, teams)
-    check_line(line | {"seconds": 1, "value": 1}, "savings", ("users", "events", "days", "teams"), tmp_path)
-    assert line["auc"].keys() == {"busy_7d", "new_genre_7d"}
-    for team in line["auc"]:
-        assert labels["own", team] == labels["shared", team]
-        assert len(labels["own", team]) == line["labels"] > 0
-        assert all(0.5 < auc < 1 for auc in line["auc"][team].values())
-    for what, name in (("cycle", "value"), ("night", "value_night"), ("first_day", "value_first_day")):
-        own, shared = (line[what][side]["cpu_seconds"] for side in ("own", "shared"))
-        assert line[name] == pytest.approx(1 - shared / own, abs=0.02)
-    assert line["cycle"]["own"]["cpu_seconds"] > 20 * line["night"]["own"]["cpu_seconds"] > 0
-    assert all(0 < share < 1 for share in line["positive"].values())
+    lines = savings.measure(spark, size, tmp_path, 1, teams)
+    assert [line["benchmark"] for line in lines] == ["savings", "savings_ten_teams", "savings_vs_rescan"]
+    assert [line["size"]["teams"] for line in lines] == [2, 10, 2]
+    for line in lines:
+        name = line["benchmark"]
+        check_line(line | {"seconds": 1, "value": 1}, name, ("users", "events", "days", "teams"), tmp_path)
+        for what, value in (("cycle", "value"), ("night", "value_night"), ("first_day", "value_first_day")):
+            own, shared = (line[what][side]["cpu_seconds"] for side in ("own", "shared"))
+            assert line[value] == pytest.approx(1 - shared / own, abs=0.02)
+        assert line["auc"].keys() == {"busy_7d", "new_genre_7d"}
+    daily_sums, _, rescan = lines
+    for team in daily_sums["auc"]:
+        assert labels["daily_sums", team] == labels["rescan", team] == labels["shared", team]
+        assert len(labels["shared", team]) == daily_sums["labels"] > 0
+        assert all(0.5 < auc < 1 for auc in daily_sums["auc"][team].values())
+    assert rescan["cycle"]["own"]["cpu_seconds"] > 20 * rescan["night"]["own"]["cpu_seconds"] > 0
+    assert daily_sums["caps"]["training_dates"] == Config.model_fields["training"].default.as_ofs.max_dates
+    assert all(0 < share < 1 for share in daily_sums["positive"].values())
     for days in (7, 30):
         share = return_share(tmp_path / size.name / "events", size, days)
-        assert line["positive"][f"return_{days}d"] == pytest.approx(share, abs=6e-4)  # it is rounded
+        assert daily_sums["positive"][f"return_{days}d"] == pytest.approx(share, abs=6e-4)  # it is rounded
 
 
 def return_share(events: Path, size: savings.SavingsSize, days: int) -> float:

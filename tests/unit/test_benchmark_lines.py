@@ -15,6 +15,7 @@ from benchmarks import answers, features_growth, nights, quality, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import alternating, ratio_line
+from benchmarks.savings_bill import Bill, Cost, break_even, line
 from benchmarks.training_data import RowSize
 from userrep.evaluation.results import Measured
 
@@ -55,11 +56,28 @@ def test_every_benchmark_runs_in_a_test() -> None:
 
 
 def test_a_ratio_below_one_means_that_we_are_faster_and_each_run_is_within_its_range() -> None:
-    line = ratio_line("x_vs_y", {"rows": 7}, [(1.5, 2.0), (1.0, 2.5), (3.0, 1.5)], peer="Y", more=1)
-    assert line == {
+    found = ratio_line("x_vs_y", {"rows": 7}, [(1.5, 2.0), (1.0, 2.5), (3.0, 1.5)], peer="Y", more=1)
+    assert found == {
         "benchmark": "x_vs_y", "size": {"rows": 7}, "seconds": 1.5, "peer": "Y", "peer_seconds": 2.0, "ratio": 0.75,
         "runs": 3, "range": {"seconds": [1.0, 3.0], "peer_seconds": [1.5, 2.5], "ratio": [0.4, 2.0]}, "more": 1,
     }  # fmt: skip
+
+
+def test_savings_grow_with_the_teams_and_begin_at_the_break_even() -> None:
+    def bill(begun: float, models: float, refresh: float, scores: float) -> Bill:
+        nights = [[Cost(refresh)], [Cost(scores)]]
+        return Bill(Cost(begun), Cost(models), *nights, {"return_7d": 0.8, "busy_7d": 0.6})
+
+    bills = {"daily_sums": bill(0, 40, 0, 8), "shared": bill(100, 10, 10, 2)}  # of two teams
+    few, many = (line("savings", [bills], {"users": 7}, num, peer="daily_sums") for num in (2, 10))
+    assert few["cycle"]["own"]["cpu_seconds"] == 40 + 28 * 8
+    assert few["cycle"]["shared"]["cpu_seconds"] == 100 + 10 + 28 * (10 + 2)
+    assert few["value"] == round(1 - 446 / 264, 3)
+    assert many["value"] == round(1 - (100 + 50 + 28 * (10 + 10)) / (200 + 28 * 40), 3)
+    assert many["value_night"] == round(1 - 20 / 40, 3)
+    assert few["cpu_per_team"]["10"] == {"daily_sums": 132.0, "shared": 71.0}
+    assert few["break_even"] == round((100 + 280) / ((264 - 66) / 2), 2)
+    assert break_even({"daily_sums": bills["shared"], "shared": bills["daily_sums"]}, "daily_sums") is None
 
 
 def test_sides_alternate_and_answers_are_compared_before_the_second_run() -> None:

@@ -16,6 +16,11 @@ pytestmark = pytest.mark.default
 ROOT = Path(__file__).parents[2]
 
 
+_UNIT = r"(?:s|ms|h|minutes|hours|seconds|%|times|MiB|GiB|GB|events/s|rows/s)"
+_MEASURED = re.compile(rf"\d ?{_UNIT}(?![\w/])|(?<![\w/])\.\d|\b20\d\d-\d\d-\d\d\b")
+_COMPARED = re.compile(rf"\d ?{_UNIT} (?:instead of|less|more|faster|slower|as )")
+
+
 def a_line(name: str, **more: Any) -> dict[str, Any]:
     return {"benchmark": name, "size": {"users": 1200, "cores": 2}, **more}
 
@@ -124,3 +129,38 @@ def test_an_age_counts_only_commits_that_changed_what_is_measured(
     commit("userrep/store/tables.py")
     assert age_in_commits(kept | {"commit": "0000000"}) == 1
     assert age_in_commits({"line": {"benchmark": "audience"}, "commit": "0000000"}) is None
+
+
+def figures(text: str) -> list[str]:
+    """Return the paragraphs that give a figure of a benchmark, or compare two measured figures."""
+    is_named = re.compile(rf"bench-[a-z]|`(?:{'|'.join(benchmark_modules())})\w*`")
+    return [
+        paragraph
+        for paragraph in re.split(r"\n\s*\n", text)
+        if (is_named.search(paragraph) and _MEASURED.search(paragraph)) or _COMPARED.search(paragraph)
+    ]
+
+
+def test_documents_leave_figures_of_benchmarks_to_the_results_page() -> None:
+    """Decisions keep the figures that they were made on, with a date."""
+    found = {}
+    for file in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        name = file.relative_to(ROOT)
+        if name not in (PAGE, Path("CHANGELOG.md")) and not {"decisions", "notebooks"} & {*name.parts}:
+            found[str(name)] = figures(file.read_text(encoding="utf-8"))
+    assert {name: texts for name, texts in found.items() if texts} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`make bench-joins` took 17 s.",
+        "| `stream_latency` | p95 2.9 s |",
+        "Sharing saves 64 % (`savings`).",
+        "`tiles_vs_duckdb_csv` was measured on 2026-11-29.",
+        "A run takes 81 s instead of 23 s.",
+    ],
+)
+def test_a_figure_of_a_benchmark_is_found(text: str) -> None:
+    assert figures(f"One.\n\n{text}\n\nTwo.") == [text]
+    assert figures("`make bench-audience` measures one million users of 120 numbers.\n\nIt waits up to 40 s.") == []

@@ -1,6 +1,6 @@
 """How fast is the snapshot job, compared with ``mapInArrow`` on the same model, as an expert would write it?
 
-500k users with 546 inputs are encoded to 120 dimensions. Both sides read the same Delta table, with packed vectors, and
+500k users with 711 inputs are encoded to 120 dimensions. Both sides read the same Delta table, with packed vectors, and
 write Delta. The peer loads the artifact once per task. Its layout and scaler turn Arrow batches into inputs without an
 object per row, and vectors become a list column without one.
 

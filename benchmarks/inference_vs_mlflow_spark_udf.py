@@ -1,6 +1,6 @@
 """How fast is the snapshot job, compared with ``mlflow.pyfunc.spark_udf`` on the model that a training logs?
 
-Users with 546 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer takes the feature columns
+Users with 711 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer takes the feature columns
 as a struct, as in its documentation, in the job's environment. It reads lists, which the signature of the logged model
 asks for.
 

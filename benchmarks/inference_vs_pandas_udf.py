@@ -1,6 +1,6 @@
 """How fast is the snapshot job, compared with an iterator pandas UDF on the same model, written as documented?
 
-500k users with 546 inputs are encoded to 120 dimensions. Both sides read the same Delta table, with packed vectors, and
+500k users with 711 inputs are encoded to 120 dimensions. Both sides read the same Delta table, with packed vectors, and
 write Delta. The peer loads the model once per worker, takes the feature columns as a struct, concatenates them with
 NumPy, scales them, and calls the model.
 

@@ -1,6 +1,6 @@
 """How fast is the snapshot job, compared with ``pyspark.ml.functions.predict_batch_udf`` on the same model?
 
-500k users with 546 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer reads lists, since
+500k users with 711 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer reads lists, since
 it only takes arrays of numbers. As its documentation recommends, Spark combines the columns into one tensor column.
 Scaling and the model are in its function, called with 1024 rows at a time.
 

@@ -1,6 +1,6 @@
 """How much does the snapshot job take in addition to the forward pass of a torch loop over arrays in memory?
 
-500k users with 546 inputs are encoded to 120 dimensions. Ours reads features from Delta, scales and encodes them in one
+500k users with 711 inputs are encoded to 120 dimensions. Ours reads features from Delta, scales and encodes them in one
 task per core, and commits to Delta. The peer has scaled inputs in memory and keeps the vectors in memory: batches of
 1024 through the model, on the same number of torch threads.
 

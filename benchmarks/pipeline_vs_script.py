@@ -2,9 +2,9 @@
 
 Ours is `userrep pipeline` on Online Retail II as of 2011-10-01, from the log to published snapshots. The peer is
 ``benchmarks.pipeline_script``, for the same dates, versions of item vectors and epochs. Each runs in its own process.
-Seconds are those of the stages. The start of the process and of Spark is listed separately (``session_seconds``), as is
-the example consumer, which the script does not have. ``pipeline_vs_script_untrained`` excludes the training on both
-sides.
+Ours has no self-check and no MLflow, which the script lacks. Seconds are those of the stages. The start of the process
+and of Spark is listed separately (``session_seconds``), as is the example consumer, which the script does not have.
+``pipeline_vs_script_untrained`` excludes the training on both sides.
 
 Times are printed only if both compute the same inputs from the same item vectors, and the same embeddings with the same
 weights.

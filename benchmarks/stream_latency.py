@@ -1,7 +1,7 @@
 """How long does it take from an event in Kafka to the embedding in Redis?
 
 200 events per second for two minutes after a minute of warm-up, of 500k users by their activity, with a base of real
-width (three windows of two modalities with 80 numbers). The stream runs like `userrep stream`, with the default
+width (four windows of two modalities with 80 numbers). The stream runs like `userrep stream`, with the default
 trigger, and shares the machine's cores with Kafka, Redis and the load. The load is a process of its own. For every
 tenth event it measures the seconds from sending to the look-up in Redis that finds the vector. The value is their 95th
 percentile.

@@ -35,4 +35,4 @@ def test_a_benchmark_of_inference_compares_vectors_and_returns_its_line(
 ) -> None:
     line = importlib.import_module(f"benchmarks.{name}").measure(spark, TINY, root, 1)
     check_line(line, name, ("users", "inputs", "dimensions"), root)
-    assert (line["size"]["users"], line["size"]["inputs"]) == (80, 546)
+    assert (line["size"]["users"], line["size"]["inputs"]) == (80, 711)

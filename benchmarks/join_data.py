@@ -111,11 +111,11 @@ def comparable(rows: DataFrame) -> DataFrame:
     return rows.select("label_id", "user_id", "label_at", "as_of", "embedding")
 
 
-def check_joined(spark: SparkSession, ours: Path, theirs: Path, *, which: str = "true") -> None:
-    """Check that a peer's labels, dates and vectors are bit-identical to ours. ``which``: the labels to compare."""
+def check_joined(spark: SparkSession, ours: Path, theirs: Path) -> None:
+    """Check that a peer's labels, dates and vectors are bit-identical to ours."""
     as_of = F.when(F.col("embedding").isNotNull(), F.to_date("as_of"))  # ours has it for labels without a vector, too
     same = ["label_id", as_of.alias("as_of"), F.col("embedding").cast("array<float>")]
-    check_same(*(content_hash(spark.read.parquet(str(folder)).where(which).select(*same)) for folder in (ours, theirs)))
+    check_same(*(content_hash(spark.read.parquet(str(folder)).select(*same)) for folder in (ours, theirs)))
 
 
 def against(

@@ -1,8 +1,8 @@
 """How long does a point-in-time join take from Parquet to Parquet, compared with DuckDB's ASOF join?
 
-2M labels on 10 weekly snapshots of 200k users, 120 numbers each, on the same number of threads. DuckDB's ASOF join finds
-the newest snapshot that was available at the time of each label, among the times of the snapshots. The vectors are
-joined by user and snapshot.
+2M labels on 10 weekly snapshots of 200k users, 120 numbers each, on the same number of threads. DuckDB's ASOF join
+finds the newest snapshot that was available at the time of each label, among the times of the snapshots. The vectors
+are joined by user and snapshot.
 
     make bench-join-vs-duckdb
     python -m benchmarks.join_vs_duckdb --small

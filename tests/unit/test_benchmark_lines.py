@@ -15,6 +15,7 @@ from benchmarks import answers, features_growth, nights, quality, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import alternating, ratio_line
+from benchmarks.results import GOALS, module_of
 from benchmarks.savings_bill import Bill, Cost, break_even, line
 from benchmarks.training_data import RowSize
 from userrep.evaluation.results import Measured
@@ -53,6 +54,12 @@ def test_every_benchmark_runs_in_a_test() -> None:
     tests = (ROOT / "tests" / "system").glob("test_*benchmark*.py")
     text = "".join(file.read_text(encoding="utf-8") for file in tests)
     assert [name for name in NAMES if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_benchmarks_with_a_goal_run_at_least_three_times() -> None:
+    modules = {module_of(name, NAMES) for name in GOALS}
+    assert modules <= set(NAMES)
+    assert [name for name in modules if re.search(r"\bruns=[12]\b", FILES[name])] == []
 
 
 def test_a_ratio_below_one_means_that_we_are_faster_and_each_run_is_within_its_range() -> None:

@@ -1,8 +1,8 @@
 """How long does a point-in-time join take, compared with a plain range join in Spark?
 
 200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, in the same session. The range
-join joins labels with the broadcast times of the snapshots, takes the newest that was available by then, and joins the
-vectors by user and snapshot.
+join finds the snapshot that was the newest at the time of each label, among the broadcast times of the snapshots. The
+vectors are joined by user and snapshot.
 
     make bench-join-vs-range
     python -m benchmarks.join_vs_range --small
@@ -10,7 +10,7 @@ vectors by user and snapshot.
 
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import SparkSession, Window
 from pyspark.sql import functions as F
 
 from benchmarks.join_data import JoinSite, JoinSize, against, comparable, run
@@ -27,12 +27,14 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
 
 
 def range_join(site: JoinSite, out: Path) -> None:
-    """Join and write. An expert broadcasts the times of the snapshots, which are few, and joins only the newest."""
+    """Join and write. An expert broadcasts the times of the snapshots, which are few, and joins vectors by equality."""
     labels = site.tables.spark.read.parquet(str(site.labels))
-    pairs = labels.join(site.times, on=labels["label_at"] >= F.col("available_at"), how="left")
-    newest = F.max_by(F.struct("as_of", "revision"), F.struct("available_at", "revision")).alias("newest")
-    found = pairs.groupBy("label_id", "user_id", "label_at").agg(newest)
-    rows = site.with_vectors(found.select("label_id", "user_id", "label_at", "newest.*"))
+    next_at = F.lead("available_at").over(Window.orderBy("available_at", "revision")).alias("next_at")
+    times = F.broadcast(site.times.select("as_of", "revision", "available_at", next_at))
+    is_newest = (F.col("available_at") <= labels["label_at"]) & (
+        F.col("next_at").isNull() | (F.col("next_at") > labels["label_at"])
+    )
+    rows = site.with_vectors(labels.join(times, on=is_newest, how="left"))
     comparable(rows).write.mode("overwrite").parquet(str(out))
 
 

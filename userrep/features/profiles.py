@@ -11,12 +11,11 @@ from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, id_text, named
-from userrep.sources.listing import Listings, list_files
-from userrep.sources.open_log import DRIVER_SEES, OpenLog, open_logs
+from userrep.sources.listing import Listings, driver_lists, list_files
+from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.read import event_columns, read_source
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
-from userrep.store.filesystem import absolute
 from userrep.store.schemas import USER_PROFILES
 from userrep.store.tables import Tables
 
@@ -150,7 +149,7 @@ def _profile_sources(config: Config) -> dict[str, Source]:
 
 
 def _is_listed_here(source: Source) -> bool:
-    return source.format not in ("delta", "table") and DRIVER_SEES.match(absolute(source.path)) is not None
+    return source.format not in ("delta", "table") and driver_lists(source.path)
 
 
 def _files(spark: SparkSession, source: Source, what: str) -> list[list[str]]:

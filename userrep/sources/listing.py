@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from userrep.config import Source
@@ -172,6 +173,12 @@ def _is_delta(path: str) -> bool:
         return False
 
 
+def deletions_version(path: str) -> int:
+    """Return the newest version of a Delta table with deletion vectors, which hide rows of its files; 0 without."""
+    table = DeltaTable(as_spark_reads(path))
+    return table.version() if "deletionVectors" in (table.protocol().reader_features or []) else 0
+
+
 def format_of_file(file: DataFile) -> str:
     """Return the format of a file: from its name, or its first bytes."""
     suffix = COMPRESSED.sub("", file.path).rpartition(".")[2].lower()
@@ -213,6 +220,11 @@ def folders_of(path: str) -> dict[str, str]:
 def listed_uri(path: str) -> str:
     """Return the URI of a file of a log. Paths of listings have no escapes; URIs have."""
     return path.replace("%", "%25") if re.match(r"[a-z][a-z0-9+.-]*:/", path) else path
+
+
+def driver_lists(path: str) -> bool:
+    """Return whether this process lists a path as Spark does, so that no Spark job has to."""
+    return re.match(r"/dbfs/|/Volumes/|[a-z0-9+.-]+:/", as_spark_reads(path)) is None
 
 
 def as_spark_reads(path: str) -> str:

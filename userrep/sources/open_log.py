@@ -3,12 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
-import pyarrow as pa
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 from userrep.config import Events, EventSource
@@ -16,13 +14,10 @@ from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import find_column, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
-from userrep.sources.listing import Listings, folders_of, no_files
+from userrep.sources.listing import DataFile, Listings, driver_lists, folders_of, no_files
 from userrep.sources.read import CORRUPT, check_events, event_columns, read_source, readable
 from userrep.store.filesystem import absolute
 from userrep.utc import EPOCH
-
-KEY = ("path", "size", "modified_at", "mapping")  # columns that identify a version of a file
-DRIVER_SEES = re.compile(r"file:|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")  # as Spark does; others are listed by Spark
 
 
 class ListedFile(NamedTuple):
@@ -31,6 +26,15 @@ class ListedFile(NamedTuple):
     path: str
     size: int
     modified_at: datetime
+
+    @classmethod
+    def of(cls, log: EventSource, file: DataFile) -> "ListedFile":
+        """Return a file of a listing without Spark."""
+        if driver_lists(log.path):
+            path = f"file:{file.path}"
+        else:  # scheme and bucket of the log, then the key
+            path = "/".join([*log.path.split("/", 3)[:3], file.path.partition("/")[2]])
+        return cls(path, file.size, file.modified_at)
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,14 @@ class OpenLog:
     """A source as it was when it was opened.
 
     what : its configuration key, such as ``events`` or ``events.sources[0]``. source : a frame with its columns; it has
-    all rows of a table, but only those of some files of a log in plain files. files : path, size, modified_at and
-    mapping, one row per file. columns : the types by name, as the newest file has them. delta : None for plain files.
+    all rows of a table, but only those of some files of a log in plain files. columns : the types by name, as the
+    newest file has them. delta : None for plain files.
     """
 
     what: str
     settings: EventSource
     source: DataFrame
-    files: DataFrame
+    files: Sequence[ListedFile]
     columns: dict[str, str]
     delta: DeltaLog | None
 
@@ -89,11 +93,20 @@ class OpenLog:
         """Whether Delta or a catalog determines the files and rows, not a folder listing."""
         return self.settings.format in ("delta", "table")
 
+    @property
+    def mapping(self) -> str:
+        """Hash of the mapping of the log's columns. If it changes, every day of the log counts as changed."""
+        return short_hash(self.settings.meaning)
+
+    def num_bytes(self, file: ListedFile) -> int:
+        """Return the size of one of the files; for a table, the mean."""
+        return file.size if self.delta is None else self.delta.bytes_per_file
+
     def all_columns(self) -> dict[str, str]:
         """Return ``columns`` with those of a JSON log that its sample lacks. Cost: for JSON, a read of the log."""
         if self.settings.format != "json":
             return self.columns
-        paths = [row.path for row in self.files.select("path").collect()]
+        paths = [file.path for file in self.files]
         schema = read_source(self.source.sparkSession, self.settings, what=self.what, files=paths).schema
         return {name: kind for name, kind in _columns(schema, self.settings).items() if f"/{name}=" not in paths[-1]}
 
@@ -147,7 +160,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
             source = read_source(spark, log, what=what)
     check_events(source.schema, log, what)
-    return OpenLog(what, log, source, _as_frame(spark, files, log), columns, delta)
+    return OpenLog(what, log, source, files, columns, delta)
 
 
 def _open_json(
@@ -177,11 +190,6 @@ def _columns(schema: T.StructType, log: EventSource) -> dict[str, str]:
     return columns
 
 
-def meaning_hash(log: EventSource) -> str:
-    """Hash the mapping of the log's columns. If it changes, every day of the log counts as changed."""
-    return short_hash(log.meaning)
-
-
 def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
     """List the files of a table.
 
@@ -189,33 +197,21 @@ def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
     each new version of it counts as a change of all files, and the whole log is read again.
     """
     version = delta.version if delta.hides_deletes else 0
-    return [ListedFile(re.sub("^file:/+", "file:/", path), version, EPOCH) for path in source.inputFiles()]
+    return [ListedFile(one_slash(path), version, EPOCH) for path in source.inputFiles()]
 
 
 def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> list[ListedFile]:
     """List the files of a folder, as Spark lists them. Driver memory: one entry per file."""
-    if DRIVER_SEES.match(absolute(log.path)):
-        return [ListedFile(f"file:{file.path}", file.size, file.modified_at) for file in listings.files(log, what)]
+    if driver_lists(log.path):
+        return [ListedFile.of(log, file) for file in listings.files(log, what)]
     with readable(log, what):
         files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
-        rows = files.select(one_slash("path"), "length", "modificationTime").collect()
+        rows = files.select("path", "length", "modificationTime").collect()
     if not rows:
         raise no_files(log.path, what)
-    return [ListedFile(*row) for row in rows]
+    return [ListedFile(one_slash(path), size, modified_at) for path, size, modified_at in rows]
 
 
-def _as_frame(spark: SparkSession, files: Sequence[ListedFile], log: EventSource) -> DataFrame:
-    """Return files as a frame with the columns of ``KEY``."""
-    times = [file.modified_at.replace(tzinfo=UTC) for file in files]
-    columns = {
-        "path": pa.array([file.path for file in files], pa.string()),
-        "size": pa.array([file.size for file in files], pa.int64()),
-        "modified_at": pa.array(times, pa.timestamp("us", "UTC")),
-        "mapping": pa.array([meaning_hash(log)] * len(files), pa.string()),
-    }
-    return spark.createDataFrame(pa.table(columns))
-
-
-def one_slash(path: str) -> Column:
+def one_slash(path: str) -> str:
     """Normalize a file's path. Listings and scans differ in the number of slashes after ``file:``."""
-    return F.regexp_replace(path, r"^file:/+", "file:/")
+    return re.sub("^file:/+", "file:/", path)

@@ -1,5 +1,6 @@
 """Logs partitioned by date: the day of a partition, and the partitions that contain the events of given days."""
 
+import re
 from collections.abc import Collection
 from datetime import date, timedelta
 
@@ -11,20 +12,24 @@ from userrep.config import Partition
 from userrep.sources.columns import named, type_of
 
 
-def day_of(text: Column) -> Column:
-    """Parse ``2024-05-01`` or ``20240501`` as a date; null for any other text."""
-    return F.try_to_date(F.regexp_replace(text, "-", ""), "yyyyMMdd")
-
-
 def partition_day(frame: DataFrame, partition: Partition) -> Column:
-    """Return the date in the partition column, which Spark may have inferred to be a date, a number or text."""
+    """Return the date in the partition column, which Spark may have inferred to be a date, a number or text.
+
+    Numbers and texts are parsed as ``20240501`` or ``2024-05-01``; others give null.
+    """
     column = named(frame, partition.column)
-    return column if isinstance(type_of(frame, partition.column), T.DateType) else day_of(column.cast("string"))
+    if isinstance(type_of(frame, partition.column), T.DateType):
+        return column
+    return F.try_to_date(F.regexp_replace(column.cast("string"), "-", ""), "yyyyMMdd")
 
 
-def folder_day(path: Column, partition: Partition) -> Column:
-    """Return the date in a file's partition folder, such as ``dt=2024-05-01``; null if there is none."""
-    return day_of(F.regexp_extract(path, rf"/\Q{partition.column}\E=([^/]+)/", 1))
+def folder_day(path: str, partition: Partition) -> date | None:
+    """Return the date in a file's partition folder, such as ``dt=2024-05-01``; None if there is none."""
+    text = re.search(rf"/{re.escape(partition.column)}=(\d{{4}})-?(\d\d)-?(\d\d)/", path)
+    try:
+        return date(*map(int, text.groups())) if text else None
+    except ValueError:
+        return None
 
 
 def in_partitions(frame: DataFrame, partition: Partition, days: Collection[date], *, late_days: int) -> Column:

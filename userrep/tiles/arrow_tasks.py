@@ -14,8 +14,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.sources.open_log import OpenLog
 from userrep.sources.tombstones import Tombstones
-from userrep.spark.releases import repartition_by_number
 from userrep.spark.session import shuffle_partitions
+from userrep.spark.tasks import map_in_tasks
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter, Target
@@ -27,7 +27,7 @@ from userrep.tiles.content_hash import cells_of, content_of
 from userrep.tiles.day_events import MAX_ROWS, SourceFiles
 from userrep.tiles.inventory.day_files import FileDay, files_by_day, files_by_folder
 from userrep.tiles.inventory.footers import is_readable
-from userrep.tiles.inventory.inventory import LogDay
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
 from userrep.tiles.text_file import can_read
 
@@ -88,9 +88,9 @@ def arrow_days(
         return {}, []
     target, values = tables.target(USER_ITEM_DAYS), {"revision": revision, "user_slice": "0-of-1"}
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def work(listed: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         days_by_path: list[dict[str, set[date]]] = [defaultdict(set) for _ in mapped]
-        for row in (row for batch in batches for row in batch.to_pylist()):
+        for row in listed:
             days_by_path[row["source"]][row["path"]].add(row["event_date"])
         sources = [SourceFiles(*source) for source in zip(days_by_path, mapped, in_folders, strict=True)]
         for built in tiles_of_files(sources, erased):
@@ -98,10 +98,9 @@ def arrow_days(
                 counts = _counts(built.tiles, built.num_rejected)
                 yield _row(built.day, counts, _write(built.tiles, target, {**values, "event_date": built.day}))
 
-    listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, source INT, path STRING")
-    num_tasks = 1 + max(task for task, *_ in tasks)
-    in_tasks = repartition_by_number(listed, num_tasks, F.col("task"))
-    rows = in_tasks.mapInArrow(work, from_arrow_schema(_BUILT)).collect()
+    listed = [task[1:] for task in tasks]
+    columns_ddl = "event_date DATE, source INT, path STRING"
+    rows = map_in_tasks(tables.spark, listed, columns_ddl, work, _BUILT, task_of=[task for task, *_ in tasks])
     counts_by_day = {row.event_date: json.loads(row.counts) for row in rows}
     built = {day: BuiltDay.of(counts, num_rejected=counts["num_rejected"]) for day, counts in counts_by_day.items()}
     return built, [TableFile.from_json(row.file) for row in rows if row.file is not None]
@@ -124,7 +123,7 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_con
             for day in pc.unique(table["event_date"]).to_pylist():
                 tiles = table.filter(pc.equal(table["event_date"], pa.scalar(day))).select(TILES.names)
                 counts_by_day[day].update(_counts(tiles))
-        yield from (_row(day, counts) for day, counts in counts_by_day.items())
+        yield pa.RecordBatch.from_pylist([_row(day, counts) for day, counts in counts_by_day.items()], _BUILT)
 
     in_days = F.col("event_date").isin(list(days)) & (F.col("revision") == revision)
     tiles = tables.read(USER_ITEM_DAYS).where(in_days).select("event_date", *names)
@@ -189,6 +188,5 @@ def _counts(tiles: pa.Table, num_rejected: int = 0) -> Counter[str]:
     return Counter({str(cell): num for cell, num in cells_of(tiles, NUM_CELLS).items()} | counts)
 
 
-def _row(day: date, counts: Counter[str], file: TableFile | None = None) -> pa.RecordBatch:
-    as_json = None if file is None else file.to_json()
-    return pa.RecordBatch.from_pylist([{"event_date": day, "counts": json.dumps(counts), "file": as_json}], _BUILT)
+def _row(day: date, counts: Counter[str], file: TableFile | None = None) -> dict[str, Any]:
+    return {"event_date": day, "counts": json.dumps(counts), "file": None if file is None else file.to_json()}

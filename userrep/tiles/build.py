@@ -25,7 +25,8 @@ from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.day_files import has_event_ids, num_rejected_of, read_days
-from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, mapping_of
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, TileLedger, tile_ledger
 from userrep.utc import utc_now
 

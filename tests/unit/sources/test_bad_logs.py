@@ -17,7 +17,8 @@ from userrep.sources.read import check_events, with_validity
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
 from userrep.tiles.build import build_tiles
-from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
+from userrep.tiles.inventory.inventory import Inventory, take_inventory
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import latest_tile_days, read_tiles
 
 pytestmark = pytest.mark.default

@@ -2,19 +2,14 @@
 
 import json
 from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
 from pyspark.sql import Row, SparkSession
-from pyspark.sql import functions as F
 
 from tests.support.builders import config_of, event, write_rows
-from userrep.config import Partition
-from userrep.sources.open_log import one_slash
-from userrep.sources.partitions import folder_day
 from userrep.sources.tombstones import add_tombstones, read_tombstones
 from userrep.store.buckets import bucket_of, range_of_slice, user_slice
 from userrep.store.file_tables import FileTables
@@ -22,9 +17,9 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS
 from userrep.store.xxhash import bucket_of as buckets_of
 from userrep.tiles.build import build_tiles
-from userrep.tiles.inventory.day_files import exact_sum, num_rejected_of, summed
+from userrep.tiles.inventory.day_files import num_rejected_of
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.inventory.new_rows import _decoded
+from userrep.tiles.inventory.new_rows import exact_sum
 from userrep.tiles.ledger import read_tiles
 
 pytestmark = pytest.mark.default
@@ -59,48 +54,6 @@ def test_sums_of_hashes_are_exact_beyond_64_bits(spark: SparkSession) -> None:
         spark.createDataFrame(rows, "name STRING, hash BIGINT").groupBy("name").agg(exact_sum("hash").alias("total"))
     )
     assert {row.name: int(row.total) for row in frame.collect()} == {name: sum(of) for name, of in sums.items()}
-
-
-def test_counts_of_a_day_are_summed_over_files_and_rejects_are_unknown_if_one_file_s_are(
-    spark: SparkSession,
-) -> None:
-    counts = [
-        (D1, 3, 1, 10), (D1, 4, 0, -2),
-        (D2, 3, 1, 10), (D2, 4, None, 5),
-        (D3, 0, 0, 7),
-        (None, 2, 2, 4),
-    ]  # fmt: skip
-    ddl = "event_date DATE, num_rows BIGINT, num_rejected BIGINT, checksum DECIMAL(38,0)"
-    found = summed(spark.createDataFrame([(*row[:3], Decimal(row[3])) for row in counts], ddl)).collect()
-    assert {row.event_date: (row.num_rows, row.num_rejected, row.fingerprint) for row in found} == {
-        D1: (7, 1, "7:8"), D2: (7, None, "7:15"), None: (2, 2, "2:4"),
-    }  # fmt: skip
-
-
-def test_paths_of_listings_and_scans_are_normalized(spark: SparkSession) -> None:
-    paths = ["file:///log/a%20b+c%3A1.parquet", "s3a://bucket/log/a%2Bb//c"]
-    frame = spark.createDataFrame([(path,) for path in paths], "path STRING")
-    (local, store) = frame.select(one_slash("path"), _decoded("path")).collect()
-    assert tuple(local) == ("file:/log/a%20b+c%3A1.parquet", "file:/log/a b+c:1.parquet")
-    assert tuple(store) == ("s3a://bucket/log/a%2Bb//c", "s3a://bucket/log/a+b//c")
-
-
-def test_the_day_of_a_folder_is_read_from_its_own_column_only(spark: SparkSession) -> None:
-    days = {
-        "file:/log/dt=2024-05-01/a.parquet": D1,
-        "file:/log/x=1/dt=20240502/a.parquet": D2,
-        "file:/log/my_dt=2024-05-01/a.parquet": None,
-        "file:/log/dt=2024-13-01/a.parquet": None,
-        "file:/log/dt=soon/a.parquet": None,
-        "file:/log/dt=2024-05-01": None,  # a file
-    }
-    frame = spark.createDataFrame([(path,) for path in days], "path STRING")
-    partition = Partition(column="dt", holds="event_date")
-    found = frame.select("path", folder_day(F.col("path"), partition).alias("day")).collect()
-    assert {row.path: row.day for row in found} == days
-    odd = spark.createDataFrame([("/d.t=2024-05-01/a",), ("/dxt=2024-05-01/a",)], "path STRING")
-    partition = Partition(column="d.t", holds="event_date")
-    assert [row[0] for row in odd.select(folder_day(F.col("path"), partition)).collect()] == [D1, None]
 
 
 def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, tmp_path: Path) -> None:

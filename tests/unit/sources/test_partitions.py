@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.sources.partitions import ranges
+from userrep.config import Partition
+from userrep.sources.partitions import folder_day, ranges
 
 pytestmark = pytest.mark.fast
 
@@ -30,3 +31,24 @@ def test_ranges_are_disjoint_and_cover_each_day_with_its_late_days_and_no_other(
     assert set(covered) == {day + k * DAY for day in days for k in range(num_late + 1)}
     assert len(covered) == len(set(covered))
     assert all(end + DAY < start for (_, end), (start, _) in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("path", "day"),
+    [
+        ("file:/log/dt=2024-05-01/a.parquet", D1),
+        ("file:/log/x=1/dt=20240502/a.parquet", D2),
+        ("file:/log/my_dt=2024-05-01/a.parquet", None),
+        ("file:/log/dt=2024-13-01/a.parquet", None),
+        ("file:/log/dt=soon/a.parquet", None),
+        ("file:/log/dt=2024-05-01", None),  # a file
+    ],
+)
+def test_the_day_of_a_folder_is_read_from_its_own_column_only(path: str, day: date | None) -> None:
+    assert folder_day(path, Partition(column="dt", holds="event_date")) == day
+
+
+def test_a_partition_column_may_have_characters_of_patterns() -> None:
+    partition = Partition(column="d.t", holds="event_date")
+    assert folder_day("/d.t=2024-05-01/a", partition) == D1
+    assert folder_day("/dxt=2024-05-01/a", partition) is None

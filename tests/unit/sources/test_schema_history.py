@@ -32,7 +32,7 @@ class Log:
         fields = [T.StructField(name, kind_of(text)) for name, text in columns.items()]
         frame: Any = SimpleNamespace(schema=T.StructType(fields))
         names = _columns(frame.schema, self._log)
-        check_schema(self._tables, OpenLog("events", self._log, frame, frame, names, None))
+        check_schema(self._tables, OpenLog("events", self._log, frame, [], names, None))
 
 
 def kind_of(text: str) -> T.DataType:
@@ -102,7 +102,7 @@ def test_a_json_log_is_read_as_a_whole_if_its_sample_lacks_a_recorded_field(
     frame: Any = None
 
     def check(**columns: str) -> None:
-        check_schema(tables, OpenLog("events", settings, frame, frame, columns, None))
+        check_schema(tables, OpenLog("events", settings, frame, [], columns, None))
 
     earlier = {"user_id": "string", "tags": "array<string>"}  # as earlier versions recorded it
     tables.add(SOURCE_SCHEMAS, [{"source": "/data/log", "columns": earlier, "seen_at": datetime(2024, 5, 1)}])

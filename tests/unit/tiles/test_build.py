@@ -13,7 +13,8 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
 from userrep.tiles.build import TileBuild, build_tiles, stale_days
-from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, mapping_of
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import TileDay, TileLedger, tile_ledger
 
 pytestmark = pytest.mark.fast

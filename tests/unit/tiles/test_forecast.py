@@ -1,8 +1,8 @@
 """The inventory without Spark: known files by what is recorded, new files by their footers or folders."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from userrep.config import Events
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.listing import Listings, list_files
+from userrep.sources.open_log import ListedFile
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import SOURCE_FILES, TILE_DAYS
+from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
 from userrep.tiles.inventory import forecast as forecasts
 from userrep.tiles.inventory.forecast import Forecast, forecast
-from userrep.tiles.inventory.inventory import LogDay
+from userrep.tiles.inventory.inventory import Inventory
+from userrep.tiles.inventory.log_days import NO_DAY, Counts, LogDay, record
 
 pytestmark = pytest.mark.fast
 
@@ -43,21 +45,22 @@ def write(file: Path, *days: date) -> Path:
     return write_rows(file, [event("u", "i", f"{day} 12:00:00") for day in days])
 
 
-def record(tables: Tables, events: Events, file: Path, rows: Mapping[date | None, tuple[int, int]]) -> None:
+def listed(file: Path) -> ListedFile:
+    (found,) = list_files(str(file), None, "events")
+    return ListedFile(f"file:{file}", found.size, found.modified_at)
+
+
+def read(tables: Tables, events: Events, file: Path, rows: Mapping[date, tuple[int, int]]) -> None:
     """Record a file as read, with its rows and their checksum by day."""
-    (listed,) = list_files(str(file), None, "events")
-    key = {"path": f"file:{file}", "size": file.stat().st_size, "modified_at": listed.modified_at}
-    key |= {"mapping": short_hash(events.meaning), "num_rejected": None}
-    counts = {day: {"num_rows": num, "checksum": Decimal(checksum)} for day, (num, checksum) in rows.items()}
-    tables.add(SOURCE_FILES, [key | count | {"event_date": day} for day, count in counts.items()])
+    days = {day: Counts(num, None, checksum) for day, (num, checksum) in rows.items()}
+    record(tables, short_hash(events.meaning), {listed(file): days})
 
 
-def build(tables: Tables, fingerprints: Mapping[date, str], *, at: datetime) -> None:
-    counts = {"num_events": 1, "num_tiles": 1, "num_rejected": 0, "content": "c", "revision": 1}
-    tables.add(
-        TILE_DAYS,
-        [counts | {"event_date": day, "fingerprint": text, "built_at": at} for day, text in fingerprints.items()],
-    )
+def build(tables: Tables, inventory: Inventory, *, revision: int = 1) -> None:
+    """Record tiles of all days of the log."""
+    counts = {"num_events": 1, "num_tiles": 1, "num_rejected": 0, "content": "c", "revision": revision}
+    rows = [{"event_date": day.day, "fingerprint": f"{day.fingerprint}:mapping"} for day in inventory.days]
+    tables.add(TILE_DAYS, [counts | {"built_at": datetime(2024, 5, 9)} | row for row in rows])
 
 
 def look(tables: Tables, events: Events) -> Forecast:
@@ -65,8 +68,8 @@ def look(tables: Tables, events: Events) -> Forecast:
 
 
 def test_a_known_file_has_the_recorded_days_and_their_sum_as_fingerprint(tables: Tables, log: Path) -> None:
-    record(tables, settings(log), write(log / "a.parquet", D1), {D1: (3, 10**20), D2: (0, 0), None: (2, 7)})
-    record(tables, settings(log), write(log / "b.parquet", D1), {D1: (4, 5), None: (1, 1)})
+    read(tables, settings(log), write(log / "a.parquet", D1), {D1: (3, 10**20), D2: (0, 0), NO_DAY: (2, 7)})
+    read(tables, settings(log), write(log / "b.parquet", D1), {D1: (4, 5), NO_DAY: (1, 1)})
     found = look(tables, settings(log))
     assert found.new_files == []
     assert found.inventory.days == [LogDay(D1, 7, None, f"7:{10**20 + 5}")]
@@ -74,7 +77,7 @@ def test_a_known_file_has_the_recorded_days_and_their_sum_as_fingerprint(tables:
 
 
 def test_a_new_file_has_the_days_of_its_footer_and_changes_them(tables: Tables, log: Path) -> None:
-    record(tables, settings(log), write(log / "a.parquet", D1, D1, D2), {D1: (2, 1), D2: (1, 1)})
+    read(tables, settings(log), write(log / "a.parquet", D1, D1, D2), {D1: (2, 1), D2: (1, 1)})
     new = write(log / "b.parquet", D2, D2, D3, D3)
     found = look(tables, settings(log))
     assert [(day.day, day.num_rows) for day in found.inventory.days] == [(D1, 2), (D2, 3), (D3, 2)]
@@ -85,7 +88,7 @@ def test_a_new_file_has_the_days_of_its_footer_and_changes_them(tables: Tables, 
 
 
 def test_a_file_that_was_written_again_and_a_new_mapping_count_as_new(tables: Tables, log: Path) -> None:
-    record(tables, settings(log), write(log / "a.parquet", D1), {D1: (1, 1)})
+    read(tables, settings(log), write(log / "a.parquet", D1), {D1: (1, 1)})
     assert look(tables, settings(log)).new_files == []
     assert len(look(tables, settings(log, time_zone="Europe/Berlin")).new_files) == 1
     write(log / "a.parquet", D1, D2)
@@ -130,28 +133,34 @@ def partitions(log: Path, *folders: str) -> None:
         write_rows(log / f"dt={folder}" / "a.parquet", [event("u", "i", "2024-05-01 12:00:00")])
 
 
-def test_days_of_folders_change_with_their_number_of_files_and_with_newer_files(tables: Tables, log: Path) -> None:
+def test_days_of_folders_change_with_their_files(tables: Tables, log: Path) -> None:
     partitions(log, "2024-05-01", "20240502", "2024-05-03")
+    first = look(tables, settings(log, **PARTITION))
+    assert [day.num_rows for day in first.inventory.days] == [None, None, None]
+    assert len(first.new_files) == 3
+    build(tables, first.inventory)
+    assert look(tables, settings(log, **PARTITION)).new_files == []
     write_rows(log / "dt=20240502" / "b.parquet", [event("u", "i", "2024-05-02 12:00:00")])
-    later, earlier = datetime(2100, 1, 1), datetime(2000, 1, 1)
-    fingerprints: Sequence[tuple[date, str, datetime]] = [
-        (D1, "files:1:-77:m", later), (D2, "files:1:5:m", later), (D3, "files:1:6:m", earlier),
-    ]  # fmt: skip
-    for day, text, at in fingerprints:
-        build(tables, {day: text}, at=at)
+    os.utime(log / "dt=2024-05-03" / "a.parquet", (1e9, 1e9))
     found = look(tables, settings(log, **PARTITION))
-    assert {day.day: day.fingerprint for day in found.inventory.days} == {D1: "files:1:-77", D2: "new", D3: "new"}
+    changed = [new.day for old, new in zip(first.inventory.days, found.inventory.days, strict=True) if old != new]
+    assert changed == [D2, D3]
     assert len(found.new_files) == 3
-    assert [day.num_rows for day in found.inventory.days] == [None, None, None]
+    build(tables, found.inventory, revision=2)
+    assert look(tables, settings(log, **PARTITION)).new_files == []
 
 
 def test_a_day_of_two_sources_is_compared_by_source(tables: Tables, tmp_path: Path) -> None:
     for name in ("plays", "likes"):
         partitions(tmp_path / name, "2024-05-01")
-    sources = [{"path": str(tmp_path / name), "columns": EVENT_COLUMNS, **PARTITION} for name in ("plays", "likes")]
-    build(tables, {D1: "0=files:1:3+1=files:2:4:m"}, at=datetime(2100, 1, 1))
-    (day,) = look(tables, Events(sources=sources)).inventory.days
-    assert day.fingerprint == "0=files:1:3+1=new"
+    events = Events(
+        sources=[{"path": str(tmp_path / name), "columns": EVENT_COLUMNS, **PARTITION} for name in ("plays", "likes")]
+    )
+    build(tables, look(tables, events).inventory)
+    new = write_rows(tmp_path / "likes" / "dt=2024-05-01" / "b.parquet", [event("u", "i", "2024-05-01 13:00:00")])
+    found = look(tables, events)
+    assert {file.path for file in found.new_files} == {str(new), str(new.with_name("a.parquet"))}
+    assert len(found.files) == 3
 
 
 def test_days_after_tomorrow_are_held_back(tables: Tables, log: Path) -> None:
@@ -161,7 +170,7 @@ def test_days_after_tomorrow_are_held_back(tables: Tables, log: Path) -> None:
 
 def test_a_misplaced_file_and_a_table_of_a_catalog_are_refused(tables: Tables, log: Path) -> None:
     write(log / "a.parquet", D1)
-    with pytest.raises(UsageError, match=r"a\.parquet is not in a folder such as dt=2024-05-01"):
+    with pytest.raises(UsageError, match=r"files are not in a folder such as dt=2024-05-01, for example .*a\.parquet"):
         look(tables, settings(log, **PARTITION))
     with pytest.raises(UsageError, match="events: format table needs Spark, which --dry-run does not start"):
         look(tables, Events(path="db.events", format="table", columns=EVENT_COLUMNS))

@@ -1,49 +1,19 @@
-"""The inventory of a log: its days add up over the sources, and thresholds are inclusive."""
+"""The inventory of a log: thresholds are inclusive, and messages name days."""
 
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
-from pyspark.sql import Row
 
 from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError
-from userrep.tiles.inventory.inventory import Inventory, LogDay, _why_unreadable, mapping_of, merged
+from userrep.tiles.inventory.inventory import Inventory, _why_unreadable, mapping_of
+from userrep.tiles.inventory.log_days import LogDay
 
 pytestmark = pytest.mark.fast
 
 D1, D2, D3, D4, D5 = (date(2024, 5, day) for day in (1, 2, 3, 4, 5))
 COLUMNS = {"user_id": "u", "item_id": "i", "event_at": "at"}
-
-
-def row(day: date | None, num_rows: int | None, num_rejected: int | None, fingerprint: str, num_bytes: int = 0) -> Row:
-    return Row(
-        event_date=day, num_rows=num_rows, num_rejected=num_rejected, fingerprint=fingerprint, num_bytes=num_bytes
-    )
-
-
-# Adding up sources
-
-
-def test_the_days_of_one_source_come_in_order_without_the_undated_rows() -> None:
-    days, undated = merged([[row(D2, 5, None, "b", 64), row(None, 2, 2, "n"), row(D1, 3, 1, "a")]])
-    assert days == [LogDay(D1, 3, 1, "a"), LogDay(D2, 5, None, "b", 64)]
-    assert undated is not None
-    assert (undated.num_rows, undated.fingerprint) == (2, "n")
-    assert merged([[row(D1, 3, 1, "a")]])[1] is None
-
-
-def test_the_counts_of_a_day_add_up_over_sources_and_are_unknown_if_one_is() -> None:
-    plays = [row(D1, 3, 1, "a", 10), row(D2, 5, 0, "b")]
-    likes = [row(D1, 4, 2, "c", 20), row(D2, None, None, "d", 320)]
-    days, _ = merged([plays, likes])
-    assert [(day.num_rows, day.num_rejected, day.num_bytes) for day in days] == [(7, 3, 30), (None, None, 320)]
-
-
-def test_a_day_that_moves_from_one_source_to_another_changes_its_fingerprint() -> None:
-    first, second = merged([[row(D1, 3, 0, "a")], []])[0], merged([[], [row(D1, 3, 0, "a")]])[0]
-    both = merged([[row(D1, 3, 0, "a")], [row(D1, 3, 0, "a")]])[0]
-    assert len({first[0].fingerprint, second[0].fingerprint, both[0].fingerprint}) == 3
 
 
 # Thresholds

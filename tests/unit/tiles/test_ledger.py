@@ -22,8 +22,9 @@ from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import arrow_days
 from userrep.tiles.build import TileBuild, build_tiles
 from userrep.tiles.by_spark import tiles_of
-from userrep.tiles.inventory.day_files import row_hash
-from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
+from userrep.tiles.inventory.inventory import Inventory, take_inventory
+from userrep.tiles.inventory.log_days import LogDay
+from userrep.tiles.inventory.new_rows import row_hash
 from userrep.tiles.ledger import latest_tile_days, read_tiles, tiles_fingerprint
 
 pytestmark = pytest.mark.default

@@ -12,7 +12,8 @@ from tests.support.builders import config_of
 from userrep.errors import LogIncompleteError, UsageError
 from userrep.store.leases import LEASES
 from userrep.store.schemas import JOB_RUNS
-from userrep.tiles.inventory.inventory import Inventory, LogDay
+from userrep.tiles.inventory.inventory import Inventory
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.workflows import run_context
 from userrep.workflows.run_context import RunContext
 

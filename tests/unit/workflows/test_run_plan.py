@@ -19,7 +19,8 @@ from userrep.spaces.snapshots import Snapshot, record_snapshots, snapshot_inputs
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, ITEM_VECTOR_VERSIONS, JOB_RUNS, TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, mapping_of
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import latest_tile_days
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.schedule import Schedule

@@ -9,7 +9,8 @@ import pytest
 from tests.support.builders import config_of
 from userrep.errors import UsageError
 from userrep.store.file_tables import FileTables
-from userrep.tiles.inventory.inventory import Inventory, LogDay
+from userrep.tiles.inventory.inventory import Inventory
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.workflows.schedule import Schedule
 
 pytestmark = pytest.mark.fast

@@ -16,7 +16,8 @@ from userrep.spaces.registry_state import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.open import open_tables
 from userrep.store.tables import Tables
-from userrep.tiles.inventory.inventory import Inventory, LogDay
+from userrep.tiles.inventory.inventory import Inventory
+from userrep.tiles.inventory.log_days import LogDay
 from userrep.workflows.schedule import Schedule
 
 pytestmark = pytest.mark.fast

@@ -5,11 +5,9 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
-from pyspark.sql import Row
 
 from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line
@@ -18,29 +16,10 @@ from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.changes import days_by_changes
-from userrep.tiles.inventory.day_files import BYTES_PER_ROW, days_by_partition
+from userrep.tiles.inventory.log_days import NO_DAY, LogDay, days_by_partition, merged, total_of
 from userrep.tiles.inventory.log_warnings import future_days, missing_days, naive_times
 from userrep.tiles.inventory.new_rows import days_by_files
 from userrep.utc import last_event_day, utc_now
-
-
-@dataclass(frozen=True)
-class LogDay:
-    """A UTC day of the log. Counts are None if rows are counted only when the day's tiles are built.
-
-    ``fingerprint`` depends only on the rows if the inventory counts them, otherwise on the files.
-    """
-
-    day: date
-    num_rows: int | None
-    num_rejected: int | None
-    fingerprint: str
-    num_bytes: int = 0
-
-    @property
-    def expected_rows(self) -> int:
-        """The number of rows, estimated by the size of the files if they are not counted."""
-        return self.num_bytes // BYTES_PER_ROW if self.num_rows is None else self.num_rows
 
 
 @dataclass(frozen=True)
@@ -167,12 +146,12 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     logs = logs or open_logs(tables.spark, events)
     for log in logs:
         check_schema(tables, log)
-    sources = _read_sources(tables, logs)
-    all_days, undated = merged([rows for rows, _ in sources])
+    sources = [_days_of(tables, log) for log in logs]
+    all_days, undated = merged([found for found, _ in sources])
     days, ahead = [day for day in all_days if day.day <= tomorrow], [day for day in all_days if day.day > tomorrow]
     if not days:
         raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}; the first day is {ahead[0].day}.")
-    held_back = future_days([day.day for day in ahead], _sum(day.num_rows for day in ahead))
+    held_back = future_days([day.day for day in ahead], total_of(day.num_rows for day in ahead))
     warnings = [*(warning for log in logs for warning in naive_times(log)), *held_back]
     missing = missing_days([day.day for day in days])
     if missing and events.require_all_days:
@@ -186,17 +165,6 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
         num_ahead=sum(day.num_rows or 0 for day in ahead),
         logs=tuple(logs),
     )
-
-
-def _read_sources(tables: Tables, logs: Sequence[OpenLog]) -> list[tuple[list[Row], int]]:
-    """Return the days of each source, and the number of its new files."""
-    try:
-        return [_days_of(tables, log) for log in logs]
-    except (PySparkException, Py4JJavaError) as error:
-        raise UserrepError(
-            f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file again in the "
-            "format of the others, or remove it from the log."
-        ) from None
 
 
 def _why_unreadable(error: Exception) -> str:
@@ -214,43 +182,25 @@ def mapping_of(events: Events) -> str:
     return short_hash(events.meaning)
 
 
-def _days_of(tables: Tables, log: OpenLog) -> tuple[list[Row], int]:
+def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """Return the days of one source and the number of its new files, by the cheapest method that sees all changes."""
     settings, delta = log.settings, log.delta
-    if delta is not None and delta.hides_deletes and delta.has_changes:
-        days, num_new = days_by_changes(tables, settings, delta)
-    elif settings.partition is not None and settings.partition.holds == "event_date":
-        days, num_new = days_by_partition(log), 0
-    else:
-        days, num_new = days_by_files(tables, log)
-    rows = days.collect()
-    if not any(row.event_date for row in rows):
+    try:
+        if delta is not None and delta.hides_deletes and delta.has_changes:
+            days, num_new = days_by_changes(tables, log, delta)
+        elif settings.partition is not None and settings.partition.holds == "event_date":
+            num_bytes = [log.num_bytes(file) for file in log.files]
+            days, num_new = days_by_partition(log.what, settings.partition, log.files, num_bytes), 0
+        else:
+            days, num_new = days_by_files(tables, log)
+    except (PySparkException, Py4JJavaError) as error:
+        raise UserrepError(
+            f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file again in the "
+            "format of the others, or remove it from the log."
+        ) from None
+    if all(day.day == NO_DAY for day in days):
         raise UsageError(f"{log.what}.path {settings.path}: no row has a readable time. Check columns.event_at.")
-    return rows, num_new
-
-
-def merged(sources: Sequence[Sequence[Any]]) -> tuple[list[LogDay], LogDay | None]:
-    """Add up the days of all sources; return them in order, and the entry of the rows without a day."""
-    by_day: dict[date | None, list[tuple[int, Any]]] = {}
-    for k, rows in enumerate(sources):
-        for row in rows:
-            by_day.setdefault(row.event_date, []).append((k, row))
-    days = {
-        day: LogDay(
-            day or date.min,
-            _sum(row.num_rows for _, row in parts),
-            _sum(row.num_rejected for _, row in parts),
-            parts[0][1].fingerprint if len(sources) == 1 else "+".join(f"{k}={row.fingerprint}" for k, row in parts),
-            sum(row.num_bytes for _, row in parts),
-        )
-        for day, parts in by_day.items()
-    }
-    return [days[day] for day in sorted(day for day in days if day is not None)], days.get(None)
-
-
-def _sum(counts: Iterable[int | None]) -> int | None:
-    known = list(counts)
-    return None if None in known else sum(count or 0 for count in known)
+    return days, num_new
 
 
 def _of_days(faults: Iterable[str]) -> list[str]:

@@ -4,99 +4,137 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
-from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.config import EventSource
 from userrep.sources.columns import column_of
-from userrep.sources.open_log import KEY, OpenLog, one_slash
+from userrep.sources.open_log import ListedFile, OpenLog, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import CORRUPT, with_validity
-from userrep.spark.releases import repartition_by_number
-from userrep.spark.session import shuffle_partitions
-from userrep.store.schemas import SOURCE_FILES
+from userrep.sources.text_blocks import is_splittable
+from userrep.spark.tasks import map_in_tasks
 from userrep.store.tables import Tables
-from userrep.tiles.column_paths import TEXT_FORMATS, is_utc
-from userrep.tiles.inventory.day_files import exact_sum, row_hash, summed
+from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_utc
 from userrep.tiles.inventory.footers import day_of_file
-from userrep.tiles.inventory.text_days import rows_of_text
+from userrep.tiles.inventory.log_days import NO_DAY, Counts, DaysOfFile, LogDay, record, recorded, summed
+from userrep.tiles.text_file import days_of_lines
+from userrep.utc import numbered_day
 
 _READERS = 8  # footers that a task reads at the same time
+_PART_BYTES = 1 << 26  # of a large text file, read by one task
+_COUNTED = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64()), ("hash", pa.int64())])
 
 
-def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
+def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """Read new files; return the log's days, as ``summed`` does, and the number of new files.
 
     A Parquet file is not read if its footer proves that all its rows have the same day. Its name, size and time then
     stand for its rows, and malformed rows are found when the day's tiles are built. So are those of text files, of
     which tasks read only the times here. Cost: the footers of new files, and one read of the other new files, or of the
-    whole log if it is a Delta log without partitions. Driver memory: one entry per new file, part of a large text file
-    and day.
+    whole log if it is a Delta log without partitions. Driver memory: one entry per file, part of a large text file and
+    day.
     """
-    listed, delta = log.files, log.delta
-    new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti").collect()
-    days = _days_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
-    rows = [_source_file(row, *days[row.path]) for row in new if row.path in days]
-    if log.settings.format in TEXT_FORMATS and log.settings.partition is None:
-        rows = rows_of_text(tables, log, new)
-    if rows:
-        tables.add(SOURCE_FILES, rows)
-    known_paths = {row["path"] for row in rows}
-    unread = [row for row in new if row.path not in known_paths]
-    if unread:
-        frame = tables.spark.createDataFrame(unread, listed.schema)
-        tables.append(_read_days(log, frame, [row.path for row in unread]), SOURCE_FILES)
-    known = listed.join(tables.read(SOURCE_FILES), on=list(KEY), how="inner")
-    return summed(known.dropDuplicates([*KEY, "event_date"])), len(new)  # concurrent runs may both have read a file
+    known = recorded(tables, log.mapping)
+    num_new = sum(file not in known for file in log.files)
+    for read in (_read_by_tasks, _read_by_spark):
+        if unread := [file for file in log.files if file not in known]:
+            days_by_path = read(tables.spark, log, unread)
+            found = {file: days_by_path[file.path] for file in unread if file.path in days_by_path}
+            record(tables, log.mapping, found)
+            known |= found
+    return summed(known[file] for file in log.files), num_new
 
 
-def _days_by_footers(
-    tables: Tables, log: EventSource, source: DataFrame, new: Sequence[Row]
-) -> dict[str, tuple[date, int]]:
-    """Return the day and the number of rows of the files whose footers prove them, by path. Tasks read the footers."""
-    path, kind = column_of(source.schema, log.columns.event_at)
-    is_plain = log.format in ("parquet", "delta") and log.partition is None and is_utc(kind, log.time_zone)
-    if not is_plain or not new:
+def _read_by_tasks(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of the files that do not need Spark, by path."""
+    if log.settings.partition is not None:
+        return {}
+    return (_by_lines if log.settings.format in TEXT_FORMATS else _by_footers)(spark, log, new)
+
+
+def _by_footers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of the files whose footers prove them. Tasks read the footers."""
+    path, kind = column_of(log.source.schema, log.settings.columns.event_at)
+    has_all_rows = log.settings.format in ("parquet", "delta") and (log.delta is None or log.delta.is_plain)
+    if not has_all_rows or not is_utc(kind, log.settings.time_zone):
         return {}
     event_at = tuple(path)
 
-    def read_footers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        paths = [path for batch in batches for path in batch.column("path").to_pylist()]
+    def read_footers(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(_READERS) as readers:
-            days = list(readers.map(lambda path: _day_or_none(path, event_at), paths))
-        rows = [(path, *day) for path, day in zip(paths, days, strict=True) if day is not None]
-        if rows:
-            arrays = [pa.array(values) for values in zip(*rows, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, ["path", "day", "num_rows"])
+            return [row for row in readers.map(lambda file: _footer_row(file["path"], event_at), files) if row]
 
-    num_tasks = min(len(new), shuffle_partitions(tables.spark))
-    numbered = [(number % num_tasks, file.path) for number, file in enumerate(new)]
-    paths = tables.spark.createDataFrame(numbered, "task INT, path STRING")
-    in_tasks = repartition_by_number(paths, num_tasks, F.col("task"))
-    rows = in_tasks.mapInArrow(read_footers, "path STRING, day DATE, num_rows BIGINT").collect()
-    return {row.path: (row.day, row.num_rows) for row in rows}
+    rows = map_in_tasks(spark, [(file.path,) for file in new], "path STRING", read_footers, _COUNTED)
+    checksums = {file.path: _checksum(file) for file in new}
+    return {row.path: {row.day: Counts(row.num_rows, None, checksums[row.path])} for row in rows}
 
 
-def _day_or_none(path: str, event_at: tuple[str, ...]) -> tuple[date, int] | None:
+def _footer_row(path: str, event_at: tuple[str, ...]) -> dict[str, Any] | None:
     try:
-        return day_of_file(path, event_at)
+        found = day_of_file(path, event_at)
     except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
         return None
+    return found and {"path": path, "day": found[0], "num_rows": found[1]}
 
 
-def _source_file(file: Row, day: date, num_rows: int) -> dict[str, object]:
-    name = json.dumps([file.path, file.size, str(file.modified_at)]).encode()
-    checksum = Decimal(int.from_bytes(hashlib.sha256(name).digest()[:8]))
-    return file.asDict() | {"event_date": day, "num_rows": num_rows, "num_rejected": None, "checksum": checksum}
+def _checksum(file: ListedFile) -> int:
+    """Return a number that stands for the rows of a file."""
+    name = json.dumps(file, default=str).encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8])
 
 
-def _read_days(log: OpenLog, new: DataFrame, paths: Sequence[str]) -> DataFrame:
-    """Read new files, with these paths; return one row per file and day with counts and the sum of row hashes."""
-    source = _in_partitions_of(new, log.settings, log.source) if log.is_table else log.rows_of(paths)
+def _by_lines(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of JSON and CSV files, of which tasks read the times.
+
+    Malformed rows with a readable time are not counted. The checksum of a day in a file depends on the order of its
+    lines.
+    """
+    columns = columns_of(log.source.schema, log.settings)
+    if columns is None:
+        return {}
+    parts = [(file.path, *part) for file in new for part in _parts(file)]
+
+    def read_times(parts: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for part in parts:
+            yield from _rows_of_part(part, columns)
+
+    rows = map_in_tasks(spark, parts, "path STRING, start BIGINT, stop BIGINT", read_times, _COUNTED)
+    by_spark = {row.path for row in rows if row.num_rows is None}
+    days: dict[str, dict[Any, Counts]] = {file.path: {} for file in new if file.path not in by_spark}
+    for row in rows:
+        if row.path in days:
+            day = row.day or NO_DAY
+            before = days[row.path].get(day, Counts(0, None, 0))
+            days[row.path][day] = Counts(before.num_rows + row.num_rows, None, before.checksum + row.hash)
+    return dict(days)
+
+
+def _parts(file: ListedFile) -> list[tuple[int, int | None]]:
+    """Split a file into ranges of bytes, each with its end, or None for the end of the file."""
+    starts = range(0, max(1, file.size), _PART_BYTES) if is_splittable(file.path) else [0]
+    return list(zip(starts, [*starts[1:], None], strict=True))
+
+
+def _rows_of_part(part: dict[str, Any], columns: LogColumns) -> Iterator[dict[str, Any]]:
+    """Yield the days of a part of a file; one entry without counts if the file needs Spark."""
+    try:
+        days = days_of_lines(part["path"], columns, start=part["start"], stop=part["stop"])
+    except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
+        days = None
+    if days is None:
+        yield {"path": part["path"]}
+    for day, (num_rows, line_hash) in (days or {}).items():
+        date_ = None if day is None else numbered_day(day)
+        yield {"path": part["path"], "day": date_, "num_rows": num_rows, "hash": line_hash}
+
+
+def _read_by_spark(_: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of files by a read of their rows."""
+    source = _in_partitions_of(new, log) if log.is_table else log.rows_of([file.path for file in new])
     with_path = source.withColumn("__path", F.col("_metadata.file_path"))
     rows = with_validity(with_path, log.settings).select(
         F.col("raw.__path").alias("path"),
@@ -107,22 +145,32 @@ def _read_days(log: OpenLog, new: DataFrame, paths: Sequence[str]) -> DataFrame:
     counted = rows.groupBy("path", "event_date").agg(
         F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), exact_sum("hash").alias("checksum")
     )
-    by_day = counted.withColumn("path", _decoded("path"))  # after the aggregation, not for every row
-    by_day = by_day.where(F.col("path").isin(paths)) if log.is_table else by_day
-    filled = new.join(by_day, on="path", how="left")
-    return filled.withColumns(
-        {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
-    )
+    days: dict[str, dict[Any, Counts]] = {file.path: {} for file in new}
+    for row in counted.collect():
+        path = unquote(one_slash(row.path))  # scans escape paths, listings do not
+        if path in days:
+            days[path][row.event_date or NO_DAY] = Counts(row.num_rows, row.num_rejected, int(row.checksum))
+    return dict(days)
 
 
-def _in_partitions_of(new: DataFrame, log: EventSource, source: DataFrame) -> DataFrame:
+def _in_partitions_of(new: Sequence[ListedFile], log: OpenLog) -> DataFrame:
     """Restrict a table to the partitions of its new files, if the folders show them."""
-    if log.partition is None:
-        return source
-    days = [row.day for row in new.select(folder_day(F.col("path"), log.partition).alias("day")).distinct().collect()]
-    return source if None in days else source.where(in_partitions(source, log.partition, days, late_days=0))
+    partition = log.settings.partition
+    days = {folder_day(file.path, partition) if partition else None for file in new}
+    known = [day for day in days if day is not None]
+    if partition is None or len(known) < len(days):
+        return log.source
+    return log.source.where(in_partitions(log.source, partition, known, late_days=0))
 
 
-def _decoded(path: str) -> Column:
-    """Convert the escaped path of a scan to the form that listings use."""
-    return F.url_decode(F.regexp_replace(one_slash(path), r"\+", "%2B"))
+def row_hash(columns: list[str]) -> Column:
+    """Hash a row. The hash includes which columns are null, because xxhash64 skips nulls."""
+    values = [F.col("raw").getField(name) for name in columns]
+    nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
+    return F.xxhash64(*values, nulls, "corrupt")
+
+
+def exact_sum(number: str) -> Column:
+    """Sum 64-bit integers without overflow, as two halves, because sums of decimals are slow."""
+    high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
+    return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")

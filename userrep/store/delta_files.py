@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,6 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 
 _ATTEMPTS = 20  # per commit, each on the newest version
 _MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark
-_RESTORE_SEARCH = 1000  # newest commits that are searched for a RESTORE
 _MARK_SEARCH = 100  # newest commits that are searched for a mark
 
 Files = Sequence[TableFile]
@@ -83,14 +81,6 @@ class DeltaFiles:
             ) from None
         return [field.name for field in table.schema().fields], dict(table.metadata().configuration)
 
-    def version(self) -> int:
-        """Return the newest version."""
-        return DeltaTable(self.uri).version()
-
-    def last_transaction(self, writer: str) -> int | None:
-        """Return the number of a writer's last transaction, or None if it has none."""
-        return DeltaTable(self.uri).transaction_version(writer)
-
     def schema(self) -> pa.Schema:
         """Return the Arrow schema."""
         return _schema(DeltaTable(self.uri))
@@ -106,32 +96,9 @@ class DeltaFiles:
 
         Raises DeltaError if the table needs a newer reader, for example for deletion vectors.
         """
-        return DeltaTable(self.uri).to_pyarrow_dataset(filesystem=self._store())
-
-    def counts(self, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
-        """Count the rows by the values of some columns. Memory: one batch, and one entry per combination of values."""
-        counts: Counter[tuple[Any, ...]] = Counter()
-        for batch in self.dataset().to_batches(columns=list(columns)):
-            groups = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
-            for row in groups.to_pylist():
-                counts[tuple(row[name] for name in columns)] += row["count_all"]
-        return counts
-
-    def rows(self, columns: Sequence[str] | None, equal: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Return the rows whose columns equal the given values. Times are naive UTC; maps are dicts."""
-        filters = [(name, "=", value) for name, value in equal.items()]
-        names = list(columns) if columns else None
-        table = DeltaTable(self.uri).to_pyarrow_table(columns=names, filters=filters or None, filesystem=self._store())
-        schema = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
-        return table.cast(pa.schema(schema)).to_pylist(maps_as_pydicts="strict")  # type: ignore[no-any-return]
-
-    def _store(self) -> pyarrow.fs.FileSystem:
-        """Return pyarrow's own file system for the table.
-
-        With delta-rs's Python file system, reader threads can abort the process while it is exiting.
-        """
         files, path = file_system(self.uri)
-        return pyarrow.fs.SubTreeFileSystem(path, files)
+        # With delta-rs's Python file system, reader threads can abort the process while it is exiting.
+        return DeltaTable(self.uri).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(path, files))
 
     def add_rows(self, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         """Append rows in one commit; with ``since``, only if that version is still the newest.
@@ -219,14 +186,6 @@ class DeltaFiles:
         self._commit(attempt)
         return not num_skipped
 
-    def was_restored(self, since_ms: int) -> bool:
-        """Return whether the table was restored to an earlier version since a time (milliseconds since 1970).
-
-        Restored files keep their old timestamps, so only the history shows it. Cost: a read of up to 1,000 commits.
-        """
-        commits = DeltaTable(self.uri).history(_RESTORE_SEARCH)
-        return any(commit["operation"] == "RESTORE" and commit["timestamp"] >= since_ms for commit in commits)
-
     def _commit(
         self, attempt: Callable[[DeltaTable], bool], since: int | None = None, *, point: str = "commit"
     ) -> bool:
@@ -264,23 +223,6 @@ class DeltaFiles:
             # writer had been first, although this one was.
             return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_MARK_SEARCH))
         return True
-
-    def join_files(self, at_least: int) -> int:
-        """Compact a table of ``at_least`` files; return the number of files before, or 0 if nothing was done."""
-        table = DeltaTable(self.uri)
-        if (num := len(table.file_uris())) < at_least:
-            return 0
-        try:
-            table.optimize.compact()
-        except CommitFailedError:
-            return 0
-        return num
-
-    def vacuum(self, hours: int, keep: Sequence[int] = ()) -> None:
-        """Delete the files that belong to no version of the last ``hours`` and to no version in ``keep``."""
-        table = DeltaTable(self.uri)
-        kept = [version for version in keep if self.has_version(version)]
-        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept)
 
     def has_version(self, version: int) -> bool:
         """Return whether a version can still be read; Delta cleans its log after 30 days."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
@@ -34,6 +37,8 @@ from userrep.store.tables import (
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row
     from pyspark.sql.types import StructType
+
+_RESTORE_SEARCH = 1000  # newest commits that are searched for a RESTORE
 
 
 class FileTables(Tables):
@@ -80,10 +85,13 @@ class FileTables(Tables):
     def _delta(self, table: TableSchema) -> DeltaFiles:
         return DeltaFiles(self.uri(table))
 
+    def _loaded(self, table: TableSchema) -> DeltaTable:
+        return DeltaTable(self.uri(table))
+
     # Reading
 
     def version(self, table: TableSchema) -> int:
-        return self._delta(table).version() if self.exists(table) else 0
+        return self._loaded(table).version() if self.exists(table) else 0
 
     def fields(self, table: TableSchema) -> StructType:
         return self._delta(table).fields()
@@ -92,10 +100,21 @@ class FileTables(Tables):
         return sum(file.size for file in self.files(table))
 
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
-        return rows_of(self._delta(table).rows(columns, equal)) if self.exists(table) else []
+        if not self.exists(table):
+            return []
+        dataset = self._delta(table).dataset()
+        matching = pq.filters_to_expression([(name, "=", value) for name, value in equal.items()]) if equal else None
+        found = dataset.to_table(columns=list(columns) if columns else None, filter=matching)
+        naive = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in found.schema]
+        return rows_of(found.cast(pa.schema(naive)).to_pylist(maps_as_pydicts="strict"))
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
-        return self._delta(table).counts(columns) if self.exists(table) else {}
+        counts: Counter[tuple[Any, ...]] = Counter()
+        for batch in self._delta(table).dataset().to_batches(columns=list(columns)) if self.exists(table) else ():
+            groups = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
+            for row in groups.to_pylist():
+                counts[tuple(row[name] for name in columns)] += row["count_all"]
+        return counts
 
     def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
         files: dict[tuple[Any, ...], list[TableFile]] = defaultdict(list)
@@ -121,13 +140,15 @@ class FileTables(Tables):
     def was_restored(self, table: TableSchema, since: datetime) -> bool:
         """Return whether a table was restored to an earlier version since a time (naive UTC).
 
-        Cost: a read of up to 1,000 commits.
+        Restored files keep their old timestamps, so only the history shows it. Cost: a read of up to 1,000 commits.
         """
-        return self._delta(table).was_restored(int(since.replace(tzinfo=UTC).timestamp() * 1000))
+        since_ms = since.replace(tzinfo=UTC).timestamp() * 1000
+        commits = self._loaded(table).history(_RESTORE_SEARCH)
+        return any(commit["operation"] == "RESTORE" and commit["timestamp"] >= since_ms for commit in commits)
 
     def last_transaction(self, table: TableSchema, writer: str) -> int | None:
         """Return the number of a writer's last transaction, or None. Cost: one read of the log."""
-        return self._delta(table).last_transaction(writer) if self.exists(table) else None
+        return self._loaded(table).transaction_version(writer) if self.exists(table) else None
 
     # Small changes, from the driver
 
@@ -193,8 +214,15 @@ class FileTables(Tables):
     def compact(self, table: TableSchema, *, at_least: int) -> int:
         if not self.exists(table):
             return 0
+        loaded = self._loaded(table)
+        if (num := len(loaded.file_uris())) < at_least:
+            return 0
         with around(f"join:{table.name}"):
-            return self._delta(table).join_files(at_least)
+            try:
+                loaded.optimize.compact()
+            except CommitFailedError:
+                return 0
+        return num
 
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
         since = self.version(table)
@@ -208,8 +236,11 @@ class FileTables(Tables):
 
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
         if self.exists(table):
+            hours, kept = int(age.total_seconds() // 3600), [n for n in keep if self.has_version(table, n)]
             with around(f"vacuum:{table.name}"):
-                self._delta(table).vacuum(int(age.total_seconds() // 3600), keep)
+                self._loaded(table).vacuum(
+                    hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept
+                )
 
 
 def _partition(files: Sequence[TableFile]) -> Partition:

@@ -19,7 +19,7 @@ from userrep.spaces import consumers, registry
 from userrep.spaces.registry_state import artifact_path
 from userrep.store.export_folder import check_out
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import check_new_folder, check_writable
+from userrep.store.write_access import check_new_folder, check_writable
 
 pytestmark = pytest.mark.fast
 

@@ -15,7 +15,8 @@ from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
-from userrep.store.filesystem import artifacts_root, check_writable
+from userrep.store.filesystem import artifacts_root
+from userrep.store.write_access import check_writable
 
 JAVA_VERSIONS = ("17", "21")
 

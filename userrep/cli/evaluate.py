@@ -25,7 +25,7 @@ def evaluate(
     space. Missing features are built first; nothing is published. Results are written to --out and to the table
     space_metrics.
     """
-    from userrep.store.filesystem import check_new_folder
+    from userrep.store.write_access import check_new_folder
 
     check_new_folder(out)
     from userrep.evaluation.output import loss_lines, result_lines

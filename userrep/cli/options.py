@@ -106,7 +106,8 @@ SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callb
 
 def session_of(config: Config) -> "SparkSession":
     """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
-    from userrep.store.filesystem import artifacts_root, check_writable
+    from userrep.store.filesystem import artifacts_root
+    from userrep.store.write_access import check_writable
 
     check_writable(artifacts_root(config))
     return _start_session(config)
@@ -124,7 +125,8 @@ def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
     """
     from userrep.features.preflight import check_before_spark
     from userrep.sources.listing import Listings
-    from userrep.store.filesystem import artifacts_root, check_writable
+    from userrep.store.filesystem import artifacts_root
+    from userrep.store.write_access import check_writable
 
     check_writable(artifacts_root(config))
     listings = Listings()
@@ -147,8 +149,9 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
     UsageError
         If the root has no tables but is expected to, or is not writable.
     """
-    from userrep.store.filesystem import artifacts_root, check_writable
+    from userrep.store.filesystem import artifacts_root
     from userrep.store.open import open_tables
+    from userrep.store.write_access import check_writable
 
     if writes:
         check_writable(artifacts_root(config))

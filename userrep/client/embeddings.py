@@ -22,8 +22,8 @@ from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import check_writable
 from userrep.store.tables import Tables
+from userrep.store.write_access import check_writable
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, SparkSession

@@ -2,13 +2,17 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
+from userrep.store.tables import Keys
+
+PartitionFilter = Callable[[dict[str, Any]], bool]  # a predicate on partition values
 USER_BUCKET = "user_bucket"  # the only column with statistics in the log
 
 
@@ -90,3 +94,11 @@ def _statistics(file: TableFile) -> dict[str, Any]:
 
 def _as_text(file: TableFile) -> dict[str, str | None]:
     return {name: None if value is None else str(value) for name, value in file.values.items()}
+
+
+def matches(keys: Keys) -> PartitionFilter:
+    """Return a predicate for partition values that match any of ``keys``; its cost is independent of their number."""
+    values_by_names: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
+    for key in keys:
+        values_by_names[tuple(key)].add(tuple(key.values()))
+    return lambda row: any(tuple(row[name] for name in names) in values for names, values in values_by_names.items())

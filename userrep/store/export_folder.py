@@ -16,15 +16,14 @@ from userrep.store.export_files import MANIFEST, Part, read_manifest
 from userrep.store.filesystem import (
     PARTIAL,
     absolute,
-    check_writable,
     delete_file,
     file_system,
     folder_names,
-    names_in_out,
     write_bytes,
 )
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
+from userrep.store.write_access import check_writable, names_in_out
 from userrep.utc import utc_now
 
 

@@ -15,9 +15,9 @@ from deltalake.exceptions import CommitFailedError
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
-from userrep.store.data_files import TableFile
+from userrep.store.data_files import PartitionFilter, TableFile, matches
 from userrep.store.delta_files import DeltaFiles, Files
-from userrep.store.filesystem import folder_names
+from userrep.store.filesystem import folder_names, root_path
 from userrep.store.parquet_writer import Target
 from userrep.store.rows import rows_of
 from userrep.store.schemas import TableSchema
@@ -25,13 +25,10 @@ from userrep.store.sql import sql_any
 from userrep.store.tables import (
     Keys,
     Partition,
-    PartitionFilter,
     Rows,
     Session,
     Tables,
     TransactionId,
-    matches,
-    root_path,
 )
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark

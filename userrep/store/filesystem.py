@@ -16,7 +16,6 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from userrep.config import Config
-from userrep.errors import UsageError
 from userrep.failpoints import around
 
 _READ_ATTEMPTS = 5
@@ -33,6 +32,11 @@ def artifacts_root(config: Config) -> str:
 def absolute(path: str) -> str:
     """Return an absolute local path; URIs are returned unchanged."""
     return path if re.match(r"[a-z][a-z0-9+.-]*:/", path) else str(Path(path).absolute())
+
+
+def root_path(root: str) -> str:
+    """Return a root as an absolute path or a URI, without a trailing slash."""
+    return absolute(re.sub(r"^file:/+", "/", root.rstrip("/")))
 
 
 def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -241,66 +245,3 @@ def delete_folder(uri: str) -> None:
     files, path = file_system(uri)
     with around(f"delete:{path.rpartition('/')[2]}"):
         files.delete_dir(path)
-
-
-def names_in_out(out: str) -> list[str]:
-    """Return the sorted names of the entries of a command's output folder; none if it does not exist yet.
-
-    Raises
-    ------
-    UsageError
-        If the folder cannot be read, is a file, or is not writable for this user.
-    """
-    try:
-        files, path = file_system(out)
-        if files.get_file_info(path).is_file:
-            raise UsageError(f"--out {out}: this is a file; name a folder.")
-        if isinstance(files, pyarrow.fs.LocalFileSystem):
-            _check_access(path)
-        return folder_names(out)
-    except PermissionError as error:
-        raise UsageError(f"--out {out}: {error.strerror}; name another one.") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--out {out}: cannot be read as a folder ({error}).") from None
-
-
-def check_new_folder(out: str) -> None:
-    """Check that an output folder is empty or can be created, without creating anything.
-
-    Raises
-    ------
-    UsageError
-        If the folder is not empty, cannot be read, is a file, or is not writable for this user.
-    """
-    if names := names_in_out(out):
-        raise UsageError(f"--out {out}: the folder is not empty ({', '.join(names[:3])}); name another one.")
-
-
-def check_writable(uri: str) -> None:
-    """Check that a root is writable or can be created. Nothing is created on a local disk.
-
-    In an object store, a probe file is written and deleted.
-
-    Raises
-    ------
-    UsageError
-        If the root is not writable, with the reason.
-    """
-    try:
-        files, path = file_system(uri)
-        if isinstance(files, pyarrow.fs.LocalFileSystem):
-            return _check_access(path)
-        probe = f"{path}/.userrep-write-check"
-        with files.open_output_stream(probe):
-            pass
-        files.delete_file(probe)
-    except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not support
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UsageError(f"root {uri}: not writable ({reason}). Name another one, or request write access.") from None
-
-
-def _check_access(path: str) -> None:
-    """Raise OSError unless a local folder is writable or, if it does not exist, its nearest existing parent is."""
-    nearest = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, f"{nearest} is not a folder that this user may write to")

@@ -5,8 +5,8 @@ import re
 from userrep.config import Config
 from userrep.ids import checked_name
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import artifacts_root
-from userrep.store.tables import Session, Tables, root_path
+from userrep.store.filesystem import artifacts_root, root_path
+from userrep.store.tables import Session, Tables
 
 # Roots with atomic commits that both pyarrow and delta-rs support. DBFS, volumes and HDFS are left to Spark.
 _FILE_TABLE_ROOT = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")

@@ -1,13 +1,12 @@
 """Tables that only Spark reads and writes: in a catalog, or below a root without safe commits outside Spark."""
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, DataFrameWriter, Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
@@ -15,15 +14,13 @@ from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
 from userrep.store.delta_files import changed_meanwhile
-from userrep.store.filesystem import folder_names
+from userrep.store.filesystem import folder_names, root_path
 from userrep.store.schemas import TableSchema
+from userrep.store.spark_commits import SparkCommits, was_overtaken
 from userrep.store.sql import sql_any, sql_name
-from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId, root_path
+from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number
-_NEWEST = 100  # commits that are searched for a mark
-_CHANGES = "changes"  # the counter of changes that are based on a version
-_NEUTRAL = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "CHANGE COLUMN")  # change no rows
 _ARTIFACTS_KEY = "userrep.artifacts"  # table property with the artifacts folder, for consumers without it
 
 
@@ -48,7 +45,7 @@ class SparkTables(Tables):
     @property
     def artifacts_root(self) -> str:
         if self._artifacts is None:
-            any_name = self.name(self._own()[0])
+            any_name = self.name(self.check_any()[0])
             self._artifacts = {row.key: row.value for row in self._properties(any_name)}[_ARTIFACTS_KEY]
         return self._artifacts
 
@@ -138,6 +135,10 @@ class SparkTables(Tables):
             for row in rows.collect()
         }
 
+    def _commits(self, table: TableSchema) -> SparkCommits:
+        path = self._path(table) if self._schema is None else None
+        return SparkCommits(self.spark, table, self.name(table), path)
+
     def _first(self, query: str) -> Any:
         return self.spark.sql(query).first()
 
@@ -146,43 +147,16 @@ class SparkTables(Tables):
     def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
         frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
-        if since is None:
-            return self._write(frame, table, where=replacing)
-        return self._add_onto(since, frame, table, replacing or "false")
-
-    def _add_onto(self, since: int, rows: DataFrame, table: TableSchema, replacing: str) -> bool:
-        """Add rows, and delete those that match ``replacing``, if the table has the same files as at version ``since``.
-
-        The check is part of the write: MERGE reads its source and its target at one version, and Delta refuses the
-        commit if another one has changed files since that version. So the check is exact for all kinds of commits.
-        """
-        columns = list(map(sql_name, table.names))
-        values = [f"source.added.{column}" for column in columns]
-        file_names = F.sort_array(F.collect_set("_metadata.file_path")).alias("names")
-        try:
-            with around(f"commit:{table.name}"):
-                merged = self.spark.sql(  # the row of the source that adds nothing matches the rows to delete
-                    f"MERGE INTO {self.name(table)} USING ("
-                    "SELECT * FROM (SELECT struct(*) AS added FROM {rows} UNION ALL SELECT NULL) "
-                    "WHERE (SELECT names FROM {before}) = (SELECT names FROM {now})"
-                    f") AS source ON source.added IS NULL AND ({replacing}) WHEN MATCHED THEN DELETE "
-                    "WHEN NOT MATCHED AND source.added IS NOT NULL "
-                    f"THEN INSERT ({', '.join(columns)}) VALUES ({', '.join(values)})",
-                    rows=rows,
-                    before=self.read(table, version=since).agg(file_names),
-                    now=self.read(table).agg(file_names),
-                ).first()
-        except Exception as error:
-            if not _was_overtaken(error):
-                raise
-            return False
-        return bool(merged and merged.num_affected_rows)
+        if since is not None:
+            return self._commits(table).add_onto(since, frame, replacing or "false")
+        self._commits(table).write(frame, where=replacing)
+        return True
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
         no_rows = self.spark.createDataFrame([], self.read(table).schema)
         for number in range(first, first + _ATTEMPTS):
-            if self._write_once(no_rows, table, (counter, number)):
+            if self._commits(table).write_once(no_rows, (counter, number)):
                 return number
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
 
@@ -192,93 +166,21 @@ class SparkTables(Tables):
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
         self.create(table)
-        return (
-            self._write(rows, table, transaction=transaction) if since is None else self._write_onto(since, rows, table)
-        )
+        if since is not None:
+            return self._commits(table).write_onto(since, rows)
+        self._commits(table).write(rows, transaction=transaction)
+        return True
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         self.create(table)
         if since is None:
-            self._write(rows, table, where=sql_any(keys))
-        elif not self._write_onto(since, rows, table, where=sql_any(keys)):
+            self._commits(table).write(rows, where=sql_any(keys))
+        elif not self._commits(table).write_onto(since, rows, where=sql_any(keys)):
             raise changed_meanwhile(self.name(table))
 
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
         if keys and self.exists(table):
             self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
-
-    def _write(
-        self,
-        rows: DataFrame,
-        table: TableSchema,
-        *,
-        where: str | None = None,
-        transaction: TransactionId | None = None,
-        mark: str = "",
-    ) -> bool:
-        """Write rows in one commit, replacing those that match ``where``. Returns True.
-
-        Delta before 4.4 also refuses a commit whose own response was lost; the mark in its metadata shows that it was
-        made.
-
-        Raises UserrepError if another run has changed the rows that are replaced, or has used the ``transaction``.
-        """
-        mark = mark or uuid.uuid4().hex
-        writer = _writer(rows, table, where).option("userMetadata", mark)
-        if transaction is not None:
-            writer = writer.options(txnAppId=transaction[0], txnVersion=transaction[1])
-        try:
-            with around(f"commit:{table.name}"):
-                if self._schema is None:
-                    writer.save(self._path(table))
-                else:
-                    writer.saveAsTable(self.name(table))
-        except Exception as error:
-            if not _was_overtaken(error):
-                raise
-            if not self._is_committed(table, mark):
-                raise changed_meanwhile(self.name(table)) from error
-        return True
-
-    def _write_once(
-        self, rows: DataFrame, table: TableSchema, transaction: TransactionId, *, where: str | None = None
-    ) -> bool:
-        """Write rows unless another run has used the ``transaction``; return whether they were written.
-
-        Of several writers Delta accepts one. It refuses the others or skips their writes without an error, so a mark
-        identifies this commit.
-        """
-        mark = f"{transaction[0]} {transaction[1]} {uuid.uuid4().hex}"
-        try:
-            self._write(rows, table, where=where, transaction=transaction, mark=mark)
-        except UserrepError:
-            return False
-        return self._is_committed(table, mark)
-
-    def _write_onto(self, since: int, rows: DataFrame, table: TableSchema, where: str | None = None) -> bool:
-        """Write rows unless others have changed rows since version ``since``; return whether they were written.
-
-        Changes of this kind are numbered in the order of the table's versions, whatever neutral commits, such as those
-        of OPTIMIZE, lie between them, so two changes of the same rows have the same number and one of them wins. Other
-        commits are seen if they come before the write; while it runs, Delta refuses it if it replaces rows that they
-        have changed.
-        """
-        history = self._history(table)
-        if history[-1].version > since + 1 or any(
-            row.version > since and row.operation not in _NEUTRAL for row in history
-        ):
-            return False
-        marks = [row.userMetadata for row in history if (row.userMetadata or "").startswith(f"{_CHANGES} ")]
-        number = int(marks[0].split()[1]) + 1 if marks else since + 1
-        return self._write_once(rows, table, (_CHANGES, number), where=where)
-
-    def _is_committed(self, table: TableSchema, mark: str) -> bool:
-        return any(row.userMetadata == mark for row in self._history(table))
-
-    def _history(self, table: TableSchema) -> list[Row]:
-        """Return the newest commits of a table, the last one first."""
-        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {_NEWEST}")
-        return history.select("version", "operation", "userMetadata").collect()
 
     # Upkeep
 
@@ -293,7 +195,7 @@ class SparkTables(Tables):
             with around(f"join:{table.name}"):
                 self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {sql_any(keys)}")
         except Exception as error:
-            if not _was_overtaken(error):
+            if not was_overtaken(error):
                 raise
             return False
         return True
@@ -312,14 +214,6 @@ class SparkTables(Tables):
             conf.set(check, before)
 
 
-def _was_overtaken(error: Exception) -> bool:
-    """Return whether Delta refused a commit because of a concurrent one.
-
-    Delta's Python exceptions have no common base class, and do not exist under Spark Connect.
-    """
-    return "[DELTA_CONCURRENT_" in str(error)
-
-
 def _column_ddl(field: StructField) -> str:
     comment = f" COMMENT {_literal(field.metadata['comment'])}" if field.metadata else ""
     return f"{sql_name(field.name)} {field.dataType.simpleString()}{comment}"
@@ -327,10 +221,3 @@ def _column_ddl(field: StructField) -> str:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", r"\'") + "'"
-
-
-def _writer(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:
-    writer = rows.select(*table.names).write.format("delta")
-    if codec := dict(table.properties).get("parquet.compression"):  # Spark's writer ignores this table property
-        writer = writer.option("compression", codec)
-    return writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)

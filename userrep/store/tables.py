@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from userrep.errors import UsageError, UserrepError, in_line
-from userrep.store.filesystem import absolute
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
@@ -23,7 +20,6 @@ Session: TypeAlias = "SparkSession | Callable[[], SparkSession] | None"
 Rows = Sequence[Mapping[str, Any]]
 TransactionId = tuple[str, int]  # name of a writer, and the number of its transaction
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
-PartitionFilter = Callable[[dict[str, Any]], bool]  # a predicate on partition values
 RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read
 _ATTEMPTS = 50  # to change a ledger, each from its newest rows; of concurrent changes one succeeds in each round
 _LONGEST_PAUSE = 0.05  # seconds between two attempts; random, so that concurrent changes do not stay in step
@@ -39,14 +35,13 @@ class Partition(NamedTuple):
 
 
 class Tables(ABC):
-    """The Delta tables of one installation.
+    """The Delta tables of one installation. Opening them does no I/O, and reading creates nothing.
 
-    Opening them does no I/O, and reading creates nothing. The two backends are ``FileTables``, whose files this package
-    reads and commits itself, and ``SparkTables``, which leave everything to Spark. Both give bit-identical rows.
+    ``FileTables`` read and commit files themselves, ``SparkTables`` leave everything to Spark. Both give the same bits.
     """
 
     def __init__(self, session: Session, *, expected: bool = False) -> None:
-        """``session``: a session, or a function that starts one when it is first needed, or None if none may be needed.
+        """``session``: a session, a function that starts one at first use, or None if none may be needed.
 
         With ``expected``, the first access raises UsageError if there are no tables at all.
         """
@@ -78,18 +73,8 @@ class Tables(ABC):
     def stored(self, prefix: str) -> list[str]:
         """Return the names of the stored tables that start with ``prefix``."""
 
-    def check_any(self) -> None:
-        """Check that at least one table is stored. Cost: a listing.
-
-        Raises
-        ------
-        UsageError
-            If there is none: the location is misspelled, or nothing has been built yet.
-        """
-        self._own()
-
-    def _own(self) -> list[TableSchema]:
-        """Return the stored tables of ``ALL``. Raises UsageError if there is none."""
+    def check_any(self) -> list[TableSchema]:
+        """Return the stored tables of ``ALL``. Raises UsageError if there is none. Cost: a listing."""
         stored = set(self.stored(""))
         if own := [table for table in ALL if table.name in stored]:
             return own
@@ -104,13 +89,8 @@ class Tables(ABC):
     def exists(self, table: TableSchema) -> bool:
         """Return whether the table exists. Nothing is created.
 
-        Raises
-        ------
-        UsageError
-            If it exists with another format or other columns, written by another release; or if tables are expected
-            and there are none at all.
-        UserrepError
-            If it exists and cannot be read.
+        Raises UsageError if another release wrote it, with another format or other columns, or if tables are expected
+        and there are none at all; UserrepError if it cannot be read.
         """
         if table.name in self._known:
             return True
@@ -168,8 +148,7 @@ class Tables(ABC):
     def version(self, table: TableSchema) -> int:
         """Return the newest version of the table. Cost: one read of the log.
 
-        A table that does not exist has version 0, which is empty in every table; so a commit with ``since=0`` must be
-        the first one.
+        Version 0 is empty in every table, so it is that of a table that does not exist.
         """
 
     @abstractmethod
@@ -182,10 +161,7 @@ class Tables(ABC):
 
     @abstractmethod
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
-        """Return the rows of a small table whose columns equal the values of ``equal``.
-
-        Times are naive UTC. Driver memory: the rows.
-        """
+        """Return the rows of a small table with these values. Times are naive UTC. Driver memory: the rows."""
 
     @abstractmethod
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
@@ -193,10 +169,7 @@ class Tables(ABC):
 
     @abstractmethod
     def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
-        """Return statistics of each partition, by the values of the table's partition columns.
-
-        Cost: one read of the log, or a Spark count. Driver memory: one entry per file or partition.
-        """
+        """Return statistics of each partition, by its values. Cost: one read of the log, or a count by Spark."""
 
     # Small changes, from the driver
 
@@ -205,8 +178,8 @@ class Tables(ABC):
         """Add rows to a ledger in one commit. Times are UTC.
 
         ``replacing`` is a SQL condition on the rows to delete in the same commit; the new rows must match it too. With
-        ``since``, the version that the rows are based on, nothing is added if another run has added rows since then
-        (compare-and-swap). Returns whether the rows were added.
+        ``since`` (compare-and-swap), nothing is added if another run has added rows since that version. Returns whether
+        the rows were added.
         """
 
     def change(
@@ -223,13 +196,8 @@ class Tables(ABC):
 
         ``changed`` returns the rows to write, given the ledger's rows that match ``equal``, or None to change nothing.
         It is called again with the newest rows until no other commit comes in between. ``replacing`` is a SQL condition
-        on the rows to replace, by default all. Error messages name the ``subject``, by default the table, and the
-        commands to ``check`` it with. Returns whether the rows were replaced.
-
-        Raises
-        ------
-        UserrepError
-            If every attempt was overtaken.
+        on the rows to replace, by default all. Returns whether the rows were replaced. Raises UserrepError if every
+        attempt was overtaken; the message names the ``subject``, by default the table, and commands to ``check`` it.
         """
         for _ in range(_ATTEMPTS):
             since = self.version(table)
@@ -244,10 +212,7 @@ class Tables(ABC):
 
     @abstractmethod
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
-        """Reserve the next number of a counter in the table's log, at least ``first``. No number is reserved twice.
-
-        A killed run leaves a gap. Cost: one commit.
-        """
+        """Reserve the next number of a counter in the table's log, at least ``first``. A killed run leaves a gap."""
 
     # Large changes, by tasks
 
@@ -255,66 +220,35 @@ class Tables(ABC):
     def append(
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
-        """Add rows in one commit.
+        """Add rows in one commit; return whether they were added. ``since`` is that of ``add``.
 
-        ``transaction`` is the name of the writer and the number of its transaction. A number that is not above the
-        writer's last one has already been written and is skipped. ``since`` is that of ``add``. Returns whether the
-        rows were added; True for a skipped transaction.
+        A ``transaction`` whose number is not above the writer's last one was written before. It is skipped, with True.
         """
 
     @abstractmethod
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         """Replace all rows of some partitions in one commit. ``rows`` must not have rows of other partitions.
 
-        ``since`` is the version of the table that ``rows`` are based on, by default the newest.
-
-        Raises
-        ------
-        UserrepError
-            If another run has changed these partitions since then, because ``rows`` may depend on the change.
+        Raises UserrepError if another run has changed these partitions since version ``since``, by default the newest.
         """
 
     @abstractmethod
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
-        """Delete all rows of some partitions in one commit. Files stay until ``vacuum``.
-
-        Without keys, nothing is committed.
-        """
+        """Delete all rows of some partitions in one commit, none without keys. Files stay until ``vacuum``."""
 
     # Upkeep
 
     @abstractmethod
     def compact(self, table: TableSchema, *, at_least: int) -> int:
-        """Compact a ledger that has ``at_least`` files into one file; return the number of files before.
-
-        Returns 0 if nothing was done, for example because another run committed at the same time. Cost: one read and
-        one write of the ledger.
-        """
+        """Compact a ledger that has ``at_least`` files into one; return their number, or 0 if nothing was done."""
 
     @abstractmethod
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
-        """Compact the files of some partitions; return False if another run was first.
-
-        Cost: one read and one write of these partitions, by tasks.
-        """
+        """Compact the files of some partitions, by tasks; return False if another run was first."""
 
     @abstractmethod
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
-        """Delete the files that belong to no version of the last ``age``. Cost: a listing of the table's folder.
+        """Delete the files that belong to no version of the last ``age``, nor to those in ``keep``. Cost: a listing.
 
-        The versions in ``keep`` stay readable. An ``age`` shorter than the longest run would delete files that this run
-        is reading or about to commit.
+        An ``age`` shorter than the longest run would delete files that this run reads or is about to commit.
         """
-
-
-def matches(keys: Keys) -> PartitionFilter:
-    """Return a predicate for partition values that match any of ``keys``; its cost is independent of their number."""
-    values_by_names: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
-    for key in keys:
-        values_by_names[tuple(key)].add(tuple(key.values()))
-    return lambda row: any(tuple(row[name] for name in names) in values for names, values in values_by_names.items())
-
-
-def root_path(root: str) -> str:
-    """Return a root as an absolute path or a URI, without a trailing slash."""
-    return absolute(re.sub(r"^file:/+", "/", root.rstrip("/")))

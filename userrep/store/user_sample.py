@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from userrep.store.buckets import range_of_slice, user_bucket
-from userrep.store.data_files import TableFile
+from userrep.store.data_files import TableFile, matches
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import Keys, Tables, matches
+from userrep.store.tables import Keys, Tables
 from userrep.store.xxhash import bucket_of
 
 _BATCH_ROWS = 8_192

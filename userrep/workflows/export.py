@@ -18,11 +18,12 @@ from userrep.items.versions import read_vectors, version_records, versions_of
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
+from userrep.store.data_files import matches
 from userrep.store.export_files import Part, StoredRows, write_parts, write_parts_here
 from userrep.store.export_folder import record_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
-from userrep.store.tables import Tables, matches
+from userrep.store.tables import Tables
 from userrep.store.vector_storage import VectorStorage
 
 MOST_ROWS_HERE = 1_000_000  # Spark writes larger exports

@@ -159,7 +159,7 @@ def test_a_root_that_cannot_be_written_to_is_refused_before_a_session_is_asked_f
 def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
     tmp_path: Path, sessions: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userrep.store.filesystem.check_writable", sessions.append)
+    monkeypatch.setattr("userrep.store.write_access.check_writable", sessions.append)
     tables = tables_of(config_of(tmp_path, root=None, catalog="main", schema="reps", artifacts="/models"), writes=True)
     assert isinstance(tables, SparkTables)
     assert sessions == ["/models"]

@@ -13,14 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.builders import config_of
-from userrep.errors import UsageError
 from userrep.store import filesystem
 from userrep.store.filesystem import (
     absolute,
     all_exist,
     artifacts_root,
-    check_new_folder,
-    check_writable,
     delete_file,
     delete_folder,
     delete_partials,
@@ -28,7 +25,6 @@ from userrep.store.filesystem import (
     file_system,
     folder_names,
     is_local,
-    names_in_out,
     open_parquet,
     read_bytes,
     write_bytes,
@@ -252,40 +248,3 @@ def test_only_partial_files_and_folders_that_are_old_enough_are_deleted(tmp_path
     assert left == {".young", "old", "deep/old."}
     assert not (tmp_path / ".folder").exists()
     assert delete_partials(str(tmp_path / "none"), older_than=timedelta(0)) == 0
-
-
-# Folders that commands write to
-
-
-def test_a_new_folder_is_missing_or_empty(tmp_path: Path) -> None:
-    check_new_folder(str(tmp_path / "none" / "deep"))
-    check_new_folder(str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-    for name in "dbca":
-        (tmp_path / name).touch()
-    assert sorted(names_in_out(str(tmp_path))) == ["a", "b", "c", "d"]
-    with pytest.raises(UsageError, match=r"--out .*: the folder is not empty \(a, b, c\); name another one\."):
-        check_new_folder(str(tmp_path))
-
-
-def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
-    (tmp_path / "x").touch()
-    with pytest.raises(UsageError, match=r"--out .*/x: this is a file; name a folder"):
-        check_new_folder(str(tmp_path / "x"))
-    with pytest.raises(UsageError, match=r"x/y: .*/x is not a folder that this user may write to"):
-        check_new_folder(str(tmp_path / "x" / "y"))
-    with pytest.raises(UsageError, match="--out zzz://a: cannot be read as a folder"):
-        check_new_folder("zzz://a")
-
-
-def test_a_root_that_can_be_made_is_not_made_by_looking(tmp_path: Path) -> None:
-    check_writable(str(tmp_path / "new" / "root"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_root_that_cannot_be_written_to_is_refused_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "x").touch()
-    with pytest.raises(UsageError, match=r"root .*/x/y: not writable \(.*\)\. Name another one"):
-        check_writable(str(tmp_path / "x" / "y"))
-    with pytest.raises(UsageError, match=r"root zzz://a: not writable \(.*zzz"):
-        check_writable("zzz://a")

@@ -12,9 +12,10 @@ from userrep.features.sums.accumulate import pooled_width
 from userrep.features.sums.item_matrix import VectorFiles
 from userrep.items.versions import Versions, read_vectors, version_records
 from userrep.store.buckets import partition_values, power_of_two
+from userrep.store.data_files import matches
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS
-from userrep.store.tables import Tables, matches
+from userrep.store.tables import Tables
 
 
 class ItemParts(NamedTuple):

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from userrep.sources.text_blocks import blocks_of
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns
-from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME
+from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, open_listed
 from userrep.tiles.parquet_file import ParquetFile
 from userrep.tiles.text_file import TextFile
 from userrep.utc import DAY_US
@@ -34,11 +35,32 @@ def log_file(path: str, columns: LogColumns, days: frozenset[int]) -> LogFile:
     return TextFile(path, columns, days) if columns.format in TEXT_FORMATS else ParquetFile.of(path, columns, days)
 
 
-def pieces_by_day(file: LogFile, columns: LogColumns) -> dict[int, Piece] | None:
-    """Read the rows of the file's days as one piece per day; None if the file needs Spark."""
+def can_open(path: str, columns: LogColumns) -> bool:
+    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
+    try:
+        if columns.format in TEXT_FORMATS:
+            next(blocks_of(path, has_header=False, stop=1), None)
+        else:
+            open_listed(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def pieces_by_day(file: LogFile, columns: LogColumns, *, whole: bool = False) -> dict[int, Piece] | None:
+    """Read the rows of the file's days as one piece per day.
+
+    None if the file needs Spark or, with ``whole``, has other rows.
+    """
     rows = file.rows(columns)
     if rows is None:
         return None
+    pieces = _pieces(file, rows)
+    num_other = max(rows.num_rows, file.num_rows) - sum(piece.rows.num_rows for piece in pieces.values())
+    return None if whole and num_other else pieces
+
+
+def _pieces(file: LogFile, rows: pa.Table) -> dict[int, Piece]:
     at_N = rows["at"].to_numpy()
     if not len(at_N):
         return {}

@@ -21,15 +21,14 @@ from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.tables import Tables
+from userrep.tiles.arrow_reader import can_open
 from userrep.tiles.by_arrow import TILES, tiles_of_files
-from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_ambiguous
+from userrep.tiles.column_paths import columns_of, is_ambiguous
 from userrep.tiles.content_hash import cells_of, content_of
 from userrep.tiles.day_events import MAX_ROWS, SourceFiles
 from userrep.tiles.inventory.day_files import FileDay, files_by_day, files_by_folder
-from userrep.tiles.inventory.footers import is_readable
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
-from userrep.tiles.text_file import can_read
 
 _MAX_READS = 2  # of a file on average, by the tasks whose days it has rows of
 _BUILT = pa.schema([("event_date", pa.date32()), ("counts", pa.string()), ("file", pa.string())])  # with JSON
@@ -84,7 +83,7 @@ def arrow_days(
         for file in (files_by_folder(log, dates) if in_folders[k] else files_by_day(tables, log, dates))
     ]
     tasks = _tasks(files, shuffle_partitions(tables.spark))
-    if not tasks or not all(_can_open(path, mapped[k]) for k, path in {k: path for *_, k, path in tasks}.items()):
+    if not tasks or not all(can_open(path, mapped[k]) for k, path in {k: path for *_, k, path in tasks}.items()):
         return {}, []
     target, values = tables.target(USER_ITEM_DAYS), {"revision": revision, "user_slice": "0-of-1"}
 
@@ -131,10 +130,6 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_con
     for row in tiles.mapInArrow(count, from_arrow_schema(_BUILT)).collect():
         counts_by_day[row.event_date].update(json.loads(row.counts))
     return {day: BuiltDay.of(counts, num_rejected=None) for day, counts in counts_by_day.items()}
-
-
-def _can_open(path: str, columns: LogColumns) -> bool:
-    return can_read(path) if columns.format in TEXT_FORMATS else is_readable(path)
 
 
 def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, int, str]]:

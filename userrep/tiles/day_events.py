@@ -46,12 +46,10 @@ def events_of_files(
     for number in map(day_number, sorted(days)):
         while files and files[-1].span.start <= number:
             file = files.pop()
-            pieces = pieces_by_day(file, source.columns)
-            num_rows = sum(piece.rows.num_rows for piece in (pieces or {}).values())
-            if pieces is None or (source.in_folders and num_rows < file.num_rows):
-                pieces = {}
+            pieces = pieces_by_day(file, source.columns, whole=source.in_folders)
+            if pieces is None:
                 spark_days.update(wanted for wanted in file.days if wanted in file.span)
-            for piece_day, piece in pieces.items():
+            for piece_day, piece in (pieces or {}).items():
                 waiting[piece_day].append(piece)
         pieces_of_day = waiting.pop(number, [])
         yield _day_events(pieces_of_day, source.columns, context, erased, needs_spark=number in spark_days)

@@ -5,7 +5,7 @@ Array suffix N: rows of the file.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -28,24 +28,19 @@ _UNDATED = -1
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of lines, and the days to read of it. ``_num_rows``: of the whole file, once it was read."""
+    """A file of lines, and the days to read of it."""
 
     path: str
     columns: LogColumns
     days: frozenset[int]
-    _num_rows: list[int] = field(default_factory=list)
 
     groups = (0,)
+    num_rows = 0  # not known before a read
 
     @property
     def span(self) -> range:
         """The range of the days to read."""
         return range(min(self.days, default=0), max(self.days, default=-1) + 1)
-
-    @property
-    def num_rows(self) -> int:
-        """The number of rows, which is 0 before the file was read."""
-        return sum(self._num_rows)
 
     def may_have_only(self, day: int) -> bool:  # noqa: ARG002  # only a read shows the days
         """Return whether all rows may be of one day."""
@@ -62,7 +57,6 @@ class TextFile:
                 tables.append(table)
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
             return None
-        self._num_rows[:] = [table.num_rows for table in tables]
         if not tables:
             return pa.table(
                 {name: pa.array([], pa.string()) for name in columns.mapped} | {"at": pa.array([], pa.int64())}
@@ -91,15 +85,6 @@ class TextFile:
             return None
         rows = pa.array(texts, pa.string()).take(pa.array(np.argsort(order)))
         return pa.table({"row": rows})
-
-
-def can_read(path: str) -> bool:
-    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
-    try:
-        next(blocks_of(path, has_header=False, stop=1), None)
-    except (OSError, pa.ArrowInvalid):
-        return False
-    return True
 
 
 def days_of_lines(

@@ -314,7 +314,9 @@ def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
         )
     } | {str(torn): date(2024, 5, 5)}  # fmt: skip
     decoded = []
-    monkeypatch.setattr(day_events, "pieces_by_day", lambda file, log: decoded.append(file) or pieces_by_day(file, log))
+    monkeypatch.setattr(
+        day_events, "pieces_by_day", lambda file, *log, **how: decoded.append(file) or pieces_by_day(file, *log, **how)
+    )
     days_by_path = {path: {day} for path, day in sorted(folder_days.items())}
     found = list(tiles_of_files([SourceFiles(days_by_path, COLUMNS, in_folders=True)]))
     assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]

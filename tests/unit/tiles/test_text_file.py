@@ -18,7 +18,7 @@ from userrep.tiles.by_arrow import DayTiles, tiles_of_files
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.column_paths import LogColumns, columns_of
 from userrep.tiles.day_events import SourceFiles
-from userrep.tiles.text_file import can_read, days_of_lines
+from userrep.tiles.text_file import days_of_lines
 from userrep.utc import day_number
 
 pytestmark = pytest.mark.default
@@ -240,8 +240,3 @@ def test_likely_copies_are_compared_by_all_fields(tmp_path: Path, json_columns: 
         (found,) = tiles_of_files([SourceFiles({path: [DAYS[0]]}, json_columns)])
         assert found.tiles is not None
         assert found.tiles["num_events"].to_pylist() == [num_events]
-
-
-def test_a_file_that_does_not_exist_cannot_be_read(tmp_path: Path) -> None:
-    assert can_read(write(tmp_path / "a.json", ["{}"], "json"))
-    assert not can_read(str(tmp_path / "b.json"))

@@ -47,15 +47,6 @@ def open_listed(path: str, footer: pq.FileMetaData = None, *, coded: Sequence[st
     return open_parquet(listed_uri(path), footer, coded=coded)
 
 
-def is_readable(path: str) -> bool:
-    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
-    try:
-        open_listed(path)
-    except (OSError, pa.ArrowInvalid):
-        return False
-    return True
-
-
 def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Times | None:
     """Return the times of a row group by its statistics; None without them or if the column is no 64-bit timestamp."""
     name = ".".join(event_at)

@@ -17,10 +17,10 @@ from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_
 from userrep.errors import UsageError
 from userrep.features.profiles import read_picks, read_users
 from userrep.items.item_index import read_items
-from userrep.sources.columns import check_columns, find_column, named
+from userrep.sources.columns import check_columns, check_events, find_column, named
 from userrep.sources.open_log import open_logs
 from userrep.sources.partitions import in_partitions, partition_day
-from userrep.sources.read import check_events, read_source, with_validity
+from userrep.sources.read import read_source, with_validity
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS

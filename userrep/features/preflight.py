@@ -13,9 +13,8 @@ from pyspark.sql.types import StringType, StructField, StructType
 from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
-from userrep.sources.columns import check_columns
+from userrep.sources.columns import check_columns, check_events
 from userrep.sources.listing import Listings, as_spark_reads, check_local
-from userrep.sources.read import check_events
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.tiles.inventory.footers import times_of_footer

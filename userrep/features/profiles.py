@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.ids import short_hash
-from userrep.sources.columns import as_text, check_columns, configured, id_text, named
+from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text, named
 from userrep.sources.listing import Listings, driver_lists, list_files
 from userrep.sources.open_log import OpenLog, open_logs
-from userrep.sources.read import event_columns, read_source
+from userrep.sources.read import read_source
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
 from userrep.store.schemas import USER_PROFILES

@@ -1,10 +1,13 @@
 """Look-up of the owner's columns by name, and of fields of structs by dotted path."""
 
+from collections.abc import Callable
+
 from pydantic import BaseModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from userrep.config import EventSource
 from userrep.errors import UsageError
 from userrep.store.sql import sql_name
 
@@ -76,6 +79,47 @@ def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> No
     if missing:
         found = ", ".join(leaves(schema))
         raise UsageError([f"{fault}; columns found: {found}." for fault in missing])
+
+
+def event_columns(log: EventSource) -> dict[str, str]:
+    """Return the log's columns by configuration key, for the keys that are set."""
+    columns = log.columns
+    single = columns.model_dump(exclude={"context"}, exclude_none=True)
+    columns_by_key = {f"columns.{key}": name for key, name in single.items()}
+    columns_by_key |= {f"columns.context[{k}]": name for k, name in enumerate(columns.context)}
+    return columns_by_key | ({"partition.column": log.partition.column} if log.partition else {})
+
+
+def check_events(schema: T.StructType, log: EventSource, what: str = "events") -> None:
+    """Check that a log has all mapped columns, with suitable types. Raises UsageError with every fault."""
+    check_columns(schema, event_columns(log), what)
+    columns, faults = log.columns, []
+
+    def check(key: str, name: str | None, fits: Callable[[T.DataType], bool], expected: str) -> None:
+        if name is not None and not fits(kind := column_of(schema, name)[1]):
+            faults.append(f"{what}.{key}: column {name!r} is {kind.simpleString()}; expected {expected}.")
+
+    check(
+        "columns.event_at",
+        columns.event_at,
+        lambda kind: isinstance(kind, T.TimestampType | T.TimestampNTZType | T.DateType | T.StringType),
+        "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers first",
+    )
+    for key in ("user_id", "item_id", "event_id", "event_type"):
+        check(f"columns.{key}", getattr(columns, key), _is_scalar, "text or a number")
+    check("columns.weight", columns.weight, lambda kind: isinstance(kind, T.NumericType | T.StringType), "a number")
+    check(
+        "partition.column",
+        log.partition.column if log.partition else None,
+        lambda kind: isinstance(kind, T.DateType | T.IntegralType | T.StringType),
+        "a date, 2024-05-01 or 20240501",
+    )
+    if faults:
+        raise UsageError(faults)
+
+
+def _is_scalar(kind: T.DataType) -> bool:
+    return not isinstance(kind, T.ArrayType | T.MapType | T.StructType | T.BinaryType)
 
 
 def as_text(frame: DataFrame, name: str) -> Column:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import EventSource
-from userrep.sources.read import event_columns, is_blank, is_weight
+from userrep.sources.columns import event_columns
+from userrep.sources.read import is_blank, is_weight
 from userrep.sources.sample import Sample
 from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of

@@ -12,10 +12,10 @@ from pyspark.sql import types as T
 from userrep.config import Events, EventSource
 from userrep.errors import UsageError
 from userrep.ids import short_hash
-from userrep.sources.columns import find_column, leaves
+from userrep.sources.columns import check_events, event_columns, find_column, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
 from userrep.sources.listing import DataFile, Listings, driver_lists, folders_of, no_files
-from userrep.sources.read import CORRUPT, check_events, event_columns, read_source, readable
+from userrep.sources.read import CORRUPT, read_source, readable
 from userrep.store.filesystem import absolute
 from userrep.utc import EPOCH
 

@@ -1,6 +1,6 @@
 """Reading of the owner's event log in any format: mapped columns, and a reason for each rejected row."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
-from userrep.sources.columns import as_text, check_columns, column_of, find_column, id_text, named, type_of
+from userrep.sources.columns import as_text, event_columns, find_column, id_text, named, type_of
 from userrep.sources.listing import base_folder, check_local, is_pattern
 from userrep.sources.partitions import partition_day
 from userrep.store.sql import sql_name
@@ -79,47 +79,6 @@ def readable(source: Source, what: str) -> Iterator[None]:
         text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
         reason = text.strip().splitlines()[0][:200]
         raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
-
-
-def event_columns(log: EventSource) -> dict[str, str]:
-    """Return the log's columns by configuration key, for the keys that are set."""
-    columns = log.columns
-    single = columns.model_dump(exclude={"context"}, exclude_none=True)
-    columns_by_key = {f"columns.{key}": name for key, name in single.items()}
-    columns_by_key |= {f"columns.context[{k}]": name for k, name in enumerate(columns.context)}
-    return columns_by_key | ({"partition.column": log.partition.column} if log.partition else {})
-
-
-def check_events(schema: T.StructType, log: EventSource, what: str = "events") -> None:
-    """Check that a log has all mapped columns, with suitable types. Raises UsageError with every fault."""
-    check_columns(schema, event_columns(log), what)
-    columns, faults = log.columns, []
-
-    def check(key: str, name: str | None, fits: Callable[[T.DataType], bool], expected: str) -> None:
-        if name is not None and not fits(kind := column_of(schema, name)[1]):
-            faults.append(f"{what}.{key}: column {name!r} is {kind.simpleString()}; expected {expected}.")
-
-    check(
-        "columns.event_at",
-        columns.event_at,
-        lambda kind: isinstance(kind, T.TimestampType | T.TimestampNTZType | T.DateType | T.StringType),
-        "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers first",
-    )
-    for key in ("user_id", "item_id", "event_id", "event_type"):
-        check(f"columns.{key}", getattr(columns, key), _is_scalar, "text or a number")
-    check("columns.weight", columns.weight, lambda kind: isinstance(kind, T.NumericType | T.StringType), "a number")
-    check(
-        "partition.column",
-        log.partition.column if log.partition else None,
-        lambda kind: isinstance(kind, T.DateType | T.IntegralType | T.StringType),
-        "a date, 2024-05-01 or 20240501",
-    )
-    if faults:
-        raise UsageError(faults)
-
-
-def _is_scalar(kind: T.DataType) -> bool:
-    return not isinstance(kind, T.ArrayType | T.MapType | T.StructType | T.BinaryType)
 
 
 def has_naive_time(source: DataFrame, log: EventSource) -> bool:

@@ -10,10 +10,9 @@ from userrep.errors import UsageError
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.report.formats import plural
-from userrep.sources.columns import check_columns
+from userrep.sources.columns import check_columns, event_columns
 from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.listing import Listings
-from userrep.sources.read import event_columns
 from userrep.sources.sample import Sample, spark_columns, take_sample
 from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days, room_of

@@ -13,7 +13,8 @@ from pyspark.sql import SparkSession
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Events, EventSource, parse_config
 from userrep.errors import RejectedShareError, UsageError
-from userrep.sources.read import check_events, with_validity
+from userrep.sources.columns import check_events
+from userrep.sources.read import with_validity
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
 from userrep.tiles.build import build_tiles

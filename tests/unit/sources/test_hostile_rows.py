@@ -24,7 +24,8 @@ from tests.support.builders import config_of
 from tests.support.hostile import EVIL, TIMES, is_one_line, refusal, spoil_tree, spoilt_bytes
 from userrep.config import Config, EventSource
 from userrep.errors import UsageError
-from userrep.sources.read import CORRUPT, check_events, read_source, with_validity
+from userrep.sources.columns import check_events
+from userrep.sources.read import CORRUPT, read_source, with_validity
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
 from userrep.streaming.query import rejected

@@ -11,7 +11,8 @@ from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from tests.unit.sources.test_times import TIMES_BY_TEXT
 from userrep.config import Events
 from userrep.errors import UsageError
-from userrep.sources.read import check_events, has_naive_time, id_text, read_source, with_validity
+from userrep.sources.columns import check_events
+from userrep.sources.read import has_naive_time, id_text, read_source, with_validity
 
 pytestmark = pytest.mark.default
 

@@ -97,9 +97,10 @@ def _labels(text: str) -> list[str]:
 
 
 def _as_ids(values: pa.Array) -> pa.Array:
-    """Cast ids to text; whole numbers in a floating-point column lose their ``.0``, as in the tiles."""
+    """Cast ids to text as for the tiles: whole numbers lose their ``.0``, and infinity and NaN are no ids."""
     if not pa.types.is_floating(values.type):
         return values.cast(pa.string())
+    values = pc.if_else(pc.is_finite(values), values, None)
     is_whole = pc.equal(values, pc.round(values))
     whole = pc.if_else(is_whole, values, None).cast(pa.int64()).cast(pa.string())
     return pc.coalesce(whole, values.cast(pa.string()))

@@ -101,9 +101,8 @@ def with_validity(
     One row per row of the log: user_id, item_id, event_type (``event`` by default), event_at (UTC), event_date, weight
     (rounded to 1/256; 1 by default), one ``context_K`` per context column, event_id (null by default), reason (null for
     a valid row), raw (an orderable struct of all the log's columns), and corrupt (the text of an unparsable row).
-    No shuffle. A row without a plausible time has no event_date. In a partitioned log, such a row and a row whose day
-    does not belong to its partition get the partition's day. Rows in the future are valid here; the inventory holds
-    them back.
+    No shuffle. A row without a plausible time has no event_date; in a partitioned log, it and a row outside of its
+    partition get the partition's day. Rows in the future are valid here; the inventory holds them back.
     """
     context = log.columns.context if context is None else context
     mapped = source.select(*_mapped(source, log, context, pass_through))

@@ -50,10 +50,7 @@ IdPredicate = Callable[[pa.Array], NDArray[np.bool_]]
 
 
 class Part(NamedTuple):
-    """A file of an export: its name in the folder, number of rows, and SHA-256.
-
-    ``num_at_limit``: numbers of vectors at the limit of their storage type, most of which were clipped.
-    """
+    """A file of an export. ``num_at_limit``: numbers at the limit of their storage type, most of them clipped."""
 
     name: str
     num_rows: int
@@ -63,10 +60,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows of table files, each file with its partition values.
-
-    ``finish`` converts a batch of a file, given these values, to a batch of the export.
-    """
+    """Rows of files with their partition values, given which ``finish`` converts a batch to one of the export."""
 
     files: Sequence[tuple[str, Mapping[str, Any]]]
     finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch]
@@ -183,8 +177,7 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
 def find_in_parts(folder: str, is_erased: IdPredicate) -> tuple[int, int] | None:
     """Return the number of parts that ``erase_from_parts`` would rewrite, and of their rows to erase.
 
-    Returns None if the export no longer exists. An incomplete export counts with all of its parts and no rows. Cost: a
-    read of the ids of all parts, in the driver.
+    None if the export no longer exists. An incomplete one counts with all parts and no rows. Cost: a read of all ids.
     """
     manifest, names = _manifest_and_parts(folder)
     if manifest is None:
@@ -245,7 +238,7 @@ def _write(
 
 
 def _groups(first: pa.Table, more: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Split rows into row groups of a fixed size, independent of the batches that Spark passes."""
+    """Split rows into row groups of a fixed size, whatever batches they arrive in."""
     buffered = first
     for rows in more:
         buffered = pa.concat_tables([buffered, rows])

@@ -72,8 +72,7 @@ def arrow_days(
     shuffle. Driver memory: one entry per file and day.
     """
     dates = [day.day for day in days]
-    columns = [columns_of(log.source.schema, log.settings) for log in logs]
-    mapped = [found for found in columns if found is not None]
+    mapped = [found for log in logs if (found := columns_of(log.source.schema, log.settings)) is not None]
     if len(mapped) < len(logs) or is_ambiguous([name for found in mapped for name in found.context]):
         return {}, []
     in_folders = [log.settings.partition is not None for log in logs]

@@ -57,9 +57,12 @@ def rows_in(num_bytes: int) -> int:
 def recorded(tables: Tables, mapping: str) -> dict[ListedFile, DaysOfFile]:
     """Return the files that were read under a mapping of the columns. Driver memory: one entry per file and day."""
     files: dict[ListedFile, dict[date, Counts]] = defaultdict(dict)
-    for row in tables.ledger(SOURCE_FILES, mapping=mapping):
-        counts = Counts(row.num_rows, row.num_rejected, int(row.checksum or 0))
-        files[ListedFile(row.path, row.size, row.modified_at)][row.event_date or NO_DAY] = counts
+    columns = (*ListedFile._fields, "event_date", *Counts._fields)
+    for path, size, modified_at, day, num_rows, num_rejected, checksum in tables.ledger(
+        SOURCE_FILES, columns, mapping=mapping
+    ):
+        counts = Counts(num_rows, num_rejected, int(checksum or 0))
+        files[ListedFile(path, size, modified_at)][day or NO_DAY] = counts
     return dict(files)
 
 

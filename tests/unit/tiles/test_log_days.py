@@ -88,9 +88,8 @@ def test_files_outside_of_folders_of_days_are_named() -> None:
 def test_the_days_of_one_source_come_in_order_without_the_undated_rows() -> None:
     days, undated = merged([[LogDay(D2, 5, None, "b", 64), LogDay(NO_DAY, 2, 2, "n"), LogDay(D1, 3, 1, "a")]])
     assert days == [LogDay(D1, 3, 1, "a"), LogDay(D2, 5, None, "b", 64)]
-    assert undated is not None
     assert (undated.num_rows, undated.fingerprint) == (2, "n")
-    assert merged([[LogDay(D1, 3, 1, "a")]])[1] is None
+    assert merged([[LogDay(D1, 3, 1, "a")]])[1] == LogDay(NO_DAY, 0, 0, "")
 
 
 def test_the_counts_of_a_day_add_up_over_sources_and_are_unknown_if_one_is() -> None:

@@ -91,9 +91,8 @@ def forecast(tables: Tables, events: Events, listings: Listings) -> Forecast:
         files += found
     all_days, undated = merged(sources)
     within = [day for day in all_days if day.day <= last_event_day(utc_now())]
-    num_undated, fingerprint = (undated.num_rows or 0, undated.fingerprint) if undated else (0, "")
-    inventory = Inventory(within, num_undated, sum(file.is_new for file in files), undated_fingerprint=fingerprint)
-    return Forecast(inventory, files)
+    num_new = sum(file.is_new for file in files)
+    return Forecast(Inventory(within, undated.num_rows or 0, num_new, undated_fingerprint=undated.fingerprint), files)
 
 
 def _listed(log: EventSource, files: Sequence[DataFile]) -> dict[ListedFile, DataFile]:

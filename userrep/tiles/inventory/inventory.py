@@ -141,8 +141,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     UserrepError
         If a file is damaged, or has a column of another type than the other files.
     """
-    tomorrow = last_event_day(utc_now())
-    logs = logs or open_logs(tables.spark, events)
+    tomorrow, logs = last_event_day(utc_now()), logs or open_logs(tables.spark, events)
     for log in logs:
         check_schema(tables, log)
     sources = [_days_of(tables, log) for log in logs]
@@ -157,9 +156,9 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
         raise UsageError(f"{missing}. Load them, or set events.require_all_days: false.")
     return Inventory(
         days,
-        undated.num_rows or 0 if undated else 0,
+        undated.num_rows or 0,
         sum(num_new for _, num_new in sources),
-        undated_fingerprint=undated.fingerprint if undated else "",
+        undated_fingerprint=undated.fingerprint,
         warnings=(*warnings, *([missing] if missing else [])),
         num_ahead=sum(day.num_rows or 0 for day in ahead),
         logs=tuple(logs),

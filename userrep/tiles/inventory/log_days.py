@@ -128,8 +128,11 @@ def days_by_partition(
     ]
 
 
-def merged(sources: Sequence[Sequence[LogDay]]) -> tuple[list[LogDay], LogDay | None]:
-    """Add up the days of all sources; return them in order, and the entry of the rows without a day."""
+def merged(sources: Sequence[Sequence[LogDay]]) -> tuple[list[LogDay], LogDay]:
+    """Add up the days of all sources; return them in order, and the entry of the rows without a day.
+
+    Without such rows, that entry has an empty fingerprint.
+    """
     by_day: dict[date, list[tuple[int, LogDay]]] = defaultdict(list)
     for k, days in enumerate(sources):
         for day in days:
@@ -144,7 +147,7 @@ def merged(sources: Sequence[Sequence[LogDay]]) -> tuple[list[LogDay], LogDay | 
         )
         for day, parts in sorted(by_day.items())
     }
-    undated = total.pop(NO_DAY, None)
+    undated = total.pop(NO_DAY, LogDay(NO_DAY, 0, 0, ""))
     return list(total.values()), undated
 
 

@@ -18,7 +18,7 @@ from userrep.spark.session import shuffle_partitions
 from userrep.spark.tasks import map_in_tasks
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
-from userrep.store.parquet_writer import TableWriter, Target
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.tables import Tables
 from userrep.tiles.arrow_reader import can_open
@@ -93,8 +93,10 @@ def arrow_days(
         sources = [SourceFiles(*source) for source in zip(days_by_path, mapped, in_folders, strict=True)]
         for built in tiles_of_files(sources, erased):
             if built.tiles is not None:
-                counts = _counts(built.tiles, built.num_rejected)
-                yield _row(built.day, counts, _write(built.tiles, target, {**values, "event_date": built.day}))
+                writer = TableWriter(target)
+                writer.write(built.tiles, {**values, "event_date": built.day})
+                files = [file.to_json() for file in writer.close()]  # none without tiles
+                yield _row(built.day, _counts(built.tiles, built.num_rejected), *files)
 
     listed = [task[1:] for task in tasks]
     columns_ddl = "event_date DATE, source INT, path STRING"
@@ -165,13 +167,6 @@ def _in_tasks(entries: Sequence[FileDay], num_tasks: int) -> list[tuple[int, dat
     return [(task_by_day[entry.day], entry.day, entry.source, entry.path) for entry in entries]
 
 
-def _write(tiles: pa.Table, target: Target, values: dict[str, Any]) -> TableFile | None:
-    """Write a day's tiles as one file; return it, or None without tiles."""
-    writer = TableWriter(target)
-    writer.write(tiles, values)
-    return next(iter(writer.close()), None)
-
-
 def _counts(tiles: pa.Table, num_rejected: int = 0) -> Counter[str]:
     """Count tiles, also by cell, and hash them. The counts and hashes of parts of a day add up."""
     num_events: int = pc.sum(tiles["num_events"]).as_py() or 0
@@ -182,5 +177,5 @@ def _counts(tiles: pa.Table, num_rejected: int = 0) -> Counter[str]:
     return Counter({str(cell): num for cell, num in cells_of(tiles, NUM_CELLS).items()} | counts)
 
 
-def _row(day: date, counts: Counter[str], file: TableFile | None = None) -> dict[str, Any]:
-    return {"event_date": day, "counts": json.dumps(counts), "file": None if file is None else file.to_json()}
+def _row(day: date, counts: Counter[str], file: str | None = None) -> dict[str, Any]:
+    return {"event_date": day, "counts": json.dumps(counts), "file": file}

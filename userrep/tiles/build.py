@@ -32,9 +32,7 @@ from userrep.utc import utc_now
 
 _ATTEMPTS = 5  # each starts from the current ledger
 _ROWS_PER_SLICE = 4_000_000
-_FILES_PER_TASK = (
-    8  # on average; below spark.sql.maxConcurrentOutputFileWriters, Spark does not sort the rows a second time
-)
+_FILES_PER_TASK = 8  # on average; up to spark.sql.maxConcurrentOutputFileWriters, Spark sorts rows only once
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,8 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if not stale and not vanished and not undated:
         return TileBuild([], len(log_days), 0, 0, 0)
     inventory.check_days(events, list(stale))
-    revision = _reserve_revision(tables, ledger)
+    newest = max(entry.revision for entry in (*ledger.days.values(), ledger.undated))
+    revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [log_days[day] for day in sorted(stale)]
     built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
     inventory = inventory.counted({day: entry.counts for day, entry in (ledger.days | built).items()})
@@ -124,11 +123,6 @@ def stale_days(
     return stale, vanished
 
 
-def _reserve_revision(tables: Tables, ledger: TileLedger) -> int:
-    newest = max(entry.revision for entry in (*ledger.days.values(), ledger.undated))
-    return tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
-
-
 def _unchanged_days(built: Mapping[date, BuiltDay], ledger: TileLedger) -> dict[date, int]:
     """Return the days whose tiles and number of rejected rows did not change, with their revision in the ledger."""
     return {
@@ -148,17 +142,9 @@ def _own_rows(revision: int, same: Mapping[date, int]) -> str:
 
 
 def _row(day: date | None, built: BuiltDay, fingerprint: str, revision: int) -> dict[str, Any]:
-    return {
-        "event_date": day,
-        "revision": revision,
-        "fingerprint": fingerprint,
-        "content": built.content,
-        "num_events": built.num_events,
-        "num_tiles": built.num_tiles,
-        "num_rejected": built.num_rejected,
-        "num_tiles_by_cell": built.num_tiles_by_cell,
-        "built_at": utc_now(),
-    }
+    return vars(built) | {
+        "event_date": day, "revision": revision, "fingerprint": fingerprint, "built_at": utc_now()
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,10 @@ class AlreadyRunningError(UserrepError):
     """Another run of the same job is running on the same root. This run has changed nothing, or has stopped."""
 
 
+class NeedsSparkError(Exception):
+    """Tasks might not read some rows as Spark does. The rows are then left to Spark; no user sees this error."""
+
+
 class SlotsError(UserrepError):
     """Spark has fewer free slots than the training has ranks."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.text_blocks import blocks_of
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, open_listed
@@ -47,17 +48,16 @@ def can_open(path: str, columns: LogColumns) -> bool:
     return True
 
 
-def pieces_by_day(file: LogFile, columns: LogColumns, *, whole: bool = False) -> dict[int, Piece] | None:
+def pieces_by_day(file: LogFile, columns: LogColumns, *, whole: bool = False) -> dict[int, Piece]:
     """Read the rows of the file's days as one piece per day.
 
-    None if the file needs Spark or, with ``whole``, has other rows.
+    Raises NeedsSparkError if Spark has to read the file or, with ``whole``, if the file has other rows.
     """
     rows = file.rows(columns)
-    if rows is None:
-        return None
     pieces = _pieces(file, rows)
-    num_other = max(rows.num_rows, file.num_rows) - sum(piece.rows.num_rows for piece in pieces.values())
-    return None if whole and num_other else pieces
+    if whole and sum(piece.rows.num_rows for piece in pieces.values()) < max(rows.num_rows, file.num_rows):
+        raise NeedsSparkError
+    return pieces
 
 
 def _pieces(file: LogFile, rows: pa.Table) -> dict[int, Piece]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
 from userrep.sources.read import WEIGHT_UNIT, is_blank, is_weight
 from userrep.store.arrow import combined
@@ -68,12 +69,9 @@ class DayRows:
     event_id: pa.Array | None
 
     @classmethod
-    def of(cls, pieces: list[Piece], columns: LogColumns) -> "DayRows | None":
-        """Concatenate pieces; None if their ids have several types."""
-        try:
-            rows = pa.concat_tables([piece.rows for piece in pieces], promote_options="default")
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            return None
+    def of(cls, pieces: list[Piece], columns: LogColumns) -> "DayRows":
+        """Concatenate pieces. Raises NeedsSparkError if their ids have several types."""
+        rows = _concatenated([piece.rows for piece in pieces])
         ids = combined(rows["event_id"]) if "event_id" in columns.mapped else None
         return cls(
             pieces=pieces,
@@ -121,11 +119,11 @@ class DayRows:
         return [coded.code_N[rows_V] for coded in self.texts.values()]
 
 
-def without_copies(rows: DayRows, valid_V: RowIndexes, columns: LogColumns) -> RowIndexes | None:
+def without_copies(rows: DayRows, valid_V: RowIndexes, columns: LogColumns) -> RowIndexes:
     """Return one row of each event among some rows.
 
     Of rows with the same event id, the latest is kept; of rows without one, one of those that are equal in all columns.
-    None if the mapped columns do not decide which row to keep, or if columns cannot be compared here.
+    Raises NeedsSparkError if the mapped columns do not decide which row to keep, or if columns cannot be compared here.
     """
     if rows.event_id is None:
         return _distinct_rows(rows, valid_V, columns)
@@ -134,14 +132,13 @@ def without_copies(rows: DayRows, valid_V: RowIndexes, columns: LogColumns) -> R
     code_V = ids.indices.fill_null(-1).to_numpy()
     has_id = code_V >= 0
     latest = _latest(rows, valid_V[has_id], code_V[has_id])
-    if latest is None or has_id.all():
+    if has_id.all():
         return latest
-    distinct = _distinct_rows(rows, valid_V[~has_id], columns)
-    return None if distinct is None else np.sort(np.concatenate([latest, distinct]))
+    return np.sort(np.concatenate([latest, _distinct_rows(rows, valid_V[~has_id], columns)]))
 
 
-def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> RowIndexes | None:
-    """Return the latest row of each code; None if a code has several latest rows that differ."""
+def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> RowIndexes:
+    """Return the latest row of each code. Raises NeedsSparkError if a code has several latest rows that differ."""
     has_copies = np.bincount(code_V)[code_V] > 1
     if not has_copies.any():
         return rows_V
@@ -155,12 +152,12 @@ def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> Row
     tied, last = copies[is_tied], last[is_tied]
     columns = zip([*rows.codes(tied), rows.rounded(tied)], [*rows.codes(last), rows.rounded(last)], strict=True)
     if any(np.any(tied_values != last_values) for tied_values, last_values in columns):
-        return None
+        raise NeedsSparkError
     has_copies[has_copies] = np.isin(rows_V[has_copies], kept, invert=True)
     return rows_V[~has_copies]
 
 
-def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> RowIndexes | None:
+def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> RowIndexes:
     """Return one of each set of rows that are equal in all columns.
 
     Columns that are not mapped are read only for rows whose mapped columns are equal.
@@ -174,10 +171,7 @@ def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> Ro
     alike = np.flatnonzero(_repeated(mixed(hash_V)))
     if not len(alike):
         return rows_V
-    unmapped = _unmapped_columns(rows, rows_V[alike], columns)
-    if unmapped is None:
-        return None
-    compared = [*(pa.array(values[alike]) for values in mapped), *unmapped]
+    compared = [*(pa.array(values[alike]) for values in mapped), *_unmapped_columns(rows, rows_V[alike], columns)]
     names = [f"column_{k}" for k in range(len(compared))]  # the log's own names might be equal to "row"
     by_value = pa.table([*compared, pa.array(alike)], names=[*names, "row"]).group_by(names, use_threads=False)
     keep = np.ones(len(rows_V), np.bool_)
@@ -186,8 +180,8 @@ def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> Ro
     return rows_V[keep]
 
 
-def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> list[pa.ChunkedArray] | None:
-    """Read the columns of some rows that are not mapped; None if a column cannot be compared."""
+def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> list[pa.ChunkedArray]:
+    """Read the columns of some rows that are not mapped. Raises NeedsSparkError if a column cannot be compared."""
     starts = np.cumsum([0, *(piece.rows.num_rows for piece in rows.pieces)])
     piece_V = np.searchsorted(starts, rows_V, side="right") - 1
     used = [int(k) for k in np.unique(piece_V)]
@@ -195,22 +189,21 @@ def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) ->
     mapped = {path[0] for path in columns.mapped.values() if len(path) == 1}
     names = [name for name in columns.source if name not in mapped]
     if len({tuple(folders_of(piece.file.path).items()) for piece in pieces}) > 1:
-        return None  # rows may differ in a column that is stored only in the folders' names
+        raise NeedsSparkError  # rows may differ in a column that is stored only in the folders' names
     tables = []
     for k, piece in zip(used, pieces, strict=True):
         indexes = rows_V[piece_V == k] - starts[k]
-        table = piece.file.comparable(names, indexes if piece.index_N is None else piece.index_N[indexes])
-        if table is None:
-            return None
-        tables.append(table)
+        tables.append(piece.file.comparable(names, indexes if piece.index_N is None else piece.index_N[indexes]))
     order = np.argsort(np.argsort(piece_V, kind="stable"), kind="stable")
+    return list(_concatenated(tables).take(order).columns) if tables[0].num_columns else []
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Concatenate tables. Raises NeedsSparkError if the types of a column differ."""
     try:
-        table = (
-            pa.concat_tables(tables, promote_options="default").take(order) if tables[0].num_columns else pa.table({})
-        )
+        return pa.concat_tables(tables, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
-    return list(table.columns)
+        raise NeedsSparkError from None
 
 
 def _repeated(hash_V: Hashes) -> NDArray[np.bool_]:

@@ -31,6 +31,7 @@ from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
 
 _MAX_READS = 2  # of a file on average, by the tasks whose days it has rows of
+_LISTED = "event_date DATE, source INT, path STRING"
 _BUILT = pa.schema([("event_date", pa.date32()), ("counts", pa.string()), ("file", pa.string())])  # with JSON
 
 
@@ -67,9 +68,8 @@ def arrow_days(
 ) -> tuple[dict[date, BuiltDay], list[TableFile]]:
     """Build the tiles of days that need no Spark; return these days and their files, for the caller to commit.
 
-    Not built: all days if tasks cannot read one of the sources (``columns_of``); days and files with more than
-    ``MAX_ROWS`` rows; and the days listed in ``tiles_of_files``. Cost: each file is read at most twice on average; no
-    shuffle. Driver memory: one entry per file and day.
+    Not built: all days if tasks cannot read one of the sources (``columns_of``); days and files of more than
+    ``MAX_ROWS`` rows; and the days listed in ``tiles_of_files``. Cost: each file is read at most twice on average.
     """
     dates = [day.day for day in days]
     mapped = [found for log in logs if (found := columns_of(log.source.schema, log.settings)) is not None]
@@ -98,9 +98,8 @@ def arrow_days(
                 files = [file.to_json() for file in writer.close()]  # none without tiles
                 yield _row(built.day, _counts(built.tiles, built.num_rejected), *files)
 
-    listed = [task[1:] for task in tasks]
-    columns_ddl = "event_date DATE, source INT, path STRING"
-    rows = map_in_tasks(tables.spark, listed, columns_ddl, work, _BUILT, task_of=[task for task, *_ in tasks])
+    listed, task_of = [task[1:] for task in tasks], [task for task, *_ in tasks]
+    rows = map_in_tasks(tables.spark, listed, _LISTED, work, _BUILT, task_of=task_of)
     counts_by_day = {row.event_date: json.loads(row.counts) for row in rows}
     built = {day: BuiltDay.of(counts, num_rejected=counts["num_rejected"]) for day, counts in counts_by_day.items()}
     return built, [TableFile.from_json(row.file) for row in rows if row.file is not None]

@@ -76,9 +76,9 @@ def _tiles(events: Events, context: Sequence[str]) -> pa.Table | None:
         return TILES.empty_table()
     user, item, event_type = (events.texts[name] for name in ("user_id", "item_id", "event_type"))
     bucket_U = bucket_of(user.values)
-    key_N = _sort_keys(bucket_U, user, item, event_type)
-    if key_N is None:
+    if math.prod(len(column.values) for column in (user, item, event_type)) >= 2**63:
         return None
+    key_N = _sort_keys(bucket_U, user, item, event_type)
     order = np.argsort(key_N)
     key_N = key_N[order]
     start_T = np.flatnonzero(np.append(True, key_N[1:] != key_N[:-1]))
@@ -101,10 +101,8 @@ def _tiles(events: Events, context: Sequence[str]) -> pa.Table | None:
     return pa.Table.from_arrays(arrays, schema=TILES)
 
 
-def _sort_keys(bucket_U: NDArray[np.int32], user: Coded, item: Coded, event_type: Coded) -> RowIndexes | None:
-    """Return one number per row that sorts as (bucket, user, item, event type) do; None if 64 bits are too few."""
-    if math.prod(len(column.values) for column in (user, item, event_type)) >= 2**63:
-        return None
+def _sort_keys(bucket_U: NDArray[np.int32], user: Coded, item: Coded, event_type: Coded) -> RowIndexes:
+    """Return one number per row that sorts as (bucket, user, item, event type) do."""
     key_N = _ranks_of_users(bucket_U, user.values)[user.code_N]
     for column in (item, event_type):
         key_N = key_N * len(column.values) + _ranks(column.values)[column.code_N]

@@ -2,11 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.tombstones import Tombstones
 from userrep.tiles.arrow_reader import LogFile, Piece, log_file, pieces_by_day
 from userrep.tiles.arrow_rows import DayRows, Events, without_copies
@@ -46,11 +48,11 @@ def events_of_files(
     for number in map(day_number, sorted(days)):
         while files and files[-1].span.start <= number:
             file = files.pop()
-            pieces = pieces_by_day(file, source.columns, whole=source.in_folders)
-            if pieces is None:
+            try:
+                for piece_day, piece in pieces_by_day(file, source.columns, whole=source.in_folders).items():
+                    waiting[piece_day].append(piece)
+            except NeedsSparkError:
                 spark_days.update(wanted for wanted in file.days if wanted in file.span)
-            for piece_day, piece in (pieces or {}).items():
-                waiting[piece_day].append(piece)
         pieces_of_day = waiting.pop(number, [])
         yield _day_events(pieces_of_day, source.columns, context, erased, needs_spark=number in spark_days)
 
@@ -83,14 +85,19 @@ def _day_events(
     pieces: list[Piece], columns: LogColumns, context: Sequence[str], erased: Tombstones, *, needs_spark: bool
 ) -> DayEvents:
     num_rows = sum(piece.rows.num_rows for piece in pieces)
-    rows = DayRows.of(pieces, columns) if num_rows else None
-    if rows is None:
-        return DayEvents(None if num_rows or needs_spark else Events.none(context), num_rows, 0)
+    if not num_rows:
+        return DayEvents(None if needs_spark else Events.none(context), 0, 0)
+    try:
+        rows = DayRows.of(pieces, columns)
+    except NeedsSparkError:
+        return DayEvents(None, num_rows, 0)
     valid_V = rows.valid()
     num_rejected = num_rows - len(valid_V)
     if erased:
         user = rows.texts["user_id"]
         valid_V = valid_V[~erased.mask(user.values)[user.code_N[valid_V]]]
-    unique_V = None if needs_spark else without_copies(rows, valid_V, columns)
-    events = None if unique_V is None else rows.events(unique_V, columns, context)
+    events = None
+    if not needs_spark:
+        with suppress(NeedsSparkError):
+            events = rows.events(without_copies(rows, valid_V, columns), columns, context)
     return DayEvents(events, num_rows, num_rejected)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
 from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
@@ -68,10 +69,10 @@ class ParquetFile:
         """Return whether all rows may be of one day. Rows without a time are not seen here."""
         return len(self.groups) == self.metadata.num_row_groups and self.span == range(day, day + 1)
 
-    def rows(self, columns: LogColumns) -> pa.Table | None:
-        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``; None if the file needs Spark."""
+    def rows(self, columns: LogColumns) -> pa.Table:
+        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``. Raises NeedsSparkError."""
         if not _fits(self, columns):
-            return None
+            raise NeedsSparkError
         top_level = [path[0] for path in columns.texts.values() if len(path) == 1]
         coded = [
             name for name in top_level if name in self.schema.names and self.schema.field(name).type == pa.string()
@@ -81,20 +82,17 @@ class ParquetFile:
             event_at = taken(table, columns.mapped["event_at"])
             is_parsed = "event_at" in columns.texts_to_parse
             at_N = microseconds_of(times_of(event_at, columns.time_zone) if is_parsed else event_at)
-            rows = _rows(table, columns)
+            return _rows(table, columns).append_column("at", pa.array(at_N))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # for example, a time too large for microseconds
-            return None
-        return None if rows is None else rows.append_column("at", pa.array(at_N))
+            raise NeedsSparkError from None
 
-    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table | None:
-        """Read columns of some rows in types that compare as in Spark; None if a column has no such type.
+    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table:
+        """Read columns of some rows in types that compare as in Spark. Raises NeedsSparkError if there is no such type.
 
         ``indexes``: positions among the rows that are read of the file.
         """
         kinds = {name: type_in(self.schema, (name,)) for name in names}
         types = {name: _comparable_type(kind) for name, kind in kinds.items() if kind is not None}
-        if None in types.values():
-            return None
         whole = self._whole(types)
         columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in names}
         try:
@@ -102,7 +100,7 @@ class ParquetFile:
                 values = decoded(whole[name].take(pa.array(indexes))).cast(kind)
                 columns[name] = _one_zero_and_nan(values) if kind == pa.float64() else values
         except pa.ArrowInvalid:
-            return None
+            raise NeedsSparkError from None
         return pa.table(columns)
 
     def _read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
@@ -191,7 +189,7 @@ def _is_time(kind: pa.DataType | None) -> bool:
     return kind is not None and pa.types.is_timestamp(kind) and kind.unit != "ns"
 
 
-def _rows(table: pa.Table, columns: LogColumns) -> pa.Table | None:
+def _rows(table: pa.Table, columns: LogColumns) -> pa.Table:
     rows: dict[str, Any] = {name: coded(_or_null(table, path)) for name, path in columns.texts.items()}
     if "event_id" in columns.mapped:
         ids = decoded(_or_null(table, columns.mapped["event_id"]))
@@ -201,7 +199,7 @@ def _rows(table: pa.Table, columns: LogColumns) -> pa.Table | None:
         rows["weight"] = numbers_of(weights)
         ends = pc.min_max(weights).as_py() if pa.types.is_integer(weights.type) else {"min": None, "max": None}
         if any(abs(end or 0) > _EXACT for end in ends.values()):
-            return None
+            raise NeedsSparkError
     return pa.table(rows)
 
 
@@ -210,7 +208,7 @@ def _or_null(table: pa.Table, path: Path) -> pa.ChunkedArray:
     return pa.chunked_array([pa.nulls(table.num_rows)]) if missing else taken(table, path)
 
 
-def _comparable_type(kind: pa.DataType) -> pa.DataType | None:
+def _comparable_type(kind: pa.DataType) -> pa.DataType:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if is_text(kind):
         return pa.string()
@@ -218,9 +216,11 @@ def _comparable_type(kind: pa.DataType) -> pa.DataType | None:
         return pa.int64()
     if kind in (pa.float32(), pa.float64()):
         return pa.float64()
-    if pa.types.is_timestamp(kind):
-        return None if kind.unit == "ns" else pa.timestamp("us")
-    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_decimal(kind) else None
+    if _is_time(kind):
+        return pa.timestamp("us")
+    if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_decimal(kind):
+        return kind
+    raise NeedsSparkError
 
 
 def _one_zero_and_nan(numbers: pa.ChunkedArray) -> pa.ChunkedArray:

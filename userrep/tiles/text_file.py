@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
 from userrep.sources.text_blocks import blocks_of
 from userrep.sources.times import times_of
@@ -46,17 +47,12 @@ class TextFile:
         """Return whether all rows may be of one day."""
         return True
 
-    def rows(self, columns: LogColumns) -> pa.Table | None:
-        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``; None if the file needs Spark."""
-        tables = []
+    def rows(self, columns: LogColumns) -> pa.Table:
+        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``. Raises NeedsSparkError."""
         try:
-            for lines, parser in _blocks(self.path, columns):
-                table = None if lines is None else parser.table(lines)
-                if table is None:
-                    return None
-                tables.append(table)
+            tables = [parser.table(lines) for lines, parser in _blocks(self.path, columns)]
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
-            return None
+            raise NeedsSparkError from None
         if not tables:
             return pa.table(
                 {name: pa.array([], pa.string()) for name in columns.mapped} | {"at": pa.array([], pa.int64())}
@@ -66,43 +62,38 @@ class TextFile:
         rows |= {name: table[name] for name in ("event_id", "weight") if name in columns.mapped}
         return pa.table(rows | {"at": microseconds_of(times_of(table["event_at"], columns.time_zone))})
 
-    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table | None:  # noqa: ARG002
-        """Return texts that are equal for lines of equal rows; None if Spark has to compare them.
+    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table:  # noqa: ARG002
+        """Return texts that are equal for lines of equal rows. Raises NeedsSparkError.
 
         ``indexes``: positions of some rows in the file. Cost: a read of the file; some µs per row.
         """
-        texts: list[str | None] = []
+        texts: list[str] = []
         order, start = np.argsort(indexes, kind="stable"), 0
         in_order = indexes[order]
         for lines, parser in _blocks(self.path, self.columns):
             if len(texts) == len(in_order):
                 break
-            split = _split(lines or b"")
+            split = _split(lines)
             wanted = in_order[len(texts) : np.searchsorted(in_order, start + len(split))]
             texts += [parser.comparable(split[index - start].as_py()) for index in wanted]
             start += len(split)
-        if None in texts:
-            return None
         rows = pa.array(texts, pa.string()).take(pa.array(np.argsort(order)))
         return pa.table({"row": rows})
 
 
 def days_of_lines(
     path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None
-) -> dict[int | None, tuple[int, int]] | None:
+) -> dict[int | None, tuple[int, int]]:
     """Count the rows of the days in a file, or in the lines that begin in the bytes ``[start, stop)``.
 
     Returns
     -------
     By day, or None for rows without a plausible time: the number of rows, and a hash of their lines in the order of the
-    file. None if the file needs Spark. Cost: one read; memory for a block.
+    file. Cost: one read; memory for a block. Raises NeedsSparkError.
     """
     counts, hashes = Counter[int](), defaultdict[int, Any](lambda: blake2b(digest_size=8))
     for lines, parser in _blocks(path, columns, start=start, stop=stop, only="event_at"):
-        table = None if lines is None else parser.table(lines)
-        if table is None or lines is None:
-            return None
-        times = times_of(table["event_at"], columns.time_zone)
+        times = times_of(parser.table(lines)["event_at"], columns.time_zone)
         day_N = np.maximum(microseconds_of(times) // DAY_US, _UNDATED)
         days, counts_of_days = np.unique(day_N, return_counts=True)
         counts.update(dict(zip(days.tolist(), counts_of_days.tolist(), strict=True)))
@@ -120,16 +111,17 @@ def days_of_lines(
 
 def _blocks(
     path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None, only: str | None = None
-) -> Iterator[tuple[bytes | None, Lines]]:
-    """Yield the lines of a file in blocks, with their parser."""
+) -> Iterator[tuple[bytes, Lines]]:
+    """Yield the lines of a file in blocks, with their parser. Raises NeedsSparkError."""
     paths = {only: columns.mapped[only]} if only else columns.mapped
     folders = folders_of(path)
     names = tuple(name for name in columns.source if name.lower() not in folders)  # lines have no partition columns
     parser = JsonLines(paths) if columns.format == "json" else CsvLines(names, paths)
     if folders.keys() & {field[0].lower() for field in columns.mapped.values()}:
-        yield None, parser
-        return
+        raise NeedsSparkError
     for lines in blocks_of(path, has_header=columns.format == "csv", start=start, stop=stop):
+        if lines is None:
+            raise NeedsSparkError
         yield lines, parser
 
 

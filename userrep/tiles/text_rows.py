@@ -17,6 +17,7 @@ import pyarrow.csv
 import pyarrow.json
 from numpy.typing import NDArray
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
@@ -40,16 +41,18 @@ class JsonLines:
 
     paths: Paths
 
-    def table(self, lines: bytes) -> pa.Table | None:
-        """Parse whole lines; None if they need Spark. A line that is no object is a row of nulls."""
+    def table(self, lines: bytes) -> pa.Table:
+        """Parse whole lines. A line that is no object is a row of nulls. Raises NeedsSparkError."""
         sample = [row for row in map(_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
         schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
         return _parsed(lines, lambda part, ends: self._by_arrow(part, ends, schema), self._by_line)
 
-    def comparable(self, line: bytes) -> str | None:
-        """Return a text that is equal for lines of equal rows; None if Spark has to compare them."""
+    def comparable(self, line: bytes) -> str:
+        """Return a text that is equal for lines of equal rows. Raises NeedsSparkError if the line is no object."""
         row = _object(line, as_text=True)
-        return None if row is None else json.dumps(_canonical(row), sort_keys=True)
+        if row is None:
+            raise NeedsSparkError
+        return json.dumps(_canonical(row), sort_keys=True)
 
     def _kind(self, path: Path, sample: Iterable[Row]) -> pa.DataType:
         """Return the type as which Arrow reads a field, by some of its values."""
@@ -68,20 +71,19 @@ class JsonLines:
         )
         return _typed({name: taken(table, path) for name, path in self.paths.items()})
 
-    def _by_line(self, lines: Sequence[bytes]) -> pa.Table | None:
+    def _by_line(self, lines: Sequence[bytes]) -> pa.Table:
         rows: list[list[Any]] = []
         for line in lines:
             row = _object(line, as_text=True)
-            if row is None and _may_be_read_by_spark(line.decode()):
-                return None
             rows.append([_value(row, path) for path in self.paths.values()])
-            if any(isinstance(value, dict | list) for value in rows[-1]):
-                return None
+            is_nested = any(isinstance(value, dict | list) for value in rows[-1])
+            if is_nested or (row is None and _may_be_read_by_spark(line.decode())):
+                raise NeedsSparkError
         columns = zip(*([_text(value) for value in row] for row in rows), strict=True)
         try:
             return _typed({name: _texts(column) for name, column in zip(self.paths, columns, strict=True)})
         except UnicodeEncodeError:  # half of a character
-            return None
+            raise NeedsSparkError from None
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,16 @@ class CsvLines:
     names: tuple[str, ...]
     paths: Paths
 
-    def table(self, lines: bytes) -> pa.Table | None:
-        """Parse whole lines without a header; None if they need Spark.
+    def table(self, lines: bytes) -> pa.Table:
+        """Parse whole lines without a header. Raises NeedsSparkError.
 
         As in Spark, values that a line lacks are null, those that it has too many are ignored, and empty ones are null.
         """
-        return _parsed(lines, self._by_arrow, self._by_line) if _has_plain_quotes(lines) else None
+        if not _has_plain_quotes(lines):
+            raise NeedsSparkError
+        return _parsed(lines, self._by_arrow, self._by_line)
 
-    def comparable(self, line: bytes) -> str | None:
+    def comparable(self, line: bytes) -> str:
         """Return a text that is equal for lines of equal rows."""
         return json.dumps(self._values(line))
 
@@ -128,8 +132,8 @@ Lines = JsonLines | CsvLines
 def _parsed(
     lines: bytes,
     by_arrow: Callable[[bytes, Ends], pa.Table | None],
-    by_line: Callable[[Sequence[bytes]], pa.Table | None],
-) -> pa.Table | None:
+    by_line: Callable[[Sequence[bytes]], pa.Table],
+) -> pa.Table:
     """Parse lines by Arrow, except for the part of them that has lines which Arrow does not read as one row each."""
     ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
     try:
@@ -141,8 +145,7 @@ def _parsed(
     if len(ends) <= _FEW_LINES:
         return by_line(lines.split(b"\n")[:-1])
     middle = int(ends[len(ends) // 2]) + 1
-    parts = [_parsed(part, by_arrow, by_line) for part in (lines[:middle], lines[middle:])]
-    return None if any(part is None for part in parts) else pa.concat_tables(parts)
+    return pa.concat_tables([_parsed(part, by_arrow, by_line) for part in (lines[:middle], lines[middle:])])
 
 
 def _typed(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:

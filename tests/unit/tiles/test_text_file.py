@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from userrep.config import EventSource
+from userrep.errors import NeedsSparkError
 from userrep.sources.read import read_source, with_validity
 from userrep.tiles.by_arrow import DayTiles, tiles_of_files
 from userrep.tiles.by_spark import tiles_of
@@ -146,10 +147,9 @@ def test_days_tiles_and_rejects_are_those_of_spark(
     checked = with_validity(source, log).drop("raw")
     rows = checked.collect()
     by_day = [days_of_lines(path, found_columns) for path in paths]
-    assert None not in by_day, seed
     counts = Counter[int | None]()
     for days in by_day:
-        counts.update({day: num for day, (num, _) in (days or {}).items()})
+        counts.update({day: num for day, (num, _) in days.items()})
     expected = Counter(None if row.event_date is None else day_number(row.event_date) for row in rows)
     assert counts == expected, seed
     found = list(tiles_of_files([SourceFiles(dict.fromkeys(paths, DAYS), found_columns)]))
@@ -176,7 +176,7 @@ def json_columns() -> LogColumns:
 LINE = '{{"user": {{"id": "u{k}"}}, "item": "i", "at": "2024-05-0{day}T12:00:00Z"}}'
 
 
-def days(path: Path, columns: LogColumns, lines: list[str], **part: int) -> dict[int | None, tuple[int, int]] | None:
+def days(path: Path, columns: LogColumns, lines: list[str], **part: int) -> dict[int | None, tuple[int, int]]:
     return days_of_lines(write(path, lines, "json"), columns, **part)
 
 
@@ -184,15 +184,12 @@ def test_the_hash_of_a_day_follows_its_lines_and_no_other_days(tmp_path: Path, j
     lines = [LINE.format(k=k, day=1 + k % 2) for k in range(10)]
     first, second = (day_number(day) for day in DAYS[:2])
     before = days(tmp_path / "a.json", json_columns, lines)
-    assert before is not None
     assert {day: num for day, (num, _) in before.items()} == {first: 5, second: 5}
     changed = days(tmp_path / "a.json", json_columns, [*lines[:-1], LINE.format(k=99, day=2)])
-    assert changed is not None
     assert (changed[first], changed[second] == before[second]) == (before[first], False)
     apart = days(tmp_path / "b.json", json_columns, lines[::2])
     assert apart == {first: before[first]}
     more = days(tmp_path / "a.json", json_columns, ["", *lines, "unreadable"])
-    assert more is not None
     assert {**more, None: None} == {**before, None: None}
     assert more[None][0] == 1
 
@@ -204,8 +201,7 @@ def test_parts_of_a_file_add_up(tmp_path: Path, json_columns: LogColumns) -> Non
     counts = Counter[int | None]()
     for start in range(0, size, 100):
         found = days_of_lines(str(tmp_path / "a.json"), json_columns, start=start, stop=start + 100)
-        counts.update({day: num for day, (num, _) in (found or {}).items()})
-    assert whole is not None
+        counts.update({day: num for day, (num, _) in found.items()})
     assert counts == {day: num for day, (num, _) in whole.items()}
 
 
@@ -216,7 +212,8 @@ def test_a_file_with_a_line_for_spark_is_left_to_it(
     tmp_path: Path, json_columns: LogColumns, change: Callable[[str], str]
 ) -> None:
     lines = [LINE.format(k=1, day=1), change(LINE.format(k=2, day=1))]
-    assert days(tmp_path / "a.json", json_columns, lines) is None
+    with pytest.raises(NeedsSparkError):
+        days(tmp_path / "a.json", json_columns, lines)
     path = str(tmp_path / "a.json")
     good = write(tmp_path / "b.json", [LINE.format(k=3, day=2)], "json")
     found = list(tiles_of_files([SourceFiles({path: [DAYS[0]], good: [DAYS[1]]}, json_columns)]))
@@ -225,8 +222,9 @@ def test_a_file_with_a_line_for_spark_is_left_to_it(
 
 def test_a_mapped_field_that_is_a_folders_name_needs_spark(tmp_path: Path, json_columns: LogColumns) -> None:
     lines = [LINE.format(k=1, day=1)]
-    assert days(tmp_path / "item=a" / "a.json", json_columns, lines) is None
-    assert days(tmp_path / "place=a" / "a.json", json_columns, lines) is not None
+    with pytest.raises(NeedsSparkError):
+        days(tmp_path / "item=a" / "a.json", json_columns, lines)
+    assert days(tmp_path / "place=a" / "a.json", json_columns, lines)
 
 
 def test_likely_copies_are_compared_by_all_fields(tmp_path: Path, json_columns: LogColumns) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from userrep.errors import NeedsSparkError
 from userrep.tiles.text_rows import CsvLines, JsonLines
 
 pytestmark = pytest.mark.fast
@@ -22,14 +23,12 @@ def lines(*texts: str) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode()
 
 
-def rows(table: pa.Table | None) -> list[Row] | None:
-    if table is None:
-        return None
+def rows(table: pa.Table) -> list[Row]:
     assert table.schema.types == [pa.string(), pa.string(), pa.float64()]
     return list(zip(*(table[name].to_pylist() for name in ("user_id", "item_id", "weight")), strict=True))
 
 
-def json_rows(*values: Any) -> list[Row] | None:
+def json_rows(*values: Any) -> list[Row]:
     return rows(JSON.table(lines(*(value if isinstance(value, str) else json.dumps(value) for value in values))))
 
 
@@ -81,7 +80,8 @@ def test_an_unusual_line_is_read_like_spark_does_among_usual_ones(line: str, row
     ids=lambda line: line[:30],
 )
 def test_a_line_that_only_spark_reads_is_left_to_it(line: str) -> None:
-    assert json_rows(GOOD, line) is None
+    with pytest.raises(NeedsSparkError):
+        json_rows(GOOD, line)
 
 
 def test_numbers_and_flags_of_all_lines_are_texts_except_weights() -> None:
@@ -108,7 +108,8 @@ def test_lines_of_equal_rows_are_equal_in_any_order_of_fields() -> None:
         )
     )
     assert [other == one for other in others] == [True, False, False]
-    assert JSON.comparable(b"{'a': 1}") is None
+    with pytest.raises(NeedsSparkError):
+        JSON.comparable(b"{'a': 1}")
 
 
 # CSV
@@ -139,4 +140,5 @@ def test_values_of_a_line_belong_to_columns_by_position(line: str, row: Row, amo
     "line", ['u,"a ""b""",n,1', 'u,"a\nb",n,1', 'u,"a\\"b",n,1', 'u,a"b,n,1', 'u,"a"b,n,1', 'u, "a",n,1', 'u,"a,n,1']
 )
 def test_quotes_inside_of_values_are_left_to_spark(line: str) -> None:
-    assert CSV.table(lines("u1,i1,n,1.5", line)) is None
+    with pytest.raises(NeedsSparkError):
+        CSV.table(lines("u1,i1,n,1.5", line))

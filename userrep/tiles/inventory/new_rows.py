@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from userrep.errors import NeedsSparkError
 from userrep.sources.columns import column_of
 from userrep.sources.open_log import ListedFile, OpenLog, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
@@ -123,11 +124,10 @@ def _rows_of_part(part: dict[str, Any], columns: LogColumns) -> Iterator[dict[st
     """Yield the days of a part of a file; one entry without counts if the file needs Spark."""
     try:
         days = days_of_lines(part["path"], columns, start=part["start"], stop=part["stop"])
-    except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
-        days = None
-    if days is None:
+    except (NeedsSparkError, OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
         yield {"path": part["path"]}
-    for day, (num_rows, line_hash) in (days or {}).items():
+        return
+    for day, (num_rows, line_hash) in days.items():
         date_ = None if day is None else numbered_day(day)
         yield {"path": part["path"], "day": date_, "num_rows": num_rows, "hash": line_hash}
 

@@ -70,7 +70,7 @@ def _error_sums(batch: pa.RecordBatch, fitted: LinearMap) -> dict[str, NDArray[n
     z_mapped = fitted(vectors_of(batch.column("z_new")).astype(np.float32)).astype(np.float64)
     return {
         "num_rows": len(z_old),
-        "cosine": _cosines(z_mapped, z_old).sum(),
+        "cosine": (_unit(z_mapped) * _unit(z_old)).sum(),
         "squared_error": np.square(z_mapped - z_old).sum(),
         "squares": np.square(z_old).sum(),
         "z_old": z_old.sum(axis=0),
@@ -99,12 +99,12 @@ def shared_neighbours(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> float:
 
 def _nearest(z_BD: NDArray[Any], k: int) -> NDArray[np.int64]:
     """Return the indices of the k other rows nearest to each row, by cosine."""
-    unit_BD = z_BD / np.maximum(np.linalg.norm(z_BD, axis=1, keepdims=True), 1e-12)
+    unit_BD = _unit(z_BD)
     near_BB = unit_BD @ unit_BD.T
     np.fill_diagonal(near_BB, -np.inf)
     return np.argpartition(-near_BB, k - 1, axis=1)[:, :k]
 
 
-def _cosines(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> NDArray[Any]:
-    norms_B = np.linalg.norm(a_BD, axis=1) * np.linalg.norm(b_BD, axis=1)
-    return (a_BD * b_BD).sum(axis=1) / np.maximum(norms_B, 1e-12)  # type: ignore[no-any-return]
+def _unit(z_BD: NDArray[Any]) -> NDArray[np.float64]:
+    unit_BD: NDArray[np.float64] = z_BD / np.maximum(np.linalg.norm(z_BD, axis=1, keepdims=True), 1e-12)
+    return unit_BD

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.sparse import csc_array, csr_array
 
 from userrep.config import Name
 from userrep.errors import UsageError, in_line
@@ -72,7 +71,7 @@ def read_model(path: str) -> ConsumerModel:
         fault = error.errors()[0]
         where = ".".join(in_line(str(part)) for part in fault["loc"])
         raise UsageError(f"--model {path}: {f'{where}: ' if where else ''}{fault['msg']}. {_CURE}.") from None
-    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, AssertionError, pa.ArrowException) as error:
         reason = in_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise UsageError(f"--model {path}: not readable as a linear model ({reason}). {_CURE}.") from None
 
@@ -83,19 +82,23 @@ def _from_spark(folder: str) -> ConsumerModel:
     Raises ValueError if the folder has no such model, LookupError if it lacks a file or field.
     """
     metadata = _metadata(folder)
-    kind = metadata["class"].rpartition(".")[2]
-    if kind in _REGRESSIONS:
-        return ConsumerModel.model_validate(_regression(folder))
-    stages = [f"{folder}/stages/{name}" for name in folder_names(f"{folder}/stages")]
-    by_kind = {each: _metadata(each) for each in stages}
-    kinds = {each: found["class"].rpartition(".")[2] for each, found in by_kind.items()}
-    regressions = [each for each, name in kinds.items() if name in _REGRESSIONS]
-    if len(regressions) != 1 or not {*kinds.values()} <= {_JOIN, *_REGRESSIONS}:
-        raise ValueError(f"stages {', '.join(kinds.values()) or 'none'} of class {kind}")
-    params: dict[str, Any] = next((found["paramMap"] for each, found in by_kind.items() if kinds[each] == _JOIN), {})
+    stages = {folder: metadata}
+    if _kind(metadata) not in _REGRESSIONS:
+        paths = [f"{folder}/stages/{name}" for name in folder_names(f"{folder}/stages")]
+        stages = {path: _metadata(path) for path in paths}
+    kinds = [_kind(stage) for stage in stages.values()]
+    regressions = [path for path, stage in stages.items() if _kind(stage) in _REGRESSIONS]
+    if len(regressions) != 1 or not {*kinds} <= {_JOIN, *_REGRESSIONS}:
+        raise ValueError(f"stages {', '.join(kinds) or 'none'} of class {_kind(metadata)}")
+    params: dict[str, Any] = next((stage["paramMap"] for stage in stages.values() if _kind(stage) == _JOIN), {})
     space_id = params.get("spaceId") or params.get("space", SERVING)
-    space_id = None if space_id == SERVING else space_id
-    return ConsumerModel.model_validate(_regression(regressions[0]) | {"space_id": space_id})
+    return ConsumerModel.model_validate(
+        _regression(regressions[0]) | {"space_id": None if space_id == SERVING else space_id}
+    )
+
+
+def _kind(metadata: dict[str, Any]) -> str:
+    return str(metadata["class"]).rpartition(".")[2]
 
 
 def _metadata(folder: str) -> dict[str, Any]:
@@ -106,29 +109,18 @@ def _metadata(folder: str) -> dict[str, Any]:
 
 def _regression(folder: str) -> dict[str, Any]:
     """Return weights and intercept. Of two classes with a score each, their difference counts."""
+    from pyspark.ml.linalg import MatrixUDT, VectorUDT  # takes a second, and JSON files do not need it
+
+    def array(value: dict[str, Any], kind: type[MatrixUDT | VectorUDT]) -> NDArray[np.float64]:
+        return np.asarray(kind().deserialize(tuple(value[name] for name in kind.sqlType().names)).toArray())
+
     names = [name for name in folder_names(f"{folder}/data") if name.startswith("part-")]
     (row,) = [row for name in names for row in open_parquet(f"{folder}/data/{name}").read().to_pylist()]
     if "coefficients" in row:
-        return {"weights": _vector(row["coefficients"]).tolist(), "intercept": row["intercept"]}
-    weights, intercepts = _matrix(row["coefficientMatrix"]), _vector(row["interceptVector"])
+        return {"weights": array(row["coefficients"], VectorUDT).tolist(), "intercept": row["intercept"]}
+    weights, intercepts = array(row["coefficientMatrix"], MatrixUDT), array(row["interceptVector"], VectorUDT)
     if row["numClasses"] != 2:
         raise ValueError(f"{row['numClasses']} classes, expected 2")
     if len(weights) == 2:
         weights, intercepts = np.diff(weights, axis=0), np.diff(intercepts)
     return {"weights": weights[0].tolist(), "intercept": float(intercepts[0])}
-
-
-def _vector(value: dict[str, Any]) -> NDArray[np.float64]:
-    if value["indices"] is None:
-        return np.array(value["values"], np.float64)
-    dense = np.zeros(value["size"])
-    dense[value["indices"]] = value["values"]
-    return dense
-
-
-def _matrix(value: dict[str, Any]) -> NDArray[np.float64]:
-    shape = value["numRows"], value["numCols"]
-    if value["colPtrs"] is None:
-        return np.array(value["values"], np.float64).reshape(shape, order="C" if value["isTransposed"] else "F")
-    kind = csr_array if value["isTransposed"] else csc_array
-    return np.asarray(kind((value["values"], value["rowIndices"], value["colPtrs"]), shape=shape).toarray())

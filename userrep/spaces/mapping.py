@@ -8,7 +8,7 @@ content hash.
 Shapes: B rows, E dimensions of the new (source) space, D dimensions of the old (target) space.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from userrep.model.tensor_file import Tensors
 from userrep.spaces.registry import Space, add_map
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.releases import Arrays, arrow_udf
+from userrep.spark.sums import sum_over
 from userrep.store.arrow import listed, stacked
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.sql import sql_any
@@ -97,23 +98,19 @@ def vector_pairs(tables: Tables, new: Space, old: Space, as_ofs: Sequence[date])
 def fit_map(pairs: DataFrame) -> LinearMap:
     """Fit a map from ``z_new`` to ``z_old`` by least squares on the rows that are not held out.
 
-    Cost: one pass. Each task sums (E + 1) x (E + D + 1) products, and the driver receives as many numbers.
+    Cost: one pass. The driver receives (E + 1) x (E + D + 1) numbers of each task.
 
     Raises
     ------
     UsageError
         If no user has a vector in both spaces.
     """
-    fitting = pairs.where("NOT is_held_out").select("z_new", "z_old")
-    partial_sums = fitting.mapInArrow(_products, "matrix_row INT, products ARRAY<DOUBLE>")
-    sums = partial_sums.groupBy("matrix_row").applyInArrow(_sum_products, "matrix_row INT, products ARRAY<DOUBLE>")
-    rows = sorted(sums.collect(), key=lambda row: row.matrix_row)
-    if not rows:
+    sums_AC = sum_over(pairs.where("NOT is_held_out").select("z_new", "z_old"), _products).get("products")
+    if sums_AC is None:
         raise UsageError(
             "map between spaces: no user has a vector in both spaces. "
             "Publish snapshots of both spaces for the same users and as-of dates."
         )
-    sums_AC = np.array([row.products for row in rows])  # A = E + 1: the dimensions and a constant; C = A + D
     num_in = len(sums_AC)
     gram_AA, cross_AD = sums_AC[:, :num_in], sums_AC[:, num_in:]
     num_rows = gram_AA[-1, -1]
@@ -139,23 +136,11 @@ def mapped(vectors: Column, fitted: LinearMap) -> Column:
     return arrow_udf(apply_all, "array<float>", pa.list_(pa.float32()))(vectors)
 
 
-def _products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Sum x'x and x'z_old over a partition, where x is ``z_new`` and a constant 1; one output row per element of x."""
-    sums_AC: NDArray[np.float64] | None = None
-    for batch in batches:
-        if batch.num_rows:
-            z_new, z_old = (vectors_of(batch.column(name)) for name in ("z_new", "z_old"))
-            x_BA = np.hstack([z_new, np.ones((batch.num_rows, 1))])
-            batch_AC = x_BA.T @ np.hstack([x_BA, z_old])
-            sums_AC = batch_AC if sums_AC is None else sums_AC + batch_AC
-    if sums_AC is not None:
-        columns: dict[str, Any] = {"matrix_row": pa.array(range(len(sums_AC)), pa.int32()), "products": list(sums_AC)}
-        yield pa.RecordBatch.from_pydict(columns)
-
-
-def _sum_products(rows: pa.Table) -> pa.Table:
-    total = np.sum(np.stack(rows.column("products").to_pylist()), axis=0)
-    return pa.table({"matrix_row": rows.column("matrix_row")[:1], "products": [total]})
+def _products(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
+    """Return x'x and x'z_old side by side, where x is ``z_new`` and a constant 1: A x C, A = E + 1 and C = A + D."""
+    z_new, z_old = (vectors_of(batch.column(name)) for name in ("z_new", "z_old"))
+    x_BA = np.hstack([z_new, np.ones((batch.num_rows, 1))])
+    return {"products": x_BA.T @ np.hstack([x_BA, z_old])}
 
 
 def vectors_of(column: Any) -> NDArray[np.float64]:

@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from pyspark.sql import functions as F
+
 from userrep.config import Config
+from userrep.features.build import features_table, stored_features
+from userrep.inference.embed import embed_files, encoded_features
 from userrep.spaces.registry import Space, artifact_folder
+from userrep.spark.session import shuffle_partitions, vector_dictionaries
 from userrep.store.buckets import user_bucket
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
@@ -13,15 +18,9 @@ from userrep.store.tables import Tables
 
 KeysByDate = Mapping[date, Mapping[str, Any]]  # the values of the partition columns of each as-of date's rows
 
-# Readers of the snapshot ledger need neither torch nor PySpark, which take seconds to import.
-
 
 def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
-    from userrep.features.build import features_table
-    from userrep.inference.embed import embed_files
-    from userrep.spark.session import shuffle_partitions
-
     table = features_table(config, space.lineage_id)
     since = tables.version(USER_EMBEDDINGS)
     files = sorted(tables.files(table, lambda values: values["as_of"] in keys), key=lambda file: file.path)
@@ -40,12 +39,6 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
 
 def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
-    from pyspark.sql import functions as F
-
-    from userrep.features.build import stored_features
-    from userrep.inference.embed import encoded_features
-    from userrep.spark.session import vector_dictionaries
-
     source = stored_features(tables, config, space.lineage_id, list(keys))
     folder, storage = artifact_folder(config, space), config.snapshots.storage
     rows = encoded_features(source, folder=folder, content_hash=space.content_hash, storage=storage)

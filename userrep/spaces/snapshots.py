@@ -15,7 +15,6 @@ from userrep.ids import short_hash, snapshot_id
 from userrep.spaces.current_view import keep_current_view
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.spaces.snapshot_files import write_files, write_rows
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
@@ -113,7 +112,8 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     UserrepError
         If another run has started to build one of the snapshots in the meantime.
     """
-    from userrep.features.build import feature_sets
+    from userrep.features.build import feature_sets  # readers of the ledger need neither torch nor PySpark
+    from userrep.spaces.snapshot_files import write_files, write_rows
 
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]

@@ -1,6 +1,5 @@
 """Inputs of a space's training, kept on disk until the space is registered, so that a killed training can resume."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -19,23 +18,21 @@ from userrep.features.training_rows import fit_scaler, training_rows, valid_date
 from userrep.ids import checked_name, short_hash
 from userrep.items.candidates import read_candidates
 from userrep.items.versions import Versions
-from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
+from userrep.model.frozen_folder import WEIGHTS, Manifest, read_frozen, write_frozen
+from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.store.buckets import buckets_of_share, user_bucket
-from userrep.store.filesystem import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
+from userrep.store.filesystem import all_exist, artifacts_root, delete_folder, exists
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
 from userrep.training.data.shards import ShardFiles, shard_files
-
-_TENSORS, _FACTS, _CANDIDATES = "inputs.safetensors", "inputs.json", "candidates.safetensors"
-_MAX_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
     """Files of one version of ``training_rows``, with the layout of a row and the scaler that was applied.
 
-    ``candidates``: path and SHA-256 of the file of candidate items for next-item prediction; None if the model predicts
-    no items.
+    ``candidates``: path and SHA-256 of the file with the candidate items for next-item prediction; None if the model
+    predicts no items.
     """
 
     files: ShardFiles
@@ -151,34 +148,34 @@ def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence
     return short_hash([lineage_id, used, split, _predicts_items(config)], 64)
 
 
+class _Kept(Manifest):
+    """Inputs as stored, with the ``inputs_key`` they were built for. The tensors are the scaler and the candidates."""
+
+    key: str
+    files: ShardFiles
+    layout: InputLayout
+    targets: TargetLayout
+    candidates: tuple[str, str] | None
+
+
 def _write(folder: str, key: str, inputs: TrainingInputs, candidates: Tensors) -> TrainingInputs:
     """Write inputs and candidates to a folder; return the inputs with the path of the candidates."""
-    facts = {"key": key, "files": inputs.files, "layout": inputs.layout.model_dump(mode="json")}
-    facts["targets"] = inputs.targets.model_dump(mode="json")
-    tensors = {"center_F": inputs.scaler.center_F, "scale_F": inputs.scaler.scale_F}
-    files = {_TENSORS: tensor_bytes(tensors)}
+    tensors = {"center_F": inputs.scaler.center_F, "scale_F": inputs.scaler.scale_F} | candidates
     if candidates:
-        files[_CANDIDATES] = tensor_bytes(candidates)
-        inputs = replace(inputs, candidates=(f"{folder}/{_CANDIDATES}", sha256(files[_CANDIDATES]).hexdigest()))
-    facts["candidates"] = inputs.candidates or ()
-    write_folder(folder, files | {_FACTS: json.dumps(facts).encode()})
+        inputs = replace(inputs, candidates=(f"{folder}/{WEIGHTS}", sha256(tensor_bytes(tensors)).hexdigest()))
+    named = {name: getattr(inputs, name) for name in ("files", "layout", "targets", "candidates")}
+    write_frozen(folder, _Kept(key=key, **named), tensors)
     return inputs
 
 
 def _read(folder: str, key: str) -> TrainingInputs | None:
     """Read inputs from a folder; None if they are missing, incomplete, have another key, or lost their row files."""
     try:
-        facts = json.loads(read_bytes(f"{folder}/{_FACTS}", max_bytes=_MAX_BYTES))
-        if facts["key"] != key:
-            return None
-        tensors = read_tensors(read_bytes(f"{folder}/{_TENSORS}", max_bytes=_MAX_BYTES), folder, cure="")
-        scaler = Scaler(center_F=tensors["center_F"], scale_F=tensors["scale_F"])
-        layout, targets = InputLayout.model_validate(facts["layout"]), TargetLayout.model_validate(facts["targets"])
-        candidates = tuple(facts["candidates"]) if facts["candidates"] else None
-        if candidates and sha256(read_bytes(candidates[0], max_bytes=_MAX_BYTES)).hexdigest() != candidates[1]:
-            return None
-        inputs = TrainingInputs(facts["files"], layout, targets, scaler, candidates)
-    except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+        kept, tensors = read_frozen(folder, _Kept, expected_hash=None, cure="")
+    except ArtifactError:
         return None
-    files = [path for shards in inputs.files.values() for paths in shards for path in paths]
-    return inputs if all_exist(files) else None
+    files = [path for shards in kept.files.values() for paths in shards for path in paths]
+    if kept.key != key or not all_exist(files):
+        return None
+    scaler = Scaler(center_F=tensors["center_F"], scale_F=tensors["scale_F"])
+    return TrainingInputs(kept.files, kept.layout, kept.targets, scaler, kept.candidates)

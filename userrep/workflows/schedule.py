@@ -9,7 +9,7 @@ from userrep.errors import UsageError
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
 from userrep.spaces.registry_state import Registry
-from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
+from userrep.spaces.snapshots import REFUSED, list_snapshots
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory
 from userrep.workflows.log_fit import DEFAULT_ROOM, MIN_HISTORY, training_dates
@@ -108,12 +108,11 @@ class Schedule:
         return [space for space in in_use if space.lineage_id == self.lineage_id] or [self.space_to_use()]
 
     def unfinished_candidate(self) -> Space | None:
-        """Return the newest space if it is a candidate of this lineage without a published or refused snapshot."""
+        """Return the newest space if it is a candidate of this lineage, unless a gate has refused a snapshot of it."""
         newest = next(iter(reversed(self.registry.spaces)), None)
         if newest is None or newest.state != CANDIDATE or newest.lineage_id != self.lineage_id:
             return None
-        judged = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
-        return None if judged else newest
+        return None if list_snapshots(self.tables, newest.space_id, states=(REFUSED,)) else newest
 
     @property
     def versions(self) -> Versions:

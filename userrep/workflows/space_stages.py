@@ -159,6 +159,7 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
     with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.PUBLISHED)
         if not missing:
+            registry.mark_ready(work.tables, space)  # in case the run that published them was killed before it did this
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
         staged = snapshots.staged_snapshots(work.tables, space, missing)
         published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)

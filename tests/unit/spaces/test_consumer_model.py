@@ -33,8 +33,8 @@ def vector(*values: float) -> dict[str, Any]:
 
 def matrix(rows: int, values: list[float], *, is_transposed: bool = True, **sparse: list[int]) -> dict[str, Any]:
     return {
-        "type": 1, "numRows": rows, "numCols": 3, "colPtrs": None, "rowIndices": None, "values": values,
-        "isTransposed": is_transposed, **sparse,
+        "type": 0 if sparse else 1, "numRows": rows, "numCols": 3, "colPtrs": None, "rowIndices": None,
+        "values": values, "isTransposed": is_transposed, **sparse,
     }  # fmt: skip
 
 

@@ -98,12 +98,12 @@ def test_spaces_of_another_lineage_are_not_used(tables: Tables, config: Config) 
     [
         ("candidate", [], True),
         ("candidate", ["staged"], True),
-        ("candidate", ["published"], False),
+        ("candidate", ["published"], True),  # its run was killed before it became ready
         ("candidate", ["refused"], False),
         ("ready", [], False),
     ],
 )
-def test_a_candidate_without_a_tried_snapshot_is_unfinished(
+def test_a_candidate_without_a_refused_snapshot_is_unfinished(
     tables: Tables, config: Config, state: str, snapshots: list[str], is_unfinished: bool
 ) -> None:
     register(tables, config, ("s000", "serving"), ("s001", state))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from userrep.audiences.ensemble import Ensemble, HeldOut, Inputs, fit_ensemble
 from userrep.audiences.protected import guard_of
 from userrep.audiences.protected_values import read_protected
-from userrep.audiences.snapshot_users import SCORES, SnapshotUsers, users_of
+from userrep.audiences.snapshot_users import ROWS, SCORES, SnapshotUsers, users_of
 from userrep.config import Users
 from userrep.errors import UsageError, in_line
 from userrep.joins.ledger import usable_sources
@@ -21,9 +21,12 @@ from userrep.sources.id_files import IdFile
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.snapshots import Snapshot, newest_snapshot
 from userrep.store.arrow import combined
+from userrep.store.buckets import buckets_of_share
 from userrep.store.export_files import write_rows
-from userrep.store.export_folder import check_out, record_folder, write_folder_of_parts
+from userrep.store.export_folder import record_folder, write_folder_of_parts
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+from userrep.store.user_sample import rows_below
 
 MIN_SEEDS = 20  # in the snapshot
 _MOST_SEEDS = 30_000  # that the score is fitted on
@@ -32,25 +35,6 @@ _MIN_OTHERS = 100
 _SHOWN = 3
 _SEED = 7
 _COLUMNS = {"user_id": "string", "score": "double", "rank": "int", "as_of": "date", "space_id": "string"}
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """A seed list in a snapshot: the seeds in it, and why other users of the list are not used."""
-
-    user_ids: pa.StringArray
-    num_given: int
-    num_erased: int
-    num_unknown: int
-
-    def facts(self) -> dict[str, int]:
-        """Return the entries of a manifest. They have no ids."""
-        return {
-            "given": self.num_given,
-            "erased": self.num_erased,
-            "unknown": self.num_unknown,
-            "used": len(self.user_ids),
-        }
 
 
 @dataclass(frozen=True)
@@ -71,9 +55,8 @@ class Audience:
         UsageError
             If the folder has a complete export or other contents, or the root is not writable and ``recorded``.
         """
-        check_out(out, keeps_complete=True)
         as_of = self.facts["as_of"]
-        record_folder(self.tables, out, "audience", as_of, recorded=recorded)
+        record_folder(self.tables, out, "audience", as_of, recorded=recorded, keeps_complete=True)
         details = {name: value for name, value in self.facts.items() if name != "as_of"}
         write = partial(write_rows, self.users, key="user_id")
         return write_folder_of_parts(out, "audience", as_of, columns=_COLUMNS, details=details, write=write)
@@ -92,23 +75,37 @@ def build_audience(
 ) -> Audience:
     """Find the ``size`` users of a snapshot who resemble the seeds most. Reads only; below a root it needs no Spark.
 
-    Seeds, excluded users and erased users are not in the audience.
+    Seeds, ``exclude`` and erased users are not in it. ``settings.protected`` are removed from the vectors. ``as_of``
+    and ``space``: by default the newest snapshot of the serving space. ``report`` gets warnings.
 
-    Parameters
-    ----------
-    settings : the users table, whose ``protected`` attributes are removed from the vectors.
-    as_of : date of the snapshot, by default the newest. space : by default the serving space.
-    report : gets warnings.
-
-    Raises
-    ------
-    UsageError
-        If seeds are of another space, too few of them are in the snapshot, ``size`` is larger than the number of other
-        users, the space or its snapshot does not exist, or a protected attribute cannot be removed.
-
-    Cost: the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds.
-    Memory: a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
+    Raises UsageError if seeds are of another space, too few of them are in the snapshot, ``size`` is larger than the
+    number of other users, the space or its snapshot does not exist, or a protected attribute cannot be removed. Cost:
+    the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds. Memory:
+    a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
     """
+    snapshot = _snapshot_of(tables, space, as_of, seeds)
+    users, tombstones = users_of(tables, snapshot), read_tombstones(tables)
+    known = left_out = _in_snapshot(users, seeds.user_ids, tombstones, snapshot, report)
+    if exclude is not None and len(exclude):
+        left_out = pa.concat_arrays([known, combined(users.rows_of(exclude, ["user_id"])["user_id"])]).unique()
+    _check_size(size, snapshot.num_users - len(left_out), snapshot)
+    fitted, held_out = _fit(tables, settings, users, snapshot, seeds=known, tombstones=tombstones)
+    best = users.best(_Scorer(fitted, left_out, tombstones), size)
+    _check_size(size, len(best), snapshot)
+    num_erased = int(tombstones.mask(seeds.user_ids).sum())
+    num_unknown = len(seeds.user_ids) - num_erased - len(known)
+    facts = {
+        "as_of": snapshot.as_of, "space_id": snapshot.space_id, "snapshot_id": snapshot.snapshot_id,
+        "num_users": snapshot.num_users,
+        "seeds": {"given": len(seeds.user_ids), "erased": num_erased, "unknown": num_unknown, "used": len(known)},
+        "num_excluded": len(left_out) - len(known), **held_out.facts(size, snapshot.num_users),
+        "protected": fitted.inputs.guard.facts(),
+    }  # fmt: skip
+    return Audience(_ranked(best, snapshot, fitted), facts, tables)
+
+
+def _snapshot_of(tables: Tables, space: str | None, as_of: date | None, seeds: IdFile) -> Snapshot:
+    """Return the snapshot of a date, by default the newest. Raises UsageError if seeds are of another space."""
     sources = usable_sources(tables, space)
     space_id = sources.space.space_id
     if foreign := sorted(seeds.space_ids - {space_id}):
@@ -116,28 +113,7 @@ def build_audience(
             f"seeds: from space {', '.join(foreign)}, but the audience is of space {space_id}. Ids are compared within "
             f"one space: choose space {foreign[0]}, or list the ids in a text file."
         )
-    snapshot = newest_snapshot(tables, space_id, as_of) if as_of else sources.newest
-    users, tombstones = users_of(tables, snapshot), read_tombstones(tables)
-    known = _in_snapshot(users, seeds.user_ids, tombstones, snapshot, report)
-    left_out = known.user_ids
-    if exclude is not None and len(exclude):
-        left_out = pa.concat_arrays([left_out, combined(users.rows_of(exclude, ["user_id"])["user_id"])]).unique()
-    _check_size(size, snapshot.num_users - len(left_out), snapshot)
-    fitted, held_out = _fit(tables, settings, users, snapshot, seeds=known, tombstones=tombstones)
-    best = users.best(_Scorer(fitted, left_out, tombstones), size)
-    _check_size(size, len(best), snapshot)
-    facts = {
-        "as_of": snapshot.as_of,
-        "space_id": space_id,
-        "snapshot_id": snapshot.snapshot_id,
-        "num_users": snapshot.num_users,
-        "seeds": known.facts(),
-        "num_excluded": len(left_out) - len(known.user_ids),
-        "auc": held_out.auc,
-        "sizes": [held_out.at_size(n) for n in _sizes(size, snapshot.num_users)],
-        "protected": fitted.inputs.guard.facts(),
-    }
-    return Audience(_ranked(best, snapshot, fitted), facts, tables)
+    return newest_snapshot(tables, space_id, as_of) if as_of else sources.newest
 
 
 def _in_snapshot(
@@ -146,17 +122,16 @@ def _in_snapshot(
     tombstones: Tombstones,
     snapshot: Snapshot,
     report: Callable[[str], None],
-) -> Seeds:
-    """Find the seeds in the snapshot; report how many are not in it. Erased users are never named."""
+) -> pa.StringArray:
+    """Return the seeds that are in the snapshot; report how many are not. Erased users are never named."""
     asked = user_ids.filter(pa.array(~tombstones.mask(user_ids)))
-    found = combined(users.rows_of(asked, ["user_id"])["user_id"])
-    unknown = asked.filter(pc.invert(pc.is_in(asked, value_set=found)))
-    seeds = Seeds(found, len(user_ids), len(user_ids) - len(asked), len(unknown))
+    seeds = combined(users.rows_of(asked, ["user_id"])["user_id"])
+    unknown = asked.filter(pc.invert(pc.is_in(asked, value_set=seeds)))
     examples = ", ".join(in_line(user) for user in unknown[:_SHOWN].to_pylist())
     where = f"are not in snapshot {snapshot.snapshot_id}" + (f", such as {examples}" if examples else "")
-    if len(found) < MIN_SEEDS:
+    if len(seeds) < MIN_SEEDS:
         raise UsageError(
-            f"seeds: {len(found)} of {len(user_ids):,} users are in the snapshot, at least {MIN_SEEDS} are needed; "
+            f"seeds: {len(seeds)} of {len(user_ids):,} users are in the snapshot, at least {MIN_SEEDS} are needed; "
             f"{len(unknown):,} {where}. Check that the ids are those of the event log."
         )
     if len(unknown):
@@ -178,13 +153,14 @@ def _fit(
     users: SnapshotUsers,
     snapshot: Snapshot,
     *,
-    seeds: Seeds,
+    seeds: pa.StringArray,
     tombstones: Tombstones,
 ) -> tuple[Ensemble, HeldOut]:
     """Fit the score on seeds and sampled users, without the protected attributes."""
-    population = users.sample(_SAMPLE / snapshot.num_users)
+    limit = buckets_of_share(_SAMPLE / snapshot.num_users)
+    population = rows_below(limit, tables, USER_EMBEDDINGS, [snapshot.key], ROWS.names).cast(ROWS)
     population = population.filter(pa.array(~tombstones.mask(combined(population["user_id"]))))
-    others = population.filter(pc.invert(pc.is_in(population["user_id"], value_set=seeds.user_ids)))
+    others = population.filter(pc.invert(pc.is_in(population["user_id"], value_set=seeds)))
     if len(others) < _MIN_OTHERS:
         raise UsageError(
             f"seeds: {len(others)} users of snapshot {snapshot.snapshot_id} are not seeds, at least {_MIN_OTHERS} are "
@@ -194,10 +170,10 @@ def _fit(
     if settings is not None and settings.protected:
         values, vectors = read_protected(tables, settings, users)
         inputs = inputs._replace(guard=guard_of(inputs(vectors), values))
-    chosen = np.random.default_rng(_SEED).permutation(len(seeds.user_ids))[:_MOST_SEEDS]
-    vectors = users.rows_of(seeds.user_ids.take(pa.array(chosen)))["embedding"]
-    num_others = snapshot.num_users - len(seeds.user_ids)
-    return fit_ensemble(inputs, vectors, others["embedding"], num_seeds=len(seeds.user_ids), num_others=num_others)
+    chosen = np.random.default_rng(_SEED).permutation(len(seeds))[:_MOST_SEEDS]
+    vectors = users.rows_of(seeds.take(pa.array(chosen)))["embedding"]
+    num_others = snapshot.num_users - len(seeds)
+    return fit_ensemble(inputs, vectors, others["embedding"], num_seeds=len(seeds), num_others=num_others)
 
 
 @dataclass(frozen=True)
@@ -214,11 +190,6 @@ class _Scorer:
             is_left_out |= self.tombstones.mask(combined(rows["user_id"]))
         rows = rows.filter(pa.array(~is_left_out))
         return pa.table([rows["user_id"], pa.array(self.ensemble.logits(rows["embedding"]))], SCORES)
-
-
-def _sizes(size: int, num_users: int) -> list[int]:
-    """Return a quarter, half, all, twice and four times the size, as far as the snapshot has as many users."""
-    return sorted({min(num_users, max(1, n)) for n in (size // 4, size // 2, size, 2 * size, 4 * size)})
 
 
 def _ranked(best: pa.Table, snapshot: Snapshot, fitted: Ensemble) -> pa.Table:

@@ -152,6 +152,11 @@ class HeldOut:
         """Area under the ROC curve of seeds against sampled users."""
         return round(float(roc_auc_score(self.is_seed_N, self.logit_N)), 4)
 
+    def facts(self, size: int, num_users: int) -> dict[str, Any]:
+        """Return the AUC, and rows for a quarter, half, all, twice and four times the size, up to all users."""
+        sizes = sorted({min(num_users, max(1, n)) for n in (size // 4, size // 2, size, 2 * size, 4 * size)})
+        return {"auc": self.auc, "sizes": [self.at_size(n) for n in sizes]}
+
     def at_size(self, size: int) -> dict[str, Any]:
         """Return a row of the size table: what the ``size`` users with the highest held-out scores contain.
 

@@ -1,4 +1,4 @@
-"""The users of one snapshot with their vectors: look-up of some users, a sample, and the best of all in one pass."""
+"""The users of one snapshot with their vectors: look-up of some users, and the best of all in one pass."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,7 @@ from pyspark.sql import functions as F
 
 from userrep.joins.ledger import files_by_snapshot
 from userrep.spaces.snapshots import Snapshot
-from userrep.store.bucket_reader import BucketFiles, read_row_groups, row_group_ranges
-from userrep.store.buckets import buckets_of_share
-from userrep.store.data_files import USER_BUCKET
+from userrep.store.bucket_reader import BucketFiles, read_row_groups
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import parquet_footer
 from userrep.store.schemas import USER_EMBEDDINGS
@@ -31,9 +29,6 @@ class SnapshotUsers(Protocol):
 
     def rows_of(self, user_ids: pa.StringArray, columns: Sequence[str] = ROWS.names) -> pa.Table:
         """Return the rows of those users that are in the snapshot, in any order. Memory: these rows."""
-
-    def sample(self, share: float) -> pa.Table:
-        """Return about this share of all users: those with the lowest hash buckets. Memory: these rows."""
 
     def best(self, score: Score, num_users: int) -> pa.Table:
         """Return the users with the highest scores, best first, in one pass. Equal scores are ordered by user id."""
@@ -58,15 +53,6 @@ class FileUsers:
         rows = self.files.rows_of_users(user_ids, columns)
         return _schema(columns).empty_table() if rows is None else rows.cast(_schema(columns))
 
-    def sample(self, share: float) -> pa.Table:
-        """See ``SnapshotUsers``. Cost: the row groups with these buckets, one in 1 / ``share`` of all."""
-        last, parts = buckets_of_share(share) - 1, [ROWS.empty_table()]
-        for number in self.files.ranges.meeting(0, last):
-            uri = self.files.uris[number]
-            rows = read_row_groups(uri, row_group_ranges(uri).meeting(0, last), [*ROWS.names, USER_BUCKET])
-            parts.append(rows.filter(pc.field(USER_BUCKET) <= last).select(ROWS.names).cast(ROWS))
-        return pa.concat_tables(parts)
-
     def best(self, score: Score, num_users: int) -> pa.Table:
         """See ``SnapshotUsers``. Memory: one row group, and three times the result."""
         best = SCORES.empty_table()
@@ -90,11 +76,6 @@ class SparkUsers:
         keys = self.users.sparkSession.createDataFrame(pa.table({"user_id": user_ids}))
         rows = self.users.join(F.broadcast(keys), on="user_id", how="left_semi").select(*columns)
         return rows.toArrow().cast(_schema(columns))
-
-    def sample(self, share: float) -> pa.Table:
-        """See ``SnapshotUsers``. Cost: one pass."""
-        rows = self.users.where(F.col(USER_BUCKET) < buckets_of_share(share))
-        return rows.select(*ROWS.names).toArrow().cast(ROWS)
 
     def best(self, score: Score, num_users: int) -> pa.Table:
         """See ``SnapshotUsers``. Cost: one pass; the best of each task are sorted."""

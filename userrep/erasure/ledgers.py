@@ -1,5 +1,7 @@
 """Updates ledgers and pinned versions after users were erased from tables. Every step is safe to repeat."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 
@@ -45,38 +47,33 @@ def recount(tables: Tables) -> None:
             record_snapshots(tables, changed_snapshots)
 
 
-class Pins:
-    """Stream bases and the versions of ``user_openings`` that streams read, as they were before users are erased."""
+@contextmanager
+def moved_pins(tables: Tables) -> Iterator[None]:
+    """Pin each stream base to the version of ``user_openings`` after the block, which erases users from the table.
 
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self._rows = base_rows(tables)  # none in a catalog, which streams do not read from
-        pinned = {key: self._files(key, row.table_version) for key, row in self._rows.items()}
-        self._newest = {key: files for key, files in pinned.items() if files == self._files(key)}
+    Bases that were not the newest are removed from the ledger. A base is not the newest if a run that rebuilds it was
+    cut off. A stream waits for a base that is not in the ledger until `userrep daily` has built it again.
+    """
+    rows = base_rows(tables)  # none in a catalog, which streams do not read from
+    pinned = {key: _base_files(tables, key, row.table_version) for key, row in rows.items()}
+    newest = {key: files for key, files in pinned.items() if files == _base_files(tables, key)}
+    yield
+    current = {"table_version": tables.version(USER_OPENINGS), "built_at": utc_now()}
+    for key, row in rows.items():
+        predicate = f"lineage_id = '{row.lineage_id}' AND as_of = {sql_date(row.as_of)}"
+        if key not in newest:
+            tables.add(OPENINGS, [], replacing=predicate)
+        elif _base_files(tables, key) != newest[key]:
+            tables.add(OPENINGS, [row.asDict() | current], replacing=predicate)
 
-    def move(self) -> None:
-        """Pin each stream base to the table's current version; remove bases that are not the newest from the ledger.
 
-        A base is not the newest if a run that rebuilds it was cut off. A stream waits for a base that is not in the
-        ledger until `userrep daily` has built it again.
-        """
-        current = {"table_version": self._tables.version(USER_OPENINGS), "built_at": utc_now()}
-        for key, row in self._rows.items():
-            predicate = f"lineage_id = '{row.lineage_id}' AND as_of = {sql_date(row.as_of)}"
-            if key not in self._newest:
-                self._tables.add(OPENINGS, [], replacing=predicate)
-            elif self._files(key) != self._newest[key]:
-                self._tables.add(OPENINGS, [row.asDict() | current], replacing=predicate)
-
-    def _files(self, key: tuple[str, date], version: int | None = None) -> set[str] | None:
-        """Return the paths of a stream base's files at a table version; None if that version is no longer readable."""
-        assert isinstance(self._tables, FileTables)
-        if version is not None and not self._tables.has_version(USER_OPENINGS, version):
-            return None
-        files = self._tables.files(
-            USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version
-        )
-        return {file.path for file in files}
+def _base_files(tables: Tables, key: tuple[str, date], version: int | None = None) -> set[str] | None:
+    """Return the paths of a stream base's files at a table version; None if that version is no longer readable."""
+    assert isinstance(tables, FileTables)
+    if version is not None and not tables.has_version(USER_OPENINGS, version):
+        return None
+    files = tables.files(USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version)
+    return {file.path for file in files}
 
 
 def drop_training_rows(tables: Tables) -> None:

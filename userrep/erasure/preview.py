@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from userrep.config import Config
-from userrep.erasure.requests import BEGUN, CLOCKS, DELETED, newest_requests, tables_of_users
-from userrep.erasure.rewrite import ErasedUsers, id_column, may_hold, rows_and_ids, search
-from userrep.errors import in_one_line
+from userrep.erasure.requests import BEGUN, CLOCKS, DELETED, for_each_export, newest_requests, tables_of_users
+from userrep.erasure.rewrite import ErasedRows, ErasedUsers, files_to_search, id_column, rows_and_ids, search
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.registry import read_registry
 from userrep.store.data_files import TableFile
@@ -17,49 +15,34 @@ from userrep.store.export_files import find_in_parts
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import exists, folder_names, open_parquet, parquet_footer
 from userrep.store.leases import under_way
-from userrep.store.schemas import EXPORTS, TRAINING_ROWS, TableSchema
+from userrep.store.schemas import TRAINING_ROWS, TableSchema
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 _READERS = 16  # threads that search files
 
 
-@dataclass(frozen=True)
-class FoundRows:
-    """The rows of users in a table: their number, the hashes of their users, and the files to rewrite."""
-
-    rows: int
-    users: set[bytes]
-    files: int
-    num_bytes: int
-
-
-def find_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since: datetime | None = None) -> FoundRows:
+def find_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since: datetime | None = None) -> ErasedRows:
     """Return what ``erase_rows`` would remove, without a change.
 
-    Cost: the reads of ``erase_rows``, by threads of the driver. In a catalog, scans by Spark; the number of files is 0.
+    Cost: the reads of ``erase_rows``, by threads of the driver; in a catalog, scans by Spark.
     """
     if not tables.exists(table):
-        return FoundRows(0, set(), 0, 0)
-    column, hashed = id_column(table), users.tombstones.hash
+        return ErasedRows()
     if not isinstance(tables, FileTables):
-        rows, ids = rows_and_ids(tables, table, users)
-        return FoundRows(
-            rows.count(), {hashed(row[0]) for row in ids.collect()} if column == "user_id" else set(), 0, 0
-        )
-    if since is not None and tables.was_restored(table, since):
-        since = None
+        rows, _, hashes = rows_and_ids(tables, table, users)
+        return ErasedRows(rows.count(), hashes)
 
     def found_in(file: TableFile) -> tuple[int, set[bytes]]:
-        masks, ids = search(file, open_parquet(file.uri, parquet_footer(file.uri)), users, column)
-        return sum(int(mask.sum()) for mask in masks.values()), set(map(hashed, ids))
+        masks, ids = search(file, open_parquet(file.uri, parquet_footer(file.uri)), users, id_column(table))
+        return sum(int(mask.sum()) for mask in masks.values()), set(map(users.tombstones.hash, ids))
 
-    files = [file for file in tables.files(table) if may_hold(file, users, since)]
+    found, files = ErasedRows(), files_to_search(tables, table, users, since)
     with ThreadPoolExecutor(_READERS) as readers:
-        found = [(file, *part) for file, part in zip(files, readers.map(found_in, files), strict=True) if part[0]]
-    all_users = set[bytes]().union(*(hashes for _, _, hashes in found))
-    num_rows = sum(num for _, num, _ in found)
-    return FoundRows(num_rows, all_users, len(found), sum(file.size for file, _, _ in found))
+        for file, (num_rows, hashes) in zip(files, readers.map(found_in, files), strict=True):
+            if num_rows:
+                found.add(file, num_rows, hashes)
+    return found
 
 
 def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: bool) -> dict[str, Any]:
@@ -81,7 +64,7 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
         "num_users": len(user_ids),
         "num_with_rows": len(set[bytes]().union(*(part.users for part in found.values()))) if user_ids else None,
         "tables": {
-            name: {"rows": part.rows, "files": part.files, "bytes": part.num_bytes}
+            name: {"rows": part.rows, "files": len(part.files), "bytes": sum(file.size for file in part.files)}
             for name, part in found.items()
             if part.rows
         },
@@ -97,13 +80,9 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
 
 def _exports(tables: Tables, users: ErasedUsers) -> dict[str, str]:
     """Return what would be done to each export that has rows of the users or cannot be read, by path."""
-    results = {}
-    for path in sorted({row.path for row in tables.ledger(EXPORTS, ("path",))}):
-        try:
-            found = find_in_parts(path, users.mask)
-        except (OSError, ValueError) as error:
-            results[path] = f"not readable ({in_one_line(error)[:200]})"
-            continue
-        if found is not None and found[0]:
-            results[path] = f"{found[1]:,} rows in {found[0]:,} files"
-    return results
+
+    def found_in(path: str) -> str | None:
+        found = find_in_parts(path, users.mask)
+        return f"{found[1]:,} rows in {found[0]:,} files" if found is not None and found[0] else None
+
+    return for_each_export(tables, found_in)

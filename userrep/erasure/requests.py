@@ -15,7 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
 from userrep.config import Config
-from userrep.erasure.ledgers import Pins, drop_training_rows, recount
+from userrep.erasure.ledgers import drop_training_rows, moved_pins, recount
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, erase_rows
 from userrep.errors import in_one_line
 from userrep.features.build import features_tables
@@ -142,12 +142,12 @@ class Erasure:
         return [row for row in deleted if not self.user_ids or row["request_id"] == request_id]
 
     def _erase_from_tables(self, users: ErasedUsers, since: datetime | None) -> dict[str, ErasedRows]:
-        pins, erased = Pins(self.tables), {}
-        for table in tables_of_users(self.tables):
-            part = erased[table.name] = erase_rows(self.tables, table, users, since=since)
-            self.report(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
-        recount(self.tables)
-        pins.move()
+        erased = {}
+        with moved_pins(self.tables):
+            for table in tables_of_users(self.tables):
+                part = erased[table.name] = erase_rows(self.tables, table, users, since=since)
+                self.report(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
+            recount(self.tables)
         drop_training_rows(self.tables)
         return erased
 
@@ -159,17 +159,15 @@ class Erasure:
 
     def _erase_from_exports(self, users: ErasedUsers) -> dict[str, str]:
         """Erase the users from the exports that still exist; return the result by path."""
-        results = {}
-        for path in sorted({row.path for row in self.tables.ledger(EXPORTS, ("path",))}):
-            try:
-                num_rows = erase_from_parts(self.tables.spark, path, users.mask)
-            except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
-                results[path] = f"not readable ({in_one_line(error)[:200]}): erase the users by hand, or export again"
-                continue
-            if num_rows is not None:
-                results[path] = f"{num_rows} rows"
-                self.report(f"forget: export {path}: {num_rows:,} rows")
-        return results
+
+        def erase_from(path: str) -> str | None:
+            num_rows = erase_from_parts(self.tables.spark, path, users.mask)
+            if num_rows is None:
+                return None
+            self.report(f"forget: export {path}: {num_rows:,} rows")
+            return f"{num_rows} rows"
+
+        return for_each_export(self.tables, erase_from, cure=": erase the users by hand, or export again")
 
     def _erase_online(self, users: ErasedUsers) -> int | None:
         """Delete the users' vectors from the online store; return their number, or None if no store is configured."""
@@ -199,6 +197,19 @@ class Erasure:
 
 def _as_json(receipt: Receipt) -> str:
     return json.dumps(receipt, default=str)
+
+
+def for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: str = "") -> dict[str, str]:
+    """Return what ``act`` returns for each recorded export, by path; None is left out. Else why it is not readable."""
+    results = {}
+    for path in sorted({row.path for row in tables.ledger(EXPORTS, ("path",))}):
+        try:
+            result = act(path)
+        except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
+            result = f"not readable ({in_one_line(error)[:200]}){cure}"
+        if result is not None:
+            results[path] = result
+    return results
 
 
 def tables_of_users(tables: Tables) -> list[TableSchema]:

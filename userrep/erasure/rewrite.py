@@ -78,15 +78,23 @@ def id_column(table: TableSchema) -> str:
 
 @dataclass
 class ErasedRows:
-    """What was removed from a table.
+    """Rows of erased users in a table.
 
-    ``rows``: number of removed rows. ``users``: keyed hashes of their users, for rejected rows none. ``partitions``:
-    partition values of the rewritten files.
+    ``rows``: their number. ``users``: keyed hashes of their users, for rejected rows none. ``files``: the files that
+    have them; in a catalog none. ``partitions``: the partition values of these files.
     """
 
     rows: int = 0
     users: set[bytes] = field(default_factory=set)
+    files: list[TableFile] = field(default_factory=list)
     partitions: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, file: TableFile, num_rows: int, users: Iterable[bytes]) -> None:
+        """Add the rows of a file."""
+        self.rows += num_rows
+        self.users.update(users)
+        self.files.append(file)
+        self.partitions.append(file.values)
 
 
 def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since: datetime | None = None) -> ErasedRows:
@@ -111,24 +119,29 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
         return ErasedRows()
     if not isinstance(tables, FileTables):
         return _erase_by_merge(tables, table, users)
-    if since is not None and tables.was_restored(table, since):
-        since = None
     erased = ErasedRows()
     for _ in range(_PASSES):
-        files = [file for file in tables.files(table) if may_hold(file, users, since)]
+        files = files_to_search(tables, table, users, since)
         if not files:
             return erased
         rewritten = _rewrite(tables, table, users, files)
         for file, _, num_rows, hashes in rewritten:
-            erased.rows += num_rows
-            erased.users |= hashes
-            erased.partitions.append(file.values)
+            erased.add(file, num_rows, hashes)
         if tables.rewrite(table, [(file, new) for file, new, _, _ in rewritten]):
             return erased
     raise UserrepError(f"forget: other runs keep writing to {tables.name(table)}. Run the command again.")
 
 
-def may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
+def files_to_search(
+    tables: FileTables, table: TableSchema, users: ErasedUsers, since: datetime | None
+) -> list[TableFile]:
+    """Return the files that may have rows of these users. ``since`` is that of ``erase_rows``."""
+    if since is not None and tables.was_restored(table, since):
+        since = None
+    return [file for file in tables.files(table) if _may_hold(file, users, since)]
+
+
+def _may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
     if since is not None and file.added_at < since.replace(tzinfo=UTC).timestamp() * 1000:
         return False
     ends = file.buckets
@@ -209,19 +222,19 @@ def search(
 def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> ErasedRows:
     """Remove the rows of erased users from a table in a catalog."""
     column = id_column(table)
-    rows, ids = rows_and_ids(tables, table, users)
-    hashes = {users.tombstones.hash(row[0]) for row in ids.collect()} if column == "user_id" else set()
+    rows, ids, hashes = rows_and_ids(tables, table, users)
     partitions = [row.asDict() for row in rows.select(*table.partition_by).distinct().collect()]
     merged = tables.spark.sql(
         f"MERGE INTO {tables.name(table)} AS t USING {{ids}} AS s ON t.`{column}` = s.`{column}` "
         "WHEN MATCHED THEN DELETE",
         ids=ids,
     ).first()
-    return ErasedRows(int(merged.num_deleted_rows) if merged else 0, hashes, partitions)
+    return ErasedRows(int(merged.num_deleted_rows) if merged else 0, hashes, partitions=partitions)
 
 
-def rows_and_ids(tables: Tables, table: TableSchema, users: ErasedUsers) -> tuple[DataFrame, DataFrame]:
-    """Return the rows of users in a table, read by Spark, and their distinct ids or texts."""
+def rows_and_ids(tables: Tables, table: TableSchema, users: ErasedUsers) -> tuple[DataFrame, DataFrame, set[bytes]]:
+    """Return the rows of users in a table, read by Spark, their distinct ids or texts, and the hashes of the ids."""
     column = id_column(table)
     rows = tables.read(table).where(condition(users.predicate(column), F.col(column)))
-    return rows, rows.select(column).distinct()
+    ids = rows.select(column).distinct()
+    return rows, ids, {users.tombstones.hash(row[0]) for row in ids.collect()} if column == "user_id" else set()

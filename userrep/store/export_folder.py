@@ -51,15 +51,17 @@ def _is_export_file(name: str) -> bool:
     return name == MANIFEST or re.fullmatch(r"\.?part-.+\.parquet.*", name) is not None
 
 
-def record_folder(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool) -> None:
+def record_folder(
+    tables: Tables, out: str, what: str, as_of: date, *, recorded: bool, keeps_complete: bool = False
+) -> None:
     """Record the folder of an export before its first row is written, so that erasure can reach it.
 
     Raises
     ------
     UsageError
-        If ``recorded`` and the tables are not writable.
+        As ``check_out``, or if ``recorded`` and the tables are not writable.
     """
-    check_out(out)
+    check_out(out, keeps_complete=keeps_complete)
     if not recorded:
         return to_stderr(f"export: {out} is not recorded; `userrep forget` will not erase users there")
     try:

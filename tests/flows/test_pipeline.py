@@ -24,7 +24,6 @@ from userrep.joins.training_sets import list_training_sets
 from userrep.model.artifact import load_artifact
 from userrep.model.losses import ReconstructionLoss
 from userrep.monitoring.input_drift import reconstruction_of
-from userrep.spaces.consumers import find_consumer
 from userrep.spaces.registry import artifact_folder, find_space, list_spaces, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
@@ -141,7 +140,7 @@ def test_the_consumer_s_model_is_loaded_and_joins_new_labels_itself(
     space_id = find_space(work.tables, None).space_id
     (recorded,) = list_training_sets(work.tables)
     assert (recorded.name, recorded.consumer, recorded.space_id) == (CONSUMER, CONSUMER, space_id)
-    assert find_consumer(work.tables, CONSUMER).training_set_id == recorded.training_set_id
+    assert read_registry(work.tables).consumer(CONSUMER).training_set_id == recorded.training_set_id
     results = work.tables.ledger(schemas.CONSUMER_RESULTS)
     assert {tuple(row.snapshot_ids) for row in results} == {tuple(recorded.snapshot_ids)}
     model = PipelineModel.load(f"{config.root}/artifacts/consumers/return_propensity/{space_id}")
@@ -237,7 +236,7 @@ def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
     export_embeddings(work.tables, config, serving, AS_OF, str(tmp_path / "after"))
     before, after = (pq.read_table(tmp_path / name).sort_by("user_id") for name in ("before", "after"))
     assert before.equals(after)
-    consumer = find_consumer(work.tables, CONSUMER)
+    consumer = read_registry(work.tables).consumer(CONSUMER)
     assert (consumer.owner, consumer.follows, consumer.ready_for) == ("userrep", True, spaces[1].space_id)
     assert planned_promotion(read_registry(work.tables), spaces[1].space_id).moves == (consumer,)
 

@@ -172,7 +172,7 @@ def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_in_the_vectors_of_th
         UsageError, match=r"^stream stream: .* its checkpoint \S+ is missing or incomplete\. .* --new-query-id NAME`"
     ):
         world.stream()
-    once, assumed = MicroBatches._run_once, []
+    once, assumed = MicroBatches._run, []
 
     def twice(self: MicroBatches, rows: DataFrame, batch_id: int) -> BatchResult:
         assumed.append(self.today)
@@ -181,7 +181,7 @@ def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_in_the_vectors_of_th
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(MicroBatches, "_run_once", twice)
+        patch.setattr(MicroBatches, "_run", twice)
         world.stream(new_query_id="again")
     assert assumed[0] == last_seen_day(world.tables) == AS_OF
     assert copies(world.updates()) == 0

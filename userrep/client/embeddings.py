@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import pandas as pd
@@ -55,8 +54,7 @@ def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None 
         If there are no userrep tables at the root, or the configuration is not valid. Tables in a catalog are checked
         at their first use.
     """
-    opened = load_target(target)
-    embeddings = Embeddings(partial(tables_at, opened), spark, opened if isinstance(opened, Config) else None)
+    embeddings = Embeddings(load_target(target), spark)
     embeddings.tables.check_before_spark()
     return embeddings
 
@@ -67,15 +65,10 @@ class Embeddings:
     A space is named by its id, or ``serving`` for the one that serves now.
     """
 
-    def __init__(
-        self,
-        open_with: Callable[[SparkSession | None], Tables],
-        spark: SparkSession | None = None,
-        config: Config | None = None,
-    ) -> None:
-        """``open_with`` returns the tables for a session, or for none. ``config``: if it is known."""
-        self._open, self._spark, self._config = open_with, spark, config
-        self.tables = open_with(spark)
+    def __init__(self, target: str | Config, spark: SparkSession | None = None) -> None:
+        """``target`` is that of ``load_target``."""
+        self._target, self._spark = target, spark
+        self.tables = tables_at(target, spark)
 
     def join(self, labels: Labels, *, space: str = "serving", **options: Unpack[JoinParams]) -> Labels:
         """Join labels with the embeddings known at each label's time.
@@ -170,32 +163,23 @@ class Embeddings:
     ) -> Audience:
         """Find the ``size`` users of a snapshot who resemble the seeds most, as ``userrep audience`` does.
 
-        Parameters
-        ----------
-        seeds, exclude : user ids, or the path of a file of ids or of the folder of an export or audience. None of these
-            users is in the audience.
-        as_of : date of the snapshot, by default the newest.
+        ``seeds`` and ``exclude``: user ids, or the path of a file of ids or of the folder of an export or audience.
+        None of these users is in the audience. ``as_of``: date of the snapshot, by default the newest.
 
-        Returns
-        -------
-        ``users``, a pyarrow Table with user_id, score, rank, as_of and space_id, best first; ``facts``, the manifest's
-        entries; ``write(out)`` writes a folder that ``userrep forget`` reaches. Below a root it needs no Spark.
-
-        Raises
-        ------
-        UsageError
-            If the embeddings were opened without a configuration, or as ``build_audience``.
+        Returns ``users``, a pyarrow Table with user_id, score, rank, as_of and space_id, best first; ``facts``, the
+        manifest's entries; and ``write(out)``, which writes a folder that ``userrep forget`` reaches. Below a root it
+        needs no Spark. Raises UsageError as ``build_audience``, or if there is no configuration.
         """
         from userrep.audiences.audience import build_audience  # imports scikit-learn, which takes a second
 
-        if self._config is None:
+        if not isinstance(self._target, Config):
             raise UsageError(
                 "audience: the protected attributes are not known, because this root was opened by its path. Open it "
                 "with its configuration: userrep.open('userrep.yaml')."
             )
         return build_audience(
             self.tables,
-            self._config.users,
+            self._target.users,
             listed_ids(seeds, "seeds"),
             size,
             exclude=None if exclude is None else listed_ids(exclude, "exclude").user_ids,
@@ -247,7 +231,7 @@ class Embeddings:
         if spark is None or not isinstance(labels, spark.DataFrame):
             kind = f"{type(labels).__module__.partition('.')[0]} {type(labels).__name__}"
             raise UsageError(f"labels: expected a {expected}, got a {kind}.")
-        tables = self.tables if self._spark is not None else self._open(labels.sparkSession)
+        tables = self.tables if self._spark is not None else tables_at(self._target, labels.sparkSession)
         if dict(labels.dtypes).get(options.user) in _WHOLE_NUMBERS:
             warn_of_cast(f"labels: column {options.user!r}")
             labels = labels.withColumn(options.user, column(options.user).cast("string"))

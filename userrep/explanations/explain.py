@@ -19,33 +19,31 @@ from userrep.store.tables import Tables
 
 
 @dataclass(frozen=True)
-class SpaceExplanation:
-    """Which blocks of inputs can be read from a space's vectors, in the order of the inputs.
-
-    ``num_held_out``: of the ``num_users`` sampled users, those that the readings are judged on.
-    """
+class Explanation:
+    """What was explained on ``num_users`` sampled users of a snapshot, of which ``num_held_out`` are held out."""
 
     space_id: str
     snapshot_id: str
     as_of: date
     num_users: int
     num_held_out: int
+
+
+@dataclass(frozen=True)
+class SpaceExplanation(Explanation):
+    """Which blocks of inputs can be read from a space's vectors of held-out users, in the order of the inputs."""
+
     blocks: list[Reading]
 
 
 @dataclass(frozen=True)
-class ModelExplanation:
+class ModelExplanation(Explanation):
     """What drives a model's score: shares of its variance by block, largest first, and labels of items.
 
     ``mean`` and ``deviation`` of the score are over the sampled users. ``labels``: those that raise the score, then
     those that lower it; None without texts of items.
     """
 
-    space_id: str
-    snapshot_id: str
-    as_of: date
-    num_users: int
-    num_held_out: int
     mean: float
     deviation: float
     shares: dict[str, float]
@@ -63,9 +61,7 @@ def explain_space(
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     users = sample_users(tables, config, space, snapshot, most_users=most_users)
     blocks = read_blocks(artifact.layout, inputs_of(artifact, users), users.z_ND, users.is_held_out_N)
-    return SpaceExplanation(
-        space.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), int(users.is_held_out_N.sum()), blocks
-    )
+    return SpaceExplanation(*_explained(snapshot, users), blocks)
 
 
 def explain_model(
@@ -90,11 +86,15 @@ def explain_model(
         items = read_item_vectors(tables, config, artifact.layout, snapshot.as_of)
         effect_I = item_effects(artifact.layout, artifact.scaler, found.weight_F, items)
         effects = label_effects(texts, items.item_ids, effect_I / max(float(score_N.std()), 1e-12))
-    return ModelExplanation(
-        space.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), int(users.is_held_out_N.sum()),
-        float(score_N.mean()), float(score_N.std()),
-        dict(sorted(found.shares.items(), key=lambda share: -share[1])), found.unexplained, effects,
-    )  # fmt: skip
+    shares = dict(sorted(found.shares.items(), key=lambda share: -share[1]))
+    moments = float(score_N.mean()), float(score_N.std())
+    return ModelExplanation(*_explained(snapshot, users), *moments, shares, found.unexplained, effects)
+
+
+def _explained(snapshot: Snapshot, users: SampledUsers) -> tuple[str, str, date, int, int]:
+    """Return the fields of an ``Explanation``."""
+    num_held_out = int(users.is_held_out_N.sum())
+    return snapshot.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), num_held_out
 
 
 def inputs_of(artifact: Artifact, users: SampledUsers) -> NDArray[np.float32]:

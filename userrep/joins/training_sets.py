@@ -14,8 +14,8 @@ from userrep.joins.join import joined
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
 from userrep.joins.options import JoinOptions, check_labels, column
 from userrep.joins.statuses import SPACE_ID
-from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
-from userrep.spaces.registry import Space, find_space
+from userrep.spaces.consumers import record_training_set
+from userrep.spaces.registry import Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot
 from userrep.store.schemas import TRAINING_SETS
 from userrep.store.tables import Tables
@@ -70,8 +70,8 @@ def create_training_set(
     checked_name(name, "training set")
     check_labels(labels, options)
     if consumer is not None:
-        find_consumer(tables, consumer)
-        space = space or space_of_consumer(tables, consumer)
+        pinned_space_id = read_registry(tables).consumer(consumer).pinned_space_id
+        space = space or pinned_space_id
     sources = usable_sources(tables, space)
     record = _record(labels, sources, name, consumer, options)
     if existing := list_training_sets(tables, training_set_id=record.training_set_id):

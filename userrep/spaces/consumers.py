@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 
 from userrep.spaces import transitions
-from userrep.spaces.registry import change_registry, read_registry
-from userrep.spaces.registry_state import Consumer, Space
+from userrep.spaces.registry import Space, change_registry, read_registry
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
-
-
-def find_consumer(tables: Tables, name: str) -> Consumer:
-    """Return a consumer by name. Raises UsageError if it is not registered."""
-    return read_registry(tables).consumer(name)
 
 
 def space_of_consumer(tables: Tables, name: str) -> Space:
@@ -23,7 +17,7 @@ def space_of_consumer(tables: Tables, name: str) -> Space:
         If the consumer is not registered, or if it is not pinned and no space is serving.
     """
     registry = read_registry(tables)
-    return registry.space_of(registry.consumer(name))
+    return registry.space(registry.consumer(name).pinned_space_id)
 
 
 def register_consumer(tables: Tables, name: str, *, owner: str, pin: str | None = None) -> None:

@@ -135,10 +135,6 @@ class Registry:
             )
         return known[name]
 
-    def space_of(self, consumer: Consumer) -> Space:
-        """Return the space that a consumer uses now. Raises UsageError if it is not pinned and no space is serving."""
-        return self.space(consumer.pinned_space_id)
-
     def pinned_to(self, space_id: str) -> list[Consumer]:
         """Return the consumers that are pinned to a space."""
         return [consumer for consumer in self.consumers if consumer.pinned_space_id == space_id]

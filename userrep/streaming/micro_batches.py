@@ -69,7 +69,7 @@ class MicroBatches:
         """Encode the users of a micro-batch and commit their rows, once per batch id."""
         for num_failures in itertools.count(1):
             try:
-                self.results[batch_id] = self._run_once(rows, batch_id)
+                self.results[batch_id] = self._run(rows, batch_id)
                 return
             except Exception as error:  # from Spark; the text contains the message of the failed task
                 reason = self._wait_reason(error)
@@ -93,7 +93,7 @@ class MicroBatches:
             return f"Redis does not answer ({in_one_line(error)[:200]})"
         return None
 
-    def _run_once(self, rows: DataFrame, batch_id: int) -> BatchResult:
+    def _run(self, rows: DataFrame, batch_id: int) -> BatchResult:
         """Run a batch, unless it was committed before a crash.
 
         The rows of a committed batch are still computed, because the next batch needs the state that they update.
@@ -102,9 +102,6 @@ class MicroBatches:
         if committed is not None and batch_id <= committed:
             rows.write.format("noop").mode("overwrite").save()
             return BatchResult()
-        return self._run(rows, batch_id)
-
-    def _run(self, rows: DataFrame, batch_id: int) -> BatchResult:
         files = UpdateFiles(self.encoding(), self._target, self.query_id, batch_id)
         written = rows.mapInArrow(files, files.SCHEMA).collect()
         added = [TableFile.from_json(row.file) for row in written]

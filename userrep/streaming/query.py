@@ -53,26 +53,21 @@ def start_queries(
     stream = config.streaming
     for key, value in _SETTINGS.items():
         batches.tables.spark.conf.set(key, value)
-    trigger = {"availableNow": True} if until_empty else {"processingTime": _interval(stream.trigger)}
     rows = arrived_rows(batches.tables, config, schemas, since=since)
-    embeddings = (
-        changed_users(rows, stream, since=since)
-        .writeStream.queryName(batches.query_id)
-        .outputMode("update")
-        .option("checkpointLocation", f"{folder}/embeddings")
-        .trigger(**trigger)
-        .foreachBatch(batches)
-        .start()
+
+    def start(
+        rows: DataFrame, name: str, kind: str, write: Callable[[DataFrame, int], None], every: str
+    ) -> StreamingQuery:
+        trigger = {"availableNow": True} if until_empty else {"processingTime": every}
+        writer = rows.writeStream.queryName(name).outputMode("update").option("checkpointLocation", f"{folder}/{kind}")
+        return writer.trigger(**trigger).foreachBatch(write).start()
+
+    query_id, users = batches.query_id, changed_users(rows, stream, since=since)
+    write_rejects = _reject_writer(batches.tables, query_id)
+    return Queries(
+        start(users, query_id, "embeddings", batches, _interval(stream.trigger)),
+        start(rejected(rows), f"{query_id}-rejects", "rejects", write_rejects, _REJECTS_EVERY),
     )
-    rejects = (
-        rejected(rows)
-        .writeStream.queryName(f"{batches.query_id}-rejects")
-        .option("checkpointLocation", f"{folder}/rejects")
-        .trigger(**(trigger if until_empty else {"processingTime": _REJECTS_EVERY}))
-        .foreachBatch(_reject_writer(batches.tables, batches.query_id))
-        .start()
-    )
-    return Queries(embeddings, rejects)
 
 
 def arrived_rows(tables: Tables, config: Config, schemas: Mapping[str, str], *, since: date) -> DataFrame:

@@ -15,6 +15,7 @@ from pyspark.sql import types as T
 from userrep.config import Config
 from userrep.features.profiles import picks_of, users_of
 from userrep.sources.read import CORRUPT, first_broken, is_missing_id, is_plausible, with_validity
+from userrep.store.sql import sql_name
 from userrep.streaming.sources import ARRIVED, PLACE
 
 EVENT, PICK, USER = "event", "pick", "user"
@@ -104,7 +105,7 @@ def _with_row(arrived: DataFrame) -> DataFrame:
     """Add the columns ``row``, the whole row as text, and ``corrupt``, the text that could not be parsed."""
     names = [name for name in arrived.columns if name not in (CORRUPT, *_ARRIVAL)]
     corrupt = F.col(CORRUPT) if CORRUPT in arrived.columns else F.lit(None).cast("string")
-    row = F.to_json(F.struct(*(F.col(f"`{name}`") for name in names)))
+    row = F.to_json(F.struct(*map(sql_name, names)))
     return arrived.withColumns({"corrupt": corrupt, "row": F.coalesce(corrupt, row)})
 
 

@@ -15,6 +15,7 @@ from userrep.errors import UsageError, UserrepError, in_one_line
 from userrep.sources.listing import is_pattern
 from userrep.sources.read import CORRUPT, read_source
 from userrep.store.filesystem import exists
+from userrep.store.sql import sql_name
 from userrep.utc import DAY_US, day_number
 
 ARRIVED, PLACE = "__arrived_at", "__place"  # added to the owner's columns: arrival time and origin of a row
@@ -94,7 +95,7 @@ def _parsed_messages(messages: DataFrame, schema: T.StructType) -> DataFrame:
     rows = messages.select(
         parsed.alias("row"), text.alias("text"), F.col("timestamp").alias(ARRIVED), origin.alias(PLACE)
     )
-    columns = [F.col(f"row.`{name}`").alias(name) for name in schema.names if name != CORRUPT]
+    columns = [F.col(f"row.{sql_name(name)}").alias(name) for name in schema.names if name != CORRUPT]
     corrupt = F.coalesce(F.col(f"row.{CORRUPT}"), F.when(F.col("row").isNull(), F.coalesce("text", F.lit(""))))
     return rows.select(*columns, corrupt.alias(CORRUPT), ARRIVED, PLACE)
 

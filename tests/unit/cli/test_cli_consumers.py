@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import Userrep, config_file
-from userrep.spaces.consumers import find_consumer, record_training_set
-from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
+from userrep.spaces.consumers import record_training_set
+from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 
@@ -53,7 +53,7 @@ def test_each_change_is_confirmed_in_a_line_or_as_json(
     }
     for command, found in as_json.items():
         assert json.loads(userrep("consumers", *command.split(), "--config", config, "--json").out) == found
-    ads = find_consumer(tables, "ads")
+    ads = read_registry(tables).consumer("ads")
     assert (ads.owner, ads.pinned_space_id, ads.ready_for) == ("ada", "s2", "s2")
 
 
@@ -69,7 +69,7 @@ def test_consumers_are_listed_with_the_space_that_each_uses(
     userrep("consumers", "register", "ads", "--owner", "ada", "--config", config)
     userrep("consumers", "register", "mail", "--owner", "team mail", "--pin", "s2", "--config", config)
     record_training_set(tables, "mail", training_set_id="t1", snapshot_ids=["s2-20240401-r1"])
-    seen = {name: f"{find_consumer(tables, name).last_seen_at:%Y-%m-%d %H:%M}" for name in ("ads", "mail")}
+    seen = {name: f"{read_registry(tables).consumer(name).last_seen_at:%Y-%m-%d %H:%M}" for name in ("ads", "mail")}
     assert [[cell.strip() for cell in row] for row in listed()] == [
         ["ads", "ada", "serving (none yet)", "-", "-", seen["ads"]],
         ["mail", "team mail", "s2 (pinned)", "-", "t1", seen["mail"]],

@@ -18,8 +18,8 @@ from userrep.joins.training_sets import (
     read_training_set,
     training_set_id,
 )
-from userrep.spaces.consumers import find_consumer, register_consumer
-from userrep.spaces.registry import find_space, mark_ready, promote, retire
+from userrep.spaces.consumers import register_consumer
+from userrep.spaces.registry import find_space, mark_ready, promote, read_registry, retire
 from userrep.spaces.snapshots import EXPIRED, record_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
@@ -126,5 +126,5 @@ def test_a_consumer_s_training_set_is_of_its_space_and_named_in_the_registry(
     made = training_set_id(create_training_set(labels, tables=tables, name="churn", consumer="churn-model"))
     (record,) = list_training_sets(tables)
     assert (record.consumer, record.space_id) == ("churn-model", "s001-a")
-    consumer = find_consumer(tables, "churn-model")
+    consumer = read_registry(tables).consumer("churn-model")
     assert (consumer.training_set_id, list(consumer.snapshot_ids)) == (made, record.snapshot_ids)

@@ -58,19 +58,19 @@ def test_all_that_is_known_of_a_consumer_is_kept(tables: Tables) -> None:
     consumers.register_consumer(tables, "ads", owner="team A, Grüße", pin=B)
     consumers.register_consumer(tables, "ads", owner="team A, Grüße")  # its owner may repeat it
     consumers.declare_ready(tables, "ads", A)
-    before = consumers.find_consumer(tables, "ads")
+    before = read_registry(tables).consumer("ads")
     consumers.record_training_set(tables, "ads", training_set_id="t1", snapshot_ids=["x-r1", "x-r2"])
-    found = consumers.find_consumer(tables, "ads")
+    found = read_registry(tables).consumer("ads")
     assert found.last_seen_at > before.last_seen_at >= before.registered_at
     assert found == replace(
         before, training_set_id="t1", snapshot_ids=("x-r1", "x-r2"), last_seen_at=found.last_seen_at
     )
     assert (found.owner, found.pinned_space_id, found.ready_for, found.follows) == ("team A, Grüße", B, A, False)
     consumers.pin_consumer(tables, "ads", "serving")
-    assert consumers.find_consumer(tables, "ads").follows
+    assert read_registry(tables).consumer("ads").follows
     consumers.remove_consumer(tables, "ads")
     with pytest.raises(UsageError, match=r"consumer ads: not registered\. Known consumers: none"):
-        consumers.find_consumer(tables, "ads")
+        read_registry(tables).consumer("ads")
 
 
 def test_changes_of_many_consumers_at_once_are_all_kept(tables: Tables) -> None:

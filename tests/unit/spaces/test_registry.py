@@ -99,7 +99,7 @@ def test_a_consumer_that_comes_in_between_is_heard_before_a_promotion(
     overtaken_by(lambda: consumers.record_training_set(tables, "mail", **recorded), monkeypatch)  # type: ignore[arg-type]
     promote(tables, find_space(tables, B))
     assert find_space(tables, None).space_id == B
-    assert consumers.find_consumer(tables, "mail").training_set_id == "t1"
+    assert read_registry(tables).consumer("mail").training_set_id == "t1"
 
 
 def test_a_change_that_never_gets_its_turn_ends(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,13 +55,13 @@ def test_a_space_was_rolled_back_from_while_the_one_that_it_left_to_serves() -> 
 def test_a_consumer_uses_the_space_it_is_pinned_to_or_else_the_serving_one() -> None:
     ads, mail, search = consumer("ads"), consumer("mail", pin=B), consumer("search", pin=A)
     known = two_spaces(ads, mail, search)
-    assert [known.space_of(c).space_id for c in known.consumers] == [A, B, A]
+    assert [known.space(c.pinned_space_id).space_id for c in known.consumers] == [A, B, A]
     assert [c.follows for c in known.consumers] == [True, False, False]
     assert (known.pinned_to(A), known.pinned_to(B), known.pinned_to(C)) == ([search], [mail], [])
     nothing_serves = Registry((space(A), space(B)), known.consumers)
-    assert nothing_serves.space_of(mail).space_id == B
+    assert nothing_serves.space(mail.pinned_space_id).space_id == B
     with pytest.raises(UsageError, match="no space is serving"):
-        nothing_serves.space_of(ads)
+        nothing_serves.space(ads.pinned_space_id)
 
 
 def test_spaces_and_consumers_are_found_by_name_or_those_that_exist_are_listed() -> None:

@@ -57,7 +57,7 @@ def test_a_pinned_consumer_never_blocks_a_promotion() -> None:
     planned = transitions.planned_promotion(known, B)
     assert (planned.blocks, planned.pinned, [c.name for c in planned.moves]) == ((), pinned, ["search"])
     after = transitions.promote(known, B, now=NOW)
-    assert [after.space_of(c).space_id for c in after.consumers] == [A, B, B]
+    assert [after.space(c.pinned_space_id).space_id for c in after.consumers] == [A, B, B]
     assert after.consumers == known.consumers
 
 
@@ -156,7 +156,7 @@ def test_a_rollback_that_is_run_again_changes_nothing_until_the_space_that_it_le
 def test_where_nothing_serves_no_consumer_blocks_a_promotion() -> None:
     known = Registry((space(A),), (consumer("ads"), consumer("mail", pin=A)))
     assert [c.name for c in transitions.planned_promotion(known, A).moves] == ["ads"]
-    assert transitions.promote(known, A, now=NOW).space_of(consumer("ads")).space_id == A
+    assert transitions.promote(known, A, now=NOW).space(consumer("ads").pinned_space_id).space_id == A
 
 
 def test_a_space_that_a_consumer_is_pinned_to_is_not_retired() -> None:

@@ -59,7 +59,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, result: BatchResult | 
             raise RuntimeError(left.pop(0))
         return result or BatchResult()
 
-    monkeypatch.setattr(MicroBatches, "_run_once", once)
+    monkeypatch.setattr(MicroBatches, "_run", once)
 
 
 # Waiting

@@ -98,3 +98,16 @@ def test_picks_and_registrations_are_recorded_next_to_events(spark: SparkSession
     assert [row.row for row in users[3:]] == [
         '{"since":"2024-05-02T08:00:00.000Z","country":"SE"}', "{broken",
     ]  # fmt: skip
+
+
+def test_columns_may_have_dots_and_backticks_in_their_names(spark: SparkSession, tmp_path: Path) -> None:
+    parts = {
+        "events": arrived(spark, "user_id STRING, item_id STRING, event_at TIMESTAMP"),
+        "users": arrived(
+            spark,
+            "user_id STRING, since TIMESTAMP, country STRING, age STRING, `a``b.c` STRING",
+            ("r0", MORNING, "SE", None, "x"),
+        ),
+    }
+    (row,) = checked_rows(parts, config_of(tmp_path, users=USERS), in_kafka=True, since=SINCE).collect()
+    assert (row.reason, json.loads(row.row)["a`b.c"]) == (None, "x")

@@ -13,20 +13,16 @@ import pyarrow.compute as pc
 from userrep.audiences.ensemble import Ensemble, HeldOut, Inputs, fit_ensemble
 from userrep.audiences.protected import guard_of
 from userrep.audiences.protected_values import read_protected
-from userrep.audiences.snapshot_users import ROWS, SCORES, SnapshotUsers, users_of
+from userrep.audiences.snapshot_users import SCORES, SnapshotUsers, users_of
 from userrep.config import Users
 from userrep.errors import UsageError, in_line
 from userrep.joins.ledger import usable_sources
 from userrep.sources.id_files import IdFile
-from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.snapshots import Snapshot, newest_snapshot
 from userrep.store.arrow import combined
-from userrep.store.buckets import buckets_of_share
 from userrep.store.export_files import write_rows
 from userrep.store.export_folder import record_folder, write_folder_of_parts
-from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.store.user_sample import rows_below
 
 MIN_SEEDS = 20  # in the snapshot
 _MOST_SEEDS = 30_000  # that the score is fitted on
@@ -83,16 +79,16 @@ def build_audience(
     the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds. Memory:
     a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
     """
-    snapshot = _snapshot_of(tables, space, as_of, seeds)
-    users, tombstones = users_of(tables, snapshot), read_tombstones(tables)
-    known = left_out = _in_snapshot(users, seeds.user_ids, tombstones, snapshot, report)
+    users = users_of(tables, _snapshot_of(tables, space, as_of, seeds))
+    snapshot, known = users.snapshot, _in_snapshot(users, seeds.user_ids, report)
+    left_out = known
     if exclude is not None and len(exclude):
         left_out = pa.concat_arrays([known, combined(users.rows_of(exclude, ["user_id"])["user_id"])]).unique()
     _check_size(size, snapshot.num_users - len(left_out), snapshot)
-    fitted, held_out = _fit(tables, settings, users, snapshot, seeds=known, tombstones=tombstones)
-    best = users.best(_Scorer(fitted, left_out, tombstones), size)
+    fitted, held_out = _fit(users, settings, known)
+    best = users.best(_Scorer(fitted, left_out), size)
     _check_size(size, len(best), snapshot)
-    num_erased = int(tombstones.mask(seeds.user_ids).sum())
+    num_erased = int(users.erased.mask(seeds.user_ids).sum())
     num_unknown = len(seeds.user_ids) - num_erased - len(known)
     facts = {
         "as_of": snapshot.as_of, "space_id": snapshot.space_id, "snapshot_id": snapshot.snapshot_id,
@@ -116,19 +112,13 @@ def _snapshot_of(tables: Tables, space: str | None, as_of: date | None, seeds: I
     return newest_snapshot(tables, space_id, as_of) if as_of else sources.newest
 
 
-def _in_snapshot(
-    users: SnapshotUsers,
-    user_ids: pa.StringArray,
-    tombstones: Tombstones,
-    snapshot: Snapshot,
-    report: Callable[[str], None],
-) -> pa.StringArray:
+def _in_snapshot(users: SnapshotUsers, user_ids: pa.StringArray, report: Callable[[str], None]) -> pa.StringArray:
     """Return the seeds that are in the snapshot; report how many are not. Erased users are never named."""
-    asked = user_ids.filter(pa.array(~tombstones.mask(user_ids)))
+    asked = user_ids.filter(pa.array(~users.erased.mask(user_ids)))
     seeds = combined(users.rows_of(asked, ["user_id"])["user_id"])
     unknown = asked.filter(pc.invert(pc.is_in(asked, value_set=seeds)))
     examples = ", ".join(in_line(user) for user in unknown[:_SHOWN].to_pylist())
-    where = f"are not in snapshot {snapshot.snapshot_id}" + (f", such as {examples}" if examples else "")
+    where = f"are not in snapshot {users.snapshot.snapshot_id}" + (f", such as {examples}" if examples else "")
     if len(seeds) < MIN_SEEDS:
         raise UsageError(
             f"seeds: {len(seeds)} of {len(user_ids):,} users are in the snapshot, at least {MIN_SEEDS} are needed; "
@@ -147,19 +137,10 @@ def _check_size(size: int, num_left: int, snapshot: Snapshot) -> None:
         )
 
 
-def _fit(
-    tables: Tables,
-    settings: Users | None,
-    users: SnapshotUsers,
-    snapshot: Snapshot,
-    *,
-    seeds: pa.StringArray,
-    tombstones: Tombstones,
-) -> tuple[Ensemble, HeldOut]:
+def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) -> tuple[Ensemble, HeldOut]:
     """Fit the score on seeds and sampled users, without the protected attributes."""
-    limit = buckets_of_share(_SAMPLE / snapshot.num_users)
-    population = rows_below(limit, tables, USER_EMBEDDINGS, [snapshot.key], ROWS.names).cast(ROWS)
-    population = population.filter(pa.array(~tombstones.mask(combined(population["user_id"]))))
+    snapshot = users.snapshot
+    population = users.sample(_SAMPLE / snapshot.num_users)
     others = population.filter(pc.invert(pc.is_in(population["user_id"], value_set=seeds)))
     if len(others) < _MIN_OTHERS:
         raise UsageError(
@@ -168,7 +149,7 @@ def _fit(
         )
     inputs = Inputs.of(population["embedding"])
     if settings is not None and settings.protected:
-        values, vectors = read_protected(tables, settings, users)
+        values, vectors = read_protected(settings, users)
         inputs = inputs._replace(guard=guard_of(inputs(vectors), values))
     chosen = np.random.default_rng(_SEED).permutation(len(seeds))[:_MOST_SEEDS]
     vectors = users.rows_of(seeds.take(pa.array(chosen)))["embedding"]
@@ -182,13 +163,9 @@ class _Scorer:
 
     ensemble: Ensemble
     left_out: pa.StringArray
-    tombstones: Tombstones
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        is_left_out = pc.is_in(rows["user_id"], value_set=self.left_out).to_numpy()
-        if self.tombstones:
-            is_left_out |= self.tombstones.mask(combined(rows["user_id"]))
-        rows = rows.filter(pa.array(~is_left_out))
+        rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=self.left_out)))
         return pa.table([rows["user_id"], pa.array(self.ensemble.logits(rows["embedding"]))], SCORES)
 
 

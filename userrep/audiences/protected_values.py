@@ -19,9 +19,7 @@ from userrep.store.xxhash import bucket_of
 _MOST_ASKED, _MOST_USERS = 120_000, 30_000  # of the users table that are looked up; of those in the snapshot
 
 
-def read_protected(
-    tables: Tables, settings: Users, users: SnapshotUsers
-) -> tuple[dict[str, pa.Array], pa.ChunkedArray]:
+def read_protected(settings: Users, users: SnapshotUsers) -> tuple[dict[str, pa.Array], pa.ChunkedArray]:
     """Return the values of the protected attributes of up to 30,000 users of a snapshot, and the users' vectors.
 
     Values are text or float64, null if unknown. The users are those with the lowest hash buckets that have a value. If
@@ -33,7 +31,7 @@ def read_protected(
     UsageError
         If the users table cannot be read, or lacks a column.
     """
-    ids, values = _from_catalog(tables, settings) if settings.format == "table" else _from_files(settings)
+    ids, values = _from_catalog(users.tables, settings) if settings.format == "table" else _from_files(settings)
     is_known = pc.and_(ids.is_valid(), np.logical_or.reduce([column.is_valid() for column in values.columns]))
     ids, values = ids.filter(is_known), values.filter(is_known)
     asked = ids.take(pa.array(np.argsort(bucket_of(ids), kind="stable")[:_MOST_ASKED])).unique()

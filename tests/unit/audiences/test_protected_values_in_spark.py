@@ -20,11 +20,11 @@ def test_a_table_and_a_file_have_the_same_values(spark: SparkSession, tmp_path: 
     spark.read.parquet(str(world.users)).createOrReplaceTempView("people")
     users = users_of(tables, world.made)
     found = [
-        read_protected(tables, settings, users)
+        read_protected(settings, users)
         for settings in (world.settings("age"), world.settings("age", path="people", format="table"))
     ]
     assert found[0][0] == found[1][0]
     assert found[0][1].equals(found[1][1])
     assert len(found[0][1]) == 200
     with pytest.raises(UsageError, match=r"users.protected\[0\]: no column 'gender'; columns found: id, age\."):
-        read_protected(tables, world.settings("gender", path="people", format="table"), users)
+        read_protected(world.settings("gender", path="people", format="table"), users)

@@ -13,6 +13,7 @@ from tests.support.audience_world import AudienceWorld, audience_world
 from tests.support.builders import left_to_spark
 from userrep.audiences.snapshot_users import SCORES, FileUsers, SnapshotUsers, SparkUsers, users_of
 from userrep.store.file_tables import FileTables
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.default
 
@@ -51,6 +52,14 @@ def test_known_users_are_found_with_their_vectors(users: SnapshotUsers, world: A
     assert vectors == {"u0003": world.x_ND[3].tolist(), "u0399": world.x_ND[399].tolist()}
     assert users.rows_of(asked, ["user_id"]).column_names == ["user_id"]
     assert len(users.rows_of(pa.array([], pa.string()))) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0, 3.0])
+def test_a_sample_has_the_users_of_the_lowest_buckets(users: SnapshotUsers, world: AudienceWorld, share: float) -> None:
+    is_sampled_N = bucket_of(world.user_ids) < share * 2**20
+    assert (
+        sorted(users.sample(share)["user_id"].to_pylist()) == world.user_ids.filter(pa.array(is_sampled_N)).to_pylist()
+    )
 
 
 @pytest.mark.parametrize("num_users", [1, 30, 1000])

@@ -51,29 +51,19 @@ def join_embeddings(
     that has a later as-of date. For the same date the snapshot is newer: it has seen the whole day before, an update
     only part of it. A snapshot replaces all updates up to its as-of date, also for users that it does not contain.
 
-    Parameters
-    ----------
-    labels : any columns, including ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and
-        duplicates are kept.
-    coordinates : an earlier space, retired or not, into whose coordinates the vectors are mapped, for a model that was
-        trained on it. `userrep spaces diff` fits the map and reports what it loses.
+    ``labels``: any columns, including ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and
+    duplicates are kept. ``coordinates``: an earlier space, retired or not, into whose coordinates the vectors are
+    mapped, for a model that was trained on it. `userrep spaces diff` fits the map and reports what it loses.
 
-    Returns
-    -------
-    Every label once (with ``handle_invalid="skip"`` or ``missing="drop"``, only labels with a vector), with snapshot_id
-    (null before the first snapshot and for an update), as_of, the vector (the column's metadata has the space id), and
-    its status. Statuses with a vector: found, in_sample (as-of date before the space's ``trained_until``), update,
-    new_user. Statuses with a null: not_in_snapshot, no_snapshot_yet, too_old, expired (by retention), null_user,
-    null_time. Lazy, except for ledger reads and, if in-sample snapshots are published, a search of the label times for
-    one. Cost: one shuffle of the labels and one pass over the vectors of their users; in a catalog, one shuffle of the
-    labels and of all usable snapshots. Updates add a shuffle of labels and updates.
+    Returns every label once (with ``handle_invalid="skip"`` or ``missing="drop"``, only labels with a vector), with
+    snapshot_id (null before the first snapshot and for an update), as_of, the vector (the column's metadata has the
+    space id), and its status (joins/statuses.py). Lazy, except for ledger reads and, if in-sample snapshots are
+    published, a search of the label times for one. Cost: one shuffle of the labels and one pass over the vectors of
+    their users; in a catalog, one shuffle of the labels and of all usable snapshots. Updates add a shuffle of both.
 
-    Raises
-    ------
-    UsageError
-        If columns have other types, the session is not in UTC, the space is unknown, retired or has no published
-        snapshot, no map to ``coordinates`` exists, or labels are in-sample and ``options.in_sample`` is "refuse". A
-        vector of another width than the space's fails the job.
+    Raises UsageError if columns have other types, the session is not in UTC, the space is unknown, retired or has no
+    published snapshot, no map to ``coordinates`` exists, or labels are in-sample and ``options.in_sample`` is "refuse".
+    A vector of another width than the space's fails the job.
     """
     check_labels(labels, options)
     sources = usable_sources(tables, space)

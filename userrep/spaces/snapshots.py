@@ -105,12 +105,8 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     Rows that a killed run left under these revisions are replaced. Cost: one pass over the features, no shuffle; one
     commit for the rows, two for the ledger.
 
-    Raises
-    ------
-    UsageError
-        If the features of a date are not built.
-    UserrepError
-        If another run has started to build one of the snapshots in the meantime.
+    Raises UsageError if the features of a date are not built, and UserrepError if another run has started to build one
+    of the snapshots in the meantime.
     """
     from userrep.features.build import feature_sets  # readers of the ledger need neither torch nor PySpark
     from userrep.spaces.snapshot_files import write_files, write_rows
@@ -171,12 +167,8 @@ def publish_snapshots(
     applies only to the first revision of a date. Later revisions get the clock time, even if all earlier ones have
     expired, because they may have been built with later knowledge.
 
-    Raises
-    ------
-    GateRefusedError
-        If a gate refuses a snapshot. Its rows are kept for inspection, but nothing reads them.
-    UserrepError
-        If another run has published one of the snapshots, or started to rebuild it, in the meantime.
+    Raises GateRefusedError if a gate refuses a snapshot; its rows are kept for inspection, but nothing reads them.
+    Raises UserrepError if another run has published one of them, or started to rebuild it, in the meantime.
     """
     from userrep.model.artifact import load_artifact  # imports torch, which takes seconds
 

@@ -54,13 +54,13 @@ def to_stderr(line: str) -> None:
         print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
-def say_why(lines: Iterable[str], *, who: str) -> None:
-    """Print the reasons why a program ends with an error. ``who``: its name, the prefix of text lines."""
+def errors_to_stderr(lines: Iterable[str]) -> None:
+    """Print the reasons why a command ends with an error."""
     for line in lines:
         if as_json():
             _print_object("error", line)
         else:
-            print(f"{who}: {line}", file=sys.stderr, flush=True)
+            print(f"userrep: {line}", file=sys.stderr, flush=True)
 
 
 def begin_run(run_id: str | None = None) -> None:

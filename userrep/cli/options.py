@@ -18,7 +18,7 @@ from userrep.config.environment import under_submit
 from userrep.config.values import expanded_path, read_as_of
 from userrep.errors import UsageError, explain
 from userrep.ids import checked_name
-from userrep.logs import say_why
+from userrep.logs import errors_to_stderr
 
 if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do not wait for Spark
     from pyspark.sql import SparkSession
@@ -230,7 +230,7 @@ def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool)
 
 def print_faults(lines: Iterable[str]) -> None:
     """Print the reasons why the command failed on stderr."""
-    say_why(lines, who="userrep")
+    errors_to_stderr(lines)
 
 
 def report_error(error: Exception) -> int:

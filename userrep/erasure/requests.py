@@ -23,7 +23,7 @@ from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.spaces.registry import read_registry
 from userrep.store.export_files import erase_from_parts
-from userrep.store.filesystem import delete_folder, exists, folder_names
+from userrep.store.filesystem import delete_folder, folder_names
 from userrep.store.leases import held, under_way
 from userrep.store.schemas import (
     ALL,
@@ -182,7 +182,7 @@ class Erasure:
     def _end_streams(self, *, now: bool) -> dict[str, str]:
         """Return what happens to each stream. With ``now``, delete their checkpoints."""
         folder = f"{self.tables.artifacts_root}/streams"
-        names = folder_names(folder) if exists(folder) else []
+        names = folder_names(folder)
         if not now:
             return dict.fromkeys(names, _STREAM_RUNNING)
         for name in names:

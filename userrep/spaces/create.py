@@ -25,7 +25,7 @@ from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_
 from userrep.spaces.registry_state import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
-from userrep.store.filesystem import artifacts_root, delete_folder, exists
+from userrep.store.filesystem import artifacts_root, delete_folder
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
@@ -104,8 +104,7 @@ def create_space(
             content_hash=manifest.content_hash,
         )
         for folder in (training_folder(config, space_id), training_folder(config, check_id(space_id))):
-            if exists(folder):
-                delete_folder(folder)
+            delete_folder(folder)
         return find_space(tables, space_id)
 
 
@@ -131,8 +130,7 @@ def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
     tables.drop_partitions(TRAINING_ROWS, [{"space_id": check_id(space_id)}])
     folder = training_folder(config, check_id(space_id))
     for part in ("inputs", "checkpoints"):
-        if exists(f"{folder}/{part}"):
-            delete_folder(f"{folder}/{part}")
+        delete_folder(f"{folder}/{part}")
 
 
 def _train(

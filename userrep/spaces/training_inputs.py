@@ -21,7 +21,7 @@ from userrep.items.versions import Versions
 from userrep.model.frozen_folder import WEIGHTS, Manifest, read_frozen, write_frozen
 from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.store.buckets import buckets_of_share, user_bucket
-from userrep.store.filesystem import all_exist, artifacts_root, delete_folder, exists
+from userrep.store.filesystem import all_exist, artifacts_root, delete_folder
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
 from userrep.training.data.shards import ShardFiles, shard_files
@@ -79,8 +79,7 @@ def training_inputs(
     if kept is not None:
         report("training rows: reusing those of the interrupted run")
         return kept
-    if exists(folder):
-        delete_folder(folder)
+    delete_folder(folder)
     num_rows = sum(built.num_users for day, built in feature_sets(tables, lineage_id).items() if day in plan.as_ofs)
     share = min(1.0, config.training.max_rows / max(1, num_rows))
     if share < 1:

@@ -241,7 +241,9 @@ def delete_partials(uri: str, *, older_than: timedelta) -> int:
 
 
 def delete_folder(uri: str) -> None:
-    """Delete a folder with its contents."""
+    """Delete a folder with its contents, if it exists."""
+    if not exists(uri):
+        return
     files, path = file_system(uri)
     with around(f"delete:{path.rpartition('/')[2]}"):
         files.delete_dir(path)

@@ -23,7 +23,7 @@ def read_protected(settings: Users, users: SnapshotUsers) -> tuple[dict[str, pa.
     """Return the values of the protected attributes of up to 30,000 users of a snapshot, and the users' vectors.
 
     Values are text or float64, null if unknown. The users are those with the lowest hash buckets that have a value. If
-    a user has several rows, one of them counts. Cost: one read of up to 2 million rows of the users table, and the row
+    a user has several rows, one of them is used. Cost: one read of up to 2 million rows of the users table, and the row
     groups of the users. A users table in a catalog is read with Spark.
 
     Raises

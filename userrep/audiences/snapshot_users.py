@@ -26,7 +26,7 @@ ROWS = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32())
 SCORES = pa.schema([("user_id", pa.string()), ("score", pa.float64())])
 _BEST_FIRST = [("score", "descending"), ("user_id", "ascending")]
 
-Score = Callable[[pa.Table], pa.Table]  # from rows like ROWS to those that count, like SCORES
+Score = Callable[[pa.Table], pa.Table]  # scores rows of the schema ROWS, and may leave some out; returns SCORES
 
 
 @dataclass(frozen=True)

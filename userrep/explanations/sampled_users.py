@@ -50,7 +50,7 @@ class SampledUsers:
 
     @cached_property
     def is_held_out_N(self) -> NDArray[np.bool_]:
-        """Which users no regression is fitted on: a fifth, by a hash of the id."""
+        """Mask of the users that are held out of all fits: a fifth, by a hash of the id."""
         return np.asarray(hash64(self.user_ids, seed=_SEED) % np.uint64(_HELD_OUT) == 0)
 
 

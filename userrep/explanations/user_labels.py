@@ -87,7 +87,7 @@ def _item_shares(pairs: pa.Table, users: SampledUsers, items: ItemLabels) -> tup
 
 
 def _one_hot(values: pa.Array) -> tuple[list[str], csr_array]:
-    """Return the distinct values, sorted, and which user has which. Users with a null have none."""
+    """Return the distinct values, sorted, and a matrix of 0 and 1: the value of each user. A null has no 1."""
     distinct = values.unique().drop_null().sort()
     index_N = pc.index_in(values, value_set=distinct)
     row_N = np.flatnonzero(index_N.is_valid().to_numpy(zero_copy_only=False))

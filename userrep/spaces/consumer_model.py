@@ -108,7 +108,7 @@ def _metadata(folder: str) -> dict[str, Any]:
 
 
 def _regression(folder: str) -> dict[str, Any]:
-    """Return weights and intercept. Of two classes with a score each, their difference counts."""
+    """Return weights and intercept. If both classes have a score, these are those of the difference."""
     from pyspark.ml.linalg import MatrixUDT, VectorUDT  # takes a second, and JSON files do not need it
 
     def array(value: dict[str, Any], kind: type[MatrixUDT | VectorUDT]) -> NDArray[np.float64]:

@@ -163,12 +163,21 @@ class Embeddings:
     ) -> Audience:
         """Find the ``size`` users of a snapshot who resemble the seeds most, as ``userrep audience`` does.
 
-        ``seeds`` and ``exclude``: user ids, or the path of a file of ids or of the folder of an export or audience.
-        None of these users is in the audience. ``as_of``: date of the snapshot, by default the newest.
+        Parameters
+        ----------
+        seeds, exclude : user ids, or the path of a file of ids or of the folder of an export or audience. None of these
+            users is in the audience.
+        as_of : date of the snapshot, by default the newest.
 
-        Returns ``users``, a pyarrow Table with user_id, score, rank, as_of and space_id, best first; ``facts``, the
-        manifest's entries; and ``write(out)``, which writes a folder that ``userrep forget`` reaches. Below a root it
-        needs no Spark. Raises UsageError as ``build_audience``, or if there is no configuration.
+        Returns
+        -------
+        ``users``, a pyarrow Table with user_id, score, rank, as_of and space_id, best first; ``facts``, the manifest's
+        entries; ``write(out)`` writes a folder that ``userrep forget`` reaches. Below a root it needs no Spark.
+
+        Raises
+        ------
+        UsageError
+            If the embeddings were opened without a configuration, or as ``build_audience``.
         """
         from userrep.audiences.audience import build_audience  # imports scikit-learn, which takes a second
 
@@ -177,16 +186,11 @@ class Embeddings:
                 "audience: the protected attributes are not known, because this root was opened by its path. Open it "
                 "with its configuration: userrep.open('userrep.yaml')."
             )
+        left_out = None if exclude is None else listed_ids(exclude, "exclude").user_ids
         return build_audience(
-            self.tables,
-            self._target.users,
-            listed_ids(seeds, "seeds"),
-            size,
-            exclude=None if exclude is None else listed_ids(exclude, "exclude").user_ids,
-            as_of=as_of,
-            space=space,
-            report=warn_caller,
-        )
+            self.tables, self._target.users, listed_ids(seeds, "seeds"), size, exclude=left_out, as_of=as_of,
+            space=space, report=warn_caller,
+        )  # fmt: skip
 
     def spaces(self) -> list[Space]:
         """Return all spaces, oldest first."""

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Unpack
 
 from pyspark.ml import Transformer
 from pyspark.ml.functions import vector_to_array
@@ -15,7 +14,7 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.joins.join import join_embeddings
-from userrep.joins.options import JoinOptions, JoinParams, column, param_of
+from userrep.joins.options import JoinOptions, column, param_of
 from userrep.joins.outputs import as_vectors, by_rule
 from userrep.joins.statuses import MAPPED_FROM, SPACE_ID
 from userrep.spaces.registry import SERVING, find_space
@@ -78,28 +77,38 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
     def __init__(
         self,
         *,
+        userCol: str = "user_id",
+        timeCol: str = "label_at",
+        outputCol: str = "embedding",
         space: str = SERVING,
         root: str | None = None,
         schema: str | None = None,
+        availability: str = "ledger",
+        maxAgeDays: int | None = None,
+        handleInvalid: str | None = None,
+        missing: str | None = None,
+        updates: bool = False,
+        vectors: str = "vector",
+        inSample: str = "warn",
         inputCol: str | None = None,
-        **params: Unpack[JoinParams],
     ) -> None:
-        """``inputCol`` is an earlier name of ``userCol``. Raises UsageError for an unknown name or wrong value."""
+        """``inputCol`` is an earlier name of ``userCol``."""
         super().__init__()
         self._resolved: dict[str, str] = {}  # shared with copies, so that all of them use the same space
         self._setDefault(
             userCol="user_id", timeCol="label_at", outputCol="embedding", space=SERVING, availability="ledger",
             handleInvalid="skip", missing="null", updates=False, vectors="vector", inSample="warn",
         )  # fmt: skip
-        given: dict[str, Any] = {"userCol": inputCol, **params}
-        given = {name: value for name, value in given.items() if value is not None}
-        JoinOptions.of_params(given)
-        if given.get("missing") == "null":
-            given.setdefault("handleInvalid", "keep")
-        where = {"schema": schema} if schema is not None else {}
-        if root is not None:
-            where["root"] = absolute(os.path.expanduser(root))
-        self._set(space=space, **where, **given)
+        if missing == "null" and handleInvalid is None:
+            handleInvalid = "keep"
+        absolute_root = None if root is None else absolute(os.path.expanduser(root))
+        given = {
+            "userCol": inputCol or userCol, "timeCol": timeCol, "outputCol": outputCol, "space": space,
+            "schema": schema, "root": absolute_root, "availability": availability,
+            "maxAgeDays": maxAgeDays, "handleInvalid": handleInvalid, "missing": missing, "updates": updates,
+            "vectors": vectors, "inSample": inSample,
+        }  # fmt: skip
+        self._set(**{name: value for name, value in given.items() if value is not None})
 
     def setSpace(self, value: str) -> "EmbeddingJoin":
         """Choose another space, and forget the space that ``serving`` was resolved to."""

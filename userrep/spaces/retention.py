@@ -59,7 +59,7 @@ def snapshots_to_expire(
     """
     ordered = sorted(published, key=lambda s: (s.as_of, s.revision))
     dates = {snapshot.as_of for snapshot in ordered}
-    first_of_week = {day.isocalendar()[:2]: day for day in sorted(dates, reverse=True)}  # of each week, the earliest day is set last
+    first_of_week = {day.isocalendar()[:2]: day for day in sorted(dates, reverse=True)}  # the earliest is set last
     kept = {day for day in dates if day > today - settings.keep_daily} | set(needed)
     kept |= {day for day in first_of_week.values() if day > today - settings.keep_weekly}
     newest = ordered[-1:] if keep_newest else []

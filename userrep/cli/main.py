@@ -6,9 +6,10 @@ gate or a problem found by ``check``, 4 the log is not complete yet.
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from userrep import __version__
 from userrep.cli import audience as cli_audience
@@ -28,7 +29,27 @@ from userrep.cli.options import AsJson, Output, command, print_faults, report_er
 from userrep.config import Config
 from userrep.logs import begin_run, end_run
 
+_HEADINGS = {
+    "Build": "init inspect validate demo pipeline daily backfill run stream",
+    "Consume": "export audience explain evaluate consumers spaces",
+    "Operate": "nightly status check report doctor forget estimate",
+}
+
+
+class _UnderHeadings(TyperGroup):
+    """A group whose help lists its commands under headings."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        width = max(map(len, self.commands))
+        for heading, names in _HEADINGS.items():
+            commands = [self.commands[name] for name in names.split()]
+            rows = [(f"{each.name:{width}}", each.get_short_help_str(formatter.width - width - 4)) for each in commands]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
+    cls=_UnderHeadings,
     help="Turn event logs into one user embedding for many downstream models.",
     no_args_is_help=True,
     add_completion=False,
@@ -79,18 +100,10 @@ def common(
 
 
 for _command in (
-    *(cli_log.init, cli_log.inspect, cli_log.validate),
-    *(cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_nightly.nightly),
-    *(
-        cli_pipeline.backfill,
-        cli_pipeline.run,
-        cli_export.export,
-        cli_audience.audience,
-        cli_evaluate.evaluate,
-        cli_estimate.estimate,
-    ),
-    *(cli_forget.forget, cli_report.report, cli_report.check),
-):
+    cli_log.init, cli_log.inspect, cli_log.validate, cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily,
+    cli_pipeline.backfill, cli_pipeline.run, cli_nightly.nightly, cli_export.export, cli_audience.audience,
+    cli_evaluate.evaluate, cli_estimate.estimate, cli_forget.forget, cli_report.report, cli_report.check,
+):  # fmt: skip
     app.command()(_command)
 app.command("plan", hidden=True)(cli_estimate.estimate)  # the former name, kept for one release
 

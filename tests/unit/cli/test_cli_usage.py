@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file, with_tables
 from userrep import __version__
 from userrep.cli.doctor import Finding
+from userrep.cli.main import app
 from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, UserrepError
 
 pytestmark = pytest.mark.fast
@@ -77,36 +79,31 @@ def test_help_describes_a_command_and_names_the_common_flags(
         assert all(flag in answer.out for flag in flags)
 
 
-def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
+def listed(help_text: str, *headings: str) -> dict[str, str]:
+    """Return the commands below these headings of a help text with their summaries."""
+    sections = [section for section in help_text.split("\n\n") if section.split("\n")[0] in headings]
+    lines = [line for section in sections for line in section.strip().split("\n")[1:]]
+    return {name: summary.strip() for name, _, summary in (line.strip().partition(" ") for line in lines)}
+
+
+def test_help_lists_all_commands_under_headings(userrep: Userrep, no_spark: None) -> None:
     answer = userrep("--help")
     assert answer.code == 0
-    listed = {line.split()[0] for line in answer.out.split("Commands:")[1].splitlines() if line.startswith("  ")}
-    assert listed >= {
-        "init",
-        "inspect",
-        "validate",
-        "demo",
-        "pipeline",
-        "daily",
-        "backfill",
-        "run",
-        "export",
-        "evaluate",
-        "stream",
-        "status",
-        "doctor",
-        "spaces",
-        "consumers",
-        "explain",
-    }
+    build, consume, operate = (listed(answer.out, heading) for heading in ("Build:", "Consume:", "Operate:"))
+    assert {"init", "inspect", "validate", "demo", "pipeline", "daily", "backfill", "run", "stream"} == {*build}
+    assert {"export", "audience", "evaluate", "explain", "spaces", "consumers"} == {*consume}
+    assert {"nightly", "status", "check", "report", "doctor", "forget", "estimate"} == {*operate}
+    hidden = {"plan"}
+    assert {*build, *consume, *operate} == {*get_command(app).commands} - hidden  # type: ignore[attr-defined]
+    assert max(map(len, answer.out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",), ("explain",), ("stream",)])
 def test_the_list_of_commands_has_a_whole_sentence_of_at_most_50_characters_for_each(
     userrep: Userrep, no_spark: None, group: tuple[str, ...]
 ) -> None:
-    lines = userrep(*group, "--help").out.split("Commands:\n")[1].splitlines()
-    summaries = [line.split(maxsplit=1)[1] for line in lines]
+    summaries = listed(userrep(*group, "--help").out, "Commands:", "Build:", "Consume:", "Operate:").values()
+    assert summaries
     assert all(summary.endswith(".") and not summary.endswith("...") for summary in summaries)
     assert max(map(len, summaries)) <= 50
 

@@ -405,6 +405,6 @@ def test_principal_components_find_the_directions_of_most_variance() -> None:
     x_BF = (rng.normal(size=(4000, 6)) * [9, 5, 1, 0.5, 0.2, 0.1] @ axes.T + 3).astype(np.float32)
     pca = Pca(num_components=2)
     pca.fit(cast(Any, SimpleNamespace(earlier_rows=x_BF)))
-    found = np.abs(pca._axes_FD.T @ axes)
+    found = np.abs(pca._model.components_ @ axes)
     assert found[0, 0] > 0.99
     assert found[1, 1] > 0.99

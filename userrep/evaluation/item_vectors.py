@@ -1,6 +1,6 @@
 """Item data of an evaluation: the vectors valid at each date, and clusters of items.
 
-Shapes: I items, E numbers of an item, M modalities, C clusters.
+Shapes: I items, E numbers of an item, M modalities.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
+from scipy.cluster.vq import kmeans2
+from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 from userrep.config import Config
 from userrep.evaluation.sampled_users import Ints, indices_in, where_in
@@ -75,34 +78,16 @@ def content_modality(config: Config) -> str:
 
 
 def clustered(vectors_IE: Floats32, has_I: NDArray[np.bool_], *, num_clusters: int, seed: int) -> Ints:
-    """Cluster items by the direction of their vectors (spherical k-means); -1 for items without a vector.
+    """Cluster items by the direction of their vectors (k-means of unit vectors); -1 for items without a vector.
 
-    Centers are initialized by k-means++, at most as many as there are distinct items. A center without items stays
-    where it is.
+    There are at most as many clusters as distinct directions. One thread, so that results are the same on any machine.
     """
-    rng = np.random.default_rng(seed)
-    known = np.flatnonzero(has_I & (np.linalg.norm(vectors_IE, axis=1) > 0))
-    x_IE = vectors_IE[known] / np.linalg.norm(vectors_IE[known], axis=1, keepdims=True)
+    known = np.flatnonzero(has_I & vectors_IE.any(axis=1))
     cluster_I = np.full(len(has_I), -1)
-    if not len(known):
-        return cluster_I
-    center_CE = _far_apart(x_IE, num_clusters, rng)
-    for _ in range(_ROUNDS):
-        nearest_I = (x_IE @ center_CE.T).argmax(axis=1)
-        sums_CE = np.zeros_like(center_CE)
-        np.add.at(sums_CE, nearest_I, x_IE)
-        norm_C = np.linalg.norm(sums_CE, axis=1)
-        is_used_C = norm_C > 0
-        center_CE[is_used_C] = sums_CE[is_used_C] / norm_C[is_used_C, None]
-    cluster_I[known] = (x_IE @ center_CE.T).argmax(axis=1)
+    if len(known):
+        unit_IE = normalize(vectors_IE[known])
+        num_distinct = len(np.unique(unit_IE.round(5), axis=0))
+        with threadpool_limits(1):
+            k = min(num_clusters, num_distinct)
+            cluster_I[known] = kmeans2(unit_IE, k, iter=_ROUNDS, minit="++", rng=np.random.default_rng(seed))[1]
     return cluster_I
-
-
-def _far_apart(x_IE: Floats32, num_clusters: int, rng: np.random.Generator) -> Floats32:
-    centers = [x_IE[rng.integers(len(x_IE))]]
-    distance_I = 1 - x_IE @ centers[0]
-    while len(centers) < num_clusters and distance_I.max() > 1e-5:
-        chance_I = np.maximum(distance_I, 0).astype(np.float64)
-        centers.append(x_IE[rng.choice(len(x_IE), p=chance_I / chance_I.sum())])
-        distance_I = np.minimum(distance_I, 1 - x_IE @ centers[-1])
-    return np.stack(centers)

@@ -2,13 +2,13 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import date, datetime
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from pydantic_core import to_jsonable_python
 
 from userrep.evaluation.results import Comparison, Interval, Results
 from userrep.ids import short_hash
@@ -31,7 +31,7 @@ def write_results(tables: Tables, results: Results, out: str) -> dict[str, Any]:
     """
     tree = as_json(results)
     tables.add(SPACE_METRICS, table_rows(results, tree), replacing=f"evaluation_id = '{tree['evaluation_id']}'")
-    files = {CHART: chart(results), METRICS: json.dumps(tree, indent=1, default=_json_value).encode()}
+    files = {CHART: chart(results), METRICS: json.dumps(tree, indent=1, default=to_jsonable_python).encode()}
     write_folder(absolute(out.rstrip("/")), files)
     return tree
 
@@ -168,9 +168,3 @@ def _rounded(interval: Interval) -> dict[str, float]:
 def _signed(interval: Interval, digits: int = 4) -> str:
     value, low, high = (f"{number:+.{digits}f}" for number in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, date | datetime):
-        return value.isoformat()
-    return list(value) if isinstance(value, Sequence) else str(value)

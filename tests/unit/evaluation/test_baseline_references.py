@@ -263,7 +263,7 @@ def test_components_of_bags_span_what_those_of_scikit_learn_span(log: Log) -> No
     bags_UV = (log.shown_UV.toarray() > 0).astype(np.float32)
     pca = Pca(num_components=10)
     pca.fit(cast(Context, SimpleNamespace(earlier_rows=bags_UV)))
-    found_UD = (bags_UV - pca._center_F) @ pca._axes_FD
+    found_UD = pca._model.transform(bags_UV)
     wanted_UD = PCA(10, svd_solver="full").fit(bags_UV.astype(np.float64)).transform(bags_UV)
     np.testing.assert_allclose(np.abs(found_UD), np.abs(wanted_UD), atol=2e-3)
 

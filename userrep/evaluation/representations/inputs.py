@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from sklearn.decomposition import PCA
 
 from userrep.config import Storage
 from userrep.evaluation.representation import Context, Floats32
@@ -141,17 +142,13 @@ class Pca:
 
     name: str = "pca"
     num_components: int = 120
-    _center_F: Floats32 = field(init=False)
-    _axes_FD: Floats32 = field(init=False)
+    _model: PCA = field(init=False)
 
     def fit(self, context: Context) -> None:
-        """Fit the axes by eigendecomposition of F x F."""
-        x_BF = context.earlier_rows
-        self._center_F = x_BF.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centered_BF = (x_BF - self._center_F).astype(np.float64)
-        _, axes_FF = np.linalg.eigh(centered_BF.T @ centered_BF)  # in ascending order of variance
-        self._axes_FD = axes_FF[:, ::-1][:, : self.num_components].astype(np.float32)
+        """Fit the axes, at most as many as rows or inputs, by eigendecomposition of F x F."""
+        x_BF = context.earlier_rows.astype(np.float64)
+        self._model = PCA(min(self.num_components, *x_BF.shape), svd_solver="covariance_eigh").fit(x_BF)
 
     def matrix(self, context: Context) -> Floats32:
-        """Project the rows onto the axes: at most as many columns as inputs."""
-        return np.asarray((context.scaled() - self._center_F) @ self._axes_FD, np.float32)
+        """Project the rows onto the axes."""
+        return np.asarray(self._model.transform(context.scaled()), np.float32)

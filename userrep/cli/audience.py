@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import InSpace, Output, command, date_option, path_option, tables_of
+from userrep.cli.options import InSpace, Output, Unrecorded, command, date_option, path_option, tables_of
 from userrep.config import Config
 from userrep.logs import in_columns, to_stderr
 
@@ -23,10 +23,7 @@ def audience(
     ] = None,
     as_of: Annotated[date | None, date_option("--as-of", "Date of the snapshot. Default: the newest.")] = None,
     space: InSpace = None,
-    unrecorded: Annotated[
-        bool,
-        typer.Option("--unrecorded", help="Do not record the folder, for a read-only root; `forget` skips the folder."),
-    ] = False,
+    unrecorded: Unrecorded = False,
 ) -> Output:
     """Find the users who resemble a seed list most.
 

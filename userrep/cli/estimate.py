@@ -18,12 +18,10 @@ def estimate(
     users: Annotated[int, typer.Option("--users", min=1, metavar="N", help="Users embedded daily.")],
     events_per_day: Annotated[int, typer.Option("--events-per-day", min=1, metavar="N", help="Log rows per day.")],
     consumers: Annotated[
-        int,
-        typer.Option("--consumers", min=1, metavar="K", help="Models that would otherwise need their own features."),
+        int, typer.Option("--consumers", min=1, metavar="K", help="Models that would need features of their own.")
     ] = 5,
     log_days: Annotated[
-        int | None,
-        typer.Option("--log-days", min=1, metavar="DAYS", help="Days of tiles to keep. Default: longest window."),
+        int | None, typer.Option("--log-days", min=1, metavar="DAYS", help="Days of tiles. Default: longest window.")
     ] = None,
     retrain_days: Annotated[
         int, typer.Option("--retrain-days", min=1, metavar="DAYS", help="Days between trainings.")

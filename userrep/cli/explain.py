@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import InSpace, Output, command, date_option, path_option, tables_of
+from userrep.cli.options import InSpace, Output, Unrecorded, command, date_option, path_option, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -45,10 +45,7 @@ def explain_space(config: Config, as_of: SnapshotDate = None, space: InSpace = N
 def explain_model(
     config: Config,
     model: Annotated[
-        str,
-        path_option(
-            "--model", "JSON file with weights, intercept and space_id, or folder of a Spark ML model.", metavar="PATH"
-        ),
+        str, path_option("--model", "JSON with weights, intercept and space_id, or a Spark ML model.", metavar="PATH")
     ],
     as_of: SnapshotDate = None,
     space: InSpace = None,
@@ -80,10 +77,7 @@ def explain_segments(
     previous: Annotated[
         str | None, path_option("--previous", "--out of an earlier run, whose segments keep their ids.", metavar="DIR")
     ] = None,
-    unrecorded: Annotated[
-        bool,
-        typer.Option("--unrecorded", help="Do not record the folder, for a read-only root; `forget` skips it."),
-    ] = False,
+    unrecorded: Unrecorded = False,
 ) -> Output:
     """Divide the users of a snapshot into segments.
 
@@ -123,37 +117,24 @@ def _snapshot(tables: "Tables", space_id: str | None, as_of: date | None) -> tup
 
 def _lines_of_space(explanation: "SpaceExplanation") -> list[str]:
     rows = [
-        [
-            reading.block,
-            str(reading.width),
-            f"{reading.num_users:,}",
-            "-" if reading.r2 is None else f"{reading.r2:.3f}",
-        ]
-        for reading in explanation.blocks
+        [each.block, str(each.width), f"{each.num_users:,}", "-" if each.r2 is None else f"{each.r2:.3f}"]
+        for each in explanation.blocks
     ]
     return [_sampled(explanation), *in_columns(["block", "numbers", "users", "R2"], rows)]
 
 
 def _lines_of_model(explanation: "ModelExplanation") -> list[str]:
     shares = {**explanation.shares, "unexplained": explanation.unexplained}
-    lines = [
-        _sampled(explanation),
-        f"score: mean {explanation.mean:.3f}, standard deviation {explanation.deviation:.3f}",
-    ]
+    lines = [_sampled(explanation)]
+    lines += [f"score: mean {explanation.mean:.3f}, standard deviation {explanation.deviation:.3f}"]
     lines += in_columns(["block", "share of the variance"], [[name, f"{share:.3f}"] for name, share in shares.items()])
     if explanation.labels is not None:
         rows = [
             [each.label, str(each.num_items), f"{each.effect:+.3f}", f"{each.at_least:+.3f}"]
             for each in explanation.labels
         ]
-        lines += [
-            "",
-            *(
-                in_columns(["items with", "number", "effect", "at least"], rows)
-                if rows
-                else ["no label of items stands out"]
-            ),
-        ]
+        table = in_columns(["items with", "number", "effect", "at least"], rows)
+        lines += ["", *(table if rows else ["no label of items stands out"])]
     return lines
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import AsOf, InSpace, Output, command, path_option, tables_of
+from userrep.cli.options import AsOf, InSpace, Output, Unrecorded, command, path_option, tables_of
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
 
@@ -18,10 +18,7 @@ def export(
     out: Annotated[str, path_option("--out", "Folder for the Parquet files and _manifest.json.")],
     space: InSpace = None,
     storage: Annotated[Storage, typer.Option("--storage", help="Type of the numbers of embeddings.")] = "float32",
-    unrecorded: Annotated[
-        bool,
-        typer.Option("--unrecorded", help="Do not record the export, for a read-only root; `forget` skips the folder."),
-    ] = False,
+    unrecorded: Unrecorded = False,
 ) -> Output:
     """Export embeddings, features or item vectors.
 

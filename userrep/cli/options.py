@@ -29,18 +29,20 @@ if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do n
 PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
 
 
-def checked_space_id(value: str | None) -> str | None:
-    """Return a space id if it is a valid name. Typer calls this while it parses, before Spark starts."""
-    return None if value is None else checked_name(value, "space")
+def name_check(what: str) -> Callable[[str | None], str | None]:
+    """Return a check of an optional name. Typer calls it while it parses, before Spark starts."""
+
+    def checked(value: str | None) -> str | None:
+        return None if value is None else checked_name(value, what)
+
+    return checked
 
 
-def checked_consumer_name(value: str | None) -> str | None:
-    """Return a consumer name if it is valid. Typer calls this while it parses, before Spark starts."""
-    return None if value is None else checked_name(value, "consumer")
+checked_space_id, checked_consumer_name = name_check("space"), name_check("consumer")
 
 
 def expanded(value: PathOrText) -> PathOrText:
-    """Expand ``~`` and ``${NAME}`` in the path of an option, as in the configuration. Typer calls this."""
+    """Expand ``~`` and ``${NAME}`` in the path of an option, as in the configuration."""
     try:
         return type(value)(expanded_path(str(value))) if value else value
     except ValueError as error:
@@ -71,13 +73,12 @@ def _found_config() -> Path | None:
 
 def required_config() -> Path:
     """Return ./userrep.yaml. Raises UsageError if it does not exist."""
-    found = _found_config()
-    if found is None:
-        raise UsageError(
-            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name a "
-            "configuration file with --config."
-        )
-    return found
+    if found := _found_config():
+        return found
+    raise UsageError(
+        "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name a "
+        "configuration file with --config."
+    )
 
 
 def _config_option(default: Callable[[], Path | None]) -> Any:
@@ -102,6 +103,9 @@ InSpace = Annotated[
     typer.Option("--space", metavar="ID", help="Space id. Default: the serving space.", callback=checked_space_id),
 ]
 SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callback=checked_space_id)]
+Unrecorded = Annotated[
+    bool, typer.Option("--unrecorded", help="Do not record the folder, for a read-only root; `forget` skips it.")
+]
 
 
 def session_of(config: Config) -> "SparkSession":
@@ -130,7 +134,7 @@ def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
 
     check_writable(artifacts_root(config))
     listings = Listings()
-    check_before_spark(config, [day for day in as_ofs if day is not None], listings)
+    check_before_spark(config, [day for day in as_ofs if day], listings)
     spark = _start_session(config)
     from userrep.workflows.run_context import RunContext
 
@@ -141,7 +145,6 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
     """Return the tables of a configuration. Spark starts only when it is first needed.
 
     Under spark-submit it starts now: a cluster manager counts an application without a session as failed.
-
     ``writes``: also check that the root is writable. ``expected``: whether it must have tables.
 
     Raises
@@ -172,10 +175,7 @@ def _start_session(config: Config) -> "SparkSession":
 
 
 class Output(NamedTuple):
-    """What a command prints on stdout, one JSON object with --json or else lines, and its exit code.
-
-    ``result`` may contain dates, dataclasses and pydantic models.
-    """
+    """What a command prints: ``result`` as a JSON object with --json, otherwise ``lines``; and its exit code."""
 
     result: dict[str, Any]
     lines: Iterable[str] = ()

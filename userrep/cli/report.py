@@ -19,8 +19,8 @@ def report(
         typer.Option(
             "--space",
             metavar="ID",
-            help="Space for the sections training, drift, evaluation and map. Default: the serving space.",
             callback=checked_space_id,
+            help="Space for the sections training, drift, evaluation and map. Default: the serving space.",
         ),
     ] = None,
     model: Annotated[

@@ -11,19 +11,15 @@ from userrep.cli.options import (
     Output,
     Overrides,
     command,
+    name_check,
     required_config,
     session_of,
     tables_of,
 )
 from userrep.config import Config, load_config
-from userrep.ids import checked_name
 from userrep.logs import in_columns
 
 app = typer.Typer(invoke_without_command=True)
-
-
-def _checked(value: str | None) -> str | None:
-    return None if value is None else checked_name(value, "query id")
 
 
 @app.callback()
@@ -39,7 +35,7 @@ def stream(
         typer.Option(
             "--new-query-id",
             metavar="NAME",
-            callback=_checked,
+            callback=name_check("query id"),
             help="Start a new stream with this name, after a lost checkpoint or with other sources.",
         ),
     ] = None,

@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """A recorded run of a stage: what it processed, in the unit of the stage, and what it took."""
+    """A recorded run of a stage: what it processed, in the unit of the stage (0: unknown), and what it took."""
 
     amount: float
     started_at: datetime
@@ -43,9 +43,13 @@ class StageRates:
         """Read the stages that were not skipped. Cost: one read of ``job_runs``. Driver memory: one entry per row."""
         runs: dict[str, list[_Measured]] = defaultdict(list)
         for row in tables.ledger(JOB_RUNS, outcome="done"):
-            if measured := _measured(row):
-                runs[row.stage].append(measured)
+            runs[row.stage].append(_measured(row))
         return cls(dict(runs))
+
+    def last_seconds(self, stage: str) -> float | None:
+        """Return the duration of the newest run of a stage; None without any."""
+        runs = self.runs.get(stage)
+        return max(runs, key=lambda run: run.started_at).seconds if runs else None
 
     def predict(self, stage: str, amount: float | None) -> Prediction:
         """Scale the run that processed about as much (within a factor of 2, the newest of these) to ``amount``.
@@ -55,10 +59,11 @@ class StageRates:
         """
         if stage in _CONSTANT:
             amount = 1
-        if amount is None or stage not in self.runs:
+        runs = [run for run in self.runs.get(stage, []) if run.amount]
+        if amount is None or not runs:
             return Prediction(None, None)
         nearest = min(
-            self.runs[stage],
+            runs,
             key=lambda run: (round(abs(log2(max(amount, 1) / run.amount))), -run.started_at.timestamp()),
         )
         factor = amount / nearest.amount
@@ -66,7 +71,7 @@ class StageRates:
         return Prediction(round(nearest.seconds * factor, 1), None if cores is None else round(cores * factor, 1))
 
 
-def _measured(row: Row) -> _Measured | None:
+def _measured(row: Row) -> _Measured:
     outputs = json.loads(row.outputs)
     if row.stage == "build_activity_tiles":
         amount = outputs.get("num_events", 0) + outputs.get("num_rejected", 0)
@@ -74,6 +79,4 @@ def _measured(row: Row) -> _Measured | None:
         amount = len(outputs.get("versions", []))
     else:
         amount = 1 if row.stage in _CONSTANT else row.num_rows
-    if not amount:
-        return None
     return _Measured(amount, row.started_at, row.seconds, (outputs.get("spark") or {}).get("task_seconds"))

@@ -8,6 +8,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.preflight import check_before_spark
 from userrep.logs import in_columns
+from userrep.operations.stage_rates import StageRates
 from userrep.report.formats import plural, size
 from userrep.sources.listing import Listings
 from userrep.store.tables import Tables
@@ -43,7 +44,7 @@ def dry_run(
         schedule = Schedule(config, tables, log.inventory, last)
     else:
         schedule = scheduled(config, tables, log.inventory, last)
-    plan = RunPlan(tables, config, schedule, len(log.unread_files))
+    plan = RunPlan(tables, config, schedule, StageRates.of(tables), len(log.unread_files))
     return {
         "command": command,
         "as_of": schedule.as_of,

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable
-from functools import partial
 
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.registry import Space
@@ -49,7 +48,7 @@ def _train_return_propensity(work: RunContext) -> None:
     train_return_propensity(work)
 
 
-JOBS: dict[str, Callable[[RunContext], object]] = {
+JOBS: dict[str, Callable[..., object]] = {
     "build_activity_tiles": data_stages.build_activity_tiles,
     "train_item_vectors": _train_item_vectors,
     "build_user_features": _build_user_features,
@@ -62,10 +61,7 @@ JOBS: dict[str, Callable[[RunContext], object]] = {
 }
 
 # Jobs that take --retrain: they also cover the dates that train_autoencoder needs next.
-FOR_RETRAINING: dict[str, Callable[[RunContext], object]] = {
-    "train_item_vectors": partial(_train_item_vectors, retrain=True),
-    "build_user_features": partial(_build_user_features, retrain=True),
-}
+FOR_RETRAINING = ("train_item_vectors", "build_user_features")
 
 
 def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
@@ -77,7 +73,7 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
         If another process runs the same job on these tables.
     """
     with work.lease(name):
-        (FOR_RETRAINING if retrain else JOBS)[name](work)
+        JOBS[name](work, **({"retrain": True} if retrain else {}))
 
 
 def stop_on_signals() -> Callable[[], bool]:

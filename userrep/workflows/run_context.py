@@ -105,4 +105,4 @@ class RunContext:
         Nothing is recorded for tables in a catalog, where the reads of ledgers would take seconds.
         """
         if isinstance(self.tables, FileTables):
-            self.runs.predict(stages(RunPlan(self.tables, self.config, self.schedule)))
+            self.runs.predict(stages(RunPlan(self.tables, self.config, self.schedule, self.runs.rates)))

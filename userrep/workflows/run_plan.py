@@ -19,7 +19,7 @@ from userrep.operations.stage_rates import Prediction, StageRates
 from userrep.report.formats import plural
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots
-from userrep.spaces.stale import without_snapshot
+from userrep.spaces.stale import stale_dates, without_snapshot
 from userrep.store.tables import Tables
 from userrep.tiles.build import stale_days
 from userrep.tiles.inventory.inventory import mapping_of
@@ -50,6 +50,7 @@ class RunPlan:
     tables: Tables
     config: Config
     schedule: Schedule
+    rates: StageRates
     unread: int = 0
 
     def pipeline(self, *, retrain: bool = False) -> list[PlannedStage]:
@@ -88,10 +89,16 @@ class RunPlan:
         return stages
 
     def stale_published(self) -> list[tuple[Space, list[date]]]:
-        """Return the published dates of the spaces in use that ``userrep backfill --stale`` would rebuild."""
-        spaces = self.schedule.spaces_to_refresh()
-        dates = [sorted({s.as_of for s in list_snapshots(self.tables, space.space_id)}) for space in spaces]
-        return [(space, self._undone(space, d, PUBLISHED)) for space, d in zip(spaces, dates, strict=True)]
+        """Return the published dates of the spaces in use that ``userrep backfill --stale`` would rebuild.
+
+        These are the ``stale_dates``, and those that will be stale once changed days are built.
+        """
+        dates_by_space, stale = [], stale_dates(self.tables, self.config)
+        for space in self.schedule.spaces_to_refresh():
+            published = list_snapshots(self.tables, space.space_id)
+            changing = [snapshot.as_of for snapshot in published if self._will_change(snapshot.as_of)]
+            dates_by_space.append((space, sorted({*stale.get(space.space_id, []), *changing})))
+        return dates_by_space
 
     @cached_property
     def days_to_build(self) -> list[date]:
@@ -101,10 +108,6 @@ class RunPlan:
         mapping = mapping_of(self.config.events)
         changed, vanished = stale_days(log_days, tile_ledger(self.tables), before, mapping)
         return sorted({*changed, *vanished})
-
-    @cached_property
-    def _rates(self) -> StageRates:
-        return StageRates.of(self.tables)
 
     @cached_property
     def _versions(self) -> Versions:
@@ -121,7 +124,7 @@ class RunPlan:
         return sets[max(sets)].num_users if sets else None
 
     def _stage(self, stage: str, runs: bool, reason: str, amount: float | None = None) -> PlannedStage:
-        expected = self._rates.predict(stage, amount) if runs else Prediction(0.0, 0.0)
+        expected = self.rates.predict(stage, amount) if runs else Prediction(0.0, 0.0)
         return PlannedStage(stage, runs, reason, expected)
 
     def _data_stages(self, as_ofs: Sequence[date]) -> list[PlannedStage]:
@@ -156,11 +159,12 @@ class RunPlan:
     def _read_stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
         profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
         stale = stale_features(self.tables, self.config, self._versions, as_ofs, profile_hashes=profile_hashes)
-        span = timedelta(days=FeatureSpec.of(self.config).span)
-        for as_of in as_ofs:
-            if self.unread or any(as_of - span <= day < as_of for day in self.days_to_build):
-                stale.setdefault(as_of, "days of the log changed")
-        return stale
+        return dict.fromkeys(filter(self._will_change, as_ofs), "days of the log changed") | stale
+
+    def _will_change(self, as_of: date) -> bool:
+        """Return whether days of a date's windows are built before its features."""
+        since = as_of - timedelta(days=FeatureSpec.of(self.config).span)
+        return bool(self.unread) or any(since <= day < as_of for day in self.days_to_build)
 
     def _features(self, stage: str, as_ofs: Sequence[date]) -> PlannedStage:
         stale, dates = self._stale_features(as_ofs), f"{len(set(as_ofs))} as-of dates"

@@ -13,6 +13,7 @@ from functools import cached_property
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
 from userrep.logs import StageLine, as_json, in_stage, this_run_id, to_stderr
+from userrep.operations.stage_rates import StageRates
 from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
 from userrep.store.schemas import JOB_RUNS, TableSchema
@@ -55,9 +56,13 @@ class Runs:
         self._tables, self._config = tables, config
         self._events = StageEvents(config, report) if is_on(config) else None
         self._expected: Sequence[str] = ()
-        self._last_seconds: dict[str, float] = {}
         self._predicted: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         self._config_hash = short_hash(config.model_dump())
+
+    @cached_property
+    def rates(self) -> StageRates:
+        """What the stages of earlier runs took, read once."""
+        return StageRates.of(self._tables)
 
     @cached_property
     def _code_hash(self) -> str:
@@ -67,11 +72,9 @@ class Runs:
         """Set the stages of the run, so that a line is printed when a long one starts.
 
         A stage is long if it took five seconds or more the last time it was not skipped, or if it has never run on
-        these tables. Cost: one read of the ``job_runs`` ledger.
+        these tables.
         """
         self._expected = stages
-        done = [run for run in self._tables.ledger(JOB_RUNS) if run.outcome == DONE]
-        self._last_seconds = {run.stage: run.seconds for run in sorted(done, key=lambda run: run.started_at)}
 
     def predict(self, stages: Sequence[PlannedStage]) -> None:
         """Set what the next stages are expected to do. Each record then has it in ``outputs``, under ``predicted``."""
@@ -80,11 +83,12 @@ class Runs:
             self._predicted[planned.stage].append({"outcome": outcome, **planned.expected._asdict()})
 
     def _report_start(self, name: str) -> None:
-        if name not in self._expected or self._last_seconds.get(name, _LONG_STAGE) < _LONG_STAGE:
+        if name not in self._expected:
             return
-        position = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
-        duration = f"{self._last_seconds[name]:.0f} s last time" if name in self._last_seconds else "first run"
-        self.report(f"{position}: {name} ({duration})")
+        last = self.rates.last_seconds(name)
+        if last is None or last >= _LONG_STAGE:
+            position = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
+            self.report(f"{position}: {name} ({'first run' if last is None else f'{last:.0f} s last time'})")
 
     @contextmanager
     def stage(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 
 from userrep.errors import UsageError
 from userrep.features.sums.stream_base import build_bases, with_files
@@ -9,7 +10,7 @@ from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.snapshots import list_snapshots
 from userrep.streaming.checkpoint import StreamCheckpoint
 from userrep.streaming.micro_batches import MicroBatches, encoded_spaces, last_seen_day
-from userrep.streaming.query import Queries, start_queries
+from userrep.streaming.query import start_queries
 from userrep.streaming.redis_store import online_store
 from userrep.streaming.sources import check_arriving, schemas_of
 from userrep.workflows.run_context import RunContext
@@ -47,15 +48,11 @@ def stream_embeddings(
     batches = MicroBatches(
         tables, config, query_id, work.report, gives_up=until_empty, is_stopping=is_stopping, today=today
     )
-    since = newest + timedelta(days=1 - stream.open_days)
-
-    def start() -> Queries:
-        return start_queries(
-            config, batches, schemas=schemas, since=since, folder=checkpoint.folder, until_empty=until_empty
-        )
-
+    since, folder = newest + timedelta(days=1 - stream.open_days), checkpoint.folder
     run = StreamRun(work.runs, batches, is_stopping)
-    run.until_done(start)
+    run.until_done(
+        partial(start_queries, config, batches, schemas=schemas, since=since, folder=folder, until_empty=until_empty)
+    )
     return run.progress
 
 

@@ -15,6 +15,7 @@ from userrep.config import Config
 from userrep.features.build import feature_sets, log_hash
 from userrep.ids import short_hash
 from userrep.items.versions import lineage_of, versions_of
+from userrep.operations.stage_rates import StageRates
 from userrep.spaces.snapshots import Snapshot, record_snapshots, snapshot_inputs
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, ITEM_VECTOR_VERSIONS, JOB_RUNS, TILE_DAYS
@@ -76,7 +77,8 @@ def plan(
     """Plan a run on a log whose days, up to the one before ``as_of``, have the rows of their tiles, unless changed."""
     days = [FIRST + timedelta(days=k) for k in range((as_of - FIRST).days)]
     log_days = [LogDay(day, 10, 0, "other" if day in changed else "f") for day in days]
-    return RunPlan(tables, config, Schedule(config, tables, Inventory(log_days, 0, 3), as_of), unread)
+    schedule = Schedule(config, tables, Inventory(log_days, 0, 3), as_of)
+    return RunPlan(tables, config, schedule, StageRates.of(tables), unread)
 
 
 def outcomes(stages: Sequence[PlannedStage]) -> dict[str, bool]:

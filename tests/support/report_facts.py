@@ -1,5 +1,7 @@
 """Hand-made facts for reports: a healthy root, and one with hostile texts everywhere."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -10,28 +12,20 @@ from userrep.explanations.explain import ModelExplanation, SpaceExplanation
 from userrep.explanations.item_effects import LabelEffect
 from userrep.explanations.readings import Reading
 from userrep.report.explained import ExplanationFacts, Move, SegmentFacts
-from userrep.report.facts import (
-    BAD,
-    WARN,
-    ConsumerFacts,
-    Day,
+from userrep.report.facts import BAD, WARN, Facts, Run, SpaceFacts, Stage
+from userrep.report.log_days import Day, LogFacts
+from userrep.report.space_facts import (
     DriftFacts,
     DriftPoint,
     EvaluationFacts,
-    Facts,
     Figure,
-    Group,
-    LogFacts,
-    MapFacts,
     Outcome,
-    Run,
-    SnapshotFacts,
-    SpaceFacts,
-    Stage,
-    Table,
     TaskFacts,
     TrainingFacts,
 )
+from userrep.report.user_map import Group, MapFacts
+from userrep.spaces.registry_state import Consumer
+from userrep.spaces.snapshots import Snapshot
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 5, 30)
 NOW = datetime(2024, 5, 31, 8)
@@ -70,8 +64,10 @@ def a_space(**more: Any) -> SpaceFacts:
     )
 
 
-def a_snapshot(as_of: date = LAST, **more: Any) -> SnapshotFacts:
-    return replace(SnapshotFacts(f"{SPACE}-{as_of:%Y%m%d}-r1", as_of, 1, "published", 950, NOW, []), **more)
+def a_snapshot(as_of: date = LAST, *, faults: Sequence[str] = (), **more: Any) -> Snapshot:
+    gates = json.dumps({"faults": list(faults)})
+    made = Snapshot(f"{SPACE}-{as_of:%Y%m%d}-r1", SPACE, as_of, 1, "published", "", 950, NOW, NOW, gates)
+    return replace(made, **more)
 
 
 def drift(value: float = 0.05, outcome: str = "ok") -> DriftFacts:
@@ -129,7 +125,7 @@ def facts(**more: Any) -> Facts:
         log=LogFacts([a_day(k) for k in range((LAST - FIRST).days + 1)], {"missing_user_id": 302}, 0.05),
         spaces=[a_space()],
         snapshots=[a_snapshot(LAST - timedelta(days=k)) for k in (14, 7, -1)],
-        consumers=[ConsumerFacts("ads", "team-a", None, SPACE, NOW)],
+        consumers=[Consumer("ads", "team-a", NOW, NOW, ready_for=SPACE)],
         outcomes=[Outcome("embedding", 120, 0.84, 400), Outcome("recency", 2, 0.8, 400)],
         training=TrainingFacts(
             NOW, 307, 26, 120, 16, curve, last | {"epochs": 5.0, "best_epoch": 4.0, "seconds": 90.0}
@@ -140,7 +136,7 @@ def facts(**more: Any) -> Facts:
         user_map=MapFacts("x", LAST, 950, (0.2, 0.1), "country", False, groups),
         explanation=explanation(),
         training_stages=[stage("train_autoencoder", run_id="r1")],
-        storage=[Table("user_embeddings", 12_345_678), Table("job_runs", 900)],
+        storage={"user_embeddings": 12_345_678, "job_runs": 900},
         max_age={WARN: timedelta(hours=26), BAD: timedelta(hours=50)},
     )  # fmt: skip
     return replace(well, **more)
@@ -152,7 +148,7 @@ def nothing() -> Facts:
     return facts(
         space_id=None, runs=[Run("r1", NOW, 1.0, "failed", [])], newest=[failed], night=[], night_is_daily=False,
         log=LogFacts([], {}, 0.05), spaces=[], snapshots=[], consumers=[], outcomes=[], training=None, drift=None,
-        evaluation=None, user_map=None, explanation=None, training_stages=[], storage=[],
+        evaluation=None, user_map=None, explanation=None, training_stages=[], storage={},
     )  # fmt: skip
 
 
@@ -162,6 +158,8 @@ def hostile(value: Any) -> Any:
         own = {"outcome", "state", "level", "space_id", "in_use", "curve", "metrics"}
         texts = {field.name: hostile(getattr(value, field.name)) for field in fields(value) if field.name not in own}
         return replace(value, **texts)  # type: ignore[type-var]
+    if isinstance(value, str) and value.startswith('{"faults"'):
+        return json.dumps({"faults": hostile(json.loads(value)["faults"] or ["few rows"])})
     if isinstance(value, str):
         return f"{HOSTILE}{value}"
     if isinstance(value, dict):

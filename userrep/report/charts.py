@@ -49,21 +49,22 @@ class Row:
     note: str = ""
 
 
-def columns(marks: Sequence[Mark], ends: Sequence[str], *, label: str, write: Callable[[float], str]) -> Markup:
-    """Draw a column for each mark, starting at zero. ``ends``: labels below the axis, from left to right."""
+def columns(marks: Sequence[Mark], names: Sequence[str], *, label: str, write: Callable[[float], str]) -> Markup:
+    """Draw a column for each mark, starting at zero. ``names``: of the columns; first, middle and last are shown."""
     scale = _Scale.to(max((mark.value for mark in marks), default=0), write=write)
+    ends = [names[0], names[len(names) // 2], names[-1]] if len(names) > 2 else names
     return _drawn("columns", scale=scale, marks=marks, ends=ends, label=label)
 
 
 def lines(
-    series: Sequence[Series], ends: Sequence[str], *, label: str, write: Callable[[float], str], least: float = 0,
+    series: Sequence[Series], names: Sequence[str], *, label: str, write: Callable[[float], str], least: float = 0,
     limits: Sequence[tuple[float, str]] = (), ticks: Sequence[float] | None = None, height: int = 170,
     is_joined: bool = True,
 ) -> Markup:  # fmt: skip
     """Draw series of points, joined by lines if ``is_joined``.
 
-    ``least``: the value at the bottom. ``limits``: values and CSS classes of dashed horizontal lines. ``ticks``: values
-    labeled on the axis, by default round numbers.
+    ``names``: of the points; the first and the last are below the axis. ``least``: the value at the bottom. ``limits``:
+    values and CSS classes of dashed horizontal lines. ``ticks``: values labeled on the axis, by default round numbers.
     """
     values = [mark.value for curve in series for mark in curve.marks]
     top = max([*values, *(limit for limit, _ in limits)], default=0)
@@ -75,6 +76,7 @@ def lines(
         ])
         for curve in series
     ]  # fmt: skip
+    ends = [names[0], names[-1]] if len(names) > 1 else names
     return _drawn("lines", scale=scale, curves=curves, limits=limits, ends=ends, label=label, is_joined=is_joined)
 
 

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from datetime import date
 
 from markupsafe import Markup
 
 from userrep.report.charts import Mark, Row, Series, bars, columns, lines
-from userrep.report.facts import Day, Facts
+from userrep.report.facts import Facts
 from userrep.report.formats import core_time, count, day, plural, seconds, share, short, size, when
+from userrep.report.log_days import Day
 
 _MOST_COLUMNS = 190
 _OUTCOMES = {"done": "c0", "skipped": "rest", "failed": "bad"}
@@ -33,7 +33,7 @@ def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
         )
         for group in groups
     ]
-    drawn = columns(marks, _axis_labels([group[0].day for group in groups]), label=f"Events by {unit}", write=short)
+    drawn = columns(marks, [day(group[0].day) for group in groups], label=f"Events by {unit}", write=short)
     return drawn, unit
 
 
@@ -61,8 +61,8 @@ def run_times(facts: Facts) -> Markup:
         for run in runs
     ]
     series = Series([(k + 0.5) / len(runs) for k in range(len(runs))], marks)
-    ends = [when(runs[0].started_at), when(runs[-1].started_at)] if len(runs) > 1 else [when(runs[0].started_at)]
-    return lines([series], ends, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
+    names = [when(run.started_at) for run in runs]
+    return lines([series], names, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
 
 
 def run_stages(facts: Facts) -> Markup:
@@ -94,7 +94,7 @@ def stage_costs(facts: Facts, *, training: bool) -> Markup:
 
 def stored_tables(facts: Facts) -> Markup:
     """Draw the sizes of the ten largest tables."""
-    rows = [Row(table.name, table.num_bytes, size(table.num_bytes), css="c4") for table in facts.storage[:10]]
+    rows = [Row(name, num_bytes, size(num_bytes), css="c4") for name, num_bytes in [*facts.storage.items()][:10]]
     return bars(rows, label="Bytes by table")
 
 
@@ -107,12 +107,6 @@ def _irregularities(group: Sequence[Day]) -> str:
     return (f"; {plural(num_missing, 'day')} missing" if num_missing else "") + (
         f"; {num_small} far smaller than usual" if num_small else ""
     )
-
-
-def _axis_labels(dates: Sequence[date]) -> list[str]:
-    if len(dates) < 3:
-        return [day(label) for label in dates]
-    return [day(dates[0]), day(dates[len(dates) // 2]), day(dates[-1])]
 
 
 def _duration(log_seconds: float) -> str:

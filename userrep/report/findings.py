@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 
-from userrep.report.facts import BAD, NOTE, OK, RECENT_DAYS, WARN, Facts
+from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
 from userrep.report.formats import count, figure, plural, share
+from userrep.report.log_days import RECENT_DAYS
 
 _FORGET_EVERY = timedelta(days=1)  # time between runs of `userrep forget`, or more
 
@@ -131,7 +132,7 @@ def _snapshots(facts: Facts) -> Iterator[Finding]:
     if newest is not None and newest.state == "refused":
         yield Finding(
             BAD,
-            f"The gates refused snapshot {newest.snapshot_id}: {'; '.join(newest.faults)}",
+            f"The gates refused snapshot {newest.snapshot_id}: {'; '.join(newest.facts.get('faults', []))}",
             "Check the features of that date and the limits under `gates`. The previous snapshot is still served.",
         )
     if space is None or not space.in_use or space.newest_as_of is None or not facts.log.days:

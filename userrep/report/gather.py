@@ -10,7 +10,7 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.operations.cost_plan import TRAINING, measured_runs
-from userrep.report.facts import BAD, WARN, ConsumerFacts, Facts, Request, Run, SnapshotFacts, SpaceFacts, Stage, Table
+from userrep.report.facts import BAD, WARN, Facts, Request, Run, SpaceFacts, Stage
 from userrep.report.log_days import log_facts
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.report.state import RootState
@@ -75,11 +75,8 @@ def gather(
         night_is_daily=is_daily,
         log=log_facts(state.ledger, state.rejected, config.events.max_rejected_share),
         spaces=_spaces(state, made_at),
-        snapshots=_snapshots(tables, space),
-        consumers=[
-            ConsumerFacts(each.name, each.owner, each.pinned_space_id, each.ready_for, each.last_seen_at)
-            for each in state.registry.consumers
-        ],
+        snapshots=list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED)) if space else [],
+        consumers=state.registry.consumers,
         outcomes=outcomes(tables, space),
         training=training,
         artifact_fault=fault,
@@ -88,7 +85,7 @@ def gather(
         user_map=map_users(tables, config, space, newest_snapshot) if space and newest_snapshot else None,
         explanation=_explanation(tables, config, space, newest_snapshot, models) if space and newest_snapshot else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
-        storage=[Table(name, num_bytes) for name, num_bytes in state.num_bytes.items()],
+        storage=state.num_bytes,
         requests=[Request(row.request_id, row.num_users, row.due_at) for row in state.requests],
         max_age={level: age for level, age in limits.items() if age is not None},
     )
@@ -180,20 +177,3 @@ def _spaces(state: RootState, now: datetime) -> list[SpaceFacts]:
             )
         )
     return facts
-
-
-def _snapshots(tables: Tables, space: Space | None) -> list[SnapshotFacts]:
-    if space is None:
-        return []
-    return [
-        SnapshotFacts(
-            snapshot.snapshot_id,
-            snapshot.as_of,
-            snapshot.revision,
-            snapshot.state,
-            snapshot.num_users,
-            snapshot.available_at,
-            snapshot.facts.get("faults", []),
-        )
-        for snapshot in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
-    ]

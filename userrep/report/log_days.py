@@ -1,14 +1,79 @@
 """The event log by day: missing days, and days with far fewer events than usual."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 from statistics import median
 
-from userrep.report.facts import Day, LogFacts
 from userrep.tiles.ledger import TileLedger
 
+SMALL = 0.2  # share of the usual events below which a day is small
+RECENT_DAYS = 28  # days at the end of the log in which a small day causes a warning
 _WEEKS = 8  # weeks that the usual number of events of a weekday is taken from
 _LEAST_WEEKS = 3
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of the log. ``is_missing``: it has no tiles.
+
+    ``usual``: median number of events of the same weekday in the 8 weeks before, or None if there is no such number.
+    """
+
+    day: date
+    num_events: int
+    num_rejected: int
+    is_missing: bool
+    usual: float | None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the day has far fewer events than usual for its weekday."""
+        return self.usual is not None and self.num_events < SMALL * self.usual
+
+
+@dataclass(frozen=True)
+class LogFacts:
+    """All days from the first to the last day of the log, and the number of rejected rows by reason."""
+
+    days: Sequence[Day]
+    rejected: Mapping[str, int]
+    max_rejected_share: float
+
+    @property
+    def num_events(self) -> int:
+        return sum(day.num_events for day in self.days)
+
+    @property
+    def num_missing(self) -> int:
+        return sum(day.is_missing for day in self.days)
+
+    @property
+    def gaps(self) -> list[tuple[date, date]]:
+        """The first and last day of each run of consecutive missing days."""
+        spans: list[tuple[date, date]] = []
+        for day in (day.day for day in self.days if day.is_missing):
+            if spans and spans[-1][1] + timedelta(days=1) == day:
+                spans[-1] = (spans[-1][0], day)
+            else:
+                spans.append((day, day))
+        return spans
+
+    @property
+    def unusual(self) -> list[tuple[Day, date]]:
+        """Small days, days with rejected rows and gaps, the newest first: the first day, and the last date."""
+        last_by_first = dict(self.gaps)
+        return [
+            (day, last_by_first.get(day.day, day.day))
+            for day in reversed(self.days)
+            if day.day in last_by_first or (not day.is_missing and (day.is_small or day.num_rejected))
+        ]
+
+    @property
+    def rejected_share(self) -> float:
+        """Share of rows that were rejected, including rows whose time is unreadable."""
+        num_rejected = sum(self.rejected.values())
+        return num_rejected / max(1, self.num_events + num_rejected)
 
 
 def log_facts(ledger: TileLedger, rejected: Mapping[str, int], max_rejected_share: float) -> LogFacts:

@@ -1,6 +1,6 @@
 """Renders a report as one HTML page without scripts or requests."""
 
-from userrep.report import drawings, listings, space_drawings, trends
+from userrep.report import drawings, space_drawings, trends
 from userrep.report.facts import Facts
 from userrep.report.findings import command
 from userrep.report.summary import Summary
@@ -17,6 +17,5 @@ def page(facts: Facts, summary: Summary) -> str:
         draw=drawings,
         draw_space=space_drawings,
         trends=trends,
-        listings=listings,
         command=lambda words, more="": coded(command(facts, words, more)),
     )  # fmt: skip

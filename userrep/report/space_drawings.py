@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from userrep.report.charts import Mark, Row, Series, bars, intervals, lines, positions, scatter
-from userrep.report.facts import DriftFacts, Facts, MapFacts, TaskFacts, TrainingFacts
+from userrep.report.facts import Facts
 from userrep.report.formats import count, day, figure, plural, signed
+from userrep.report.space_facts import DriftFacts, TaskFacts, TrainingFacts
+from userrep.report.user_map import MapFacts
 
 if TYPE_CHECKING:
     from userrep.explanations.explain import ModelExplanation, SpaceExplanation
@@ -35,9 +37,9 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
     both_limits = ((drift.warn.get(metric), "warn"), (drift.fail.get(metric), "bad"))
     limits = [(limit, css) for limit, css in both_limits if limit is not None]
     dates = [point.as_of for point in points]
-    ends = [day(dates[0])[5:], day(dates[-1])[5:]] if len(dates) > 1 else [day(dates[0])]
+    names = [day(each)[5:] for each in dates] if len(dates) > 1 else [day(dates[0])]
     series = Series(positions(dates), marks)
-    return lines([series], ends, label=f"{metric} by date", write=_shortest, limits=limits, height=80)
+    return lines([series], names, label=f"{metric} by date", write=_shortest, limits=limits, height=80)
 
 
 def drifted_inputs(drift: DriftFacts) -> Markup:
@@ -123,8 +125,9 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
     values = [mark.value for curve in series for mark in curve.marks]
     least = min(values) - 0.15 * (max(values) - min(values))
     least = max(0.0, least) if min(values) >= 0 else least  # the next-item loss can be negative
-    ends = [f"epoch {epochs[0]}", str(epochs[-1])] if len(epochs) > 1 else [f"epoch {epochs[0]}"]
-    drawn = lines(series, ends, label="Losses by epoch", write=_shortest, least=least)
+    drawn = lines(
+        series, [f"epoch {epochs[0]}", *map(str, epochs[1:])], label="Losses by epoch", write=_shortest, least=least
+    )
     return drawn, [(label, css) for _, label, css in named]
 
 

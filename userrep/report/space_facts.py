@@ -1,18 +1,149 @@
 """Reads what was measured on a space: training, drift, evaluation and results of the example consumer."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 
 from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import ArtifactError
 from userrep.model.artifact import load_artifact
-from userrep.report.facts import DriftFacts, DriftPoint, EvaluationFacts, Figure, Outcome, TaskFacts, TrainingFacts
+from userrep.model.self_check import SelfCheck
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.store import schemas
 from userrep.store.tables import Tables
+from userrep.store.vector_storage import STORED
 
 _MOST_INPUTS = 8  # inputs that are listed, those that drifted most
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of the example consumer with one input. All inputs are tested on the same rows."""
+
+    input: str
+    dims: int
+    auc: float
+    num_test: int
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """The training of a space. ``curve``: losses by epoch. ``metrics``: losses of the kept epoch, and the cost."""
+
+    created_at: datetime
+    num_inputs: int
+    num_blocks: int
+    latent_dim: int
+    max_epochs: int
+    curve: Sequence[Mapping[str, float]]
+    metrics: Mapping[str, float]
+    self_check: SelfCheck | None = None
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the loss was measured on held-out users."""
+        return "valid_users_loss" in self.metrics
+
+    @property
+    def losses(self) -> list[tuple[str, list[float | None]]]:
+        """Losses of all blocks together and of each: on training rows, held-out users and later dates."""
+        names = dict.fromkeys("." + name.split(".", 1)[1] for name in self.metrics if "." in name)
+        kinds = ("train_loss", "valid_users_loss", "valid_dates_loss")
+        return [
+            (name.removeprefix(".") or "all", [self.metrics.get(kind + name) for kind in kinds])
+            for name in (["", *names] if names else [])
+        ]
+
+
+@dataclass(frozen=True)
+class DriftPoint:
+    """A drift metric of one snapshot compared with the previous one."""
+
+    as_of: date
+    snapshot_id: str
+    value: float
+    outcome: str
+
+
+@dataclass(frozen=True)
+class DriftFacts:
+    """Drift metrics over time, their limits (None: no limit), and the inputs that moved most in the newest snapshot."""
+
+    points: Mapping[str, Sequence[DriftPoint]]
+    warn: Mapping[str, float | None]
+    fail: Mapping[str, float | None]
+    inputs: Mapping[str, float]
+
+    @property
+    def newest_first(self) -> list[tuple[str, DriftPoint]]:
+        """The points of each metric with its name."""
+        return [(metric, point) for metric, points in self.points.items() for point in reversed(points)]
+
+    @property
+    def newest(self) -> dict[str, DriftPoint]:
+        """The points of the newest date, by metric."""
+        last = {metric: points[-1] for metric, points in self.points.items()}
+        as_of = max(point.as_of for point in last.values())
+        return {metric: point for metric, point in last.items() if point.as_of == as_of}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A representation on a task, with its 90% interval.
+
+    ``ahead_by``: how far the embedding is ahead of it, or None for the embedding itself.
+    """
+
+    representation: str
+    value: float
+    low: float
+    high: float
+    ahead_by: float | None
+    ahead_low: float | None
+    ahead_high: float | None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """All representations on a task, by the task's first metric.
+
+    ``touched``: whether the space was trained with heads whose labels resemble the task's, or None if unknown.
+    """
+
+    task: str
+    metric: str
+    num_test: int
+    touched: bool | None
+    figures: Sequence[Figure]
+
+    @property
+    def nearest(self) -> Figure | None:
+        """The other representation with the smallest lead of the embedding, if there is one."""
+        others = [f for f in self.figures if f.ahead_by is not None and not f.representation.startswith(STORED)]
+        return min(others, key=lambda figure: figure.ahead_by or 0.0, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """How the embedding compares with the best other: ahead, behind, or tied (the interval contains 0)."""
+        low, high = (self.nearest.ahead_low, self.nearest.ahead_high) if self.nearest else (None, None)
+        return "ahead" if low is not None and low > 0 else "behind" if high is not None and high < 0 else "tied"
+
+
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """The newest evaluation of a space."""
+
+    evaluation_id: str
+    evaluated_at: datetime
+    tasks: Sequence[TaskFacts]
+
+    @property
+    def results(self) -> list[tuple[TaskFacts, Figure]]:
+        """Each representation of each task."""
+        return [(task, figure) for task in self.tasks for figure in task.figures]
 
 
 def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts | None, str | None]:

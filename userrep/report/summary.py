@@ -69,7 +69,7 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     yield _evaluation_tile(facts)
     yield _run_tile(facts)
     yield Tile(
-        "Storage", size(sum(table.num_bytes for table in facts.storage)), plural(len(facts.storage), "table")
+        "Storage", size(sum(facts.storage.values())), plural(len(facts.storage), "table")
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from statistics import median
 from markupsafe import Markup
 
 from userrep.report.charts import Mark, Series, lines, positions
-from userrep.report.facts import BAD, WARN, Facts, Run, SnapshotFacts
+from userrep.report.facts import BAD, WARN, Facts, Run
 from userrep.report.formats import count, day, seconds, short, when
+from userrep.spaces.snapshots import Snapshot
 
 MOST = 30  # runs or snapshots in a chart
 _USUAL = 8  # snapshots that the usual number of users is the median of
@@ -35,15 +36,15 @@ def daily_times(facts: Facts) -> Markup:
         Mark(run.seconds / length, f"{run.run_id}: {run.outcome} in {seconds(run.seconds)}", _css(run)) for run in runs
     ]
     series = [Series([x for x, _ in expected], [mark for _, mark in expected], "rest"), Series(at, actual)]
-    ends = _ends([when(run.started_at) for run in runs])
-    return lines(series, ends, label="Daily run times", write=lambda value: f"{value:g} {unit}", height=_HEIGHT)
+    names = [when(run.started_at) for run in runs]
+    return lines(series, names, label="Daily run times", write=lambda value: f"{value:g} {unit}", height=_HEIGHT)
 
 
 def _css(run: Run) -> str:
     return "bad" if run.outcome == "failed" else "c0"
 
 
-def newest_snapshots(facts: Facts) -> list[SnapshotFacts]:
+def newest_snapshots(facts: Facts) -> list[Snapshot]:
     """Return the newest published revision of each date, in order."""
     published = sorted((s for s in facts.snapshots if s.state == "published"), key=lambda s: (s.as_of, s.revision))
     return list({snapshot.as_of: snapshot for snapshot in published}.values())
@@ -62,9 +63,7 @@ def snapshot_users(facts: Facts) -> Markup:
         if num is not None
     ]
     series = [Series([x for x, _ in expected], [mark for _, mark in expected], "rest"), Series(at, marks)]
-    return lines(
-        series, _ends([day(s.as_of) for s in shown]), label="Users of each snapshot", write=short, height=_HEIGHT
-    )
+    return lines(series, [day(s.as_of) for s in shown], label="Users of each snapshot", write=short, height=_HEIGHT)
 
 
 def _usual(before: Sequence[int]) -> float | None:
@@ -99,7 +98,7 @@ def freshness(facts: Facts) -> Markup:
     ]
     series = Series([(k + 0.5) / len(found) for k in range(len(found))], marks)
     return lines(
-        [series], _ends([when(run.started_at) for run, _ in found]), label="Age of the snapshot at each run",
+        [series], [when(run.started_at) for run, _ in found], label="Age of the snapshot at each run",
         write=lambda value: f"{value:g} {unit}", height=_HEIGHT,
         limits=[(scaled(facts.max_age[level]), css) for level, css in limits],
     )  # fmt: skip
@@ -109,7 +108,3 @@ def _unit(largest: float) -> tuple[float, str]:
     """Return the unit of an axis up to ``largest`` seconds: its length in seconds and its name."""
     units = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
     return next(((length, name) for length, name in units if largest >= 4 * length), (1.0, "s"))
-
-
-def _ends(labels: Sequence[str]) -> list[str]:
-    return [labels[0], labels[-1]] if len(labels) > 1 else list(labels)

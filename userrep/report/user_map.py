@@ -5,6 +5,8 @@ Shapes: N users, D dimensions.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,6 @@ from userrep.config import Config
 from userrep.features.build import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
-from userrep.report.facts import Group, MapFacts
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
@@ -28,6 +29,31 @@ _MOST_GROUPS = 6  # groups with their own color
 _LEAST_USERS = 10  # users of a named group; a smaller group could reveal single users
 _ENDS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
 _OTHER, _UNKNOWN = "other", "not known"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Users on the map that share a value, and their points."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """Sampled users of a snapshot in the plane of its first two principal components, without ids.
+
+    ``shares``: share of the variance in each of the two components. ``coloured_by``: name of the value that groups the
+    users. ``is_ordered``: whether the groups are ranges of numbers, in order.
+    """
+
+    snapshot_id: str
+    as_of: date
+    num_users: int
+    shares: tuple[float, float]
+    coloured_by: str
+    is_ordered: bool
+    groups: Sequence[Group]
 
 
 def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> MapFacts | None:

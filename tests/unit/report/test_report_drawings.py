@@ -15,7 +15,8 @@ from userrep.report.drawings import (
     stage_costs,
     stored_tables,
 )
-from userrep.report.facts import LogFacts, Run, Table
+from userrep.report.facts import Run
+from userrep.report.log_days import LogFacts
 
 pytestmark = pytest.mark.fast
 
@@ -96,6 +97,6 @@ def test_costs_are_those_of_the_night_or_of_the_training() -> None:
 
 
 def test_only_the_ten_largest_tables_are_drawn() -> None:
-    drawn = stored_tables(facts(storage=[Table(f"t{k}", 1000 * (20 - k)) for k in range(12)]))
+    drawn = stored_tables(facts(storage={f"t{k}": 1000 * (20 - k) for k in range(12)}))
     assert re.findall('<span class="name">(.*?)</span>', drawn) == [f"t{k}" for k in range(10)]
     assert figures(drawn)[0] == "20.0 kB"

@@ -6,7 +6,9 @@ from datetime import date, datetime
 import pytest
 
 from tests.support.report_facts import SPACE, a_day, a_space, a_task, drift, facts, stage
-from userrep.report.facts import Day, Figure, LogFacts, TaskFacts, TrainingFacts, as_tree
+from userrep.report.facts import as_tree
+from userrep.report.log_days import Day, LogFacts
+from userrep.report.space_facts import Figure, TaskFacts, TrainingFacts
 
 pytestmark = pytest.mark.fast
 

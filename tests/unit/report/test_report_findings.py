@@ -19,8 +19,10 @@ from tests.support.report_facts import (
     stage,
 )
 from tests.unit.model.test_self_check import check_of
-from userrep.report.facts import BAD, NOTE, WARN, EvaluationFacts, LogFacts, Request
+from userrep.report.facts import BAD, NOTE, WARN, Request
 from userrep.report.findings import findings
+from userrep.report.log_days import LogFacts
+from userrep.report.space_facts import EvaluationFacts
 from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast

@@ -104,8 +104,8 @@ def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Con
     assert found.drift.inputs == {"num_events_7d": 0.3, "weight_7d": 0.02}
     assert found.user_map is None
     assert found.artifact_fault is not None  # the space has no artifact at all
-    assert {of.name for of in found.storage} >= {"job_runs", "registry"}
-    assert all(of.num_bytes > 0 for of in found.storage if of.name == "job_runs")
+    assert {*found.storage} >= {"job_runs", "registry"}
+    assert found.storage["job_runs"] > 0
 
 
 def test_a_snapshot_that_was_refused_is_reported_with_its_reason(config: Config) -> None:
@@ -115,7 +115,7 @@ def test_a_snapshot_that_was_refused_is_reported_with_its_reason(config: Config)
     refused = snapshot(date(2024, 5, 2), state="refused")
     record_snapshots(tables, [type(refused)(**vars(refused) | {"gates": '{"faults": ["2 rows, wanted 9"]}'})])
     found = gathered(tables, config)
-    assert [of.faults for of in found.snapshots] == [["2 rows, wanted 9"]]
+    assert [of.facts["faults"] for of in found.snapshots] == [["2 rows, wanted 9"]]
     assert not found.night_is_daily
 
 
@@ -181,9 +181,9 @@ def test_the_state_of_the_root_enters_the_report(tables: Tables, config: Config)
     assert [space.newest_users for space in found.spaces] == [snapshot(day).num_users, 0]
     assert (found.log.num_events, found.log.rejected_share, found.log.max_rejected_share) == (95, 0.05, 0.05)
     assert found.log.rejected == {"missing_item_id": 5}
-    assert [(of.name, of.uses, of.ready_for) for of in found.consumers] == [("ads", None, None)]
+    assert [(of.name, of.pinned_space_id, of.ready_for) for of in found.consumers] == [("ads", None, None)]
     assert [(of.request_id, of.num_users, of.due_at) for of in found.requests] == [("q1", 2, None)]
-    sizes = [of.num_bytes for of in found.storage]
+    sizes = [*found.storage.values()]
     assert sizes == sorted(sizes, reverse=True)
 
 

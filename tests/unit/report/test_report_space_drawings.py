@@ -7,7 +7,6 @@ from datetime import date
 import pytest
 
 from tests.support.report_facts import NOW, a_task, drift, facts
-from userrep.report.facts import Figure, Group, MapFacts, Outcome, TaskFacts, TrainingFacts
 from userrep.report.space_drawings import (
     ahead,
     drift_panel,
@@ -18,6 +17,8 @@ from userrep.report.space_drawings import (
     representations,
     user_map,
 )
+from userrep.report.space_facts import Figure, Outcome, TaskFacts, TrainingFacts
+from userrep.report.user_map import Group, MapFacts
 
 pytestmark = pytest.mark.fast
 

@@ -7,18 +7,10 @@ from typing import Any
 import pytest
 
 from tests.support.report_facts import LAST, NOW, SPACE, a_day, a_space, a_task, drift, facts, nothing, stage
-from userrep.report.facts import (
-    BAD,
-    NOTE,
-    OK,
-    WARN,
-    DriftFacts,
-    DriftPoint,
-    EvaluationFacts,
-    LogFacts,
-    Table,
-)
+from userrep.report.facts import BAD, NOTE, OK, WARN
 from userrep.report.formats import NONE
+from userrep.report.log_days import LogFacts
+from userrep.report.space_facts import DriftFacts, DriftPoint, EvaluationFacts
 from userrep.report.summary import Tile, summarised
 
 pytestmark = pytest.mark.fast
@@ -110,5 +102,5 @@ def test_a_failed_stage_takes_precedence_over_the_cost_of_the_night() -> None:
 
 
 def test_all_tables_are_summed_up() -> None:
-    tile = tiles(storage=[Table("a", 1_500_000), Table("b", 500_000)])["Storage"]
+    tile = tiles(storage={"a": 1_500_000, "b": 500_000})["Storage"]
     assert (tile.value, tile.note) == ("2.0 MB", "2 tables")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.report_facts import facts, hostile, nothing
-from userrep.report.page import page
+from userrep.report.file import page
 from userrep.report.summary import summarised
 
 CHROMIUM = shutil.which("chromium")

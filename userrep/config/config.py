@@ -25,6 +25,14 @@ from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 
+
+def _part(values: Any, *keys: str) -> Any:
+    """Return a value of an unchecked configuration, or None."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
 _FUTURE_DAYS = 30  # longest default horizon; each day of it shortens the range of training dates by one day
 
 
@@ -89,24 +97,14 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_item_vectors(cls, values: Any) -> Any:
+    def _fill_in(cls, values: Any) -> Any:
+        """Fill in the item vectors, and the training settings of the model's preset, where they are not given."""
+        text, preset = _part(values, "items", "columns", "text"), _part(values, "model", "preset")
         if isinstance(values, dict) and "item_vectors" not in values:
-            default: dict[str, Any] = {"behaviour": {"kind": "als"}}
-            items = values.get("items")
-            columns = items.get("columns") if isinstance(items, dict) else None
-            if isinstance(columns, dict) and columns.get("text"):
-                default["content"] = {"kind": "text"}
-            return {**values, "item_vectors": default}
-        return values
-
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, values: Any) -> Any:
-        """Apply the preset's training settings to settings that are not given."""
-        model = values.get("model") if isinstance(values, dict) else None
-        training = values.get("training", {}) if isinstance(values, dict) else None
-        if isinstance(model, dict) and model.get("preset") == "autoencoder" and isinstance(training, dict):
-            return {**values, "training": TRAINING_OF_AUTOENCODER | training}
+            content = {"content": {"kind": "text"}} if text else {}
+            values = {**values, "item_vectors": {"behaviour": {"kind": "als"}, **content}}
+        if preset == "autoencoder" and isinstance(training := values.get("training", {}), dict):
+            values = {**values, "training": TRAINING_OF_AUTOENCODER | training}
         return values
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, field_validator, model_validator
 
 from userrep.config.values import (
     Attributes,
@@ -220,6 +220,11 @@ class Lineage(Section):
     secrets there."""
 
 
+def _as_text(value: Any) -> Any:
+    """Convert a number or boolean to the text that Spark expects."""
+    return str(value).lower() if isinstance(value, bool | int | float) else value
+
+
 class Spark(Section):
     """The Spark session and its limits.
 
@@ -229,19 +234,7 @@ class Spark(Section):
 
     master: str | None = "local[*]"
     """Spark master of a session that userrep starts; null uses the session of spark-submit or of the notebook."""
-    conf: dict[str, str] = {}
+    conf: dict[str, Annotated[str, BeforeValidator(_as_text)]] = {}
     """Spark settings of the session."""
     item_vectors_bytes: ByteSize = Field(ByteSize(2**31), gt=0)
     """Memory for item vectors in each Python worker, such as 2GiB; more item vectors are processed in parts."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _conf_as_text(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("conf"), dict):
-            as_text = {True: "true", False: "false"}
-            texts = {
-                k: as_text[v] if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v
-                for k, v in values["conf"].items()
-            }
-            return {**values, "conf": texts}
-        return values

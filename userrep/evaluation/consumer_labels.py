@@ -73,12 +73,11 @@ def read_label_rows(table: LabelTable, tables: Tables, old: Space, new: Space, *
     """
     since = max(_usable_since(tables, space) for space in (old, new))
     labels = read_labels(table, since=since, most=most)
-    number = pa.array(range(labels.num_rows), pa.int64())
-    joined = [
-        join_table(labels.append_column(_ROW, number), tables=tables, space=space.space_id, options=JoinOptions())
+    numbered = labels.append_column(_ROW, pa.array(range(labels.num_rows), pa.int64()))
+    of_old, of_new = (
+        join_table(numbered, tables=tables, space=space.space_id, options=JoinOptions()).sort_by(_ROW)
         for space in (old, new)
-    ]
-    of_old, of_new = (rows.sort_by(_ROW) for rows in joined)
+    )
     is_found = pc.and_(*(pc.equal(rows["embedding_status"], FOUND) for rows in (of_old, of_new)))
     kept = pc.and_(is_found, pc.equal(of_old["as_of"], of_new["as_of"]).fill_null(False))
     of_old, of_new = of_old.filter(kept), of_new.filter(kept)

@@ -122,14 +122,9 @@ def _too_few(rows: Rows, y_N: Floats32, metric: str) -> str | None:
 
 
 def compare(
-    labels: LabelRows,
-    split: Split,
-    linear_map: LinearMap,
-    settings: Evaluation,
-    *,
-    slices: Mapping[str, Mask],
+    labels: LabelRows, split: Split, linear_map: LinearMap, settings: Evaluation, *, slices: Mapping[str, Mask],
     model: ConsumerModel | None = None,
-) -> dict[str, Comparison]:
+) -> dict[str, Comparison]:  # fmt: skip
     """Compare two spaces on the judged labels, for each way in which a consumer may use the new space.
 
     ``retrained``: a probe of each space on its own vectors. ``mapped``: the old space's probe on its vectors, and on
@@ -141,29 +136,25 @@ def compare(
 
     Cost: probes of both spaces, on one thread, so that results do not depend on the machine.
     """
-    test = split.test
-    mapped_MD = linear_map(labels.new_NF[test])
-    with_mapped_ND = labels.old_NE.copy()
-    with_mapped_ND[test] = mapped_MD
+    test, with_mapped_ND = split.test, labels.old_NE.copy()
+    with_mapped_ND[test] = mapped_MD = linear_map(labels.new_NF[test])
     with threadpool_limits(1):
         choice = split.problem.choose(labels.old_NE)
         old, mapped = (split.problem.scores(x_ND, choice)[split.metric] for x_ND in (labels.old_NE, with_mapped_ND))
         new = split.problem.scores(labels.new_NF, split.problem.choose(labels.new_NF))[split.metric]
         scores = {RETRAINED: (old, new), MAPPED: (old, mapped)}
     if model is not None:
-        own, own_mapped = (
-            old._replace(score_MK=model.scores(z_MD)[:, None]) for z_MD in (labels.old_NE[test], mapped_MD)
-        )
-        scores[MODEL] = own, own_mapped
+        own, own_mapped = (model.scores(z_MD)[:, None] for z_MD in (labels.old_NE[test], mapped_MD))
+        scores[MODEL] = old._replace(score_MK=own), old._replace(score_MK=own_mapped)
     users, user_M = np.unique(old.user_M, return_inverse=True)
     weight_UB = resampled_users(len(users), settings.num_bootstraps, settings.seed)
-    everyone = np.ones(len(test), bool)
     kept = {name: mask_M for name, mask_M in slices.items() if _is_judged(old.label_MK[mask_M], split.metric)}
 
     def difference(way: str, mask_M: Mask) -> Difference:
         before, after = (Scores(s.score_MK[mask_M], s.label_MK[mask_M], user_M[mask_M]) for s in scores[way])
         return paired_difference(split.metric, before, after, weight_UB)
 
+    everyone = np.ones(len(test), bool)
     return {
         way: Comparison(difference(way, everyone), {name: difference(way, mask_M) for name, mask_M in kept.items()})
         for way in scores

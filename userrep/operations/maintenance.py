@@ -1,9 +1,8 @@
 """Table maintenance, to run daily or weekly: compacts small files and removes rows and files no longer needed."""
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
@@ -100,16 +99,13 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     for included in (*sums, *(row.revision_by_day for row in base_rows(tables).values())):
         used |= set((included or {}).items())
-    written_at: dict[tuple[date, int], list[datetime]] = defaultdict(list)
+    before, written = utc_now() - RETENTION, set()
     for key, partition in tables.partitions(USER_ITEM_DAYS).items():
         values = dict(zip(USER_ITEM_DAYS.partition_by, key, strict=True))
-        written_at[values["event_date"], values["revision"]].append(partition.written_at)
-    before = utc_now() - RETENTION
-    old: Keys = [
-        {"event_date": day, "revision": revision}
-        for (day, revision), times in written_at.items()
-        if (day, revision) not in used and max(times) < before
-    ]
+        written.add((values["event_date"], values["revision"]))
+        if partition.written_at >= before:
+            used.add((values["event_date"], values["revision"]))
+    old: Keys = [{"event_date": day, "revision": revision} for day, revision in sorted(written - used)]
     try:
         tables.drop_partitions(USER_ITEM_DAYS, old)
     except UserrepError:  # another run is writing tiles; the next maintenance drops these

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from userrep.errors import UsageError
+from userrep.report import drawings, space_drawings, trends
 from userrep.report.facts import Facts, as_tree
-from userrep.report.page import MARK, page
+from userrep.report.findings import command
 from userrep.report.summary import Summary
+from userrep.report.templates import coded, templates
 from userrep.store.filesystem import write_bytes
 
+MARK = '<meta name="generator" content="userrep report">'  # in page.html; a file with it may be overwritten
 GENERATOR = {"generator": "userrep report"}  # first key of the JSON file, by which it is recognized
 _HEAD = 4096  # bytes at the start of a file that are searched for the mark of a report
 
@@ -42,6 +45,14 @@ def write_report(out: Path, facts: Facts, summary: Summary) -> dict[str, Any]:
     write_bytes(str(twin_of(out)), json.dumps(figures, indent=1, allow_nan=False).encode())
     write_bytes(str(out), page(facts, summary).encode())
     return figures
+
+
+def page(facts: Facts, summary: Summary) -> str:
+    """Render the page, without scripts or requests. The result depends only on the arguments."""
+    return templates().get_template("page.html").render(
+        facts=facts, summary=summary, draw=drawings, draw_space=space_drawings, trends=trends,
+        command=lambda words, more="": coded(command(facts, words, more)),
+    )  # fmt: skip
 
 
 def twin_of(out: Path) -> Path:

@@ -57,8 +57,7 @@ def gather(
     Cost: reads ledgers; with ``sample``, also up to 5,000 users (see ``map_users`` and ``explanation_facts``). Driver
     memory: the ledgers and the sample.
     """
-    made_at = utc_now()
-    stages = [_stage(row) for row in state.runs]
+    made_at, stages = utc_now(), [_stage(row) for row in state.runs]
     latest_stages, is_daily = _latest_run(stages)
     newest = {stage.stage: stage for stage in stages}
     limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
@@ -109,7 +109,8 @@ class Runs:
         run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
-        stage_id = self._begin_events(run, versions, space_id)
+        event_id = str(uuid.uuid4())
+        self._emit(START, event_id, run, versions, space_id)
         predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:
             with in_stage(self.run_id, name):
@@ -120,7 +121,7 @@ class Runs:
             run.outputs |= predicted
             with suppress(Exception):  # the stage's own error is the one to raise
                 self._record(run, started, versions)
-            self._end_events(stage_id, run, versions, space_id)
+            self._emit(FAIL, event_id, run, versions, space_id)
             if as_json():  # in text mode, the error itself is printed once at the end
                 self._report_end(run, f"failed after {run.seconds:.0f} s")
             raise
@@ -128,21 +129,15 @@ class Runs:
         run.outputs |= predicted | ({"spark": work.found()} if run.outcome == DONE else {})
         self.stages.append(run)
         self._record(run, started, versions)
-        self._end_events(stage_id, run, versions, space_id)
+        self._emit(COMPLETE, event_id, run, versions, space_id)
         self._report_end(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
 
-    def _begin_events(self, run: StageRun, versions: dict[str, int], space_id: str | None) -> str:
-        stage_id = str(uuid.uuid4())
+    def _emit(self, kind: str, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
+        """Send an OpenLineage event of a stage, if they are configured."""
         if self._events is not None:
-            self._events.emit(START, stage_id, lambda: self._facts(run, versions, space_id, ended=False))
-        return stage_id
-
-    def _end_events(self, stage_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
-        if self._events is not None:
-            kind, error = (FAIL, run.reason) if run.outcome == FAILED else (COMPLETE, None)
-            self._events.emit(
-                kind, stage_id, lambda: self._facts(run, versions, space_id, ended=kind == COMPLETE), error
-            )
+            error = run.reason if kind == FAIL else None
+            facts = partial(self._facts, run, versions, space_id, ended=kind == COMPLETE)
+            self._events.emit(kind, event_id, facts, error)
 
     def _facts(self, run: StageRun, versions: dict[str, int], space_id: str | None, *, ended: bool) -> StageFacts:
         facts = {"run_id": self.run_id, "command": self.command, "space_id": run.outputs.get("space_id") or space_id}
@@ -158,17 +153,7 @@ class Runs:
             self.report(StageLine(line, figures | {"reason": run.reason}))
 
     def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
-        row = {
-            "run_id": self.run_id,
-            "stage": run.stage,
-            "outcome": run.outcome,
-            "reason": run.reason,
-            "started_at": started,
-            "seconds": run.seconds,
-            "num_rows": run.num_rows,
-            "inputs": json.dumps(versions),
-            "outputs": json.dumps(run.outputs | ({"command": self.command} if self.command else {}), default=str),
-            "config_hash": self._config_hash,
-            "code_hash": self._code_hash,
-        }
-        self._tables.add(JOB_RUNS, [row])
+        outputs = run.outputs | ({"command": self.command} if self.command else {})
+        row = {"run_id": self.run_id, "started_at": started, "inputs": json.dumps(versions)}
+        row |= {"config_hash": self._config_hash, "code_hash": self._code_hash}
+        self._tables.add(JOB_RUNS, [vars(run) | row | {"outputs": json.dumps(outputs, default=str)}])

@@ -7,8 +7,7 @@ import pytest
 
 from tests.support.report_facts import facts, nothing
 from userrep.errors import UsageError
-from userrep.report.file import check_out, twin_of, write_report
-from userrep.report.page import MARK, page
+from userrep.report.file import MARK, check_out, page, twin_of, write_report
 from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast

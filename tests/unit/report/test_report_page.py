@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.report_facts import HOSTILE, NOW, a_task, facts, hostile, nothing
 from userrep.report import formats
-from userrep.report.page import page
+from userrep.report.file import page
 from userrep.report.space_facts import EvaluationFacts
 from userrep.report.summary import summarised
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.report_facts import LAST, NOW, a_snapshot, facts
 from userrep.report.facts import BAD, WARN, Run
-from userrep.report.page import page
+from userrep.report.file import page
 from userrep.report.summary import summarised
 from userrep.report.trends import ages, daily_runs, daily_times, freshness, snapshot_users
 

@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import (
-    AsOf,
-    Output,
-    Overrides,
-    command,
-    context_for_run,
-    date_option,
-    session_of,
-    tables_of,
-)
+from userrep.cli.options import AsOf, Output, Overrides, command, context_for_run, date_option, session_of, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns

@@ -128,11 +128,7 @@ def expanded_path(path: str) -> str:
     return expanded
 
 
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(_duration_text, when_used="json"),
-]
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, when_used="json")]
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]

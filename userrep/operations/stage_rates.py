@@ -63,8 +63,7 @@ class StageRates:
         if amount is None or not runs:
             return Prediction(None, None)
         nearest = min(
-            runs,
-            key=lambda run: (round(abs(log2(max(amount, 1) / run.amount))), -run.started_at.timestamp()),
+            runs, key=lambda run: (round(abs(log2(max(amount, 1) / run.amount))), -run.started_at.timestamp())
         )
         factor = amount / nearest.amount
         cores = nearest.core_seconds

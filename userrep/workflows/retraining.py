@@ -17,15 +17,7 @@ from userrep.spaces.registry import CANDIDATE, READY, Space, find_space, mark_re
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
 from userrep.spaces.transitions import planned_promotion
-from userrep.spaces.verdicts import (
-    FAIL,
-    PASS,
-    LabelTable,
-    Verdict,
-    follower_verdicts,
-    newest_verdicts,
-    record_verdict,
-)
+from userrep.spaces.verdicts import FAIL, PASS, LabelTable, Verdict, follower_verdicts, newest_verdicts, record_verdict
 from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
 from userrep.workflows.pipeline import run_pipeline

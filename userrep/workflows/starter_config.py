@@ -35,10 +35,7 @@ _COLUMNS = {
         "item_id": "item id, with the same values as in the log",
         "text": "title or description, for item vectors from text",
     },
-    "users": {
-        "user_id": "user id, with the same values as in the log",
-        "registered_at": "time of the registration",
-    },
+    "users": {"user_id": "user id, with the same values as in the log", "registered_at": "time of the registration"},
 }
 _MIN_DAY_SHARE = Events.model_fields["min_day_share"].default
 _OTHERS = 4  # other candidates that a comment lists

@@ -29,26 +29,23 @@ class Progress:
     events: int = 0
     rows: int = 0
     after_close: int = 0
-    seconds: float = 0.0
-    worst_p95: float | None = None
+    batch_seconds: float = 0.0
+    worst_p95_seconds: float | None = None
 
     def add(self, batch: Any, result: BatchResult | None) -> None:
         """Add a batch, given Spark's progress record of it and the result of its function, if it has one."""
         self.last_batch, self.batches = batch["batchId"], self.batches + 1
         self.events += batch["numInputRows"]
-        self.seconds += _seconds(batch)
+        self.batch_seconds += _seconds(batch)
         self.after_close += _after_close(batch)
         if result is not None:
             self.rows += result.num_rows
-            self.worst_p95 = max(filter(None, (self.worst_p95, result.latency_p95)), default=None)
+            latencies = filter(None, (self.worst_p95_seconds, result.latency_p95))
+            self.worst_p95_seconds = max(latencies, default=None)
 
     def outputs(self) -> dict[str, Any]:
         """Return the figures for ``job_runs``."""
-        return {
-            "last_batch": self.last_batch, "batches": self.batches, "events": self.events, "rows": self.rows,
-            "after_close": self.after_close, "batch_seconds": round(self.seconds, 3),
-            "worst_p95_seconds": None if self.worst_p95 is None else round(self.worst_p95, 3),
-        }  # fmt: skip
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in vars(self).items()}
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -18,15 +17,11 @@ from userrep.workflows.log_fit import check_until
 _JSON_BYTES = 1 << 22  # of a smaller source, all lines are read for their fields
 
 
-class Checked(NamedTuple):
-    """The result of a check. ``unchecked``: one line per source whose columns only a run can check."""
+def check_sources(config: Config) -> tuple[list[str], list[str]]:
+    """Return all faults, of paths, files, columns and types, and of the end of training. Cost: under a second.
 
-    faults: list[str]
-    unchecked: list[str]
-
-
-def check_sources(config: Config) -> Checked:
-    """Return all faults: of paths, files, columns and types, and of the end of training. Cost: under a second."""
+    Also return one line per source whose columns only a run can check.
+    """
     faults: dict[str, None] = {}  # ordered and unique: several sections may have the same source
     unchecked: dict[str, None] = {}
     listings = Listings()
@@ -43,7 +38,7 @@ def check_sources(config: Config) -> Checked:
             check()
         except UsageError as error:
             faults |= dict.fromkeys(error.faults)
-    return Checked(list(faults), list(unchecked))
+    return list(faults), list(unchecked)
 
 
 def _check_files(source: Source, columns: dict[str, str], section: str, listings: Listings) -> bool:

@@ -21,7 +21,7 @@ def write_log(folder: Path, num_days: int = 100) -> None:
 
 
 def faults_of(folder: Path, **sections: Any) -> list[str]:
-    return check_sources(config_of(folder, **sections)).faults
+    return check_sources(config_of(folder, **sections))[0]
 
 
 def columns(**names: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``userrep doctor``: checks that this machine can run userrep."""
+"""``userrep doctor``: checks that this machine can build representations."""
 
 import importlib.metadata
 import os
@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
+from userrep.cli.finding import Finding, checked, python_version
 from userrep.config import Config
-from userrep.errors import UserrepError, in_one_line
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
 from userrep.store.filesystem import artifacts_root
@@ -21,36 +20,17 @@ from userrep.store.write_access import check_writable
 JAVA_VERSIONS = ("17", "21")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check. ``found``: the version or state; ``cure``: what to do if the check fails."""
-
-    check: str
-    ok: bool
-    found: str
-    cure: str = ""
-
-    def __str__(self) -> str:
-        cure = f". {self.cure}" if self.cure and not self.ok else ""
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}{cure}"
-
-
 def findings(config: Config | None) -> Iterator[Finding]:
     """Yield the result of each check, quick ones first. ``config`` None: skip the check of the root."""
-    yield _python()
+    yield python_version()
     yield _java()
     yield _spark_and_delta()
     yield _jars()
     if config is None or config.training.backend == "horovod":
         yield from _horovod()
     if config is not None:
-        yield _run_check("root", lambda: _writable(artifacts_root(config)))
-    yield _run_check("spark with delta", lambda: _delta_works(config))
-
-
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
+        yield checked("root", lambda: _writable(artifacts_root(config)))
+    yield checked("spark with delta", lambda: _delta_works(config))
 
 
 def _java() -> Finding:
@@ -106,12 +86,3 @@ def _delta_works(config: Config | None) -> str:
         spark.range(1).write.format("delta").save(str(Path(folder) / "probe"))
         spark.read.format("delta").load(str(Path(folder) / "probe")).collect()
     return f"wrote and read a table, time zone {spark.conf.get('spark.sql.session.timeZone')}"
-
-
-def _run_check(name: str, check: Callable[[], object]) -> Finding:
-    try:
-        return Finding(name, True, str(check()))
-    except UserrepError as error:
-        return Finding(name, False, str(error))
-    except Exception as error:  # an error in Spark must not stop the other checks
-        return Finding(name, False, in_one_line(error))

@@ -6,7 +6,7 @@ gate or a problem found by ``check``, 4 the log is not complete yet.
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -27,6 +27,7 @@ from userrep.cli import spaces as cli_spaces
 from userrep.cli import stream as cli_stream
 from userrep.cli.options import AsJson, Output, command, print_faults, report_error, tables_of
 from userrep.config import Config
+from userrep.errors import UsageError
 from userrep.logs import begin_run, end_run
 
 _HEADINGS = {
@@ -123,20 +124,45 @@ def status(config: Config) -> Output:
 
 @app.command()
 @command
-def doctor(config: Config | None, as_json: AsJson) -> Output:
+def doctor(
+    config: Config | None,
+    as_json: AsJson,
+    role: Annotated[
+        Literal["producer", "consumer"], typer.Option("--as", help="What the machine and this user are for.")
+    ] = "producer",
+    target: Annotated[
+        str | None, typer.Option("--open", metavar="ROOT", help="For consumers: a root, or catalog.schema.")
+    ] = None,
+) -> Output:
     """Check that this machine can run userrep.
 
-    Checks Python, Java, matching versions of Spark and Delta, Horovod, the root if there is a configuration, and a
-    Spark session with Delta.
+    A producer needs Python, Java, matching versions of Spark and Delta, Horovod, a writable root if there is a
+    configuration, and a Spark session with Delta. A consumer needs to read the registry, the snapshots and their
+    vectors; that check writes nothing and says what else this user may read and write.
     """
-    from userrep.cli.doctor import findings
+    if role == "consumer":
+        from userrep.cli.consumer_checks import consumer_findings
 
+        found = consumer_findings(_consumed(config, target))
+    elif target is not None:
+        raise UsageError("--open is for --as consumer. Name a producer's root with --config or --set root=PATH.")
+    else:
+        from userrep.cli.doctor import findings
+
+        found = findings(config)
     checks = []
-    for finding in findings(config):
+    for finding in found:
         checks.append(finding)
         if not as_json:
             typer.echo(str(finding))
     return Output({"checks": checks}, exit_code=0 if all(finding.ok for finding in checks) else 1)
+
+
+def _consumed(config: Config | None, target: str | None) -> str | Config:
+    """Return what a consumer opens: ``--open``, or else the configuration."""
+    if target is None and config is None:
+        raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
+    return target or config  # type: ignore[return-value]
 
 
 def _arguments(job: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typer.main import get_command
 import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file, with_tables
 from userrep import __version__
-from userrep.cli.doctor import Finding
+from userrep.cli.finding import Finding
 from userrep.cli.main import app
 from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, UserrepError
 

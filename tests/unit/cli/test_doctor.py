@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import config_of
-from userrep.cli.doctor import Finding, findings
+from userrep.cli.doctor import findings
+from userrep.cli.finding import Finding
 from userrep.config import Config
 from userrep.errors import UsageError
 
@@ -165,7 +166,7 @@ def test_an_unexpected_error_of_a_check_is_its_finding(monkeypatch: pytest.Monke
 
 def test_python_is_accepted_from_3_11_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, is_ok in (((3, 11, 7), True), ((3, 12, 0), True), ((3, 1, 1), False)):
-        monkeypatch.setattr("userrep.cli.doctor.sys.version_info", version)
+        monkeypatch.setattr("userrep.cli.finding.sys.version_info", version)
         python = next(findings(None))
         monkeypatch.undo()
         assert (python.ok, python.found) == (is_ok, ".".join(map(str, version)))

@@ -1,0 +1,37 @@
+"""What a check of ``userrep doctor`` finds."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from userrep.errors import UserrepError, in_one_line
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check. ``found``: the version or state; ``cure``: what to do if the check fails."""
+
+    check: str
+    ok: bool
+    found: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        cure = f". {self.cure}" if self.cure and not self.ok else ""
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}{cure}"
+
+
+def python_version() -> Finding:
+    """Check the version of Python."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
+
+
+def checked(name: str, check: Callable[[], object]) -> Finding:
+    """Return what a check found, or the error it raised in one line."""
+    try:
+        return Finding(name, True, str(check()))
+    except UserrepError as error:
+        return Finding(name, False, str(error))
+    except Exception as error:  # must not stop the other checks
+        return Finding(name, False, in_one_line(error))

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
@@ -37,7 +37,21 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 HEARTBEAT = timedelta(seconds=10)
 EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
 _own_lease_ids: set[object] = set()  # of this process
-_heartbeats: ContextVar[tuple[_Heartbeat, ...]] = ContextVar("heartbeats", default=())  # of the running code's leases
+
+
+class _Lease(NamedTuple):
+    """A lease that the running code holds."""
+
+    tables: Tables
+    job: str
+    lease_id: object
+
+    @property
+    def root(self) -> str:
+        return self.tables.artifacts_root
+
+
+_leases: ContextVar[tuple[_Lease, ...]] = ContextVar("leases", default=())
 
 
 @contextmanager
@@ -54,18 +68,18 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
     UserrepError
         If other runs keep changing the table of leases.
     """
-    if nested and any(beat.job == job and beat.root == tables.artifacts_root for beat in _heartbeats.get()):
+    leases = _leases.get()
+    if nested and any(lease.job == job and lease.root == tables.artifacts_root for lease in leases):
         yield
         return
     row = _acquire(tables, job)
-    heartbeat = _Heartbeat(tables, row)
-    token = _heartbeats.set((*_heartbeats.get(), heartbeat))
+    token = _leases.set((*leases, _Lease(tables, job, row["lease_id"])))
     try:
-        yield
-        check_held()
+        with _heartbeat(_file(tables, row)):
+            yield
+            check_held()
     finally:
-        _heartbeats.reset(token)
-        heartbeat.end()
+        _leases.reset(token)
         _own_lease_ids.discard(row["lease_id"])
         with suppress(Exception):  # must not hide an error of the job; the lease expires anyway
             _release(tables, row)
@@ -79,14 +93,13 @@ def check_held() -> None:
     AlreadyRunningError
         If another run has taken one. What this run has committed stays.
     """
-    heartbeats = _heartbeats.get()
-    tables_by_root = {heartbeat.root: heartbeat.tables for heartbeat in heartbeats}
-    ids_by_root = {root: _current_ids(tables) for root, tables in tables_by_root.items()}
-    for heartbeat in heartbeats:
-        ids = ids_by_root[heartbeat.root]
-        if ids is not None and heartbeat.lease_id not in ids:
+    leases = _leases.get()
+    ids_by_root = {root: _current_ids(tables) for root, tables in {each.root: each.tables for each in leases}.items()}
+    for lease in leases:
+        ids = ids_by_root[lease.root]
+        if ids is not None and lease.lease_id not in ids:
             raise AlreadyRunningError(
-                f"{heartbeat.job}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
+                f"{lease.job}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
                 "taken its lease. This run has stopped; what it has committed stays."
             )
 
@@ -99,28 +112,27 @@ def _current_ids(tables: Tables) -> set[object] | None:
         return None
 
 
-class _Heartbeat:
-    """A thread that writes the time to the lease's file at each interval, until the lease ends."""
+@contextmanager
+def _heartbeat(file: str) -> Iterator[None]:
+    """Write the time to a lease's file now and, by a thread, at each interval within the block."""
+    is_over = threading.Event()
 
-    def __init__(self, tables: Tables, row: Mapping[str, object]) -> None:
-        self.tables, self.root = tables, tables.artifacts_root
-        self.job, self.lease_id, self._file = row["job"], row["lease_id"], _file(tables, row)
-        self._is_over = threading.Event()
-        self._write()
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._is_over.wait(HEARTBEAT.total_seconds()):
-            self._write()
-
-    def _write(self) -> None:
+    def write() -> None:
         with suppress(OSError):  # the store may be unreachable for a moment
-            write_bytes(self._file, utc_now().isoformat().encode())
+            write_bytes(file, utc_now().isoformat().encode())
+
+    def run() -> None:
+        while not is_over.wait(HEARTBEAT.total_seconds()):
+            write()
+
+    write()
+    thread = threading.Thread(target=run, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _acquire(tables: Tables, job: str) -> dict[str, object]:

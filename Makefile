@@ -11,6 +11,8 @@ CONSTRAINTS := deploy/constraints/spark-4.2.txt
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
+# Container images often set this. Then each process, of which tests and runs start many, compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, builds Horovod for GPUs.
 export HOROVOD_GPU_OPERATIONS ?=

@@ -21,10 +21,11 @@ from userrep.store.tables import Tables
 from userrep.synthetic.generator import LogSpec
 
 # For sessions with thousands of small queries: generating and optimizing code for each costs more than it saves.
+# The code cache would be 48 MB without the second compiler.
 SPARK = {
     "spark.driver.memory": "2g",
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:NewRatio=1 -XX:Tier4InvocationThreshold=30000"
-    " -XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=90000 -XX:Tier4BackEdgeThreshold=240000",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:NewRatio=1 -XX:TieredStopAtLevel=1"
+    " -XX:ReservedCodeCacheSize=240m",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.shuffle.partitions": "1",

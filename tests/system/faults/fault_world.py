@@ -20,14 +20,11 @@ NIGHT = AS_OF + timedelta(days=1)  # as-of date of the first daily run after the
 PATIENCE = 400.0  # seconds, for a command on a busy machine
 
 
-SHORT_LIVED = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}  # of a process's session
-
-
 def write_configuration(
     path: Path, *, log: Path, root: Path | str, events_format: str, conf: Mapping[str, str]
 ) -> Path:
     """Write the configuration of a world; events in another format than Parquet are in ``log/events-FORMAT``."""
-    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK | SHORT_LIVED | conf})
+    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK | conf})
     if events_format != "parquet":
         values["events"] |= {"path": f"{log}/events-{events_format}", "format": events_format}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")

@@ -22,7 +22,7 @@ from userrep.store.schemas import USER_WINDOW_SUMS
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 
-pytestmark = pytest.mark.default
+pytestmark = pytest.mark.full  # on a smaller log, tests/unit/features/test_refresh.py compares the bits
 
 ROOT = Path(__file__).parents[2]
 RETAIL = ROOT.parent / "shared/data/online_retail_ii"
@@ -102,25 +102,23 @@ def add_copies(log: pa.Table, folder: Path, event_at: str, reach: timedelta) -> 
     return add
 
 
-@pytest.mark.parametrize("num_nights", [4, pytest.param(60, marks=pytest.mark.full)])
-def test_nights_on_a_generated_log_end_as_a_rebuild(
-    spark: SparkSession, log: Path, run_once: Path, tmp_path: Path, num_nights: int
+def test_sixty_nights_on_a_generated_log_end_as_a_rebuild(
+    spark: SparkSession, log: Path, run_once: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "log"
     shutil.copytree(log, folder)
     shutil.copytree(run_once / "root", tmp_path / "root")
     config = pipeline_config(folder, tmp_path / "root")
     last = date(2024, 3, 20)
-    nights = Nights(spark, config, last - timedelta(days=num_nights), last)
+    nights = Nights(spark, config, last - timedelta(days=60), last)
     events = pq.read_table(folder / "events")
     fresh = events.drop_columns("event_id").append_column(
         "event_id", pa.array([f"late-{k}" for k in range(len(events))])
     )
     add_late = add_copies(fresh.select(events.column_names), folder / "events", "event_at", timedelta(days=40))
-    nights.check(add_late, every=num_nights // 6 + 3, num=50)
+    nights.check(add_late, every=13, num=50)
 
 
-@pytest.mark.full
 @pytest.mark.skipif(not RETAIL.exists(), reason="shared data is absent: online_retail_ii")
 def test_sixty_nights_on_online_retail_end_as_a_rebuild(spark: SparkSession, tmp_path: Path) -> None:
     events = tmp_path / "events"

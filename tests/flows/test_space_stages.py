@@ -77,6 +77,7 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
     assert "\n".join(found.lines) in shown
 
 
+@pytest.mark.full  # tests/unit/spaces/test_create.py does the same to a training
 def test_a_check_that_was_killed_goes_on_with_the_rows_and_the_training_that_are_there(
     spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,14 +56,14 @@ Summary = tuple[int, str]  # number of rows, hash
 
 def tables_of(root: Path | str) -> dict[str, list[Row]]:
     """Read all tables of a folder or a bucket, each as a list of rows."""
+    return {name: table.to_pyarrow_table().to_pylist() for name, table in _delta_tables(root).items()}
+
+
+def _delta_tables(root: Path | str) -> dict[str, DeltaTable]:
     store, folder = file_system(f"{root}/tables")
     names = sorted(info.base_name for info in store.get_file_info(FileSelector(folder, allow_not_found=True)))
     uris = {name: f"{root}/tables/{name}" for name in names}
-    return {
-        name: DeltaTable(uri).to_pyarrow_table().to_pylist()
-        for name, uri in uris.items()
-        if DeltaTable.is_deltatable(uri)
-    }
+    return {name: DeltaTable(uri) for name, uri in uris.items() if DeltaTable.is_deltatable(uri)}
 
 
 def contents(root: Path) -> dict[str, Summary]:
@@ -106,10 +106,11 @@ def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
 def doubled(root: Path | str) -> list[str]:
     """Name the tables that have two rows with the same key."""
     found = []
-    for name, rows in tables_of(root).items():
+    for name, table in _delta_tables(root).items():
         key = KEYS.get("user_features" if name.startswith("user_features_") else name)
         if key:
-            counts = Counter(_text([row[part] for part in key]) for row in rows)
+            columns = table.to_pyarrow_table(columns=list(key)).to_pydict()
+            counts = Counter(map(str, zip(*columns.values(), strict=True)))
             twice = [text for text, num in counts.items() if num > 1]
             found += [f"{name}: {len(twice)} keys twice, such as {twice[0]}"] if twice else []
     return found

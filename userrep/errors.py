@@ -4,7 +4,7 @@ A message says where the fault is, what is wrong, which value was found, and wha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 # How Spark, pyarrow and delta-rs report refused credentials of an object store. HEAD requests have no error code.
 _REFUSED = re.compile(
@@ -119,6 +119,17 @@ class UsageError(UserrepError):
     def __init__(self, faults: str | Sequence[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
+
+
+def faults_of(checks: Iterable[Callable[[], object]]) -> list[str]:
+    """Run all checks and return the faults of those that raise UsageError, each only once."""
+    faults: dict[str, None] = {}  # ordered and unique: several checks may find the same fault
+    for check in checks:
+        try:
+            check()
+        except UsageError as error:
+            faults |= dict.fromkeys(error.faults)
+    return list(faults)
 
 
 class LogIncompleteError(UserrepError):

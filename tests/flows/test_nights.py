@@ -15,7 +15,8 @@ from pyspark.sql import SparkSession
 from tests.support.builders import pipeline_config
 from userrep.config import Config, load_config
 from userrep.features.build import read_features
-from userrep.features.sums.refresh import generations, refresh_features
+from userrep.features.sums.generations import generations
+from userrep.features.sums.refresh import refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.store.open import open_tables
 from userrep.store.schemas import USER_WINDOW_SUMS

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from userrep.errors import in_line
 from userrep.evaluation.metrics import Ints
 from userrep.evaluation.sampled_users import indices_in, where_in
-from userrep.features.sums.refresh import generations
+from userrep.features.sums.generations import generations
 from userrep.store.arrow import combined
 from userrep.store.bucket_reader import BucketFiles
 from userrep.store.file_tables import FileTables

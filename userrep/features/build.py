@@ -2,12 +2,11 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -19,8 +18,7 @@ from userrep.features.sums.inputs import Inputs, TileDays
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import pooled_rows, write_files
-from userrep.features.sums.writing import Destination, Written
+from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
@@ -53,12 +51,8 @@ class FeatureSet:
 
 def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
     """Return the completed build of each as-of date, without builds in progress. Driver memory: one entry per date."""
-    rows = tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
-    return {
-        row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact)
-        for row in rows
-        if row.begun_by is None
-    }
+    rows = [row for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
+    return {r.as_of: FeatureSet(r.as_of, r.log_hash, r.sides_hash, r.num_users, r.num_inexact) for r in rows}
 
 
 def stale_features(
@@ -104,8 +98,7 @@ def build_features(
     UserrepError
         If another run has started to build one of the dates in the meantime.
     """
-    spec, dates = FeatureSpec.of(config), sorted(as_ofs)
-    ledger = tile_ledger(tables)
+    spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), tile_ledger(tables)
     revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles)
@@ -193,22 +186,15 @@ class Features:
         UserrepError
             If another run has started to build one of the dates since this build began.
         """
-        now = utc_now()
+        lineage_id, now = self.versions.lineage_id, utc_now()
         built: list[dict[str, Any]] = [
             {
-                "lineage_id": self.versions.lineage_id,
-                "as_of": as_of,
-                "valid_from": self.versions.valid_at(as_of),
-                "log_hash": log_hash(self.latest, self.config, self.versions, as_of),
-                "sides_hash": self.profiles_hash,
-                "num_users": num_users,
-                "num_inexact": num_inexact,
-                "built_at": now,
-                "begun_by": None,
+                "lineage_id": lineage_id, "as_of": as_of, "valid_from": self.versions.valid_at(as_of),
+                "log_hash": log_hash(self.latest, self.config, self.versions, as_of), "sides_hash": self.profiles_hash,
+                "num_users": num_users, "num_inexact": num_inexact, "built_at": now, "begun_by": None,
             }
             for as_of, (num_users, num_inexact) in counts.items()
-        ]
-        lineage_id = self.versions.lineage_id
+        ]  # fmt: skip
         own_entries = {(as_of, self.build_id) for as_of in self.dates}
         if not self.tables.change(
             FEATURE_SETS,
@@ -253,11 +239,8 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
     """
     spec = FeatureSpec.of(config)
     ddl = ", ".join(["as_of DATE, user_id STRING", *(f"`{name}` {kind}" for name, kind in spec.columns())])
-
-    def with_lists(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return (exported_form(batch, spec) for batch in batches)
-
-    return stored_features(tables, config, lineage_id, as_ofs).mapInArrow(with_lists, ddl)
+    rows = stored_features(tables, config, lineage_id, as_ofs)
+    return rows.mapInArrow(lambda batches: (exported_form(batch, spec) for batch in batches), ddl)
 
 
 def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:

@@ -4,8 +4,8 @@ Shapes: B rows, F inputs, K blocks, V values of a vocabulary.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +34,15 @@ class Block(BaseModel):
     flag: int | None = None  # index of the presence input: 1 if the block is present, else 0
     newcomer: bool = False  # known before a user's first event: picks, attributes, registration
 
+    @property
+    def inputs(self) -> slice:
+        return slice(self.start, self.stop)
 
-class Part(NamedTuple):
-    """A block as the scaler sees it: its inputs, the index of its presence input, and whether it is pooled."""
 
-    inputs: slice
-    flag: int | None
-    is_pooled: bool
+def add_block(blocks: list[Block], name: str, kind: Kind, width: int, *, newcomer: bool = False) -> None:
+    """Append a block that begins where the last one ends."""
+    start = blocks[-1].stop if blocks else 0
+    blocks.append(Block(name=name, kind=kind, start=start, stop=start + width, newcomer=newcomer))
 
 
 class InputLayout(BaseModel):
@@ -58,28 +60,22 @@ class InputLayout(BaseModel):
 
     @classmethod
     def of(cls, spec: FeatureSpec, vocabulary: dict[str, list[str]]) -> "InputLayout":
-        widths: list[tuple[str, Kind, int, bool]] = []
+        blocks: list[Block] = []
+        add = partial(add_block, blocks)
         for pooled in spec.pooled:
-            widths.append((pooled.column, "pooled", pooled.dim, pooled.window_days is None))
+            add(pooled.column, "pooled", pooled.dim, newcomer=pooled.window_days is None)
         for scalar in spec.scalars:
-            widths.append((scalar, "scalar", 1, scalar == "days_since_registration"))
+            add(scalar, "scalar", 1, newcomer=scalar == "days_since_registration")
         for column, width in spec.shares.items():
-            widths.append((column, "shares", width, False))
+            add(column, "shares", width)
         if spec.context_column:
-            widths.append((spec.context_column, "shares", len(vocabulary[spec.context_column]), False))
-        for attribute in spec.attributes:
-            column = f"attribute_{attribute}"
-            widths.append((column, "one_hot", len(vocabulary[column]), True))
-        flagged = [name for name, kind, _, _ in widths if kind == "pooled" or name in spec.flagged_scalars]
-        first_flag = sum(width for _, _, width, _ in widths)
-        flags = {name: first_flag + k for k, name in enumerate(flagged)}
-        blocks, start = [], 0
-        for name, kind, width, newcomer in widths:
-            blocks.append(
-                Block(name=name, kind=kind, start=start, stop=start + width, flag=flags.get(name), newcomer=newcomer)
-            )
-            start += width
-        blocks.append(Block(name="flags", kind="flags", start=start, stop=start + len(flags)))
+            add(spec.context_column, "shares", len(vocabulary[spec.context_column]))
+        for column in (f"attribute_{name}" for name in spec.attributes):
+            add(column, "one_hot", len(vocabulary[column]), newcomer=True)
+        flagged = [k for k, b in enumerate(blocks) if b.kind == "pooled" or b.name in spec.flagged_scalars]
+        for flag, k in enumerate(flagged, start=blocks[-1].stop):
+            blocks[k] = blocks[k].model_copy(update={"flag": flag})
+        add("flags", "flags", len(flagged))
         return cls(spec=spec, vocabulary=vocabulary, blocks=blocks)
 
     @property
@@ -98,12 +94,6 @@ class InputLayout(BaseModel):
         """S, the number of counts and days."""
         return int(self.counts.stop - self.counts.start)
 
-    @cached_property
-    def parts(self) -> list[Part]:
-        """The blocks that can be absent or are pooled."""
-        parts = [Part(slice(b.start, b.stop), b.flag, b.kind == "pooled") for b in self.blocks[:-1]]
-        return [part for part in parts if part.flag is not None or part.is_pooled]
-
     def raw(self, batch: pa.RecordBatch, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return user features as unscaled inputs x_BF. Absent blocks are zero, and so is their flag.
 
@@ -119,14 +109,13 @@ class InputLayout(BaseModel):
         x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
         stored = pooled_vectors(batch, self.spec) if POOLED in batch.schema.names else {}
         for block in self.blocks[:-1]:
-            part_BF = x_BF[:, block.start : block.stop]
-            if block.name in stored:
-                flag_B = _flags(batch.column(f"has_{block.name}").fill_null(False)).astype(np.float32)
-                np.multiply(stored[block.name], flag_B[:, None], out=part_BF)
-                x_BF[:, block.flag] = flag_B
-                continue
-            column = batch.column(block.name)
-            if block.kind == "scalar":
+            part_BF, column = x_BF[:, block.inputs], None if block.name in stored else batch.column(block.name)
+            present_B = np.ones(batch.num_rows, bool)
+            if block.kind == "pooled":
+                present_B = _flags(batch.column(f"has_{block.name}").fill_null(False))
+            if column is None:
+                np.multiply(stored[block.name], present_B[:, None].astype(np.float32), out=part_BF)
+            elif block.kind == "scalar":
                 values_B = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
                 present_B = ~np.isnan(values_B)
                 part_BF[:, 0] = np.log1p(np.where(present_B, np.maximum(values_B, 0), 0))
@@ -136,8 +125,7 @@ class InputLayout(BaseModel):
             elif pa.types.is_map(column.type):
                 part_BF[:] = self._context(block.name, column)
             else:
-                has = batch.column(f"has_{block.name}") if block.kind == "pooled" else None
-                present_B = _fill(part_BF, block.name, column, has)
+                present_B = _fill(part_BF, block.name, column, present_B)
             if block.flag is not None:
                 x_BF[:, block.flag] = present_B
         return x_BF
@@ -187,24 +175,12 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:
     return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _fill(
-    part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has: pa.BooleanArray | None
-) -> NDArray[np.bool_]:
-    """Copy the vectors that are present into ``part_BF``, zero the others, and return which are present.
-
-    ``has``: the presence column, if there is one.
-    """
-    present_B = np.ones(len(column), bool) if has is None else _flags(has.fill_null(False))
-    width, no_nulls = part_BF.shape[1], not column.null_count
-    if not no_nulls:
-        present_B = present_B & _flags(column.is_valid())
+def _fill(part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has_B: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Copy the vectors that are present, by ``has_B`` and not null, and zero the others. Returns which are present."""
+    present_B = has_B & _flags(column.is_valid())
+    part_BF[:] = 0
     try:
-        if no_nulls and (np.diff(column.offsets.to_numpy()) == width).all():
-            part_BF[:] = stacked(column, width)
-            part_BF[~present_B] = 0
-        else:
-            part_BF[:] = 0
-            part_BF[present_B] = stacked(column.filter(pa.array(present_B)), width)
+        part_BF[present_B] = stacked(column.filter(pa.array(present_B)), part_BF.shape[1])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return present_B
@@ -225,17 +201,13 @@ class Scaler(BaseModel):
 
     @classmethod
     def fit(cls, layout: InputLayout, moments: "Moments") -> "Scaler":
-        center_F = np.zeros(layout.width, np.float64)
-        scale_F = np.ones(layout.width, np.float64)
+        center_F, scale_F = np.zeros(layout.width), np.ones(layout.width)
         for block in layout.blocks[:-1]:
-            part = slice(block.start, block.stop)
-            rows = moments.num_rows if block.flag is None else moments.sum_F[block.flag]
-            if rows < 1:
-                continue
-            mean = moments.sum_F[part] / rows
-            variance = np.maximum(moments.sum_squares_F[part] / rows - mean**2, 0).mean()
-            center_F[part] = mean
-            scale_F[part] = np.sqrt(variance) if variance > 1e-12 else 1.0
+            part, rows = block.inputs, moments.num_rows if block.flag is None else moments.sum_F[block.flag]
+            if rows >= 1:
+                center_F[part] = mean = moments.sum_F[part] / rows
+                variance = np.maximum(moments.sum_squares_F[part] / rows - mean**2, 0).mean()
+                scale_F[part] = np.sqrt(variance) if variance > 1e-12 else 1.0
         return cls(center_F=center_F.astype(np.float32), scale_F=scale_F.astype(np.float32))
 
     def apply(
@@ -248,12 +220,11 @@ class Scaler(BaseModel):
         x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
         x_BF *= 1 / self.scale_F
         np.clip(x_BF, -CLIP, CLIP, out=x_BF)
-        for inputs, flag, is_pooled in layout.parts:
-            part_BF = x_BF[:, inputs]
-            factor_B = _norm_factors(part_BF) if is_pooled else np.ones(len(part_BF), np.float32)
-            if flag is not None:
-                factor_B *= x_BF[:, flag]
-            part_BF *= factor_B[:, None]
+        for block in layout.blocks:
+            if block.flag is not None:  # blocks without a flag are never absent or pooled
+                part_BF, flag_B = x_BF[:, block.inputs], x_BF[:, block.flag]
+                factor_B = _norm_factors(part_BF) * flag_B if block.kind == "pooled" else flag_B
+                part_BF *= factor_B[:, None]
         return x_BF
 
 

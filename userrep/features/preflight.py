@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
+from functools import partial
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
@@ -11,7 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Config, EventSource, Source
-from userrep.errors import UsageError
+from userrep.errors import UsageError, faults_of
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, check_events
 from userrep.sources.listing import Listings, as_spark_reads, check_local
@@ -36,24 +37,22 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
     LogIncompleteError
         If the log does not reach a date yet; see ``check_within``.
     """
-    faults: dict[str, None] = {}  # ordered and unique: a missing path is one fault, however many sections map it
-    for section, source, columns in mapped_columns(config):
-        try:
-            if source.format != "table":
-                check_local(source.path, source_of(section))
-            schema = local_schema(source, source_of(section), listings)
-            if schema is not None and isinstance(source, EventSource):
-                check_events(schema, source, section)
-            elif schema is not None:
-                check_columns(schema, columns, section)
-        except UsageError as error:
-            faults |= dict.fromkeys(error.faults)
-    if faults:
-        raise UsageError(list(faults))
+    if faults := faults_of(partial(_check_source, *mapped, listings) for mapped in mapped_columns(config)):
+        raise UsageError(faults)
     span = log_span(config, listings) if as_ofs else None
     if span is not None:
         for as_of in as_ofs:
             check_within(as_of, *span, retry_within=config.freshness.error_after)
+
+
+def _check_source(section: str, source: Source, columns: dict[str, str], listings: Listings) -> None:
+    if source.format != "table":
+        check_local(source.path, source_of(section))
+    schema = local_schema(source, source_of(section), listings)
+    if schema is not None and isinstance(source, EventSource):
+        check_events(schema, source, section)
+    elif schema is not None:
+        check_columns(schema, columns, section)
 
 
 def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:

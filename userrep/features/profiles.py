@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from userrep.config import Config, Onboarding, Source, Users
-from userrep.errors import UsageError
+from userrep.errors import UsageError, faults_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text, named
 from userrep.sources.listing import Listings, driver_lists, list_files
@@ -179,20 +179,12 @@ def check_sources(spark: SparkSession, config: Config, listings: Listings | None
     UsageError
         With every fault of every source.
     """
-    faults: list[str] = []
     logs: list[OpenLog] = []
-
-    def collect_faults(check: Callable[[], object]) -> None:
-        try:
-            check()
-        except UsageError as error:
-            faults.extend(error.faults)
-
-    collect_faults(lambda: logs.extend(open_logs(spark, config.events, listings)))
+    checks: list[Callable[[], object]] = [lambda: logs.extend(open_logs(spark, config.events, listings))]
     for section, source, columns in mapped_columns(config):
         if section not in config.events.all_sources:
-            collect_faults(partial(_check_source, spark, source, columns, section))
-    if faults:
+            checks.append(partial(_check_source, spark, source, columns, section))
+    if faults := faults_of(checks):
         raise UsageError(faults)
     return logs
 

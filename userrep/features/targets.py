@@ -10,16 +10,15 @@ W targets of one future.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from userrep.features.layout import CLIP, Block, InputLayout, Scaler
+from userrep.features.layout import CLIP, Block, InputLayout, Scaler, add_block, pooled_vectors
 from userrep.features.spec import POOLED, FeatureSpec, counts_of
-from userrep.store.arrow import unpacked
 
 MAX_ROW_WEIGHT = 10.0  # cap on a row's weight
 _ITEMS = 2  # width of the items block: the row's weight and the index of its date
@@ -42,11 +41,7 @@ class TargetLayout(BaseModel):
     @classmethod
     def of(cls, spec: FeatureSpec, futures: Sequence[int]) -> "TargetLayout":
         blocks: list[Block] = []
-
-        def add(name: str, kind: str, width: int) -> None:
-            start = blocks[-1].stop if blocks else 0
-            blocks.append(Block(name=name, kind=kind, start=start, stop=start + width))
-
+        add = partial(add_block, blocks)
         for days in futures:
             if days == futures[0]:
                 for modality, dim in spec.modalities.items():
@@ -125,15 +120,12 @@ class Future:
 
     def _items(self, batch: pa.RecordBatch, num_events_B: NDArray[np.float64]) -> list[NDArray[np.floating]]:
         """Return the mean item vectors, the weight and the date index of each row."""
-        pooled_BP, start = unpacked(batch.column(POOLED), self.layout.spec.pooled_width), 0
-        parts: list[NDArray[np.floating]] = []
+        vectors, parts = pooled_vectors(batch, self.layout.spec), list[NDArray[np.floating]]()
         has_items_B = np.zeros(batch.num_rows, bool)
-        for block in self.layout.spec.pooled:
-            if block.window_days == self.days:
-                present_B = batch.column(block.flag).fill_null(False).to_numpy(zero_copy_only=False)
-                parts.append(pooled_BP[:, start : start + block.dim] * present_B[:, None].astype(np.float32))
-                has_items_B |= present_B
-            start += block.dim
+        for name in self._vectors:
+            present_B = batch.column(f"has_{name}").fill_null(False).to_numpy(zero_copy_only=False)
+            parts.append(vectors[name] * present_B[:, None].astype(np.float32))
+            has_items_B |= present_B
         date_index_B = [self.date_indices[as_of] for as_of in batch.column("as_of").to_pylist()]
         weight_B = np.minimum(num_events_B, MAX_ROW_WEIGHT) * has_items_B
         return [*parts, weight_B, np.array(date_index_B, np.float32)]

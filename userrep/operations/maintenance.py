@@ -11,7 +11,7 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import features_tables
-from userrep.features.sums.refresh import generations
+from userrep.features.sums.generations import generations
 from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots

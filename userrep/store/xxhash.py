@@ -59,10 +59,17 @@ def hash64(texts: pa.Array, *, seed: int = 0) -> Hashes:
     return _avalanche(h_N)
 
 
-def mixed(values_N: Hashes) -> Hashes:
-    """Mix the bits of 64-bit values with a bijection, the finalizer of SplitMix64."""
-    h_N = _folded(values_N, 30) * 0xBF58476D1CE4E5B9
-    return _folded(_folded(h_N, 27) * 0x94D049BB133111EB, 31)
+def mixed(values_N: Hashes, out: Hashes | None = None) -> Hashes:
+    """Mix the bits of 64-bit values with a bijection, the finalizer of SplitMix64.
+
+    Returns ``out``, which may be ``values_N`` itself, or a new array.
+    """
+    shifted_N = values_N >> np.uint64(30)
+    h_N: Hashes = np.bitwise_xor(values_N, shifted_N, out=out)
+    for factor, shift in ((0xBF58476D1CE4E5B9, 27), (0x94D049BB133111EB, 31)):
+        h_N *= np.uint64(factor)
+        h_N ^= np.right_shift(h_N, np.uint64(shift), out=shifted_N)
+    return h_N
 
 
 def _stripes(words: Hashes, at_L: Offsets, num_L: Offsets, seed: int) -> Hashes:

@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 
 from userrep.config import Config, Source
-from userrep.errors import UsageError
+from userrep.errors import UsageError, faults_of
 from userrep.features.preflight import check_before_spark, is_on_disk, local_schema, log_span
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
@@ -22,7 +22,6 @@ def check_sources(config: Config) -> tuple[list[str], list[str]]:
 
     Also return one line per source whose columns only a run can check.
     """
-    faults: dict[str, None] = {}  # ordered and unique: several sections may have the same source
     unchecked: dict[str, None] = {}
     listings = Listings()
 
@@ -33,12 +32,7 @@ def check_sources(config: Config) -> tuple[list[str], list[str]]:
     checks: list[Callable[[], object]] = [partial(check_before_spark, config, (), listings)]
     checks += [partial(check_files, *mapped) for mapped in mapped_columns(config)]
     checks.append(partial(_check_until, config, listings))
-    for check in checks:
-        try:
-            check()
-        except UsageError as error:
-            faults |= dict.fromkeys(error.faults)
-    return list(faults), list(unchecked)
+    return faults_of(checks), list(unchecked)
 
 
 def _check_files(source: Source, columns: dict[str, str], section: str, listings: Listings) -> bool:

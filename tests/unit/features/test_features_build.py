@@ -15,7 +15,7 @@ from userrep.errors import UserrepError
 from userrep.features.build import Features, FeatureSet, feature_sets, features_table, log_hash, stale_features
 from userrep.features.profiles import Profiles
 from userrep.features.sums.pooling import OutputRows
-from userrep.features.sums.writing import Writing, Written
+from userrep.features.sums.tasks import Writing, Written
 from userrep.items.versions import Versions
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, TILE_DAYS

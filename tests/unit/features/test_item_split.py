@@ -26,7 +26,6 @@ from tests.unit.features.test_features import (
 from tests.unit.features.test_item_matrix import two_versions
 from userrep.features.sums.chunk import SUMS
 from userrep.features.sums.item_matrix import VectorFiles
-from userrep.features.sums.item_split import only_items
 from userrep.features.sums.plan import Plan, Task
 from userrep.features.sums.pooling import PoolingJob, as_chunk_of_sums
 from userrep.store.buckets import BucketRange
@@ -143,7 +142,7 @@ def test_a_part_has_the_tiles_of_its_items_the_profiles_with_a_pick_among_them_a
         (BucketRange(bucket - 1, bucket), False),
         (BucketRange(bucket + 1, bucket + 2), False),
     ):
-        found = only_items(chunk, items)
+        found = chunk.only_items(items)
         assert [(row["item_id"], row["day"]) for row in found.tiles.to_pylist()] == [
             ("i3", DAY - 1), ("i3", DAY - 2)
         ] * is_inside  # fmt: skip

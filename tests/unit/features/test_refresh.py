@@ -14,9 +14,10 @@ from tests.support.builders import at, config_of, cut_off_before_a_row_of, event
 from userrep.config import Config
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.sums import refresh as refreshing
+from userrep.features.sums.generations import generations
 from userrep.features.sums.item_vector_files import item_parts
 from userrep.features.sums.plan import Plan
-from userrep.features.sums.refresh import Refresh, generations, refresh_features
+from userrep.features.sums.refresh import Refresh, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables

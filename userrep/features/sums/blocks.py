@@ -78,7 +78,7 @@ class SumsRows:
         at = active.flatten().to_numpy()
         day = at // DAY_US - days.start
         known = (day >= 0) & (day < len(days))
-        user = np.repeat(user_N, active.value_lengths().to_numpy())
+        user = user_N[pc.list_parent_indices(active).to_numpy()]
         if is_single:
             sums.last_at_UT[user[known], day[known]] = at[known]
         else:
@@ -162,7 +162,7 @@ def _profiles(rows: pa.Table, user_N: Ints, num_users: int) -> Profiles:
         attributes=combined(rows.column("attributes")),
         pick_item_lists=picks,
         picked_at_lists=picked_at,
-        pick_user_P=np.repeat(user_N, picks.value_lengths().fill_null(0).to_numpy()),
+        pick_user_P=user_N[pc.list_parent_indices(picks).to_numpy()],
         picked_at_P=picked_at.flatten().to_numpy(),
         pick_items=Items.of([picks.flatten()]),
     )

@@ -90,20 +90,18 @@ class _Cursor:
         self.source = source
         self._names = names_of(source.kind, context=context)
         self._within = within
-        self._file = open_parquet(source.path, parquet_footer(source.path))
+        footer = parquet_footer(source.path)
+        self._file = open_parquet(source.path, footer)
         self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
         first_G, last_G = ranges = row_group_ranges(source.path)
         groups = [
-            (number, first_G[number], last_G[number], self._num_rows(number) * _WEIGHT[source.kind])
+            (number, first_G[number], last_G[number], footer.row_group(number).num_rows * _WEIGHT[source.kind])
             for number in ranges.meeting(within.start, within.stop - 1)
         ]
         self.groups = groups  # number, first bucket, last bucket, weight in rows of tiles
         in_order = all(a[2] <= b[1] for a, b in pairwise(groups))
         self._remaining_groups = list(groups) if in_order else []
         self._rest = self._read([] if in_order else [group[0] for group in groups])  # unordered: sorted together
-
-    def _num_rows(self, group: int) -> int:
-        return self._file.metadata.row_group(group).num_rows  # type: ignore[no-any-return]
 
     def fill(self, stop: int) -> None:
         """Read one row group ahead if the next rows are not in memory yet."""

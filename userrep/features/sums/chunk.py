@@ -10,10 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from userrep.features.spec import PARTS_OF_DAY
-from userrep.features.sums.accumulate import Ints
+from userrep.features.sums.accumulate import Flags, Ints
 from userrep.features.sums.item_matrix import ItemMatrix
+from userrep.store.arrow import combined
+from userrep.store.buckets import BucketRange
+from userrep.store.xxhash import bucket_of
 
 PARTS = [f"num_{part}" for part in PARTS_OF_DAY]
 _KEYS = [("user_bucket", pa.int32()), ("user_id", pa.string())]
@@ -56,6 +60,19 @@ class Chunk:
         given = {kind: tables.get(kind, schema.empty_table()) for kind, schema in KINDS.items()}
         return cls(**given, is_last=is_last)
 
+    def only_items(self, items: BucketRange) -> "Chunk":
+        """Keep the tiles of the items in a range, and the profiles with a pick in it; sums are unchanged.
+
+        Each tile and each pick has one item. If several tasks process one range of items each, counts, weights, context
+        and last events are therefore added once, like vectors. Cost: one hash per distinct item of the chunk, and a
+        copy of the remaining tiles.
+        """
+        is_inside = Items.of(self.tiles.column("item_id").chunks).are_in(items)
+        picks = combined(self.profiles.column("pick_items"))
+        has_pick = np.zeros(len(picks), bool)
+        has_pick[pc.list_parent_indices(picks).to_numpy()[Items.of([picks.flatten()]).are_in(items)]] = True
+        return Chunk(self.tiles.filter(pa.array(is_inside)), self.sums, self.profiles.filter(pa.array(has_pick)))
+
 
 class Items(NamedTuple):
     """The item of each row, as codes into distinct item ids."""
@@ -72,3 +89,8 @@ class Items(NamedTuple):
     def rows_in(self, matrix: ItemMatrix) -> Ints:
         """Return the matrix row of each row's item; -1 if the matrix lacks the item."""
         return matrix.rows_of(self.distinct)[self.code_N]
+
+    def are_in(self, items: BucketRange) -> Flags:
+        """Return which rows have an item in a range of item buckets."""
+        bucket_D = bucket_of(self.distinct)
+        return ((bucket_D >= items.start) & (bucket_D < items.stop))[self.code_N]

@@ -18,7 +18,6 @@ from userrep.features.sums.batches import features_batch, stream_base_batch, sum
 from userrep.features.sums.blocks import Block, blocks
 from userrep.features.sums.chunk import SUMS, Chunk
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
-from userrep.features.sums.item_split import only_items
 from userrep.store.buckets import range_of
 from userrep.utc import day_number
 
@@ -97,7 +96,7 @@ class PoolingJob:
 
     def _run_chunk(self, chunk: Chunk) -> Iterator[OutputRows]:
         if self.item_part is not None:
-            chunk = only_items(chunk, range_of(self.item_part, self.item_parts))
+            chunk = chunk.only_items(range_of(self.item_part, self.item_parts))
         adds_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
         for block in blocks(chunk, self.spec):
             states = self._add_up_rows(block) if self.adds_up else self._move_on(block)

@@ -1,12 +1,10 @@
 """The daily refresh: window sums are updated from one as-of date to another by the days that differ, then features.
 
-A generation of ``user_window_sums`` is a complete state: an as-of date, and the tile revision of each day of all
-windows. The next generation is built from the difference of two states: days that enter, leave or move to another
-window's ring, and days whose tiles have a new revision. Rows of an old revision are subtracted exactly as they were
-added. Sums are exact, so a refresh and a full rebuild give the same bits.
+The next generation of ``user_window_sums`` is built from the difference of two states: days that enter, leave or move
+to another window's ring, and days whose tiles have a new revision. Rows of an old revision are subtracted exactly as
+they were added. Sums are exact, so a refresh and a full rebuild give the same bits.
 """
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -21,12 +19,12 @@ from userrep.features.build import Features, feature_sets
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
+from userrep.features.sums.generations import Difference, Generation, generations
 from userrep.features.sums.inputs import Inputs, StoredSums, TileDays
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import pooled_rows, write_files
-from userrep.features.sums.writing import Destination, Written
+from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
@@ -37,20 +35,8 @@ from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import day_number, utc_now
 
-_KEPT = 2  # generations whose rows are kept
 _TILES_PER_USER = 30  # reading and writing one user's sums costs about as much as this many tiles
 _MAX_DIFFERENCE = 0.7  # share of all tiles above which a full rebuild is no more work than an update
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A complete generation of window sums."""
-
-    generation: int
-    as_of: date
-    valid_from: date
-    revision_by_day: dict[date, int]
-    num_users: int
 
 
 @dataclass(frozen=True)
@@ -61,39 +47,6 @@ class Refresh:
     reason: str
     num_tiles: int
     num_users: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The tiles that differ between two states, as revisions by day: old only, new only, or in another ring."""
-
-    leaving: dict[date, int]
-    entering: dict[date, int]
-    passing: dict[date, int]
-    changed: tuple[date, ...]
-
-    @classmethod
-    def between(cls, base: Generation | None, target: Generation, spec: FeatureSpec) -> "Difference":
-        """Compare the day revisions and rings of two states. ``base`` None: start from no days."""
-        if base is None:
-            return cls({}, target.revision_by_day, {}, ())
-        before, after = base.revision_by_day, target.revision_by_day
-        passing = {
-            day: revision
-            for day, revision in after.items()
-            if before.get(day) == revision and _ring(spec, base.as_of, day) != _ring(spec, target.as_of, day)
-        }
-        return cls(
-            leaving={day: revision for day, revision in before.items() if after.get(day) != revision},
-            entering={day: revision for day, revision in after.items() if before.get(day) != revision},
-            passing=passing,
-            changed=tuple(sorted(day for day in after if before.get(day, after[day]) != after[day])),
-        )
-
-    @property
-    def tiles(self) -> list[tuple[date, int]]:
-        """All (day, revision) pairs to read."""
-        return [*self.leaving.items(), *self.entering.items(), *self.passing.items()]
 
 
 def refresh_features(
@@ -118,38 +71,33 @@ def refresh_features(
     After a kill, the next run starts from the last complete generation. Only features are built if that generation
     already has the target state, as after a kill between sums and features, or if only profiles have changed.
     """
-    ledger, known = tile_ledger(tables), generations(tables, versions.lineage_id)
+    ledger = tile_ledger(tables)
     revisions = ledger.revisions(as_of - timedelta(days=FeatureSpec.of(config).span), as_of)
-    target = Generation(known[-1].generation + 1 if known else 1, as_of, versions.valid_at(as_of), revisions, 0)
-    update = SumsUpdate(
-        target=target, known=known, tables=tables, config=config, versions=versions, ledger=ledger, full=full
-    )
+    target = Generation(0, as_of, versions.valid_at(as_of), revisions, 0)
+    update = SumsUpdate(target, tables, config, versions, ledger, full=full)
     num_users = _run(update, profiles or refresh_profiles(tables, config))
     num_tiles = ledger.num_tiles(update.difference.tiles)
     return Refresh(update.base.as_of if update.base else None, update.reason, num_tiles, num_users)
 
 
-def generations(tables: Tables, lineage_id: str) -> list[Generation]:
-    """Return a lineage's complete generations of window sums whose rows are kept, oldest first."""
-    rows = tables.ledger(SUM_GENERATIONS, lineage_id=lineage_id)
-    complete = [Generation(r.generation, r.as_of, r.valid_from, dict(r.revision_by_day), r.num_users) for r in rows]
-    return sorted(complete, key=lambda generation: generation.generation)[-_KEPT:]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SumsUpdate:
-    """An update of the sums to ``target``, whose number of users is not known yet.
+    """An update of the sums to ``target``, whose number and number of users are not known yet.
 
-    It starts from one of the generations ``known``, oldest first, or from none with ``full``.
+    It starts from one of the stored generations or, with ``full``, from none.
     """
 
     target: Generation
-    known: list[Generation]
     tables: Tables
     config: Config
     versions: Versions
     ledger: TileLedger
     full: bool = False
+
+    @cached_property
+    def known(self) -> list[Generation]:
+        """The stored generations, oldest first."""
+        return generations(self.tables, self.versions.lineage_id)
 
     @property
     def base(self) -> Generation | None:
@@ -228,7 +176,8 @@ def _run(update: SumsUpdate, profiles: Profiles) -> int:
         assert base is not None
         target = base
     else:
-        number = tables.reserve(USER_WINDOW_SUMS, lineage_id, first=update.target.generation)
+        first = update.known[-1].generation + 1 if update.known else 1
+        number = tables.reserve(USER_WINDOW_SUMS, lineage_id, first=first)
         target = replace(update.target, generation=number)
     if isinstance(tables, FileTables):
         keys = {"lineage_id": lineage_id, "generation": target.generation}
@@ -278,8 +227,3 @@ def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: Poo
 
 def _record(update: SumsUpdate, made: Generation) -> None:
     update.tables.add(SUM_GENERATIONS, [vars(made) | {"lineage_id": update.versions.lineage_id, "built_at": utc_now()}])
-
-
-def _ring(spec: FeatureSpec, as_of: date, day: date) -> int:
-    """Return the index of the ring that a day is in."""
-    return bisect.bisect_left(spec.windows, (as_of - day).days)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -13,6 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from userrep.features.sums.bucket_files import MAX_STEP_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk
 from userrep.spark.nested import empty
+from userrep.store.buckets import bucket_of, slice_number
 
 _BYTES_PER_ROW = 256  # of a tile, approximately; a row of sums counts as several
 
@@ -36,6 +37,23 @@ def in_common_schema(rows: DataFrame, kind: str) -> DataFrame:
             column = F.col(name)
         columns.append(column.cast(field.dataType).alias(name))
     return rows.select(columns)
+
+
+def by_item_part(rows: DataFrame, num_parts: int) -> DataFrame:
+    """Add ``item_part``: the part of a tile's item, part 0 for sums, and the parts of a profile's picks.
+
+    A profile is repeated for each part with one of its picks; a profile without picks is dropped.
+    """
+
+    def part_of(item: Column) -> Column:
+        return slice_number(num_parts, bucket_of(item))
+
+    parts = (
+        F.when(F.col("kind") == "tiles", F.array(part_of(F.col("item_id"))))
+        .when(F.col("kind") == "sums", F.array(F.lit(0)))
+        .otherwise(F.array_distinct(F.transform("pick_items", part_of)))
+    )
+    return rows.withColumn("item_part", F.explode(parts))
 
 
 def chunks_of_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:

@@ -16,10 +16,10 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums.generations import Generation
 from userrep.features.sums.pooling import Output
-from userrep.features.sums.refresh import Generation, SumsUpdate, generations
-from userrep.features.sums.tasks import write_files
-from userrep.features.sums.writing import Destination
+from userrep.features.sums.refresh import SumsUpdate
+from userrep.features.sums.tasks import Destination, write_files
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
@@ -63,15 +63,9 @@ def base_rows(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
 
 
 def build_bases(
-    tables: Tables,
-    config: Config,
-    versions: Versions,
-    as_of: date,
-    *,
-    profiles: Profiles | None = None,
-    open_days: int,
-    only_missing: bool = False,
-) -> list[tuple[StreamBase, str]]:
+    tables: Tables, config: Config, versions: Versions, as_of: date, *, open_days: int,
+    profiles: Profiles | None = None, only_missing: bool = False,
+) -> list[tuple[StreamBase, str]]:  # fmt: skip
     """Build the missing or stale stream bases of the ``open_days - 1`` dates after ``as_of``, and delete older ones.
 
     A base contains no day that closed within the last day, since the stream reads late events of those days itself. A
@@ -98,10 +92,7 @@ def build_bases(
         reason = _stale_reason(existing.get(day), target)
         if reason and not (only_missing and day in existing):
             sums = Generation(0, day, target.valid_from, revisions, 0)
-            known = generations(tables, versions.lineage_id)  # may change while the earlier bases are built
-            update = SumsUpdate(
-                target=sums, known=known, tables=tables, config=config, versions=versions, ledger=ledger
-            )
+            update = SumsUpdate(sums, tables, config, versions, ledger)
             built.append((_build(tables, update, target, profiles, oldest=as_of), reason))
     return built
 

@@ -1,34 +1,88 @@
 """The distribution of a pooling job over a cluster: one task per range of user buckets, skewed ranges in parts.
 
 Skewed ranges are split into parts by day. If the item vectors are too large for a worker, all ranges are split into
-parts by item (features/sums/item_split.py). Partial sums are shuffled by user and added up.
+parts by item (``Chunk.only_items``). Partial sums are shuffled by user and added up.
 
 With ``FileTables``, each task reads a list of files, only that list is distributed, and tasks write their outputs
 directly into files of the tables. Otherwise rows reach their task by one shuffle and Spark writes them. With items in
 parts, rows are shuffled as well, because each part would otherwise read all tiles. Both ways give the same bits.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import chain
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.bucket_files import BucketedFile, chunks_of_files
 from userrep.features.sums.inputs import Inputs, listed_files, rows_of_inputs
-from userrep.features.sums.item_split import by_item_part
 from userrep.features.sums.plan import Plan, Task
 from userrep.features.sums.pooling import Output, OutputRows, PoolingJob
-from userrep.features.sums.shuffled import chunks_of_rows, in_common_schema
-from userrep.features.sums.writing import Destination, Writing, Written
+from userrep.features.sums.shuffled import by_item_part, chunks_of_rows, in_common_schema
 from userrep.spark.releases import repartition_by_number
-from userrep.store.buckets import BucketRange, range_of, slice_number
+from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of, slice_number
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import TableWriter, Target
+
+
+class Destination(NamedTuple):
+    """The target of an output, and the values of the partition columns that all of its rows share."""
+
+    target: Target
+    values: Mapping[str, Any]
+
+
+class Written(NamedTuple):
+    """A file written by a task. Features have ``as_of`` and ``num_inexact``, the rows whose sums are not exact."""
+
+    output: Output
+    as_of: date | None
+    file: TableFile
+    num_inexact: int
+
+    @classmethod
+    def of(cls, row: Row) -> "Written":
+        """Read a row returned by ``Writing``."""
+        return cls(row.output, row.as_of, TableFile.from_json(row.file), row.num_inexact)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Writes the outputs of a task to files and returns a row for each file."""
+
+    destinations: dict[Output, Destination]
+    num_ranges: int
+
+    SCHEMA = "output STRING, as_of DATE, file STRING, num_inexact BIGINT"
+
+    def __call__(self, outputs: Iterable[OutputRows]) -> Iterator[pa.RecordBatch]:
+        writers = {output: TableWriter(destination.target) for output, destination in self.destinations.items()}
+        num_inexact: dict[date | None, int] = defaultdict(int)
+        for output, as_of, rows in outputs:
+            if not rows.num_rows:
+                continue
+            target, values = self.destinations[output]
+            values = {**values, "as_of": as_of}
+            if "user_slice" in target.partition_by:
+                number = rows.column("user_bucket")[0].as_py() // (NUM_BUCKETS // self.num_ranges)
+                values["user_slice"] = f"{number}-of-{self.num_ranges}"
+            writers[output].write(pa.Table.from_batches([rows]), values)
+            if output == "features":
+                num_inexact[as_of] += rows.column("is_exact").false_count
+        files = [(output, file, file.values.get("as_of")) for output in writers for file in writers[output].close()]
+        written = [(output, as_of, file.to_json(), num_inexact[as_of]) for output, file, as_of in files]
+        if written:
+            columns = zip(*written, strict=True)
+            yield pa.RecordBatch.from_pydict(dict(zip(Written._fields, columns, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -5,33 +5,31 @@ By default, one task fits versions with the library ``implicit``, on all users o
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import TaskContext
+from pyspark.errors import PythonException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import AlsVectors
+from userrep.errors import UserrepError
 from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, initial_factors, largest, needed_bytes
-from userrep.items.numbers import with_dense_numbers
+from userrep.items.als_on_spark import item_factors
 from userrep.items.vectors import aligned_directions
 from userrep.store.arrow import combined, listed, stacked
-
-if TYPE_CHECKING:
-    from pyspark.ml.recommendation import ALSModel
 
 NOT_ENOUGH_MEMORY = "not enough memory for ALS"  # start of the error message of a task with too many interactions
 _INPUT = pa.schema(
     [("user_hash", pa.int64()), ("user_bucket", pa.int32()), ("item_index", pa.int32()), ("valid_from", pa.date32()),
      ("num_events", pa.int64()), ("vector", pa.list_(pa.float32()))]
 )  # fmt: skip
-_PAIRS_PER_BLOCK = 1_000_000  # block size of Spark's ALS: independent of session settings, like the result
 
 
 def interactions(tiles: DataFrame, item_index: DataFrame, bucket_limits: Mapping[date, int]) -> DataFrame:
@@ -100,15 +98,9 @@ def behaviour_vectors(
     if settings.solver == "spark":
         (planned,) = plan
         is_used = (F.col("valid_from") <= F.lit(planned.version)) & (F.col("user_bucket") < planned.bucket_limit)
-        version_pairs = pairs.where(is_used)
-        if version_pairs.isEmpty():  # Spark's ALS fails on empty input
-            return version_pairs.select("valid_from", "item_index", F.array().cast("array<float>").alias("vector"))
-        users = version_pairs.select("user_hash").distinct()
-        numbers = with_dense_numbers(users, column="user_hash", number="user_number", start=0)
-        factors = fit_als(version_pairs.join(numbers, on="user_hash", how="inner"), settings=settings).itemFactors
         constants = {name: F.lit(0) for name in ("user_hash", "user_bucket", "num_events")}
-        values = {"valid_from": F.lit(planned.version), "item_index": F.col("id"), "vector": F.col("features")}
-        rows = factors.select(*_input_columns(**constants, **values))
+        factors = item_factors(pairs.where(is_used), settings=settings)
+        rows = factors.select(*_input_columns(**constants, valid_from=F.lit(planned.version)))
     else:
         # Empty lists instead of nulls: Spark's Arrow writer rescans all nulls of a list column for each row.
         is_used = F.col("valid_from") <= F.lit(max(planned.version for planned in plan))
@@ -118,6 +110,21 @@ def behaviour_vectors(
         rows = rows.unionByName(known.select(*_input_columns(**nulls)))
     fits = VersionFits(settings, tuple(plan))
     return rows.repartition(1, F.lit(0)).mapInArrow(fits, "valid_from DATE, item_index INT, vector ARRAY<FLOAT>")
+
+
+@contextmanager
+def memory_error_with_advice() -> Iterator[None]:
+    """Turn the error of a task with too many interactions into one line with advice."""
+    try:
+        yield
+    except PythonException as error:
+        _, found, details = str(error).partition(NOT_ENOUGH_MEMORY)
+        if not found:
+            raise
+        raise UserrepError(
+            f"item_vectors: {found}{details.splitlines()[0]} Lower max_tiles to fit fewer users, or give executors "
+            "more memory (spark.executor.memoryOverhead)."
+        ) from error
 
 
 def _input_columns(**replacements: Column) -> list[Column]:
@@ -229,35 +236,3 @@ def _check(needed: int, num_rows: int, free: int) -> None:
             f"{NOT_ENOUGH_MEMORY}: at least {num_rows:,} user-item pairs need {needed / 1e9:.1f} GB in one task, "
             f"got {free / 1e9:.1f} GB of free memory."
         )
-
-
-def fit_als(pairs: DataFrame, *, settings: AlsVectors) -> "ALSModel":
-    """Fit implicit ALS by Spark ML on rows of user_number, item_index, num_events. Rows of the same pair add up.
-
-    Preference is log(1 + events). The ridge is ``regularization`` times the number of pairs of the user or item. Cost:
-    ``iterations`` x 2 shuffles of the interactions.
-    """
-    from pyspark.ml.recommendation import ALS  # imported on use, because it loads pandas
-
-    ratings = pairs.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
-    ratings = ratings.cache()
-    try:
-        num_blocks = min(1000, max(2, ratings.count() // _PAIRS_PER_BLOCK))
-        # Partitions and order are fixed, so that ALS's sums do not depend on the session's shuffle partitions.
-        in_order = ratings.repartition(num_blocks, "user_number").sortWithinPartitions("user_number", "item_index")
-        als = ALS(
-            rank=settings.dim,
-            maxIter=settings.iterations,
-            regParam=settings.regularization,
-            implicitPrefs=True,
-            alpha=settings.alpha,
-            seed=settings.seed,
-            userCol="user_number",
-            itemCol="item_index",
-            ratingCol="rating",
-            numUserBlocks=num_blocks,
-            numItemBlocks=num_blocks,
-        )
-        return als.fit(in_order)
-    finally:
-        ratings.unpersist()

@@ -21,9 +21,10 @@ from threadpoolctl import threadpool_limits
 from userrep.config import TextVectors
 from userrep.items.vectors import rounded
 from userrep.store.arrow import combined, listed
-from userrep.store.filesystem import read_bytes, write_bytes
+from userrep.store.filesystem import exists, read_bytes, write_bytes
 
 NUM_FEATURES = 2**15
+_PARTITIONS = 8  # fixed, so that vectors do not depend on session settings
 _OVERSAMPLING = 10
 _PASSES = 4
 _MAX_ITEMS = 500_000  # sample that a basis is fitted on
@@ -36,6 +37,15 @@ class Basis(NamedTuple):
 
     idf_H: NDArray[np.float32]
     components_HK: NDArray[np.float32]
+
+
+def text_vectors(items: DataFrame, *, settings: TextVectors, path: str) -> DataFrame:
+    """Return item_index, vector of the items with a text: item_index, text. Fits the basis if ``path`` is missing."""
+    tokenized = items.where(F.trim("text") != "").select("item_index", tokens(F.col("text")).alias("tokens"))
+    tokenized = tokenized.repartition(_PARTITIONS, "item_index").sortWithinPartitions("item_index")
+    if not exists(path):
+        fit_basis(tokenized, settings=settings, path=path)
+    return content_vectors(tokenized, path=path)
 
 
 def tokens(text: Column) -> Column:

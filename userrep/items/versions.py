@@ -3,37 +3,32 @@
 Versions of a lineage are ``refit_days`` apart. The first version of a lineage anchors the grid.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import reduce
 from typing import NamedTuple
 
-from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import AlsVectors, Config, TextVectors
-from userrep.errors import UserrepError
 from userrep.ids import short_hash
-from userrep.items.als import NOT_ENOUGH_MEMORY, PlannedFit, behaviour_vectors, interactions
+from userrep.items.als import PlannedFit, behaviour_vectors, interactions, memory_error_with_advice
 from userrep.items.item_index import extended_index, read_items
-from userrep.items.text import content_vectors, fit_basis, tokens
+from userrep.items.text import text_vectors
 from userrep.items.vectors import given_vectors
-from userrep.items.version_grid import version_at
 from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
-from userrep.store.filesystem import artifacts_root, exists
+from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any, sql_date
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
 
 _GROUP_TILES = 10_000_000  # maximum total of the tiles of the versions that are fitted together
-_TEXT_PARTITIONS = 8  # fixed, so that vectors do not depend on session settings
 _FILE_BYTES = 2**26  # approximate size of the vectors in a file
 
 
@@ -54,6 +49,11 @@ def lineage_of(config: Config) -> str:
         },
     }
     return f"l{short_hash(parts, 9)}"
+
+
+def version_at(as_of: date, *, anchor: date, refit_days: int) -> date:
+    """Return the newest date of the grid of versions at or before ``as_of``. One date of the grid is ``anchor``."""
+    return anchor + timedelta(days=(as_of - anchor).days // refit_days * refit_days)
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,10 @@ def train_versions(
     widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
     pairs = interactions(read_tiles(tables, start=None, end=max(missing)), index, widest).cache()
     inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
-    num_vectors = 0
+    num_vectors = done = 0
     try:
-        done = 0
         for group in _groups(config, ledger, sorted(missing)):
-            with _memory_error_with_advice():
+            with memory_error_with_advice():
                 num_vectors += _write_versions(inputs, group, {*versions.present, *sorted(missing)[:done]})
             done += len(group)
             dates = f"{group[0]} to {group[-1]}" if len(group) > 1 else f"{group[0]}"
@@ -130,22 +129,6 @@ def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> list
         groups[-1].append(version)
         group_tiles += num_tiles
     return groups
-
-
-@contextmanager
-def _memory_error_with_advice() -> Iterator[None]:
-    """Turn the error of a task with too many interactions into one line with advice."""
-    try:
-        yield
-    except PythonException as error:
-        text = str(error)
-        if NOT_ENOUGH_MEMORY not in text:
-            raise
-        reason = text[text.index(NOT_ENOUGH_MEMORY) :].splitlines()[0]
-        raise UserrepError(
-            f"item_vectors: {reason} Lower max_tiles to fit fewer users, or give executors more memory "
-            "(spark.executor.memoryOverhead)."
-        ) from error
 
 
 def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
@@ -186,21 +169,21 @@ class _Inputs:
     bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
     constant: dict[str, DataFrame] = field(default_factory=dict)  # cached modalities that are the same for all versions
 
-    def vectors(self, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
-        """Return all modalities of some versions: modality, valid_from, item_index, vector."""
-        parts = (self._modality(name, group, present) for name in self.config.item_vectors)
-        return reduce(DataFrame.unionByName, parts)
-
-    def _modality(self, name: str, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
+    def modality(self, name: str, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
+        """Return one modality of some versions: modality, valid_from, item_index, vector."""
         settings = self.config.item_vectors[name]
         if isinstance(settings, AlsVectors):
             vectors = self._behaviour(name, settings, group, present)
         else:
             if name not in self.constant:
+                assert self.items is not None
+                items = self.items.join(self.index, on="item_id", how="inner")
                 if isinstance(settings, TextVectors):
-                    self.constant[name] = self._content(name, settings).cache()
+                    path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
+                    vectors = text_vectors(items, settings=settings, path=path)
                 else:
-                    self.constant[name] = given_vectors(self._numbered_items(), dim=settings.dim).cache()
+                    vectors = given_vectors(items, dim=settings.dim)
+                self.constant[name] = vectors.cache()
             versions = F.explode(F.array(*(F.lit(version) for version in group)))
             vectors = self.constant[name].withColumn("valid_from", versions)
         return vectors.select(F.lit(name).alias("modality"), "valid_from", "item_index", "vector")
@@ -221,19 +204,6 @@ class _Inputs:
             known = self.tables.read(ITEM_VECTORS).where(F.col("lineage_id") == self.lineage_id).where(is_stored)
         return behaviour_vectors(self.pairs, plan, known, settings=settings)
 
-    def _content(self, name: str, settings: TextVectors) -> DataFrame:
-        with_text = self._numbered_items().where(F.trim("text") != "")
-        tokenized = with_text.select("item_index", tokens(F.col("text")).alias("tokens"))
-        tokenized = tokenized.repartition(_TEXT_PARTITIONS, "item_index").sortWithinPartitions("item_index")
-        path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
-        if not exists(path):
-            fit_basis(tokenized, settings=settings, path=path)
-        return content_vectors(tokenized, path=path)
-
-    def _numbered_items(self) -> DataFrame:
-        assert self.items is not None
-        return self.items.join(self.index, on="item_id", how="inner")
-
 
 def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet[date]) -> int:
     """Write all modalities of some versions in one commit, then record the versions. Returns the number of vectors.
@@ -241,17 +211,13 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
     Files contain equal ranges of item buckets, sorted, with about 64 MB of the widest modality each, so that a task
     that needs some items reads only their row groups. Cost: the vectors are cached, and shuffled once.
     """
-    keys: list[dict[str, str | date | int]] = [
-        {"lineage_id": inputs.lineage_id, "valid_from": version} for version in group
-    ]
-    rows = inputs.vectors(group, present).join(inputs.index, on="item_index", how="inner").cache()
+    keys: Keys = [{"lineage_id": inputs.lineage_id, "valid_from": version} for version in group]
+    modalities = (inputs.modality(name, group, present) for name in inputs.config.item_vectors)
+    rows = reduce(DataFrame.unionByName, modalities).join(inputs.index, on="item_index", how="inner").cache()
     try:
         largest = F.greatest(F.array_max("vector"), -F.array_min("vector")).cast("double")
-        counts = (
-            rows.groupBy("valid_from", "modality")
-            .agg(F.count("*").alias("num_vectors"), F.max(largest).alias("largest"))
-            .collect()
-        )
+        measures = F.count("*").alias("num_vectors"), F.max(largest).alias("largest")
+        counts = rows.groupBy("valid_from", "modality").agg(*measures).collect()
         num_items = inputs.index.count()
         widest = max(settings.dim for settings in inputs.config.item_vectors.values())
         num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)

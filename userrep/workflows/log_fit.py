@@ -6,7 +6,7 @@ from typing import NamedTuple
 from userrep.config import Config, parse_config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import latest_until
-from userrep.items.version_grid import version_at
+from userrep.items.versions import version_at
 
 DEFAULT_ROOM = timedelta(days=28)  # between the end of training and the as-of date, if no end is configured
 MIN_HISTORY = timedelta(days=14)  # of events, before the first item vectors that training rows may use

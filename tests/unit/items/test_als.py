@@ -12,7 +12,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import AlsVectors
 from userrep.items import als
-from userrep.items.als import PlannedFit, VersionFits, behaviour_vectors, fit_als, interactions
+from userrep.items.als import PlannedFit, VersionFits, behaviour_vectors, interactions
+from userrep.items.als_on_spark import fit_als
 
 pytestmark = pytest.mark.default
 

@@ -9,14 +9,15 @@ from pyspark.errors import PythonException
 
 from tests.support.builders import config_of
 from userrep.errors import UserrepError
+from userrep.items.als import memory_error_with_advice
 from userrep.items.versions import (
     VersionRecord,
     Versions,
     _bucket_limit,
     _groups,
-    _memory_error_with_advice,
     items_without_vector,
     lineage_of,
+    version_at,
     version_records,
     versions_of,
 )
@@ -34,6 +35,12 @@ V0, V1, V2 = date(2024, 5, 1), date(2024, 5, 8), date(2024, 5, 15)
 
 
 # The grid
+
+
+@pytest.mark.parametrize(("day", "version"), [(1, 1), (7, 1), (8, 8), (14, 8)])
+def test_the_newest_date_of_the_grid_applies(day: int, version: int) -> None:
+    for anchor in (date(2024, 5, 1), date(2024, 5, 15), date(2024, 4, 24)):
+        assert version_at(date(2024, 5, day), anchor=anchor, refit_days=7) == date(2024, 5, version)
 
 
 def test_the_version_at_a_date_is_the_newest_on_the_grid_at_or_before_it() -> None:
@@ -145,7 +152,7 @@ def test_versions_together_have_ten_million_tiles_at_most_and_a_larger_one_is_al
 def test_a_task_that_could_not_hold_the_interactions_is_told_in_one_line_with_the_cure() -> None:
     text = "Traceback\nMemoryError: not enough memory for ALS: at least 9 pairs need 4 GB.\n at x"
     told = r"^item_vectors: not enough memory for ALS: at least 9 .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
-    with pytest.raises(UserrepError, match=told), _memory_error_with_advice():
+    with pytest.raises(UserrepError, match=told), memory_error_with_advice():
         raise PythonException(text)
-    with pytest.raises(PythonException, match="another"), _memory_error_with_advice():
+    with pytest.raises(PythonException, match="another"), memory_error_with_advice():
         raise PythonException("another error")

@@ -25,9 +25,8 @@ from threadpoolctl import threadpool_limits
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.sampled_users import indices_in, only_sampled, where_in
-from userrep.items.als import fit_als
 from userrep.items.als_fit import fit_item_factors, initial_factors
-from userrep.items.numbers import with_dense_numbers
+from userrep.items.als_on_spark import fit_als, with_dense_numbers
 from userrep.store.arrow import combined, stacked
 
 Floats = NDArray[np.float64]
@@ -63,8 +62,8 @@ class Factorization:
 
     def _fit(self, context: Context) -> Factors:
         events = context.interactions().cache()
-        users = with_dense_numbers(events.select("user_id").distinct(), column="user_id", number="user_number", start=0)
-        items = with_dense_numbers(events.select("item_id").distinct(), column="item_id", number="item_index", start=0)
+        users = with_dense_numbers(events.select("user_id").distinct(), "user_number")
+        items = with_dense_numbers(events.select("item_id").distinct(), "item_index")
         try:
             numbered = events.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
             model = fit_als(numbered, settings=self.settings)

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from userrep.items.numbers import with_dense_numbers
+from userrep.items.als_on_spark import with_dense_numbers
 
 pytestmark = pytest.mark.default
 
@@ -18,7 +18,7 @@ def test_dense_numbers_have_no_gap_and_are_the_same_at_any_partitioning(
     for partitions in (1, 7):
         shuffle_into(partitions)
         ids = spark.range(2000).select(F.concat(F.lit("ü"), F.col("id")).alias("name")).repartition(partitions)
-        numbered = with_dense_numbers(ids, column="name", number="k", start=5)
+        numbered = with_dense_numbers(ids, "k")
         found.append({row["name"]: row.k for row in numbered.collect()})
-    assert sorted(found[0].values()) == list(range(5, 2005))
+    assert sorted(found[0].values()) == list(range(2000))
     assert found[0] == found[1]

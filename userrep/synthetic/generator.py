@@ -4,16 +4,17 @@ Spark generates the log in one pass over blocks of users. The rows depend only o
 of partitions.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from userrep.synthetic.draws import Floats, Ints, keys_of, uniform
-from userrep.synthetic.planted import DAY_MS, NEVER, Catalog, Population
+from userrep.store.arrow import listed
+from userrep.synthetic.catalog import NEVER, Catalog
+from userrep.synthetic.draws import Ints, keys_of, uniform
+from userrep.synthetic.planted import DAY_MS, Population
 from userrep.synthetic.spec import LogSpec
 
 __all__ = ["LogSpec", "generate_log", "log_tables"]
@@ -93,9 +94,14 @@ def log_tables(spark: SparkSession, spec: LogSpec, *, num_partitions: int | None
     Cost: no shuffle; each table repeats the part of the simulation that it needs.
     """
 
-    def table(work: Callable[[LogSpec, Catalog, int], pa.RecordBatch], size: int, schema: str) -> DataFrame:
+    def table(columns_of: Callable[[LogSpec, Catalog, int], dict[str, pa.Array]], size: int, schema: str) -> DataFrame:
+        def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            catalog = Catalog(spec)
+            for block in (block for batch in batches for block in batch.column(0).to_pylist()):
+                yield pa.RecordBatch.from_pydict(columns_of(spec, catalog, block))
+
         tasks = num_partitions or -(-size // _BLOCKS_PER_TASK)
-        return spark.range(0, size, 1, tasks).mapInArrow(partial(_run, spec, work), schema)
+        return spark.range(0, size, 1, tasks).mapInArrow(run, schema)
 
     heavy_days = spec.num_days if spec.has_heavy_user else 0
     return {
@@ -107,21 +113,12 @@ def log_tables(spark: SparkSession, spec: LogSpec, *, num_partitions: int | None
     }
 
 
-def _run(
-    spec: LogSpec, work: Callable[[LogSpec, Catalog, int], pa.RecordBatch], batches: Iterator[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    catalog = Catalog(spec)
-    for batch in batches:
-        for block in batch.column(0).to_pylist():
-            yield work(spec, catalog, block)
-
-
 def _population(spec: LogSpec, block: int) -> Population:
     first = block * spec.users_per_block
     return Population(spec, np.arange(first, min(first + spec.users_per_block, spec.num_users), dtype=np.int64))
 
 
-def _events(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+def _events(spec: LogSpec, catalog: Catalog, block: int) -> dict[str, pa.Array]:
     """Return the events of a block of users; blocks past the last one are days of the heavy user."""
     if block < spec.num_blocks:
         population = _population(spec, block)
@@ -141,7 +138,7 @@ def _events(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
     event_ms = _epoch_ms(spec, events["day"] * DAY_MS) * (fault != 3) + events["clock_ms"]
     weight = np.select([fault == 4, fault == 5], [-1 - events["weight"], np.nan], events["weight"])
     parts = [pa.array(events[name]).cast(pa.string()) for name in ("user", "day", "serial")]
-    columns = {
+    return {
         "event_id": pc.binary_join_element_wise("e", *parts, "-"),
         "user_id": _null_where(_user_ids(events["user"], events["is_heavy"]), fault == 0),
         "item_id": _null_where(_item_ids(events["item"]), fault == 1),
@@ -151,11 +148,9 @@ def _events(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
         "device": pa.array(DEVICES).take(pa.array(events["device"])),
         "ingest_date": _dates(spec, events["day"] + delay),
     }
-    return pa.RecordBatch.from_pydict(columns)
 
 
-def _items(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
-    del block  # items are a single block
+def _items(spec: LogSpec, catalog: Catalog, _block: int) -> dict[str, pa.Array]:
     words = pa.array([word for text in GENRES.values() for word in text.split()[:9]])
     noise = pa.array(NOISE_WORDS.split())
 
@@ -165,20 +160,18 @@ def _items(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
     genre_words = [words.take(indices(f"word {i}", 9 * catalog.genre, 9)) for i in (1, 2)]
     noise_words = [noise.take(indices(f"noise {i}", 0, len(noise))) for i in (1, 2)]
     second = pc.if_else(pa.array(uniform(catalog.keys, "noisy") < 0.3), noise_words[1], genre_words[1])
-    columns = {
+    return {
         "item_id": _item_ids(np.arange(spec.num_items)),
         "title": pc.binary_join_element_wise(noise_words[0], genre_words[0], second, " "),
         "genre": pa.array(list(GENRES)).take(pa.array(catalog.genre)),
         "born_on": _dates(spec, catalog.born),
         "died_on": _null_where(_dates(spec, np.where(catalog.died == NEVER, 0, catalog.died)), catalog.died == NEVER),
     }
-    return pa.RecordBatch.from_pydict(columns)
 
 
-def _users(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
-    del catalog
+def _users(spec: LogSpec, _catalog: Catalog, block: int) -> dict[str, pa.Array]:
     users = _population(spec, block)
-    strongest = users.leading_taste()
+    strongest = np.argmax(users.taste_on(np.arange(len(users.numbers)), users.registered_day), axis=1)
 
     def correlated(values: list[str], purpose: str, typical_index: Ints, share: float) -> pa.Array:
         random_index = np.floor(len(values) * uniform(users.keys, purpose)).astype(np.int64)
@@ -186,41 +179,36 @@ def _users(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
             pa.array(np.where(uniform(users.keys, f"{purpose} leans") < share, typical_index, random_index))
         )
 
-    columns = {
+    return {
         "user_id": _user_ids(users.numbers, users.is_heavy),
         "registered_at": _timestamps(_epoch_ms(spec, users.registered_ms)),
         "country": correlated(COUNTRIES, "country", strongest % len(COUNTRIES), 0.6),
         "age_band": correlated(AGE_BANDS, "age band", strongest * len(AGE_BANDS) // spec.num_tastes, 0.5),
     }
-    return pa.RecordBatch.from_pydict(columns)
 
 
-def _onboarding(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+def _onboarding(spec: LogSpec, catalog: Catalog, block: int) -> dict[str, pa.Array]:
     users = _population(spec, block)
     rows = np.repeat(np.flatnonzero(uniform(users.keys, "onboards") < 0.85), 5)
     pick = np.arange(len(rows)) % 5
-    items, _ = users.drawn_items(catalog, keys_of(users.keys[rows], pick, 5), rows, users.registered_day[rows])
+    days = users.registered_day[rows]
+    items, _ = users.drawn_items(users.taste_on(rows, days), catalog, keys_of(users.keys[rows], pick, 5), days)
     _, first_index = np.unique(rows * spec.num_items + items, return_index=True)
     rows, pick, items = rows[first_index], pick[first_index], items[first_index]
-    columns = {
+    return {
         "user_id": _user_ids(users.numbers[rows], users.is_heavy[rows]),
         "item_id": _item_ids(items),
         "picked_at": _timestamps(_epoch_ms(spec, users.registered_ms[rows] + 10_000 * (1 + pick))),
     }
-    return pa.RecordBatch.from_pydict(columns)
 
 
-def _truth(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
-    del catalog
+def _truth(spec: LogSpec, _catalog: Catalog, block: int) -> dict[str, pa.Array]:
     users = _population(spec, block)
-    taste: Floats = users.tastes[:, -1]
-    flat = pa.array(np.ascontiguousarray(taste, dtype=np.float32).ravel())
-    columns = {
+    return {
         "user_id": _user_ids(users.numbers, users.is_heavy),
-        "taste": pa.ListArray.from_arrays(pa.array(np.arange(len(taste) + 1, dtype=np.int32) * spec.num_tastes), flat),
+        "taste": listed(users.tastes[:, -1].astype(np.float32)),
         "churn_rate": pa.array(users.churn_rate()),
     }
-    return pa.RecordBatch.from_pydict(columns)
 
 
 def _user_ids(numbers: Ints, is_heavy: np.ndarray) -> pa.Array:

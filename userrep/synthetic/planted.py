@@ -12,15 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from userrep.synthetic.catalog import Catalog, Flags
 from userrep.synthetic.draws import Floats, Ints, Keys, drawn, keys_of, normal, uniform
 from userrep.synthetic.spec import SECOND_SESSION_SHARE, LogSpec
 
-Flags = NDArray[np.bool_]
-
 DAY_MS = 86_400_000
-NEVER = 1 << 40  # day number of death of an item that is sold forever
 
 _SESSION_MS = 3 * 3_600_000  # the longest session
 _SESSION_EVENTS = 60
@@ -58,54 +55,6 @@ def _base_odds(share: float) -> float:
         mean_gap = 1 + survival[:, :-1].sum(axis=1) + survival[:, -1] / chance[:, -1]
         low, high = (base, high) if (density / mean_gap).sum() < share * density.sum() else (low, base)
     return base
-
-
-class Catalog:
-    """The items: genre, life and popularity. Item i is sold on the days ``[born[i], died[i])``.
-
-    Popularity falls with the rank in the genre (Zipf). The most popular item of each genre is always sold. Cost:
-    O(items) time and memory, independent of the number of days.
-    """
-
-    def __init__(self, spec: LogSpec) -> None:
-        self.keys = keys_of(spec.seed, 1, np.arange(spec.num_items))
-        order = np.argsort(self.keys, kind="stable")
-        position = np.empty(spec.num_items, dtype=np.int64)
-        position[order] = np.arange(spec.num_items)
-        self.genre, rank = position % spec.num_genres, position // spec.num_genres
-        self.evergreen = order[: spec.num_genres]
-
-        is_new = (uniform(self.keys, "is new") < 0.3) & (rank > 0)
-        age = 400 + (600 * uniform(self.keys, "age")).astype(np.int64)
-        self.born = np.where(is_new, (spec.num_days * uniform(self.keys, "born")).astype(np.int64), -age)
-        is_mortal = (uniform(self.keys, "is mortal") < 0.4) & (rank > 0)
-        life = 7 + (spec.num_days * uniform(self.keys, "life")).astype(np.int64)
-        self.died = np.where(is_mortal, np.maximum(self.born, 0) + life, NEVER)
-
-        # One inverse distribution function for all genres: genre g owns (g, g + 1].
-        self._items = np.lexsort((rank, self.genre))
-        mass = (1.0 + rank[self._items]) ** -spec.popularity_exponent
-        ends = np.cumsum(np.bincount(self.genre, minlength=spec.num_genres)) - 1
-        total = np.cumsum(mass)
-        before = np.concatenate([[0.0], total[ends][:-1]])[self.genre[self._items]]
-        within = (total - before) / np.add.reduceat(mass, np.concatenate([[0], ends[:-1] + 1]))[self.genre[self._items]]
-        within[ends] = 1.0
-        self._distribution = self.genre[self._items] + within
-
-    def is_sold(self, items: Ints, days: Ints) -> Flags:
-        return np.asarray((self.born[items] <= days) & (days < self.died[items]))
-
-    def drawn_items(self, keys: Keys, genres: Ints, days: Ints) -> Ints:
-        """Draw one item per key among those of its genre that are sold on its day, by popularity."""
-        items = self.evergreen[genres]
-        waiting = np.arange(len(keys))
-        for attempt in range(12):  # redrawing unsold items keeps the proportions of the others
-            index = np.searchsorted(self._distribution, genres[waiting] + uniform(keys[waiting], f"item {attempt}"))
-            candidates = self._items[index]
-            is_sold = self.is_sold(candidates, days[waiting])
-            items[waiting[is_sold]] = candidates[is_sold]
-            waiting = waiting[~is_sold]
-        return items
 
 
 class Population:
@@ -150,15 +99,8 @@ class Population:
         """Return the tastes of users (by row) on days; before the log, those of its first day."""
         return np.asarray(self.tastes[rows, np.maximum(days, 0)])
 
-    def leading_taste(self) -> Ints:
-        """Return each user's strongest taste at registration, which attributes are correlated with."""
-        return np.asarray(np.argmax(self.taste_on(np.arange(len(self.numbers)), self.registered_day), axis=1))
-
-    def drawn_items(self, catalog: Catalog, keys: Keys, rows: Ints, days: Ints) -> tuple[Ints, Floats]:
-        """Draw a taste, then a genre, then an item per key; return the items and the drawn tastes' shares."""
-        return self._drawn_by(self.taste_on(rows, days), catalog, keys, days)
-
-    def _drawn_by(self, shares: Floats, catalog: Catalog, keys: Keys, days: Ints) -> tuple[Ints, Floats]:
+    def drawn_items(self, shares: Floats, catalog: Catalog, keys: Keys, days: Ints) -> tuple[Ints, Floats]:
+        """Draw a taste by its share, then a genre, then an item per key; return the items and the tastes' shares."""
         tastes = drawn(shares, uniform(keys, "taste"))
         genres = drawn(self._genres_by_taste[tastes], uniform(keys, "genre"))
         return catalog.drawn_items(keys, genres, days), shares[np.arange(len(keys)), tastes]
@@ -173,7 +115,7 @@ class Population:
         number = (_STAPLES * uniform(keys, "staple") ** 2).astype(np.int64)
         staple_keys = keys_of(self.keys[rows], 6, 6, number)
         shares = self.taste_on(rows, np.where(repeats, self.registered_day[rows], days))
-        return self._drawn_by(shares, catalog, np.where(repeats, staple_keys, keys), days)
+        return self.drawn_items(shares, catalog, np.where(repeats, staple_keys, keys), days)
 
     @cached_property
     def _own_odds(self) -> Floats:

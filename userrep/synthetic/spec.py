@@ -1,6 +1,6 @@
 """Specification of a generated log, and named kinds of logs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import date
 from typing import Any
 
@@ -17,6 +17,11 @@ REGIMES: dict[str, dict[str, Any]] = {
     "explore": {"taste_memory": 0.6, "popularity_exponent": 0.3},
     "churn": {"leaving_share": 0.5},
 }
+
+
+def _within(low: float | str, high: float | str, *, default: float) -> Any:
+    """Return a field with limits, both included; a text names the field whose value is the limit."""
+    return field(default=default, metadata={"limits": (low, high)})
 
 
 @dataclass(frozen=True)
@@ -40,46 +45,29 @@ class LogSpec:
         If any value is out of range; lists all of them.
     """
 
-    num_users: int = 3000
-    num_items: int = 600
+    num_users: int = _within(2, 10**9, default=3000)
+    num_items: int = _within("num_genres", 10**8, default=600)
     first_day: date = date(2024, 1, 1)
-    num_days: int = 150
-    events_per_user_day: float = 0.6
-    num_tastes: int = 8
-    num_genres: int = 8
-    seed: int = 7
-    duplicate_share: float = 0.01
-    late_share: float = 0.02
-    malformed_share: float = 0.005
-    heavy_user_share: float = 0.03
-    repeat_share: float = 0.0
-    taste_memory: float = 0.92
-    popularity_exponent: float = 0.9
-    leaving_share: float = 0.0
+    num_days: int = _within(1, 10_000, default=150)
+    events_per_user_day: float = _within(0.01, 200, default=0.6)
+    num_tastes: int = _within(2, "num_genres", default=8)
+    num_genres: int = _within(2, 12, default=8)
+    seed: int = _within(0, 2**63 - 1, default=7)
+    duplicate_share: float = _within(0, 0.5, default=0.01)
+    late_share: float = _within(0, 0.5, default=0.02)
+    malformed_share: float = _within(0, 0.5, default=0.005)
+    heavy_user_share: float = _within(0, 0.5, default=0.03)
+    repeat_share: float = _within(0, 1, default=0.0)
+    taste_memory: float = _within(0, 1, default=0.92)
+    popularity_exponent: float = _within(0, 2, default=0.9)
+    leaving_share: float = _within(0, 1, default=0.0)
 
     def __post_init__(self) -> None:
-        limits: list[tuple[str, float, float]] = [
-            ("num_users", 2, 10**9),
-            ("num_items", self.num_genres, 10**8),
-            ("num_days", 1, 10_000),
-            ("events_per_user_day", 0.01, 200),
-            ("num_tastes", 2, self.num_genres),
-            ("num_genres", 2, 12),
-            ("seed", 0, 2**63 - 1),
-            ("duplicate_share", 0, 0.5),
-            ("late_share", 0, 0.5),
-            ("malformed_share", 0, 0.5),
-            ("heavy_user_share", 0, 0.5),
-            ("repeat_share", 0, 1),
-            ("taste_memory", 0, 1),
-            ("popularity_exponent", 0, 2),
-            ("leaving_share", 0, 1),
-        ]
-        faults = [
-            f"LogSpec: {name} must be between {low:g} and {high:g}, got {getattr(self, name)}."
-            for name, low, high in limits
-            if not low <= getattr(self, name) <= high
-        ]
+        faults = []
+        for name, limits in ((each.name, each.metadata["limits"]) for each in fields(self) if each.metadata):
+            low, high = (getattr(self, limit) if isinstance(limit, str) else limit for limit in limits)
+            if not low <= getattr(self, name) <= high:
+                faults.append(f"LogSpec: {name} must be between {low:g} and {high:g}, got {getattr(self, name)}.")
         if faults:
             raise UsageError(faults)
 

@@ -17,11 +17,11 @@ from userrep.errors import UsageError, in_one_line
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
-    from openlineage.client.event_v2 import InputDataset, OutputDataset
 
 PRODUCER = "https://pypi.org/project/userrep"
 _LAST_EVENTS = 5.0  # seconds at the end of the process
 START, COMPLETE, FAIL = "START", "COMPLETE", "FAIL"
+Columns = Mapping[str, Sequence[tuple[str, str]]]
 
 
 class StageFacts(NamedTuple):
@@ -35,7 +35,7 @@ class StageFacts(NamedTuple):
     stage: str
     inputs: Mapping[str, int | None]
     outputs: Mapping[str, int | None]
-    columns: Mapping[str, Mapping[str, Sequence[tuple[str, str]]]]
+    columns: Mapping[str, Columns]
     facts: Mapping[str, str]
 
 
@@ -90,16 +90,18 @@ class StageEvents:
 
     def _emit(self, kind: str, stage_id: str, stage: StageFacts, error: str | None) -> None:
         from openlineage.client import OpenLineageClient
-        from openlineage.client.event_v2 import Job, Run, RunEvent, RunState, set_producer
+        from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState, set_producer
         from openlineage.client.facet_v2 import error_message_run, job_type_job
+        from openlineage.client.generated.base import RunFacet
 
         if self._client is None:
             set_producer(PRODUCER)
             self._client = OpenLineageClient(config={"transport": self._transport} if self._transport else None)
             atexit.register(self._client.close, timeout=_LAST_EVENTS)  # transports may send later
-        facets: dict[str, Any] = {"userrep": _run_facet(stage.facts)}
+        facets: dict[str, Any] = {"userrep": RunFacet().with_additional_properties(**stage.facts)}
         if error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="Python")
+        outputs = stage.outputs if kind == COMPLETE else {}
         job_type = job_type_job.JobTypeJobFacet(processingType="BATCH", integration="USERREP", jobType="STAGE")
         self._client.emit(
             RunEvent(
@@ -107,44 +109,26 @@ class StageEvents:
                 eventTime=datetime.now(UTC).isoformat(),
                 run=Run(runId=stage_id, facets=facets),
                 job=Job(self._job_namespace, stage.stage, facets={"jobType": job_type}),
-                inputs=_inputs(stage),
-                outputs=_outputs(stage) if kind == COMPLETE else [],
+                inputs=[InputDataset(*dataset_name(t), facets=_facets(at, {})) for t, at in stage.inputs.items()],
+                outputs=[
+                    OutputDataset(*dataset_name(table), facets=_facets(at, stage.columns.get(table, {})))
+                    for table, at in outputs.items()
+                ],
                 producer=PRODUCER,
             )
         )
 
 
-def _inputs(stage: StageFacts) -> list["InputDataset"]:
-    from openlineage.client.event_v2 import InputDataset
-
-    return [InputDataset(*dataset_name(table), facets=_version(at)) for table, at in stage.inputs.items()]
-
-
-def _outputs(stage: StageFacts) -> list["OutputDataset"]:
-    from openlineage.client.event_v2 import OutputDataset
+def _facets(version: int | None, columns: Columns) -> dict[str, Any]:
+    """Return the facets of a dataset: its version and the lineage of its columns, as far as known."""
     from openlineage.client.facet_v2 import column_lineage_dataset as lineage
-
-    datasets = []
-    for table, at in stage.outputs.items():
-        facets = _version(at)
-        if columns := stage.columns.get(table):
-            fields = {
-                column: lineage.Fields([lineage.InputField(*dataset_name(source), field) for source, field in sources])
-                for column, sources in columns.items()
-            }
-            facets["columnLineage"] = lineage.ColumnLineageDatasetFacet(fields)
-        datasets.append(OutputDataset(*dataset_name(table), facets=facets))
-    return datasets
-
-
-def _version(version: int | None) -> dict[str, Any]:
     from openlineage.client.facet_v2 import dataset_version_dataset
 
-    return {} if version is None else {"version": dataset_version_dataset.DatasetVersionDatasetFacet(str(version))}
-
-
-def _run_facet(facts: Mapping[str, str]) -> Any:
-    """Return userrep's own facet of a run."""
-    from openlineage.client.generated.base import RunFacet
-
-    return RunFacet().with_additional_properties(**facts)
+    fields = {
+        column: lineage.Fields([lineage.InputField(*dataset_name(table), field) for table, field in sources])
+        for column, sources in columns.items()
+    }
+    facets: dict[str, Any] = {"columnLineage": lineage.ColumnLineageDatasetFacet(fields)} if fields else {}
+    if version is not None:
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(str(version))
+    return facets

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
+import pandas as pd
+
 from userrep import __version__
 from userrep.errors import TrackingError
 from userrep.model.artifact import SpaceManifest
@@ -134,7 +136,7 @@ def _log(client: Any, run_id: str, manifest: SpaceManifest, environment: Mapping
     from mlflow.entities import Metric
 
     settings = {name: getattr(manifest, name).model_dump(mode="json") for name in ("model", "training")}
-    mlflow.log_params(dict(_flat(settings)), run_id=run_id)
+    mlflow.log_params(pd.json_normalize(settings).to_dict("records")[0], run_id=run_id)  # named by their dotted paths
     measured = _metrics(manifest, environment["ranks"])
     metrics = [Metric(name, value, _ended(manifest), epoch) for name, value, epoch in measured]
     for start in range(0, len(metrics), _BATCH):
@@ -170,12 +172,3 @@ def _register(client: Any, name: str, run_id: str, model_id: str, manifest: Spac
     newest = client.get_registered_model(name).aliases.get(NEWEST, 0)
     if int(newest) < int(registered.version):  # the alias never moves to an older version
         client.set_registered_model_alias(name, NEWEST, registered.version)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of nested settings."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

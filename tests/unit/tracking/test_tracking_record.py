@@ -16,9 +16,10 @@ import pytest
 
 from tests.unit.inference.test_model import saved
 from userrep import __version__
+from userrep.config.training import AsOfs, Model, Training
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking import record
-from userrep.tracking.record import _ended, _first_line, _flat, _log, _metrics, _tags, training_environment
+from userrep.tracking.record import _ended, _first_line, _log, _metrics, _tags, training_environment
 from userrep.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.fast
@@ -48,16 +49,24 @@ def test_losses_of_each_epoch_the_best_epoch_s_and_the_cost_are_measured(manifes
     ]  # fmt: skip
 
 
-def test_metrics_of_all_epochs_are_sent_a_thousand_at_a_time(
-    manifest: SpaceManifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def params(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replace MLflow, and return the parameters that are logged."""
+
     class Entities(ModuleType):
         Metric = staticmethod(lambda *values: values)
 
+    params: dict[str, Any] = {}
     mlflow: Any = ModuleType("mlflow")
-    mlflow.log_params = mlflow.log_dict = lambda *_, **__: None
+    mlflow.log_params = lambda values, **_: params.update(values)
+    mlflow.log_dict = lambda *_, **__: None
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     monkeypatch.setitem(sys.modules, "mlflow.entities", Entities("mlflow.entities"))
+    return params
+
+
+@pytest.mark.usefixtures("params")
+def test_metrics_of_all_epochs_are_sent_a_thousand_at_a_time(manifest: SpaceManifest) -> None:
     sent: list[tuple[str, list[Any]]] = []
     client = SimpleNamespace(log_batch=lambda run_id, metrics: sent.append((run_id, metrics)))
     long = manifest.model_copy(update={"curve": [{**CURVE[0], "epoch": epoch} for epoch in range(1, 1001)]})
@@ -87,12 +96,17 @@ def test_a_run_is_tagged_with_what_made_it_and_ends_when_the_space_was_made(mani
     }  # fmt: skip
 
 
-def test_settings_are_named_by_their_path() -> None:
-    nested = {"model": {"latent_dim": 4}, "training": {"as_ofs": {"until": None, "every_days": 7}, "seed": 17}}
-    assert list(_flat(nested)) == [
-        ("model.latent_dim", 4), ("training.as_ofs.until", None), ("training.as_ofs.every_days", 7),
-        ("training.seed", 17),
-    ]  # fmt: skip
+def test_settings_are_named_by_their_path(manifest: SpaceManifest, params: dict[str, Any]) -> None:
+    as_ofs = AsOfs(until=None, every_days=7)
+    training = Training(as_ofs=as_ofs, seed=17, future_days=[7, 30])
+    changed = manifest.model_copy(update={"model": Model(latent_dim=4), "training": training})
+    _log(SimpleNamespace(log_batch=lambda *_: None), "run", changed, {"ranks": []})
+    assert params["model.latent_dim"] == 4
+    assert params["training.as_ofs.until"] is None
+    assert params["training.as_ofs.every_days"] == 7
+    assert params["training.seed"] == 17
+    assert params["training.future_days"] == [7, 30]
+    assert len(params) == len(Model.model_fields) + len(Training.model_fields) - 1 + len(AsOfs.model_fields)
 
 
 def test_an_error_is_shown_in_one_short_line_without_secrets() -> None:

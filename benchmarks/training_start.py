@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 from benchmarks.report import Line, progress, span
 from benchmarks.training_data import RowSize, run, training_task
 from userrep.spark.session import get_session
-from userrep.training.launch import horovod_launch
+from userrep.training.launch import launchers
 from userrep.training.launch.backends import run_training
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
@@ -72,11 +72,11 @@ def _parts(seen: list[list[float]]) -> dict[str, float]:
 
 def ours(task: TrainingTask, spark: SparkSession) -> list[Marks]:
     """Train for one step as the pipeline does. Ranks write their times next to the checkpoints."""
-    horovod_launch.train_rank = marked_rank
+    launchers.train_rank = marked_rank
     try:
         run_training(task, spark=spark, report=lambda _: None)
     finally:
-        horovod_launch.train_rank = train_rank
+        launchers.train_rank = train_rank
     files = sorted(Path(task.folder).glob("marks-*"))
     return [[float(mark) for mark in file.read_text().split()] for file in files]
 

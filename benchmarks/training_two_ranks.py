@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from benchmarks.report import Line, progress, span
 from benchmarks.training_data import BATCH, RowSize, run, training_task
 from userrep.spark.session import get_session
-from userrep.training.launch import horovod_launch
+from userrep.training.launch import launchers
 from userrep.training.launch.backends import run_training
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
@@ -69,7 +69,7 @@ def _gains(speeds: Speeds) -> list[float]:
 
 def _train(size: RowSize, root: Path, batch: int, *, speeds: Speeds, ranks: int, spark: SparkSession) -> float:
     """Train for an epoch; record the rows per second, return the loss."""
-    with tempfile.TemporaryDirectory() as folder, patch.object(horovod_launch, "train_rank", held_rank):
+    with tempfile.TemporaryDirectory() as folder, patch.object(launchers, "train_rank", held_rank):
         task = training_task(size, root, folder, backend="horovod", num_workers=ranks, batch_size=min(batch, size.rows))
         metrics = run_training(task, spark=spark, report=lambda _: None).metrics
     speeds[ranks].append(metrics["rows_per_second"])

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from userrep.client.embeddings import open  # noqa: A004
     from userrep.config import load_config
-    from userrep.inference.model import EmbeddingModel
-    from userrep.inference.udf import embedding_udf
+    from userrep.inference.model import EmbeddingModel, embedding_udf
     from userrep.joins.embedding_join import EmbeddingJoin
 
 __all__ = ["EmbeddingJoin", "EmbeddingModel", "embedding_udf", "load_config", "open"]
@@ -27,7 +26,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "EmbeddingJoin": "userrep.joins.embedding_join",
     "EmbeddingModel": "userrep.inference.model",
-    "embedding_udf": "userrep.inference.udf",
+    "embedding_udf": "userrep.inference.model",
     "load_config": "userrep.config",
     "open": "userrep.client.embeddings",
 }

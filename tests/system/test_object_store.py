@@ -22,7 +22,7 @@ from userrep.store.export_folder import check_out
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
 from userrep.store.schemas import REGISTRY
-from userrep.training.data import shuffled_shard
+from userrep.training.data import shards
 from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files
 
 pytestmark = pytest.mark.full
@@ -59,7 +59,7 @@ def read(files: list[list[str]], rank: int, size: int, first_step: int = 0) -> l
 def test_the_batches_of_an_object_store_are_those_of_a_disk(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 600 * NUM_SHARDS)  # several buffers a shard
+    monkeypatch.setattr(shards, "MAX_BYTES", 600 * NUM_SHARDS)  # several buffers a shard
     roots = [f"{bucket}/my rows 100%25", str(tmp_path / "my rows")]
     remote, local = (
         [

@@ -1,9 +1,9 @@
-"""A space's encoder for services, notebooks and MLflow. It encodes pandas frames and dicts, without Spark.
+"""A space's encoder for services, notebooks and MLflow. It encodes pandas frames and dicts, or rows of Spark.
 
 Shapes: B users, D latent dimensions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from userrep.config import Storage
-from userrep.inference.encoder import Encoder
+from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.inference.to_arrow import dicts_as_arrow, frame_as_arrow
 from userrep.model.artifact import load_artifact
 
@@ -66,3 +66,39 @@ class EmbeddingModel:
             z_D: NDArray[np.float32] = self._encoder.embed(dicts_as_arrow([users], spec))[0]
             return z_D
         return self._encoder.embed(dicts_as_arrow(users, spec))
+
+
+def embedding_udf(space: str, storage: Storage = "float32") -> Callable[..., object]:
+    """Return a pandas UDF that encodes a struct of feature columns as an array<float>.
+
+    The embeddings equal those of snapshots with the same ``storage`` to the bit. ``space`` is the folder of the space's
+    artifact, a path or a URI that workers can also read. In a notebook::
+
+        embedding = embedding_udf(artifact_folder(config, find_space(tables, space_id)))
+        features.select("user_id", embedding(F.struct("*")).alias("embedding"))
+
+        spark.udf.register("embedding", embedding)
+        spark.sql("SELECT user_id, embedding(struct(*)) AS embedding FROM features")
+
+    The struct must contain all feature columns of the space, by name; other columns are ignored. Nulls are encoded as
+    absent, so a user without a match in a left join is a user without any data. Each worker reads the weights once.
+    Cost: all rows pass through Spark and pandas. To encode all users of a date, use the snapshot job,
+    ``userrep run embed_users``.
+
+    Raises
+    ------
+    ArtifactError
+        If the artifact is missing or damaged; in the workers, if it has changed since this call.
+    UsageError
+        In the workers, if the struct lacks a column.
+    """
+    from pyspark.sql.pandas.functions import pandas_udf
+
+    content_hash = load_artifact(space).manifest.content_hash
+
+    def embedding(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+        model = EmbeddingModel(worker_encoder(space, content_hash, storage))
+        for users in batches:
+            yield pd.Series(list(model.predict(users)))
+
+    return pandas_udf(embedding, "array<float>")  # type: ignore[call-overload, no-any-return]

@@ -12,9 +12,16 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
-from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, read_frozen_manifest, write_frozen
+from userrep.model.frozen_folder import (
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    Tensors,
+    read_frozen,
+    read_frozen_manifest,
+    write_frozen,
+)
 from userrep.model.self_check import SelfCheck
-from userrep.model.tensor_file import Tensors
 from userrep.model.weights import propensities_of, weight_shapes
 from userrep.store.vector_storage import VectorStorage
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from userrep import config
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
+from userrep.store.xxhash import mixed
 
 _INPUTS, _BLOCKS, _HIDDEN = range(3)  # purposes; each draws its own random bits
 _ROWS = 128  # rows per step, so that temporary arrays stay in the core's cache
 _LEVELS = 1 << 16  # 16 bits per draw: shares are exact to 1 / 65,536
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 class Corrupted(NamedTuple):
@@ -42,7 +42,7 @@ class Corruption:
         self._first_flag = layout.blocks[-1].start
         block_F = np.empty(layout.width, np.int64)
         for k, block in enumerate(blocks):
-            block_F[block.start : block.stop] = k
+            block_F[block.inputs] = k
             if block.flag is not None:
                 block_F[block.flag] = k
         self._block_F = block_F
@@ -91,10 +91,11 @@ class Corruption:
         """Return ``count`` draws of 16 bits per row. One step of the row's splitmix64 sequence yields four draws."""
         key = np.zeros(1, np.uint64)
         for part in (self._seed, epoch, purpose):
-            key = _mixed(key + np.uint64(part % (1 << 64)) + _GOLDEN)
-        start_B = _mixed(np.ascontiguousarray(row_key_B, np.int64).view(np.uint64) ^ key)
+            key = mixed(key + np.uint64(part % (1 << 64)) + _GOLDEN)
+        start_B = mixed(np.ascontiguousarray(row_key_B, np.int64).view(np.uint64) ^ key)
         steps = np.arange(1, -(-count // 4) + 1, dtype=np.uint64) * _GOLDEN
-        return _mixed(start_B[:, None] + steps).view(np.uint16)[:, :count]
+        draws_BN = start_B[:, None] + steps
+        return mixed(draws_BN, out=draws_BN).view(np.uint16)[:, :count]
 
 
 def empty_input(layout: InputLayout, scaler: Scaler) -> NDArray[np.float32]:
@@ -105,17 +106,6 @@ def empty_input(layout: InputLayout, scaler: Scaler) -> NDArray[np.float32]:
             raw_1F[0, block.start + layout.vocabulary[block.name].index(UNKNOWN)] = 1
     empty_F: NDArray[np.float32] = scaler.apply(layout, raw_1F)[0].astype(np.float32)
     return empty_F
-
-
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply the finalizer of splitmix64 in place."""
-    shifted = np.right_shift(z, np.uint64(30))
-    z ^= shifted
-    z *= _FIRST
-    z ^= np.right_shift(z, np.uint64(27), out=shifted)
-    z *= _SECOND
-    z ^= np.right_shift(z, np.uint64(31), out=shifted)
-    return z
 
 
 def _hits(bits: NDArray[np.uint16], share: float) -> NDArray[np.bool_]:

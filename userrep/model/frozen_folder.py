@@ -7,16 +7,20 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from userrep.errors import ArtifactError, in_line
-from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.store.filesystem import read_bytes, write_folder
 
 FORMAT_VERSION = 7
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+_MAX_HEADER = 1 << 20  # bytes of a safetensors header; a dozen tensors need less than 2 KiB
 _MAX_MANIFEST = 64 << 20  # bytes; the manifest contains the vocabularies
 _MAX_WEIGHTS = 4 << 30  # bytes
+Tensors = dict[str, NDArray[np.float32]]
 
 
 class Manifest(BaseModel):
@@ -61,8 +65,7 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
     ArtifactError
         If a file is missing, unreadable or changed. The message is one line.
     """
-    values = _parsed(folder, _read(folder, MANIFEST, _MAX_MANIFEST, cure), cure)
-    manifest = _validated(folder, values, kind, cure)
+    manifest, values = _manifest(folder, kind, cure)
     weights = _read(folder, WEIGHTS, _MAX_WEIGHTS, cure)
     content_hash = _content_hash(weights, values)
     if content_hash != manifest.content_hash:
@@ -86,22 +89,13 @@ def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> M:
     ArtifactError
         If the manifest is missing or invalid. The message is one line.
     """
-    return _validated(folder, _parsed(folder, _read(folder, MANIFEST, _MAX_MANIFEST, cure), cure), kind, cure)
+    return _manifest(folder, kind, cure)[0]
 
 
-def _validated(folder: str, values: dict[str, Any], kind: type[M], cure: str) -> M:
+def _manifest(folder: str, kind: type[M], cure: str) -> tuple[M, dict[str, Any]]:
+    """Return the manifest, and its values as they are in the file."""
     try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(in_line(str(part)) for part in fault["loc"])
-        reason = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
-        raise ArtifactError(f"{folder}: {MANIFEST} is invalid: {key}: {reason}. {cure}") from None
-
-
-def _parsed(folder: str, text: bytes, cure: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
+        values = json.loads(_read(folder, MANIFEST, _MAX_MANIFEST, cure))
     except (ValueError, RecursionError):  # deeply nested brackets raise RecursionError
         values = None
     if not isinstance(values, dict):
@@ -111,7 +105,13 @@ def _parsed(folder: str, text: bytes, cure: str) -> dict[str, Any]:
         is_older = isinstance(version, int) and version < FORMAT_VERSION
         fix = "Use the release that wrote it, or train a new space" if is_older else "Upgrade userrep to read it"
         raise ArtifactError(f"{folder}: this release reads format_version {FORMAT_VERSION}, got {version}. {fix}.")
-    return values
+    try:
+        return kind.model_validate(values), values
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(in_line(str(part)) for part in fault["loc"])
+        reason = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
+        raise ArtifactError(f"{folder}: {MANIFEST} is invalid: {key}: {reason}. {cure}") from None
 
 
 def _content_hash(weights: bytes, values: dict[str, Any]) -> str:
@@ -129,3 +129,29 @@ def _read(folder: str, name: str, max_bytes: int, cure: str) -> bytes:
         raise ArtifactError(f"{error}. {cure}") from None
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}. {cure}") from None
+
+
+def tensor_bytes(tensors: Tensors) -> bytes:
+    """Serialize tensors as the content of a safetensors file."""
+    content: bytes = safetensors.numpy.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    return content
+
+
+def read_tensors(content: bytes, path: str, *, cure: str) -> Tensors:
+    """Parse the content of a safetensors file. The declared header size is checked before anything is allocated.
+
+    Raises
+    ------
+    ArtifactError
+        If the content is not valid safetensors. The message begins with ``path`` and ends with ``cure``.
+    """
+    header = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or header > min(_MAX_HEADER, len(content) - 8):
+        raise ArtifactError(
+            f"{path}: not a valid safetensors file, got {len(content)} bytes with a header of {header} bytes. {cure}"
+        )
+    try:
+        tensors: Tensors = safetensors.numpy.load(content)
+    except Exception as error:  # the parser has several exception types of its own; all mean an invalid file
+        raise ArtifactError(f"{path}: cannot be read as safetensors ({error}). {cure}") from None
+    return tensors

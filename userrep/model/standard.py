@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import gelu
 
-from userrep.model.tensor_file import Tensors
+from userrep.model.frozen_folder import Tensors
 
-_ENCODER, _READERS = ("encoder_linear", "encoder_latent"), ("decoder_hidden", "item_query", "next_days")
+_CODE = ("encoder_linear.weight", "encoder_linear.bias", "encoder_latent.weight")  # their outputs add up to the code
+_READERS = ("decoder_hidden", "item_query", "next_days")  # layers that read the code; a linear decoder_output does too
 
 
 def standardized_code(weights: Tensors, x_BF: NDArray[np.float32]) -> Tensors:
@@ -25,8 +26,10 @@ def standardized_code(weights: Tensors, x_BF: NDArray[np.float32]) -> Tensors:
     changes item queries by a constant, which is added to ``item_worth``.
     """
     wide = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
-    if "decoder_hidden.weight" not in wide:
-        _move_to_decoder_metric(wide)
+    code, readers = [name for name in _CODE if name in wide], [name for name in _READERS if f"{name}.weight" in wide]
+    if "decoder_hidden" not in readers:
+        readers.append("decoder_output")
+        _move_to_decoder_metric(wide, code, readers)
     x_BF = x_BF.astype(np.float64)
     code_BL = x_BF @ wide["encoder_linear.weight"].T + wide["encoder_linear.bias"]
     if "encoder_hidden.weight" in wide:
@@ -34,33 +37,22 @@ def standardized_code(weights: Tensors, x_BF: NDArray[np.float32]) -> Tensors:
         code_BL += gelu(h_BH).numpy() @ wide["encoder_latent.weight"].T
     mean_L, scale = code_BL.mean(axis=0), max(float(np.sqrt(code_BL.var(axis=0).mean())), 1e-9)
     wide["encoder_linear.bias"] -= mean_L
-    for name in _ENCODER:
-        for part in ("weight", "bias"):
-            if f"{name}.{part}" in wide:
-                wide[f"{name}.{part}"] /= scale
-    readers = [name for name in _READERS if f"{name}.weight" in wide]
-    if "decoder_hidden" not in readers:
-        readers.append("decoder_output")
+    for name in code:
+        wide[name] /= scale
     for name in readers:
         shift = wide[f"{name}.weight"] @ mean_L
         wide[f"{name}.weight"] *= scale
-        if f"{name}.bias" in wide:
-            wide[f"{name}.bias"] += shift
-        else:
-            wide["item_worth.weight"] += shift
+        wide[f"{name}.bias" if f"{name}.bias" in wide else "item_worth.weight"] += shift
     return {name: tensor.astype(np.float32) for name, tensor in wide.items()}
 
 
-def _move_to_decoder_metric(wide: dict[str, NDArray[np.float64]]) -> None:
+def _move_to_decoder_metric(wide: dict[str, NDArray[np.float64]], code: list[str], readers: list[str]) -> None:
     """Transform the code and every layer that reads it to the coordinates (D'D)^(1/4) z."""
     decoder_FL = wide["decoder_output.weight"]
     square_L, axes_LL = np.linalg.eigh(decoder_FL.T @ decoder_FL)
     root_L = np.maximum(square_L, max(1e-6 * square_L[-1], 1e-30)) ** 0.25
     transform_LL, inverse_LL = ((axes_LL * factor_L) @ axes_LL.T for factor_L in (root_L, 1 / root_L))
-    wide["encoder_linear.bias"] = transform_LL @ wide["encoder_linear.bias"]
-    for name in _ENCODER:
-        if f"{name}.weight" in wide:
-            wide[f"{name}.weight"] = transform_LL @ wide[f"{name}.weight"]
-    for name in (*_READERS, "decoder_output"):
-        if f"{name}.weight" in wide:
-            wide[f"{name}.weight"] = wide[f"{name}.weight"] @ inverse_LL
+    for name in code:
+        wide[name] = transform_LL @ wide[name]
+    for name in readers:
+        wide[f"{name}.weight"] = wide[f"{name}.weight"] @ inverse_LL

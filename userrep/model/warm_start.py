@@ -16,7 +16,7 @@ from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.tensor_file import Tensors
+from userrep.model.frozen_folder import Tensors
 from userrep.model.weights import weight_shapes
 
 _ENCODER = ["encoder_linear", "encoder_hidden", "encoder_latent"]
@@ -91,7 +91,7 @@ def warm_start(
         if layer in ("encoder_linear", "encoder_hidden"):
             carried = _first_layer(maps, carried[0], carried[1], tensors[parts[0]] * (layer == "encoder_hidden"))
         elif layer == "decoder_output":
-            carried = _last_layer(maps, carried[0], carried[1], tensors[parts[0]], tensors[parts[1]])
+            carried = _last_layer(maps, *carried, *(tensors[name] for name in parts))
         tensors |= {name: tensor.astype(np.float32) for name, tensor in zip(parts, carried, strict=True)}
     return WarmStart(tensors, [*layers, *(pair.new.name for pair in pairs)], fresh + fresh_blocks)
 
@@ -143,7 +143,7 @@ def _matching_blocks(
         elif block.kind == "pooled" and not same_items:
             lines.append(f"{block.name}: fresh, {space_id} has item vectors of another lineage, {earlier.lineage_id}")
         elif values is not None and earlier_values is not None:
-            center = scaler.center_F[_columns(block)].astype(np.float64)
+            center = scaler.center_F[block.inputs].astype(np.float64)
             pairs.append(_BlockPair(before, block, *_value_matrices(values, earlier_values, center)))
             lines += _changed_values(block.name, values, earlier_values)
         elif (block.kind, width) != (before.kind, earlier_width):
@@ -179,12 +179,11 @@ def _changed_values(name: str, values: list[str], earlier_values: list[str]) -> 
         "new, initialized from (other)": [value for value in values if value not in earlier_values],
         "removed, counted as (other)": [value for value in earlier_values if value not in values],
     }
-    return [f"{name}: {_listed(changed)}: {change}" for change, changed in changes.items() if changed]
-
-
-def _listed(values: list[str]) -> str:
-    more = f" and {len(values) - _MAX_LISTED} more" if len(values) > _MAX_LISTED else ""
-    return ", ".join(values[:_MAX_LISTED]) + more
+    lines = []
+    for change, changed in changes.items():
+        more = f" and {len(changed) - _MAX_LISTED} more" if len(changed) > _MAX_LISTED else ""
+        lines += [f"{name}: {', '.join(changed[:_MAX_LISTED])}{more}: {change}"] if changed else []
+    return lines
 
 
 def _input_maps(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_BlockPair]) -> _InputMaps:
@@ -206,7 +205,7 @@ def _input_maps(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: l
             maps.earlier[earlier_flag, block.flag] = maps.new[block.flag, earlier_flag] = 1
             maps.is_carried_F[block.flag] = True
     for pair in pairs:
-        old, new = _columns(pair.earlier), _columns(pair.new)
+        old, new = pair.earlier.inputs, pair.new.inputs
         old_center, new_center = before.center_F[old].astype(np.float64), now.center_F[new].astype(np.float64)
         old_scale, new_scale = before.scale_F[old].astype(np.float64), now.scale_F[new].astype(np.float64)
         constant = -1 if pair.new.flag is None else pair.new.flag
@@ -236,9 +235,5 @@ def _foldable(scaler: Scaler, layout: InputLayout) -> Scaler:
     center_F, scale_F = scaler.center_F.copy(), scaler.scale_F.copy()
     for block in layout.blocks:
         if block.kind == "pooled":
-            center_F[_columns(block)], scale_F[_columns(block)] = 0, 1
+            center_F[block.inputs], scale_F[block.inputs] = 0, 1
     return Scaler(center_F=center_F, scale_F=scale_F)
-
-
-def _columns(block: Block) -> slice:
-    return slice(block.start, block.stop)

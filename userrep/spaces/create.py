@@ -14,11 +14,10 @@ from userrep.config import Config
 from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
-from userrep.model.frozen_folder import sealed
+from userrep.model.frozen_folder import Tensors, sealed, tensor_bytes
 from userrep.model.propensities import fitted_propensities, knots_of, used_inputs, used_targets, with_hinges
 from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
-from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces

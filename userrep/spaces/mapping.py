@@ -23,8 +23,7 @@ from pyspark.sql import functions as F
 from userrep import config
 from userrep.errors import ArtifactError, UsageError
 from userrep.ids import checked_name
-from userrep.model.frozen_folder import Manifest, read_frozen, sealed, write_frozen
-from userrep.model.tensor_file import Tensors
+from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, sealed, write_frozen
 from userrep.spaces.registry import Space, add_map
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.releases import Arrays, arrow_udf

@@ -18,8 +18,7 @@ from userrep.features.training_rows import fit_scaler, training_rows, valid_date
 from userrep.ids import checked_name, short_hash
 from userrep.items.candidates import read_candidates
 from userrep.items.versions import Versions
-from userrep.model.frozen_folder import WEIGHTS, Manifest, read_frozen, write_frozen
-from userrep.model.tensor_file import Tensors, tensor_bytes
+from userrep.model.frozen_folder import WEIGHTS, Manifest, Tensors, read_frozen, tensor_bytes, write_frozen
 from userrep.store.buckets import buckets_of_share, user_bucket
 from userrep.store.filesystem import all_exist, artifacts_root, delete_folder
 from userrep.store.schemas import TRAINING_ROWS

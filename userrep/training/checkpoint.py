@@ -1,44 +1,42 @@
-"""Training checkpoints on disk: one folder each, with ``state.safetensors`` and ``state.json``.
+"""Training checkpoints on disk: frozen folders of tensors and the state of the training.
 
 A folder is written under a temporary name, synced and renamed. The newest two are kept. A checkpoint contains no state
 of a random generator: the order of rows and their noise are keyed by (seed, epoch, shard or row), so epoch and step
 determine both.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from userrep.errors import ArtifactError
-from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
-from userrep.store.filesystem import PARTIAL, delete_folder, exists, folder_names, read_bytes, write_folder
+from pydantic import ConfigDict, Field
 
-TENSORS, STATE = "state.safetensors", "state.json"
+from userrep.errors import ArtifactError
+from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, write_frozen
+from userrep.store.filesystem import PARTIAL, delete_folder, exists, folder_names
+
 NUM_KEPT = 2
-_MAX_TENSORS, _MAX_STATE = 16 << 30, 64 << 20  # bytes
 _CURE = "An older checkpoint is used, or the training starts from the beginning."
 
 
-@dataclass
-class TrainingState:
+class TrainingState(Manifest):
     """The progress of a training: ``step`` steps of ``epoch``, and all epochs before it.
 
-    ``sums``: the sum of each block's loss over the steps of this epoch. ``curve``: the losses of each finished epoch.
-    ``optimizer``: the optimizer's numbers (its tensors are stored separately). ``seconds``: time spent so far.
-    ``best_epoch``: the epoch with the lowest loss so far; 0 before the first epoch ends.
+    ``taken``: the steps of all epochs. ``sums``: the sum of each block's loss over the steps of this epoch. ``curve``:
+    the losses of each finished epoch. ``seconds``: time spent so far. ``best_epoch``: the epoch with the lowest loss so
+    far; 0 before the first epoch ends.
     """
+
+    model_config = ConfigDict(frozen=False)
 
     identity: str  # of the task
     seed: int
     epoch: int = 1
     step: int = 0
-    sums: list[float] = field(default_factory=list)
+    taken: int = 0
+    sums: list[float] = Field(default_factory=list)
     best_epoch: int = 0
     best_loss: float | None = None
-    curve: list[dict[str, float]] = field(default_factory=list)
-    optimizer: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = Field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
 
@@ -53,12 +51,10 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(folder: str, state: TrainingState, tensors: Tensors) -> None:
     """Write a checkpoint, then remove all but the newest two. Not safe for several writers at once."""
-    content = tensor_bytes(tensors)
-    facts = asdict(state) | {"sha256": hashlib.sha256(content).hexdigest()}
-    name = f"step-{int(state.optimizer['taken']):09d}"
-    if exists(f"{folder}/{name}"):  # not usable, or training would have resumed from it
-        delete_folder(f"{folder}/{name}")
-    write_folder(f"{folder}/{name}", {TENSORS: content, STATE: json.dumps(facts).encode()})
+    path = f"{folder}/step-{state.taken:09d}"
+    if exists(path):  # not usable, or training would have resumed from it
+        delete_folder(path)
+    write_frozen(path, state, tensors)
     for old in checkpoint_names(folder)[NUM_KEPT:]:
         delete_folder(f"{folder}/{old}")
 
@@ -74,7 +70,7 @@ def newest_checkpoint(folder: str, identity: str, report: Callable[[str], None])
         try:
             return Checkpoint(name, *load_checkpoint(folder, name, identity))
         except ArtifactError as error:
-            report(str(error))
+            report(f"checkpoint {error}")
     return None
 
 
@@ -87,19 +83,10 @@ def load_checkpoint(folder: str, name: str, identity: str) -> tuple[TrainingStat
         If it is incomplete or damaged, or belongs to a task other than ``identity``.
     """
     path = f"{folder}/{name}"
-    try:
-        facts = json.loads(read_bytes(f"{path}/{STATE}", max_bytes=_MAX_STATE))
-        content = read_bytes(f"{path}/{TENSORS}", max_bytes=_MAX_TENSORS)
-        expected = facts.pop("sha256")
-        state = TrainingState(**facts)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"checkpoint {path} is incomplete or damaged ({reason}). {_CURE}") from None
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise ArtifactError(f"checkpoint {path}: {TENSORS} does not match the hash in {STATE}. {_CURE}")
+    state, tensors = read_frozen(path, TrainingState, expected_hash=None, cure=_CURE)
     if state.identity != identity:
-        raise ArtifactError(f"checkpoint {path} was written for other rows or settings. {_CURE}")
-    return state, read_tensors(content, f"checkpoint {path}: {TENSORS}", cure=_CURE)
+        raise ArtifactError(f"{path}: written for other rows or settings. {_CURE}")
+    return state, tensors
 
 
 def remove_partial(folder: str) -> None:

@@ -17,11 +17,10 @@ from torch import Tensor
 from userrep.errors import DivergedError
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corrupted, Corruption
+from userrep.model.frozen_folder import Tensors, read_tensors, tensor_bytes
 from userrep.model.losses import Loss
-from userrep.model.tensor_file import read_tensors, tensor_bytes
 from userrep.training.checkpoint import TrainingState, load_checkpoint, remove_partial, save_checkpoint
-from userrep.training.data.prefetch import prefetched
-from userrep.training.data.row_stream import Batch
+from userrep.training.data.row_stream import Batch, prefetched
 from userrep.training.data.shards import epoch_batches, first_rows
 from userrep.training.launch.comm import Comm
 from userrep.training.optimizer import Optimizer
@@ -52,34 +51,28 @@ def train(
         If another rank has ended or is unreachable.
     """
     torch.set_num_threads(task.training.threads)
-    trainer = _Trainer(task, comm, report if comm.rank == 0 else lambda _: None)
+    trainer = _Trainer(task, comm, report if comm.rank == 0 else lambda _: None, resume)
     if comm.rank == 0:
         remove_partial(task.folder)
-    if resume is not None:
-        trainer.restore(resume)
-    trainer.start_progress()
     while not trainer.state.finished:
         trainer.run_epoch()
     return trainer.result()
 
 
 class _Trainer:
-    """Model, optimizer and data of one rank."""
+    """Model, optimizer and data of one rank. ``resume``: the checkpoint to resume from."""
 
-    progress: Progress
-
-    def __init__(self, task: TrainingTask, comm: Comm, report: Callable[[str], None]) -> None:
-        training = task.training
-        layout, targets = task.layout, task.targets
-        self._task, self._comm, self._report = task, comm, report
+    def __init__(
+        self, task: TrainingTask, comm: Comm, report: Callable[[str], None], resume: str | None = None
+    ) -> None:
+        training, layout, targets = task.training, task.layout, task.targets
+        self._task, self._comm, self._device = task, comm, comm.device
         self._num_inputs, self._width = layout.width, layout.width + targets.width
-        self._device = comm.device
         self._dtype = autocast_dtype(training.precision, comm.device)
         self._corruption = Corruption(layout, task.model, task.empty_F, seed=training.seed)
-        autoencoder = Autoencoder(layout, task.model, targets, seed=training.seed)
-        self._model = autoencoder.to(self._device)
+        self._model = Autoencoder(layout, task.model, targets, seed=training.seed).to(self._device)
         if task.initial:
-            self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
+            self._load(_as_torch(read_tensors(task.initial, "", cure="")))
         self._best = self._weights()
         self._loss = Loss(layout, targets, task.model, task.read_candidates(), task.row_weight).to(self._device)
         self._optimizer = Optimizer(self._model, training, task.steps * training.max_epochs, self._loss.weight_K, comm)
@@ -88,29 +81,24 @@ class _Trainer:
             for split in VALID_SPLITS
             if any(shards := task.files.get(split, []))
         }
-        self.state = TrainingState(task.identity, training.seed, sums=[0.0] * len(self._loss.names))
+        self.state = TrainingState(identity=task.identity, seed=training.seed, sums=[0.0] * len(self._loss.names))
+        if resume is not None:
+            self._restore(resume)
+        self._saved_at, self._save_after = time.monotonic(), training.checkpoint_every.total_seconds()
+        self.progress = Progress(
+            report, total=self._loss.total, steps=task.steps, max_epochs=training.max_epochs,
+            batch_size=training.batch_size, taken=self.state.taken, earlier=self.state.seconds,
+        )  # fmt: skip
 
-    def restore(self, name: str) -> None:
-        """Resume from a checkpoint."""
+    def _restore(self, name: str) -> None:
         self.state, arrays = load_checkpoint(self._task.folder, name, self._task.identity)
-        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        parts = {kind: _with_prefix(tensors, kind) for kind in ("model", "best", "optimizer")}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for key, tensor in _as_torch(arrays).items():
+            kind, _, part_name = key.partition(".")
+            parts[kind][part_name] = tensor
         self._load(parts["model"])
         self._best = parts["best"]
-        self._optimizer.restore(parts["optimizer"], self.state.optimizer)
-
-    def start_progress(self) -> None:
-        """Start measuring the time, for progress reports and for the next checkpoint."""
-        self._saved_at, self._save_after = time.monotonic(), self._task.training.checkpoint_every.total_seconds()
-        self.progress = Progress(
-            self._report,
-            total=self._loss.total,
-            steps=self._task.steps,
-            max_epochs=self._task.training.max_epochs,
-            batch_size=self._task.training.batch_size,
-            taken=self._optimizer.taken,
-            earlier=self.state.seconds,
-        )
+        self._optimizer.restore(parts["optimizer"], self.state.taken)
 
     def run_epoch(self) -> None:
         """Take the remaining steps of the epoch, compute the validation losses, and write a checkpoint."""
@@ -170,9 +158,8 @@ class _Trainer:
         self._saved_at = time.monotonic()
         if self._comm.rank != 0:
             return
-        tensors, self.state.optimizer = self._optimizer.state()
-        parts = {"model": self._weights(), "best": self._best, "optimizer": tensors}
-        self.state.seconds = self.progress.seconds
+        parts = {"model": self._weights(), "best": self._best, "optimizer": self._optimizer.state()}
+        self.state.taken, self.state.seconds = self._optimizer.taken, self.progress.seconds
         flat = {f"{kind}.{name}": tensor.cpu().numpy() for kind, part in parts.items() for name, tensor in part.items()}
         save_checkpoint(self._task.folder, self.state, flat)
 
@@ -242,6 +229,5 @@ def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.dev
     return {"fp32": None, "bf16": torch.bfloat16}[precision]
 
 
-def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Return the tensors named ``kind.NAME``, by NAME."""
-    return {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+def _as_torch(arrays: Tensors) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -25,16 +25,17 @@ class Optimizer:
     def __init__(
         self, model: nn.Module, training: config.Training, num_steps: int, weight_K: Tensor, comm: Comm
     ) -> None:
-        parameters = list(model.parameters())
         self._training, self._num_steps, self._weight_K, self._comm = training, num_steps, weight_K, comm
-        self._parameters = dict(model.named_parameters())
-        self._means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self._squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self._updates = [torch.zeros((), device=p.device) for p in parameters]
+        self._parameters: list[Tensor] = list(model.parameters())
+        self._means, self._squares = (
+            {f"{kind}.{name}": torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
+            for kind in ("mean", "square")
+        )
+        self._updates = [torch.zeros((), device=p.device) for p in self._parameters]
         # Gradients are views of one flat tensor, so that averaging them needs no copy. The losses are at its end.
-        self._flat = torch.zeros(sum(p.numel() for p in parameters) + len(weight_K), device=parameters[0].device)
+        self._flat = torch.zeros(sum(p.numel() for p in self._parameters) + len(weight_K), device=weight_K.device)
         start = 0
-        for parameter in parameters:
+        for parameter in self._parameters:
             parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
         self.taken = 0  # steps so far
@@ -77,20 +78,17 @@ class Optimizer:
         self.taken += 1
         return losses_K
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return the tensors and numbers that ``restore`` needs. The tensors are not copies."""
-        tensors = {f"mean.{name}": mean for name, mean in zip(self._parameters, self._means, strict=True)}
-        tensors |= {f"square.{name}": square for name, square in zip(self._parameters, self._squares, strict=True)}
-        return tensors, {"taken": self.taken}
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that ``restore`` needs. They are not copies."""
+        return self._means | self._squares
 
-    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Restore the state that ``state`` returned."""
-        for name, mean, square in zip(self._parameters, self._means, self._squares, strict=True):
-            mean.copy_(tensors[f"mean.{name}"])
-            square.copy_(tensors[f"square.{name}"])
+    def restore(self, tensors: dict[str, Tensor], taken: int) -> None:
+        """Restore the tensors that ``state`` returned after ``taken`` steps."""
+        for name, tensor in self.state().items():
+            tensor.copy_(tensors[name])
         for count in self._updates:
-            count.fill_(numbers["taken"])
-        self.taken = int(numbers["taken"])
+            count.fill_(taken)
+        self.taken = taken
 
     @torch.no_grad()
     def _adamw(self) -> None:
@@ -99,10 +97,10 @@ class Optimizer:
         ``torch.optim.AdamW`` would import torch's compiler, which takes seconds in every rank.
         """
         adamw(
-            list(self._parameters.values()),
-            [p.grad for p in self._parameters.values() if p.grad is not None],
-            self._means,
-            self._squares,
+            self._parameters,
+            [p.grad for p in self._parameters if p.grad is not None],
+            list(self._means.values()),
+            list(self._squares.values()),
             [],
             self._updates,
             fused=True,

@@ -2,9 +2,10 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
+from statistics import fmean
 
 REPORT_SECONDS = 10.0
 
@@ -86,11 +87,7 @@ def by_kind(losses: Mapping[str, float]) -> str:
     losses_by_kind: dict[str, list[float]] = {}
     for name, loss in losses.items():
         losses_by_kind.setdefault(re.sub(r"_\d+d$", "", name), []).append(loss)
-    return " ".join(f"{kind} {_mean(values):.2f}" for kind, values in losses_by_kind.items())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return " ".join(f"{kind} {fmean(values):.2f}" for kind, values in losses_by_kind.items())
 
 
 def _duration(seconds: float) -> str:

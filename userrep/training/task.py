@@ -12,7 +12,7 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
-from userrep.model.tensor_file import Tensors, read_tensors
+from userrep.model.frozen_folder import Tensors, read_tensors
 from userrep.store.filesystem import read_bytes
 from userrep.training.checkpoint import TrainingState
 from userrep.training.data.shards import ShardFiles, count_rows, steps_per_epoch

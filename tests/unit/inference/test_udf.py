@@ -12,7 +12,7 @@ from tests.unit.inference.test_inference import as_arrow, expected, random_users
 from tests.unit.inference.test_model import saved
 from userrep.errors import ArtifactError, UsageError
 from userrep.inference.encoder import worker_encoder
-from userrep.inference.udf import embedding_udf
+from userrep.inference.model import embedding_udf
 
 pytestmark = pytest.mark.fast
 

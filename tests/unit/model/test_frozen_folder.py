@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from userrep.errors import ArtifactError
-from userrep.model.frozen_folder import Manifest, read_frozen, write_frozen
-from userrep.model.tensor_file import Tensors
+from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, write_frozen
 
 pytestmark = pytest.mark.fast
 

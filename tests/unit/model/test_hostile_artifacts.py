@@ -22,17 +22,9 @@ from tests.support.hostile import fuzzed, is_one_line, refusal, spoil_tree, spoi
 from tests.unit.inference.test_model import rehash, saved
 from userrep.errors import ArtifactError
 from userrep.inference import EmbeddingModel
-from userrep.model.frozen_folder import MANIFEST, WEIGHTS, sealed, write_frozen
-from userrep.model.tensor_file import tensor_bytes
+from userrep.model.frozen_folder import MANIFEST, WEIGHTS, sealed, tensor_bytes, write_frozen
 from userrep.spaces.mapping import MapManifest, load_map, map_folder
-from userrep.training.checkpoint import (
-    STATE,
-    TENSORS,
-    TrainingState,
-    checkpoint_names,
-    load_checkpoint,
-    save_checkpoint,
-)
+from userrep.training.checkpoint import TrainingState, checkpoint_names, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.fast
 
@@ -201,13 +193,12 @@ def test_a_spoilt_map_is_refused_or_whole(tmp_path: Path, seed: int, name: str, 
 
 
 @fuzzed(80)
-@given(seed=SEEDS, name=st.sampled_from([TENSORS, STATE]))
+@given(seed=SEEDS, name=st.sampled_from([WEIGHTS, MANIFEST]))
 def test_a_spoilt_checkpoint_is_refused_or_as_it_was_written(tmp_path: Path, seed: int, name: str) -> None:
     folder = tmp_path / "checkpoints"
     if not folder.exists():
-        save_checkpoint(
-            str(folder), TrainingState("task", seed=1, optimizer={"taken": 1}), {"model.weight": np.ones(3, np.float32)}
-        )
+        state = TrainingState(identity="task", seed=1, taken=1)
+        save_checkpoint(str(folder), state, {"model.weight": np.ones(3, np.float32)})
     (step,) = checkpoint_names(str(folder))
     file = folder / step / name
     before = file.read_bytes()

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from userrep.errors import ArtifactError
-from userrep.model.tensor_file import read_tensors, tensor_bytes
+from userrep.model.frozen_folder import read_tensors, tensor_bytes
 
 pytestmark = pytest.mark.fast
 

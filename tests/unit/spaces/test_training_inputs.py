@@ -14,7 +14,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.targets import TargetLayout
 from userrep.items.versions import Versions
-from userrep.model.tensor_file import read_tensors
+from userrep.model.frozen_folder import read_tensors
 from userrep.spaces import training_inputs as module
 from userrep.spaces.training_inputs import (
     TrainingInputs,

@@ -19,7 +19,7 @@ from userrep.errors import DivergedError, RankFailedError, SlotsError, UsageErro
 from userrep.training.launch import backends, rank_monitor
 from userrep.training.launch.backends import check_backend, run_training
 from userrep.training.launch.comm import LocalComm
-from userrep.training.launch.horovod_launch import num_slots
+from userrep.training.launch.launchers import num_slots
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.loop import train
 from userrep.training.task import TrainingTask

@@ -16,7 +16,7 @@ import torch
 
 from tests.unit.training.test_training import losses_of, on_ranks, silent, task_on
 from userrep.errors import ArtifactError
-from userrep.training import checkpoint
+from userrep.model.frozen_folder import FORMAT_VERSION, MANIFEST, WEIGHTS
 from userrep.training.checkpoint import (
     TrainingState,
     checkpoint_names,
@@ -112,26 +112,23 @@ def test_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
 
 
 def damage_tensors(folder: Path) -> None:
-    content = bytearray((folder / checkpoint.TENSORS).read_bytes())
+    content = bytearray((folder / WEIGHTS).read_bytes())
     content[-1] ^= 1
-    (folder / checkpoint.TENSORS).write_bytes(content)
+    (folder / WEIGHTS).write_bytes(content)
 
 
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda folder: (folder / checkpoint.STATE).unlink(), r"is incomplete or damaged \(FileNotFoundError"),
+        (lambda folder: (folder / MANIFEST).unlink(), r"manifest\.json: No such file"),
+        (lambda folder: (folder / MANIFEST).write_text('{"epoch": 1'), r"is truncated or not a JSON object"),
         (
-            lambda folder: (folder / checkpoint.STATE).write_text('{"epoch": 1'),
-            r"is incomplete or damaged \(JSONDecodeError",
+            lambda folder: (folder / MANIFEST).write_text(f'{{"format_version": {FORMAT_VERSION}, "other": 1}}'),
+            r"manifest\.json is invalid: identity: Field required",
         ),
-        (
-            lambda folder: (folder / checkpoint.STATE).write_text('{"sha256": "", "other": 1}'),
-            r"is incomplete or damaged \(TypeEr",
-        ),
-        (lambda folder: (folder / checkpoint.STATE).write_text("[]"), r"is incomplete or damaged \(TypeError"),
-        (lambda folder: (folder / checkpoint.TENSORS).unlink(), r"is incomplete or damaged \(FileNotFoundError"),
-        (damage_tensors, r"state.safetensors does not match the hash in state.json"),
+        (lambda folder: (folder / MANIFEST).write_text("[]"), r"is truncated or not a JSON object"),
+        (lambda folder: (folder / WEIGHTS).unlink(), r"weights\.safetensors: No such file"),
+        (damage_tensors, r"weights\.safetensors and manifest\.json were not written together"),
     ],
 )
 def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, spoil: Callable[[Path], Any], fault: str) -> None:
@@ -152,7 +149,7 @@ def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tmp_path: Path) -> N
     task = task_on(tmp_path)
     name = interrupt(task, task.steps + 7)
     other = replace(task, training=task.training.model_copy(update={"learning_rate": 0.5}))
-    with pytest.raises(ArtifactError, match="was written for other rows or settings"):
+    with pytest.raises(ArtifactError, match="written for other rows or settings"):
         load_checkpoint(other.folder, name, other.identity)
     assert run_training(other, report=silent).weights == undisturbed(other).weights
 
@@ -167,7 +164,7 @@ def test_the_backend_does_not_change_a_training_s_identity(tmp_path: Path) -> No
 
 def test_a_write_that_fails_leaves_the_checkpoints_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = {"model.weight": np.ones(3, np.float32)}
-    state = TrainingState("task", seed=1, optimizer={"taken": 1})
+    state = TrainingState(identity="task", seed=1, taken=1)
     save_checkpoint(str(tmp_path), state, tensors)
 
     def full(handle: int) -> None:
@@ -175,7 +172,7 @@ def test_a_write_that_fails_leaves_the_checkpoints_before_it(tmp_path: Path, mon
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(str(tmp_path), replace(state, optimizer={"taken": 2}), tensors)
+        save_checkpoint(str(tmp_path), state.model_copy(update={"taken": 2}), tensors)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
 
 
@@ -183,7 +180,7 @@ def test_a_partly_written_checkpoint_is_skipped_and_removed(tmp_path: Path) -> N
     task = task_on(tmp_path)
     half = Path(task.folder, ".step-000000009-f00")
     half.mkdir(parents=True)
-    (half / checkpoint.TENSORS).write_bytes(b"half")
+    (half / WEIGHTS).write_bytes(b"half")
     train(task, LocalComm(), silent)
     assert not half.exists()
     assert len(checkpoint_names(task.folder)) == 2
@@ -192,10 +189,10 @@ def test_a_partly_written_checkpoint_is_skipped_and_removed(tmp_path: Path) -> N
 def test_a_checkpoint_is_safetensors_and_json_with_model_optimizer_and_state(tmp_path: Path) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
     folder = Path(task.folder, interrupt(task, 11))
-    state = json.loads((folder / "state.json").read_text())
+    state = json.loads((folder / "manifest.json").read_text())
     assert (state["epoch"], state["step"], state["seed"], state["finished"]) == (1, 11, 17, False)
-    assert state["optimizer"]["taken"] == 11
-    tensors = safetensors.numpy.load((folder / "state.safetensors").read_bytes())
+    assert state["taken"] == 11
+    tensors = safetensors.numpy.load((folder / "weights.safetensors").read_bytes())
     kinds = {"model", "best", "optimizer.mean", "optimizer.square"}
     assert {f"{kind}.encoder_hidden.weight" for kind in kinds} <= set(tensors)
 

@@ -7,7 +7,7 @@ import pytest
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkAttributeError
 
-from userrep.training.launch.horovod_launch import HorovodLaunch, num_slots
+from userrep.training.launch.launchers import HorovodLaunch, num_slots
 
 pytestmark = pytest.mark.fast
 

@@ -106,18 +106,18 @@ def test_a_restored_optimizer_takes_the_same_steps_as_one_that_never_stopped() -
     for k in range(4):
         undisturbed.step(loss_of(whole, k))
         begun.step(loss_of(first, k))
-    tensors, numbers = begun.state()
+    tensors, taken = begun.state(), begun.taken
     second = linear(seed=1)
     second.load_state_dict(first.state_dict())
     resumed = optimizer_of(second)
-    resumed.restore({name: tensor.clone() for name, tensor in tensors.items()}, dict(numbers))
+    resumed.restore({name: tensor.clone() for name, tensor in tensors.items()}, taken)
     for k in range(4, 8):
         assert resumed.learning_rate == undisturbed.learning_rate
         undisturbed.step(loss_of(whole, k))
         resumed.step(loss_of(second, k))
     assert torch.equal(second.weight, whole.weight)
     assert torch.equal(second.bias, whole.bias)
-    assert resumed.state()[1] == undisturbed.state()[1] == numbers | {"taken": 8}
+    assert resumed.taken == undisturbed.taken == taken + 4 == 8
 
 
 def test_a_gradient_that_is_not_finite_stops_a_training() -> None:

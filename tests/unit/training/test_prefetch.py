@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from userrep.training.data.prefetch import prefetched
+from userrep.training.data.row_stream import prefetched
 
 pytestmark = pytest.mark.fast
 

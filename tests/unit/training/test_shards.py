@@ -12,7 +12,7 @@ from tests.support.builders import write_training_rows
 from userrep.errors import UsageError
 from userrep.store.arrow import listed, packed, unpacked
 from userrep.store.filesystem import file_system
-from userrep.training.data import row_stream, shuffled_shard
+from userrep.training.data import row_stream, shards
 from userrep.training.data.row_stream import Batch
 from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch
 
@@ -24,7 +24,7 @@ WIDTH, NUM_SHARDS, STEPS = 3, 4, 12
 @pytest.fixture(autouse=True)
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set buffers of ten rows, so that few rows fill several of them."""
-    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 600 * NUM_SHARDS)
+    monkeypatch.setattr(shards, "MAX_BYTES", 600 * NUM_SHARDS)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_the_memory_of_a_rank_stays_within_its_budget_for_large_row_groups(
     num_shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrow_pool: pa.MemoryPool
 ) -> None:
     max_bytes, width, num_rows = 2**21, 64, 40_000 // num_shards
-    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", max_bytes)
+    monkeypatch.setattr(shards, "MAX_BYTES", max_bytes)
     for shard in range(num_shards):
         write_training_rows(tmp_path, "train", shard, range(num_rows), files=1, group=num_rows, width=width)
     files = shard_files(map(str, tmp_path.rglob("*.parquet")), num_shards)["train"]

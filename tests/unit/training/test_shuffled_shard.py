@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.support.builders import write_training_rows
-from userrep.training.data import shuffled_shard
+from userrep.training.data import shards
 from userrep.training.data.row_stream import RowGroup, row_groups
-from userrep.training.data.shuffled_shard import MemoryBudget, ShuffledShard
+from userrep.training.data.shards import MemoryBudget, ShuffledShard
 
 pytestmark = pytest.mark.fast
 
@@ -97,11 +97,11 @@ def test_row_groups_before_the_buffer_of_the_first_row_are_not_read(
 
 
 def test_each_shard_gets_an_equal_part_of_the_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 2400)
+    monkeypatch.setattr(shards, "MAX_BYTES", 2400)
     assert MemoryBudget.of(4, WIDTH) == MemoryBudget(
         buffer_rows=10, read_bytes=50
     )  # 600 bytes; a row has a key and three numbers
     assert MemoryBudget.of(8, WIDTH).buffer_rows == MemoryBudget.of(4, WIDTH).buffer_rows // 2
     assert MemoryBudget.of(4, 10_000).buffer_rows == 1
-    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 2**30)
+    monkeypatch.setattr(shards, "MAX_BYTES", 2**30)
     assert MemoryBudget.of(1, WIDTH).read_bytes == 2**20

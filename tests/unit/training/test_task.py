@@ -81,7 +81,9 @@ def test_backend_and_folder_are_not_part_of_the_identity(task: TrainingTask) -> 
 
 def test_a_result_has_the_losses_of_the_best_epoch_and_the_cost_of_all_ranks() -> None:
     curve = [{"epoch": 1, "train_loss": 3.0}, {"epoch": 2, "train_loss": 1.0}, {"epoch": 3, "train_loss": 2.0}]
-    end = TrainingState("task", seed=1, epoch=4, best_epoch=2, best_loss=1.0, curve=curve, seconds=9.5, finished=True)
+    end = TrainingState(
+        identity="task", seed=1, epoch=4, best_epoch=2, best_loss=1.0, curve=curve, seconds=9.5, finished=True
+    )
     ranks = [
         {"rank": 0, "rows_per_second": 100.0, "waiting_share": 0.25},
         {"rank": 1, "rows_per_second": 50.0, "waiting_share": 0.5},

@@ -11,9 +11,9 @@ import pytest
 
 from tests.unit.training.test_training import LAYOUT, TARGETS
 from userrep import config
+from userrep.training.launch.launchers import TorchLaunch
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
-from userrep.training.launch.torch_launch import TorchLaunch
 from userrep.training.task import TrainingTask
 
 pytestmark = pytest.mark.fast

@@ -22,15 +22,15 @@ from userrep.errors import SlotsError
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
-from userrep.model.tensor_file import tensor_bytes
+from userrep.model.frozen_folder import tensor_bytes
 from userrep.store.arrow import packed
 from userrep.store.filesystem import file_system
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.training.data.shards import shard_files
-from userrep.training.launch import horovod_launch
+from userrep.training.launch import launchers
 from userrep.training.launch.backends import run_training
 from userrep.training.launch.comm import LocalComm
-from userrep.training.launch.horovod_launch import HorovodLaunch
+from userrep.training.launch.launchers import HorovodLaunch
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.optimizer import Optimizer
 from userrep.training.task import TrainingResult, TrainingTask, steps_of
@@ -263,4 +263,4 @@ def test_horovod_s_launcher_installs_no_signal_handler_and_prints_no_traceback_o
     launch = HorovodLaunch(spark)
     launch.run(task_on(tmp_path), Address("h", 1, "t"), None)
     assert seen == ["someone else's"]
-    assert horovod_launch.threading.excepthook is threading.excepthook
+    assert launchers.threading.excepthook is threading.excepthook

@@ -3,10 +3,12 @@
 Shapes: B rows, F numbers per row: its inputs, then its targets.
 """
 
+from collections import deque
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from userrep.store.arrow import unpacked
 from userrep.store.filesystem import open_parquet, parquet_footer
+
+Item = TypeVar("Item")
 
 
 class Batch(NamedTuple):
@@ -112,3 +116,21 @@ def _to_batch(part: pa.RecordBatch, path: str, width: int) -> Batch:
         return Batch(keys, unpacked(part.column("x"), width))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def prefetched(source: Generator[Item], depth: int = 5) -> Generator[Item]:
+    """Yield the items of ``source``, none of which is None, which a thread runs ahead by up to ``depth`` items.
+
+    Memory: ``depth`` waiting items and the consumer's one. With a depth of 5 and global batches of 512 rows, a rank has
+    ``6 * 512 / ranks`` training rows in batches. The thread ends when this generator is closed or exhausted. Exceptions
+    of the source are raised here. The process does not exit while the thread waits for a read.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    ahead = deque(pool.submit(next, source, None) for _ in range(depth))
+    try:
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, source, None))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+        source.close()

@@ -11,12 +11,11 @@ from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
 from userrep.logs import to_stderr
-from userrep.model.tensor_file import tensor_bytes
+from userrep.model.frozen_folder import tensor_bytes
 from userrep.training.checkpoint import Checkpoint, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
-from userrep.training.launch.horovod_launch import HorovodLaunch, num_slots
+from userrep.training.launch.launchers import HorovodLaunch, TorchLaunch, num_slots
 from userrep.training.launch.rank_monitor import SETTLE_SECONDS, Failure, RankMonitor, rank_name
-from userrep.training.launch.torch_launch import TorchLaunch
 from userrep.training.loop import train
 from userrep.training.task import TrainingResult, TrainingTask
 

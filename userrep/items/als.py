@@ -183,7 +183,9 @@ class VersionFits:
             if not is_last:
                 vectors[planned.version] = np.zeros((num_items, self.settings.dim), np.float32)
                 vectors[planned.version][items] = vector_ID
-            yield _batch(planned.version, items, vector_ID)
+            dates = pa.repeat(pa.scalar(planned.version), len(items))
+            columns = {"valid_from": dates, "item_index": pa.array(items, pa.int32()), "vector": listed(vector_ID)}
+            yield pa.RecordBatch.from_pydict(columns)
 
     def _factors(self, rows: pa.Table, before_ID: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the items with an event, and their factors. ``before_ID``: vectors to start a fit from."""
@@ -222,11 +224,6 @@ def _matrix(rows: pa.Table, num_items: int, dim: int) -> NDArray[np.float32]:
     if rows.num_rows:
         vector_ID[rows.column("item_index").to_numpy()] = stacked(combined(rows.column("vector")), dim)
     return vector_ID
-
-
-def _batch(version: date, items: NDArray[np.int32], vectors_ID: NDArray[np.float32]) -> pa.RecordBatch:
-    columns = [pa.repeat(pa.scalar(version), len(items)), pa.array(items, pa.int32()), listed(vectors_ID)]
-    return pa.RecordBatch.from_arrays(columns, ["valid_from", "item_index", "vector"])
 
 
 def _check(needed: int, num_rows: int, free: int) -> None:

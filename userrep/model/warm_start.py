@@ -164,10 +164,8 @@ def _value_matrices(values: list[str], earlier_values: list[str], center: Matrix
     new_from_earlier = np.zeros((len(values), len(earlier_values)))
     other, earlier_other = values.index(UNKNOWN), earlier_values.index(UNKNOWN)
     index, earlier_index = ({value: k for k, value in enumerate(each)} for each in (values, earlier_values))
-    for value, k in index.items():
-        earlier_from_new[earlier_index.get(value, earlier_other), k] = 1
-    for value, k in earlier_index.items():
-        new_from_earlier[index.get(value, other), k] = 1
+    earlier_from_new[[earlier_index.get(value, earlier_other) for value in values], np.arange(len(values))] = 1
+    new_from_earlier[[index.get(value, other) for value in earlier_values], np.arange(len(earlier_values))] = 1
     shares = earlier_from_new[earlier_other] * center
     if shares.sum() > 0:
         new_from_earlier[:, earlier_other] = shares / shares.sum()
@@ -192,7 +190,6 @@ def _input_maps(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: l
     Absent blocks are zero in both spaces, so the constant of a block with a flag is multiplied by its flag. Flags are
     not scaled. Inputs without a counterpart have zeros.
     """
-    before, now = _foldable(earlier.scaler, earlier.layout), _foldable(scaler, layout)
     maps = _InputMaps(
         np.zeros((earlier.layout.width, layout.width + 1)),
         np.zeros((layout.width, earlier.layout.width + 1)),
@@ -206,8 +203,8 @@ def _input_maps(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: l
             maps.is_carried_F[block.flag] = True
     for pair in pairs:
         old, new = pair.earlier.inputs, pair.new.inputs
-        old_center, new_center = before.center_F[old].astype(np.float64), now.center_F[new].astype(np.float64)
-        old_scale, new_scale = before.scale_F[old].astype(np.float64), now.scale_F[new].astype(np.float64)
+        old_center, old_scale = _scaling(pair.earlier, earlier.scaler)
+        new_center, new_scale = _scaling(pair.new, scaler)
         constant = -1 if pair.new.flag is None else pair.new.flag
         maps.earlier[old, new] = pair.earlier_from_new * new_scale / old_scale[:, None]
         maps.earlier[old, constant] = (pair.earlier_from_new @ new_center - old_center) / old_scale
@@ -230,10 +227,8 @@ def _last_layer(maps: _InputMaps, weight_EH: Matrix, bias_E: Matrix, fresh_FH: M
     return [np.where(is_carried_F[:, None], weight_FH, fresh_FH), np.where(is_carried_F, bias_F, fresh_F)]
 
 
-def _foldable(scaler: Scaler, layout: InputLayout) -> Scaler:
-    """Return a scaler that leaves pooled vectors unscaled: their weights act on directions and are kept as they are."""
-    center_F, scale_F = scaler.center_F.copy(), scaler.scale_F.copy()
-    for block in layout.blocks:
-        if block.kind == "pooled":
-            center_F[block.inputs], scale_F[block.inputs] = 0, 1
-    return Scaler(center_F=center_F, scale_F=scale_F)
+def _scaling(block: Block, scaler: Scaler) -> tuple[Matrix, Matrix]:
+    """Return a block's center and scale: 0 and 1 for pooled vectors, because their weights act on directions."""
+    if block.kind == "pooled":
+        return np.zeros(block.stop - block.start), np.ones(block.stop - block.start)
+    return scaler.center_F[block.inputs].astype(np.float64), scaler.scale_F[block.inputs].astype(np.float64)

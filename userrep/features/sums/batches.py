@@ -46,14 +46,14 @@ def stream_base_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) 
     profiles = block.profiles
     has_events_U = np.any(sums.num_events_UR(spec), axis=1)
     users = _selection(has_events_U | (profiles.row_U >= 0))
-    has_events = has_events_U[users]
+    has_events, registered_at = has_events_U[users], profiles.registered_at_U[users]
     row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
     return pa.RecordBatch.from_pydict(
         {
             **_stored_sums(
                 sums, block, spec, as_of, users=users, flat_NS=sums.flat_US[users][has_events], has_sums=has_events
             ),
-            "registered_at": _times(profiles.registered_at_U[users]),
+            "registered_at": pa.array(registered_at, mask=registered_at == NEVER).cast(pa.timestamp("us", "UTC")),
             "attributes": profiles.attributes.take(row),
             "pick_items": profiles.pick_item_lists.take(row),
             "picked_at": profiles.picked_at_lists.take(row),
@@ -171,10 +171,6 @@ def _active_at(last_at_UT: Ints) -> pa.ListArray:
 
 def _dates(as_of: date, num_rows: int) -> pa.Array:
     return pa.repeat(pa.scalar(as_of, pa.date32()), num_rows)
-
-
-def _times(at_U: Ints) -> pa.Array:
-    return pa.array(at_U, mask=at_U == NEVER).cast(pa.timestamp("us", "UTC"))
 
 
 def _maps(counts_UK: scipy.sparse.csr_array, context_keys: pa.Array) -> pa.Array:

@@ -1,7 +1,7 @@
 """Blocks of users: the rows of a chunk as NumPy arrays, the input of the sums."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,9 @@ class SumsRows:
             sums.last_at_UT[user[known], day[known]] = at[known]
         else:
             np.maximum.at(sums.last_at_UT, (user[known], day[known]), at[known])
-        return Sums(sums.flat_US, sums.last_at_UT, days.start, _as_integers(adder @ self.context_NK), picks_UX)
+        context_UK = scipy.sparse.csr_array(adder @ self.context_NK).astype(np.int64)
+        context_UK.eliminate_zeros()
+        return replace(sums, context_UK=context_UK, picks_UX=picks_UX)
 
 
 def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
@@ -193,9 +195,3 @@ def _context(table: pa.Table, keys: pa.Array) -> scipy.sparse.csr_array:
     key_N = pc.index_in(entries.field("key"), value_set=keys).to_numpy()
     content = (entries.field("value").to_numpy(), key_N, np.concatenate([[0], np.cumsum(lengths)]))
     return scipy.sparse.csr_array(content, shape=(table.num_rows, len(keys)))
-
-
-def _as_integers(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    integers = scipy.sparse.csr_array(matrix).astype(np.int64)
-    integers.eliminate_zeros()
-    return integers

@@ -185,10 +185,7 @@ def _file_tasks(
 
 def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
     overlaps = pc.and_(pc.less(listed["first"], within.stop), pc.greater(listed["end"], within.start))
-    files = [
-        BucketedFile(*row)
-        for row in zip(*listed.filter(overlaps).select(BucketedFile._fields).to_pydict().values(), strict=True)
-    ]
+    files = [BucketedFile(**row) for row in listed.filter(overlaps).select(BucketedFile._fields).to_pylist()]
     return [file for file in files if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]
 
 

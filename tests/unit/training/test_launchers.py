@@ -1,4 +1,4 @@
-"""TorchDistributor's launcher: a tag of its own cancels its job. test_training.py runs real ranks."""
+"""The launchers: slots and output of Horovod, tags of TorchDistributor. test_training.py runs real ranks."""
 
 import logging
 from collections.abc import Callable
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pyspark.ml.torch.distributor
 import pytest
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkAttributeError
 
 from tests.unit.training.test_training import LAYOUT, TARGETS
 from userrep import config
-from userrep.training.launch.launchers import TorchLaunch
+from userrep.training.launch.launchers import HorovodLaunch, TorchLaunch, num_slots
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
 from userrep.training.task import TrainingTask
@@ -19,6 +21,51 @@ from userrep.training.task import TrainingTask
 pytestmark = pytest.mark.fast
 
 ADDRESS = Address("host", 1, "token")
+
+
+# Horovod
+
+
+def session(**context: Any) -> Any:
+    return SimpleNamespace(sparkContext=SimpleNamespace(**context))
+
+
+def test_slots_are_those_of_the_scheduler_s_default_profile() -> None:
+    scheduler = SimpleNamespace(
+        resourceProfileManager=lambda: SimpleNamespace(defaultResourceProfile=lambda: "the default"),
+        maxNumConcurrentTasks={"the default": 3}.__getitem__,
+    )
+    assert num_slots(session(_jsc=SimpleNamespace(sc=lambda: scheduler), defaultParallelism=99)) == 3
+
+
+def test_slots_are_counted_from_settings_if_the_scheduler_is_not_accessible() -> None:
+    def sc() -> None:
+        raise Py4JError("not on the allow-list")
+
+    context = {"defaultParallelism": 9, "_jsc": SimpleNamespace(sc=sc)}
+    assert num_slots(session(**context, getConf=lambda: {"spark.task.cpus": "4"})) == 2
+    assert num_slots(session(**context, getConf=dict)) == 9
+
+
+def test_the_number_of_slots_is_unknown_under_spark_connect() -> None:
+    class Connected:
+        @property
+        def sparkContext(self) -> None:
+            raise PySparkAttributeError("JVM_ATTRIBUTE_NOT_SUPPORTED")
+
+    connected: Any = Connected()
+    assert num_slots(connected) is None
+
+
+def test_the_last_40_lines_of_ranks_are_kept() -> None:
+    launch = HorovodLaunch(session())
+    launch.write(b"[1]<stderr>:MemoryError: 7\n\n \xff\n")
+    assert list(launch.last_output) == ["[1]<stderr>:MemoryError: 7", " \ufffd"]
+    launch.write("\n".join(map(str, range(100))))
+    assert list(launch.last_output) == [str(k) for k in range(60, 100)]
+
+
+# TorchDistributor
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""Simulation behind generated logs: tastes that drift, items that come and go, users who return or churn.
+"""Simulation behind generated logs: tastes that drift, users who return or churn.
 
 Uses NumPy only. Every random number is a hash of the seed, the thing it belongs to, and its purpose (draws.py). Users
 are simulated in blocks whose size depends only on the specification, so the results of a block are the same to the bit

@@ -11,15 +11,15 @@ import pyarrow as pa
 
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_table
-from userrep.joins.ledger import files_by_snapshot, usable_sources
+from userrep.joins.ledger import usable_sources
 from userrep.joins.options import JoinOptions, name_faults
 from userrep.logs import warn_caller
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
-from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import open_parquet
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+from userrep.store.user_sample import rows_below
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
@@ -118,14 +118,7 @@ def newest_frame(tables: Tables, space: str) -> DataFrame:
 
 def newest_table(tables: Tables, space: str) -> pa.Table:
     """Return the rows of ``newest_frame`` as Arrow, for a root of files without Spark. Memory: all vectors."""
-    if not isinstance(tables, FileTables):
-        return newest_frame(tables, space).toArrow().cast(_NEWEST)
-    sources = usable_sources(tables, space)
-    snapshot = sources.newest
-    parts = [_NEWEST.empty_table()]
-    for uri in files_by_snapshot(tables, sources.version, [snapshot])[0].uris:
-        with open_parquet(uri) as file:
-            rows = file.read(columns=["user_id", "embedding"])
-        constants = (pa.repeat(value, len(rows)) for value in (snapshot.snapshot_id, pa.scalar(snapshot.as_of)))
-        parts.append(pa.table([rows["user_id"], *constants, rows["embedding"]], names=_NEWEST.names).cast(_NEWEST))
-    return pa.concat_tables(parts)
+    snapshot = usable_sources(tables, space).newest
+    rows = rows_below(NUM_BUCKETS, tables, USER_EMBEDDINGS, [snapshot.key], ["user_id", "embedding"])
+    constants = (pa.repeat(value, len(rows)) for value in (snapshot.snapshot_id, pa.scalar(snapshot.as_of)))
+    return pa.table([rows["user_id"], *constants, rows["embedding"]], names=_NEWEST.names).cast(_NEWEST)

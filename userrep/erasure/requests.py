@@ -200,7 +200,7 @@ def _as_json(receipt: Receipt) -> str:
 
 
 def for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: str = "") -> dict[str, str]:
-    """Return what ``act`` returns for each recorded export, by path; None is left out. Else why it is not readable."""
+    """Return by path what ``act`` returns for each recorded export, without None, or why an export is not readable."""
     results = {}
     for path in sorted({row.path for row in tables.ledger(EXPORTS, ("path",))}):
         try:

@@ -41,7 +41,7 @@ class Tables(ABC):
     """
 
     def __init__(self, session: Session, *, expected: bool = False) -> None:
-        """``session``: a session, a function that starts one at first use, or None if none may be needed.
+        """``session``: a session, a function that starts one when it is first needed, or None if none may be needed.
 
         With ``expected``, the first access raises UsageError if there are no tables at all.
         """
@@ -214,16 +214,11 @@ class Tables(ABC):
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         """Reserve the next number of a counter in the table's log, at least ``first``. A killed run leaves a gap."""
 
-    # Large changes, by tasks
-
     @abstractmethod
     def append(
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
-        """Add rows in one commit; return whether they were added. ``since`` is that of ``add``.
-
-        A ``transaction`` whose number is not above the writer's last one was written before. It is skipped, with True.
-        """
+        """Add rows as ``add`` does. A ``transaction`` that is not above its writer's last one is skipped, with True."""
 
     @abstractmethod
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
@@ -250,5 +245,5 @@ class Tables(ABC):
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
         """Delete the files that belong to no version of the last ``age``, nor to those in ``keep``. Cost: a listing.
 
-        An ``age`` shorter than the longest run would delete files that this run reads or is about to commit.
+        A run that is longer than ``age`` would lose files that it reads or is about to commit.
         """

@@ -1,7 +1,7 @@
 """The days of a Parquet file's rows by the statistics in its footer. Days and microseconds are counted from 1970."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -63,12 +63,15 @@ def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Tim
     return Times(statistics.min_raw * unit, statistics.max_raw * unit, has_null)
 
 
-def times_of_footer(metadata: pq.FileMetaData, event_at: str) -> Iterator[tuple[Times | None, int]]:
-    """Yield the times of each row group, None if the footer does not have them, and its number of rows, if not 0."""
+def times_of_footer(metadata: pq.FileMetaData, event_at: str) -> list[tuple[Times | None, int]]:
+    """Return the times of each row group, None if the footer does not have them, and its number of rows, if not 0."""
     column = find_column(from_arrow_schema(metadata.schema.to_arrow_schema()), event_at)
-    for group in range(metadata.num_row_groups):
-        if num_rows := metadata.row_group(group).num_rows:
-            yield times_of_group(metadata, group, tuple(column[0])) if column else None, num_rows
+    return _times_of_groups(metadata, tuple(column[0]) if column else ())
+
+
+def _times_of_groups(metadata: pq.FileMetaData, event_at: Path) -> list[tuple[Times | None, int]]:
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return [(times_of_group(metadata, group, event_at), num_rows) for group, num_rows in enumerate(sizes) if num_rows]
 
 
 def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
@@ -77,9 +80,9 @@ def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     None if statistics are missing, if a row has no time or an implausible one, for several days, and without rows.
     """
     metadata = open_listed(path).metadata
-    groups = [group for group in range(metadata.num_row_groups) if metadata.row_group(group).num_rows]
-    times = [known for group in groups if (known := times_of_group(metadata, group, event_at)) is not None]
-    if not groups or len(times) < len(groups) or any(group.has_null for group in times):
+    groups = _times_of_groups(metadata, event_at)
+    times = [known for known, _ in groups if known is not None and not known.has_null]
+    if not groups or len(times) < len(groups):
         return None
     whole = Times(min(group.first for group in times), max(group.last for group in times), has_null=False)
     if not whole.is_plausible or len(whole.days) > 1:

@@ -158,7 +158,7 @@ def _rows_of_new(log: EventSource, new: Sequence[DataFile]) -> dict[str, dict[da
 def _rows_of(file: DataFile, event_at: str) -> dict[date, int] | None:
     """Return the rows of a Parquet file by day, None if its footer lacks times. A row group is spread over its days."""
     try:
-        groups = list(times_of_footer(read_footer(file), event_at))
+        groups = times_of_footer(read_footer(file), event_at)
     except (OSError, pa.ArrowException, PySparkException):  # the last for types that Spark does not have
         return None
     rows: Counter[date] = Counter()

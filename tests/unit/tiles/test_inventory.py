@@ -7,7 +7,7 @@ import pytest
 
 from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError
-from userrep.tiles.inventory.inventory import Inventory, _why_unreadable, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, _future_days, _missing_days, _why_unreadable, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
 
 pytestmark = pytest.mark.fast
@@ -104,6 +104,29 @@ def test_counts_are_filled_in_only_for_days_that_the_inventory_has_not_counted()
         (3, 1, "a"), (8, 2, "b"), (None, None, "c"),
     ]  # fmt: skip
     assert [day.expected_rows for day in counted.days] == [3, 8, 10]  # the last: 320 bytes
+
+
+# Warnings
+
+
+def test_gaps_within_the_log_are_listed_and_their_days_counted() -> None:
+    assert _missing_days([D1, D2, D3]) == ""
+    assert _missing_days([]) == ""
+    assert _missing_days([D1, D3]) == "events: 1 days within the log have no rows: 2024-05-02"
+    assert _missing_days([D1, D4, date(2024, 5, 7)]) == (
+        "events: 4 days within the log have no rows: 2024-05-02 to 2024-05-03, 2024-05-05 to 2024-05-06"
+    )
+    twelve = [D1 + timedelta(days=2 * k) for k in range(13)]
+    assert _missing_days(twelve).startswith("events: 12 days within the log have no rows: 2024-05-02, 2024-05-04, ")
+    assert _missing_days(twelve).endswith(", 2024-05-20, and 2 more gaps")
+
+
+def test_days_that_are_held_back_are_named_with_their_rows_if_these_are_counted() -> None:
+    assert _future_days([], 0) == []
+    assert _future_days([D1], 1200) == ["events: 1,200 rows of 2024-05-01 are held back until their day has come"]
+    assert _future_days([D1, D3], None) == [
+        "events: rows of 2 days (2024-05-01 to 2024-05-03) are held back until their day has come"
+    ]
 
 
 # Messages

@@ -13,11 +13,12 @@ from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
+from userrep.sources.partitions import ranges
+from userrep.sources.read import has_naive_time
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.changes import days_by_changes
 from userrep.tiles.inventory.log_days import NO_DAY, LogDay, days_by_partition, merged, total_of
-from userrep.tiles.inventory.log_warnings import future_days, missing_days, naive_times
 from userrep.tiles.inventory.new_rows import days_by_files
 from userrep.utc import last_event_day, utc_now
 
@@ -149,9 +150,9 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     days, ahead = [day for day in all_days if day.day <= tomorrow], [day for day in all_days if day.day > tomorrow]
     if not days:
         raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}; the first day is {ahead[0].day}.")
-    held_back = future_days([day.day for day in ahead], total_of(day.num_rows for day in ahead))
-    warnings = [*(warning for log in logs for warning in naive_times(log)), *held_back]
-    missing = missing_days([day.day for day in days])
+    held_back = _future_days([day.day for day in ahead], total_of(day.num_rows for day in ahead))
+    warnings = [*(warning for log in logs for warning in _naive_times(log)), *held_back]
+    missing = _missing_days([day.day for day in days])
     if missing and events.require_all_days:
         raise UsageError(f"{missing}. Load them, or set events.require_all_days: false.")
     return Inventory(
@@ -199,6 +200,36 @@ def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     if all(day.day == NO_DAY for day in days):
         raise UsageError(f"{log.what}.path {settings.path}: no row has a readable time. Check columns.event_at.")
     return days, num_new
+
+
+def _naive_times(log: OpenLog) -> list[str]:
+    """Return a warning if times have no time zone and the configuration does not set one; they are read as UTC."""
+    if "time_zone" in log.settings.model_fields_set or not has_naive_time(log.source, log.settings):
+        return []
+    return [f"{log.what}.columns.event_at {log.settings.columns.event_at!r} has no time zone: read as UTC"]
+
+
+def _future_days(days: Sequence[date], num_rows: int | None) -> list[str]:
+    """Return a warning that names the days that are held back, if any. ``num_rows``: their rows; None if unknown."""
+    if not days:
+        return []
+    rows = "rows" if num_rows is None else f"{num_rows:,} rows"
+    span = f"{days[0]}" if len(days) == 1 else f"{len(days)} days ({days[0]} to {days[-1]})"
+    return [f"events: {rows} of {span} are held back until their day has come"]
+
+
+def _missing_days(days: list[date]) -> str:
+    """Return a text that lists the days missing between the first and the last day; empty if none is."""
+    gaps = [
+        (end + timedelta(days=1), start - timedelta(days=1))
+        for (_, end), (start, _) in zip(ranges(days)[:-1], ranges(days)[1:], strict=True)
+    ]
+    if not gaps:
+        return ""
+    shown = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:10]]
+    more = [f"and {len(gaps) - 10} more gaps"] if len(gaps) > 10 else []
+    num_days = sum((last - first).days + 1 for first, last in gaps)
+    return f"events: {num_days} days within the log have no rows: {', '.join(shown + more)}"
 
 
 def _of_days(faults: Iterable[str]) -> list[str]:

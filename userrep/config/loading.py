@@ -114,8 +114,6 @@ _SECRET = {
     ("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options"), ("alerts", "webhook"),
     ("lineage", "transport"),
 }  # fmt: skip
-# Sections of earlier releases, and what to do about them.
-_REMOVED = {"downstream": "it was removed: delete it, and set snapshots.history_dates instead if you need to."}
 _KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
 
 
@@ -128,7 +126,6 @@ def _faults(error: ValidationError) -> Iterator[str]:
             known = _known_keys(location[:-1])
             near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}."
-            hint = _REMOVED.get(key, hint)
             yield f"unknown key {key}; {hint}"
         elif fault["type"] == "missing":
             yield f"{key} is missing."

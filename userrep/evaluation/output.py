@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import matplotlib
@@ -66,15 +66,12 @@ def table_rows(results: Results, tree: Mapping[str, Any]) -> list[dict[str, Any]
     for task, metric in results.lines:
         by_baseline = {item.baseline: item for item in results.comparisons(task, metric)}
         for result in results.of(task, metric):
-            interval, comparison = result.interval(), by_baseline.get(result.representation)
-            rows.append(common | {
+            comparison = by_baseline.get(result.representation)
+            lead = (*astuple(comparison.difference), comparison.share_above) if comparison else (None,) * 4
+            rows.append(common | asdict(result.interval()) | {
                 "task": task, "metric": metric, "representation": result.representation,
-                "value": interval.value, "low": interval.low, "high": interval.high,
                 "value_by_seed": list(result.by_seed), "num_test": result.num_examples["test"],
-                "ahead_by": comparison.difference.value if comparison else None,
-                "ahead_low": comparison.difference.low if comparison else None,
-                "ahead_high": comparison.difference.high if comparison else None,
-                "share_ahead": comparison.share_above if comparison else None,
+                **dict(zip(("ahead_by", "ahead_low", "ahead_high", "share_ahead"), lead, strict=True)),
             })  # fmt: skip
     return rows
 

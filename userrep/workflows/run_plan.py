@@ -4,7 +4,7 @@ A run records this at its start, and ``--dry-run`` prints it. The decisions are 
 compare the same ledgers.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -57,24 +57,26 @@ class RunPlan:
         """Return the stages of ``userrep pipeline``, in order."""
         schedule, dates = self.schedule, self.schedule.feature_dates(retrain=retrain)
         space = schedule.unfinished_candidate() if retrain else schedule.usable_space
+        embedded = schedule.snapshot_dates(space)
+        stale = self._stale_features(sorted({*dates, *embedded}))
         return [
             *self._data_stages(dates),
-            self._features("build_user_features", dates),
+            self._features("build_user_features", dates, stale),
             *self._training(space),
-            *self._snapshots(space, schedule.snapshot_dates(space)),
+            *self._snapshots(space, embedded, stale),
             self._promotion(),
         ]
 
     def daily(self) -> list[PlannedStage]:
         """Return the stages of ``userrep daily``, in order; those of snapshots once for each space in use."""
-        as_of = self.schedule.as_of
-        stages = [*self._data_stages([as_of]), self._features("refresh_user_features", [as_of])]
+        dates = [self.schedule.as_of]
+        stale = self._stale_features(dates)
+        stages = [*self._data_stages(dates), self._features("refresh_user_features", dates, stale)]
         for space in self.schedule.spaces_to_refresh():
-            embed, publish = self._snapshots(space, [as_of])
+            embed, publish = self._snapshots(space, dates, stale)
             stages += [embed, *([self._drift(space)] if publish.runs else []), publish]
         if self.config.stream is not None or stream_bases(self.tables, self.schedule.lineage_id):
-            runs = bool(self._stale_features([as_of]))
-            stages.append(self._stage("open_days", runs, "stream bases", self._num_users if runs else 0))
+            stages.append(self._stage("open_days", bool(stale), "stream bases", self._num_users))
         return stages
 
     def backfill(self, dates_by_space: Sequence[tuple[Space, Sequence[date]]]) -> list[PlannedStage]:
@@ -82,10 +84,10 @@ class RunPlan:
         stages = self._data_stages([])[:2]
         for space, dates in dates_by_space:
             stages += self._data_stages(dates)[2:] if dates else []
-            self._stale_features(dates)  # of all groups at once
+            stale = self._stale_features(dates)
             for start in range(0, len(dates), DATES_PER_GROUP):
                 group = dates[start : start + DATES_PER_GROUP]
-                stages += [self._features("build_user_features", group), *self._snapshots(space, group)]
+                stages += [self._features("build_user_features", group, stale), *self._snapshots(space, group, stale)]
         return stages
 
     def stale_published(self) -> list[tuple[Space, list[date]]]:
@@ -141,22 +143,8 @@ class RunPlan:
             self._stage("train_item_vectors", bool(missing), vectors, len(missing)),
         ]
 
-    @cached_property
-    def _stale_by_date(self) -> dict[date, str | None]:
-        """What is known of dates that were asked for: why their features would be built; None if they would not."""
-        return {}
-
     def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
-        """Return the dates whose features would be built, with the reason, also those whose days are built first.
-
-        Cost: reads of ledgers for the dates that were not asked for before.
-        """
-        known = self._stale_by_date
-        if unknown := [as_of for as_of in as_ofs if as_of not in known]:
-            known |= dict.fromkeys(unknown) | self._read_stale_features(unknown)
-        return {as_of: reason for as_of in as_ofs if (reason := known[as_of]) is not None}
-
-    def _read_stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
+        """Return the dates whose features would be built, with the reason, also those whose days are built first."""
         profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
         stale = stale_features(self.tables, self.config, self._versions, as_ofs, profile_hashes=profile_hashes)
         return dict.fromkeys(filter(self._will_change, as_ofs), "days of the log changed") | stale
@@ -166,12 +154,12 @@ class RunPlan:
         since = as_of - timedelta(days=FeatureSpec.of(self.config).span)
         return bool(self.unread) or any(since <= day < as_of for day in self.days_to_build)
 
-    def _features(self, stage: str, as_ofs: Sequence[date]) -> PlannedStage:
-        stale, dates = self._stale_features(as_ofs), f"{len(set(as_ofs))} as-of dates"
-        if not stale:
+    def _features(self, stage: str, as_ofs: Sequence[date], stale: Mapping[date, str]) -> PlannedStage:
+        reasons, dates = [stale[day] for day in set(as_ofs) if day in stale], f"{len(set(as_ofs))} as-of dates"
+        if not reasons:
             return self._stage(stage, False, f"{dates} up to date")
-        reason = f"{len(stale)} of {dates}: {', '.join(sorted(set(stale.values())))}"
-        return self._stage(stage, True, reason, self._users_at(len(stale)))
+        reason = f"{len(reasons)} of {dates}: {', '.join(sorted(set(reasons)))}"
+        return self._stage(stage, True, reason, self._users_at(len(reasons)))
 
     def _users_at(self, num_dates: int) -> int | None:
         return None if self._num_users is None else self._num_users * num_dates
@@ -185,22 +173,22 @@ class RunPlan:
         num_dates = len(self.schedule.training_as_ofs)
         yield self._stage("train_autoencoder", True, f"a new space, from {plural(num_dates, 'training date')}")
 
-    def _undone(self, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
-        """Return the dates that need a new snapshot: their features would be built, or no snapshot has them."""
-        stale: Collection[date] = self._stale_features(as_ofs)
-        return sorted({*stale, *without_snapshot(self.tables, space, as_ofs, *states)})
+    def _snapshots(
+        self, space: Space | None, as_ofs: Sequence[date], stale: Collection[date]
+    ) -> tuple[PlannedStage, PlannedStage]:
+        """Return the stages that embed and publish. ``space`` None: the space to be trained.
 
-    def _snapshots(self, space: Space | None, as_ofs: Sequence[date]) -> tuple[PlannedStage, PlannedStage]:
-        """Return the stages that embed and publish. ``space`` None: the space to be trained."""
+        A date needs a new snapshot if its features would be built, or if no snapshot has them.
+        """
         name = "the new space" if space is None else f"space {space.space_id}"
-        to_embed = as_ofs if space is None else self._undone(space, as_ofs, STAGED, PUBLISHED)
-        to_publish = as_ofs if space is None else self._undone(space, as_ofs, PUBLISHED)
 
-        def stage(stage: str, dates: Sequence[date]) -> PlannedStage:
-            what = f"{plural(len(dates) or len(as_ofs), 'snapshot')} of {name}"
-            return self._stage(stage, bool(dates), what if dates else f"{what} up to date", self._users_at(len(dates)))
+        def stage(stage: str, *states: str) -> PlannedStage:
+            missing = as_ofs if space is None else without_snapshot(self.tables, space, as_ofs, *states)
+            num = len({*missing, *({*as_ofs} & {*stale})})
+            what = f"{plural(num or len(as_ofs), 'snapshot')} of {name}" + ("" if num else " up to date")
+            return self._stage(stage, num > 0, what, self._users_at(num))
 
-        return stage("embed_users", to_embed), stage("publish_snapshot", to_publish)
+        return stage("embed_users", STAGED, PUBLISHED), stage("publish_snapshot", PUBLISHED)
 
     def _drift(self, space: Space) -> PlannedStage:
         before = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of < self.schedule.as_of]

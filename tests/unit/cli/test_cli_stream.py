@@ -33,7 +33,7 @@ def test_the_figures_of_a_stream_are_printed_when_it_has_ended(
 
     def streamed(work: Any, **options: Any) -> Progress:
         asked.append(options)
-        return Progress(last_batch=4, batches=2, events=1000, rows=30, seconds=1.23456, worst_p95=None)
+        return Progress(last_batch=4, batches=2, events=1000, rows=30, batch_seconds=1.23456)
 
     def stopping() -> bool:
         return False

@@ -110,7 +110,7 @@ def test_what_cannot_be_guessed_is_left_open_and_named(tmp_path: Path) -> None:
     assert starter.open_keys[0].endswith("Fill it in; columns: foo, bar, ts.")
     config = loaded(starter, tmp_path)
     assert config.events.all_sources["events"].columns.user_id == "FILL_ME"
-    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in check_sources(config).faults
+    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in check_sources(config)[0]
 
 
 def test_a_short_log_is_warned_of_and_small_days_are_allowed(tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 
 
+_FUTURE_DAYS = 30  # longest default horizon; each day of it shortens the range of training dates by one day
+
+
 def _part(values: Any, *keys: str) -> Any:
     """Return a value of an unchecked configuration, or None."""
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return values
-
-
-_FUTURE_DAYS = 30  # longest default horizon; each day of it shortens the range of training dates by one day
 
 
 class Config(Section):

@@ -15,9 +15,10 @@ from benchmarks.logs import AS_OF, Site, local_files
 from userrep.features.build import read_features, stored_features
 from userrep.features.layout import exported_form
 from userrep.features.spec import POOLED, FeatureSpec
+from userrep.store.data_files import matches
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import TableSchema
-from userrep.store.tables import Tables, matches
+from userrep.store.tables import Tables
 
 
 def our_features(site: Site) -> DataFrame:

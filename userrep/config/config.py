@@ -25,7 +25,6 @@ from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 
-
 _FUTURE_DAYS = 30  # longest default horizon; each day of it shortens the range of training dates by one day
 
 

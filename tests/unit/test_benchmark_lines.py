@@ -1,6 +1,7 @@
 """What benchmarks report and compare, without Spark: arithmetic, names, generated files."""
 
 import ast
+import importlib
 import re
 from dataclasses import replace
 from datetime import date, datetime
@@ -33,6 +34,11 @@ def test_every_benchmark_states_its_question_and_its_command() -> None:
         assert "?" in text, name
         assert f"    make bench-{name.replace('_', '-')}\n" in text
         assert f"    python -m benchmarks.{name} --small" in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    importlib.import_module(f"benchmarks.{name}")
 
 
 def test_the_makefile_lists_only_benchmarks_that_exist_and_misses_none_of_a_kind() -> None:

@@ -1,7 +1,7 @@
 # userrep with its environment, for drivers: a night on one machine, or as the client of a Spark cluster. For GPUs:
 #     docker build --tag userrep .
 #     docker build --tag userrep:gpu --build-arg HOROVOD_GPU_OPERATIONS=NCCL .
-# docs/schedulers.md is the page on it.
+# docs/how-to/schedulers.md is the page on it.
 FROM debian:12-slim AS build
 # What deploy/preflight.sh asks for, with Debian's updates. Debian 12 has Python 3.11 and Java 17.
 # hadolint ignore=DL3008

@@ -2,7 +2,8 @@
 
     make notebooks
 
-writes docs/notebooks. Parts of the outputs that differ from run to run are removed: stderr and execution times.
+writes docs/tutorials/notebooks. Parts of the outputs that differ from run to run are removed: stderr and execution
+times.
 """
 
 import base64
@@ -20,7 +21,7 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.py"))
-KEPT = REPOSITORY / "docs" / "notebooks"
+KEPT = REPOSITORY / "docs" / "tutorials" / "notebooks"
 ROOT = "build/notebooks"  # the notebooks' default
 
 _FIRST_LINE = "# Databricks notebook source\n"
@@ -79,7 +80,7 @@ def _smaller(picture: str) -> str:
 
 
 def main() -> None:
-    """Run all notebooks on a new root, and write them to docs/notebooks."""
+    """Run all notebooks on a new root, and write them to docs/tutorials/notebooks."""
     shutil.rmtree(REPOSITORY / ROOT, ignore_errors=True)
     KEPT.mkdir(exist_ok=True)
     for source in SOURCES:

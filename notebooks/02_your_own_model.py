@@ -119,7 +119,7 @@ print("labels by what became of them:", num_by_status(joined))
 # MAGIC %md
 # MAGIC `found` is the status to hope for. `not_in_snapshot` means that the snapshot does not contain the user,
 # MAGIC `no_snapshot_yet` that the label is earlier than the first snapshot. These labels get no vector.
-# MAGIC (`docs/joins.md` lists all statuses.)
+# MAGIC (`docs/how-to/joins.md` lists all statuses.)
 # MAGIC
 # MAGIC Plotted over time, the join is a staircase. A dot above the line would be a label that sees its own day;
 # MAGIC there is none:

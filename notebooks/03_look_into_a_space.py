@@ -238,8 +238,8 @@ plt.show()
 # MAGIC Single users change; a population should not, at least not overnight. If it does, either the world has
 # MAGIC changed or the log has. A change in the log is more likely. `monitor_drift` compares each snapshot with the
 # MAGIC previous one. In production, it runs every day between embedding and publishing, where it can block a bad
-# MAGIC snapshot (`docs/drift.md`). Here we run it for the last weeks. The chart shows each metric relative to its
-# MAGIC warning limit, so all lines should stay below one.
+# MAGIC snapshot (`docs/how-to/drift.md`). Here we run it for the last weeks. The chart shows each metric relative to
+# MAGIC its warning limit, so all lines should stay below one.
 
 # COMMAND ----------
 

@@ -264,4 +264,4 @@ except UsageError as refused:
 
 # MAGIC %md
 # MAGIC The same commands in a terminal: `userrep spaces list`, `diff`, `promote --dry-run`, `promote`, `rollback`,
-# MAGIC `retire`, and `userrep consumers`. See `docs/spaces.md`.
+# MAGIC `retire`, and `userrep consumers`. See `docs/explanation/spaces.md`.

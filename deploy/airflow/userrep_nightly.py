@@ -1,4 +1,4 @@
-"""DAGs for Airflow 3: the nightly and the weekly jobs of userrep. docs/schedulers.md describes them.
+"""DAGs for Airflow 3: the nightly and the weekly jobs of userrep. docs/how-to/schedulers.md describes them.
 
 Workers need userrep and its configuration at the paths below. Spark runs where the configuration's ``spark.master``
 says. Every task is safe to retry: work that is done is up to date and skipped.

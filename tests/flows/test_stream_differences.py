@@ -1,4 +1,4 @@
-"""The differences between stream and batch that docs/streaming.md names: these users differ, and no others.
+"""The differences between stream and batch that docs/explanation/streaming.md names: these users differ, and no others.
 
 The users of these tests are made up. Two users with the same records have the same vector, so ``plain``, who has one
 event at noon, shows which records the stream or the batch has counted for the others.

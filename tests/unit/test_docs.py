@@ -56,7 +56,7 @@ def test_a_key_or_column_that_nobody_explains_has_no_place_in_the_reference() ->
 
 
 def test_the_page_on_drift_lists_every_metric_with_its_limit_and_meaning() -> None:
-    page = (DOCS / "drift.md").read_text(encoding="utf-8").split("\n## Limits\n")[1]
+    page = (DOCS / "how-to" / "drift.md").read_text(encoding="utf-8").split("\n## Limits\n")[1]
     listed = re.findall(r"^\| `([a-z_]+)` \| ([\d.]+) \| (.+) \|$", page, flags=re.MULTILINE)
     wanted = {name: (str(limit), meaning(DriftLimits, name)) for name, limit in Drift().warn.model_dump().items()}
     assert {name: (limit, f"{said[0].upper()}{said[1:]}.") for name, limit, said in listed} == wanted
@@ -80,7 +80,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     }  # fmt: skip
     wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
     seen = []
-    for example in examples("embeddings.md"):
+    for example in examples("how-to/embeddings.md"):
         exec(example, names)
         for name in {"vectors", "users"} & names.keys():
             found = names.pop(name)
@@ -93,7 +93,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((16,), (2, 16), True)
     part = next((tmp_path / "out").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-1] + b"?")
-    exec(examples("embeddings.md")[-1], names)
+    exec(examples("how-to/embeddings.md")[-1], names)
     assert not names["is_whole"]
 
 
@@ -126,7 +126,7 @@ def test_the_queries_of_the_page_on_sql_give_what_the_public_api_gives(site: Sit
 def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_of_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (DOCS / "schedulers.md").read_text(encoding="utf-8")
+    page = (DOCS / "how-to" / "schedulers.md").read_text(encoding="utf-8")
     commands = set(
         re.findall(
             r"userrep ((?:run|daily|nightly|check|forget|pipeline|backfill) [^`\"&>\n]*--config [^`\"&>\n]*)", page
@@ -155,7 +155,7 @@ def examples(page: str, language: str = "python") -> list[str]:
 
 
 def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(tmp_path: Path) -> None:
-    page = (DOCS / "spaces.md").read_text(encoding="utf-8")
+    page = (DOCS / "explanation" / "spaces.md").read_text(encoding="utf-8")
     known = {"spaces": cli_spaces.app, "consumers": cli_consumers.app}
     named = set(re.findall(r"userrep (spaces|consumers) ([a-z]+)", page))
     for group, app in known.items():
@@ -174,7 +174,7 @@ def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(t
 
 
 def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
-    page = (DOCS / "joins.md").read_text(encoding="utf-8")
+    page = (DOCS / "how-to" / "joins.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `?([^|`]+?)`? \|", page.split("## Options")[1], flags=re.MULTILINE)
     assert [option for option, _, _ in listed] == [field.name for field in fields(JoinOptions)]
     assert {option: default for option, _, default in listed} == {
@@ -204,7 +204,7 @@ def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Pa
     spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP, label DOUBLE").write.parquet(
         str(tmp_path / "labels.parquet")
     )
-    page = (DOCS / "joins.md").read_text(encoding="utf-8")
+    page = (DOCS / "how-to" / "joins.md").read_text(encoding="utf-8")
     names: dict[str, object] = {"new_space_id": "s001-a"}
     for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
         exec(re.sub(r'"(build/|labels\.parquet)', rf'"{tmp_path}/\1', block), names)
@@ -213,7 +213,7 @@ def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Pa
 
 
 def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Path) -> None:
-    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    page = (DOCS / "how-to" / "evaluation.md").read_text(encoding="utf-8")
     plan = make_plan(
         until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
     )

@@ -91,7 +91,7 @@ def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)]+)\)", prose(index))}
     pages = {page for page in PAGES if page.parent != ROOT and page.parent.name != "decisions"} - {index}
-    pages |= set((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+    pages |= set((ROOT / "docs" / "tutorials" / "notebooks").glob("*.ipynb"))
     assert {named(page) for page in pages - linked} == set()
 
 

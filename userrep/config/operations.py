@@ -37,7 +37,7 @@ class Snapshots(Section):
     labels: the newest weekly dates after the end of its training. `pipeline` builds them and retention keeps them."""
     storage: Storage = "float32"
     """Type that numbers of new snapshots and streamed vectors are rounded to: `float32`, `float16` or `int8`. Snapshots
-    that exist stay as they are (docs/embeddings.md)."""
+    that exist stay as they are (docs/how-to/embeddings.md)."""
 
 
 class Gates(Section):
@@ -160,7 +160,7 @@ class Alerts(Section):
 
 
 class Quality(Section):
-    """The self-check before each training, and the gate on its result (docs/training.md)."""
+    """The self-check before each training, and the gate on its result (docs/explanation/training.md)."""
 
     self_check: bool = True
     """Whether each training is preceded by a check: a model trained on earlier dates is compared with simple baselines

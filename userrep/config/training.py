@@ -16,7 +16,7 @@ TRAINING_OF_AUTOENCODER = {"max_epochs": 16, "learning_rate": 1e-3, "weight_deca
 
 
 class Model(Section):
-    """The model and the noise added to its inputs in training (docs/training.md).
+    """The model and the noise added to its inputs in training (docs/explanation/training.md).
 
     The preset `autoencoder` changes these defaults: `hidden_dim` 512, `decoder_dim` 256, `noise` 0.1, `feature_dropout`
     and `block_dropout` 0.2, `newcomer_share` 0.1, `next_items_weight` and `next_days_weight` 0; and in `training`,
@@ -78,7 +78,7 @@ class AsOfs(Section):
 
 
 class Training(Section):
-    """Training of a space (docs/training.md)."""
+    """Training of a space (docs/explanation/training.md)."""
 
     backend: Literal["local", "horovod", "torch_distributor"] = "local"
     """Backend that runs the ranks: `local` in the driver, or Horovod or Spark's TorchDistributor on the executors."""

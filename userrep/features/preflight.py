@@ -6,6 +6,7 @@ from datetime import date
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -71,7 +72,10 @@ def is_on_disk(source: Source) -> bool:
 
 
 def local_schema(source: Source, what: str, listings: Listings) -> StructType | None:
-    """Return the columns of a local source; None if finding them needs Spark."""
+    """Return the columns of a local source; None if finding them needs Spark.
+
+    Raises UsageError if Spark cannot read a Parquet file's times.
+    """
     if not is_on_disk(source):
         return None
     if source.format == "delta":
@@ -82,6 +86,11 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
     footers = listings.footers(source, what)
     if not footers or source.format != "parquet":
         return None
+    if nanoseconds := sorted({name for footer in footers for name in _nanosecond_columns(footer)}):
+        raise UsageError(
+            f"{what}.path {source.path}: Spark cannot read times in nanoseconds ({', '.join(nanoseconds)}). Write "
+            "microseconds, for example with pandas' to_parquet(coerce_timestamps='us')."
+        )
     try:
         schemas = [footer.schema.to_arrow_schema() for footer in footers]
         schema = from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
@@ -89,6 +98,12 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
         return None
     folders = {name for file in listings.files(source, what) for name in file.partitions}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
+
+
+def _nanosecond_columns(footer: pq.FileMetaData) -> list[str]:
+    """Return the columns that hold nanoseconds as INT64. Spark reads those of INT96."""
+    columns = map(footer.schema.column, range(footer.num_columns))
+    return [column.path for column in columns if "nanoseconds" in str(column.logical_type)]
 
 
 def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | None:

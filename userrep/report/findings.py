@@ -184,7 +184,7 @@ def _drift(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             BAD if has_failed else WARN,
             f"The snapshot of {newest} moved further than drift.{'fail' if has_failed else 'warn'} allows: {values}.",
-            "Check the last days of the log, then the inputs that moved most. docs/drift.md explains each metric.",
+            "Check the last days of the log, then the inputs that moved most (docs/how-to/drift.md).",
         )
 
 
@@ -200,7 +200,7 @@ def _training(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             WARN,
             f"Result of the space's self-check: {training.self_check.summary}.",
-            "Compare with `userrep evaluate`. docs/training.md explains the self-check.",
+            "Compare with `userrep evaluate`. docs/explanation/training.md explains the self-check.",
         )
 
 
@@ -217,7 +217,7 @@ def _evaluation(facts: Facts) -> Iterator[Finding]:
             NOTE,
             f"On {len(behind)} of {plural(len(facts.evaluation.tasks), 'task')}, another representation is ahead of "
             f"the embedding: {names}.",
-            "docs/evaluation.md explains how to read this.",
+            "docs/how-to/evaluation.md explains how to read this.",
         )
 
 

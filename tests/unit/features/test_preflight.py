@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
@@ -52,6 +53,20 @@ def test_a_field_of_a_struct_that_only_one_file_has_is_there(tmp_path: Path) -> 
     write_rows(tmp_path / "events" / "1.parquet", [ROWS[0] | {"device": {"kind": "tv", "os": "x"}}])
     write_rows(tmp_path / "events" / "2.parquet", ROWS)
     check_before_spark(config_in(tmp_path, context=["device.kind", "device.os"]))
+
+
+@pytest.mark.parametrize("flavor", [None, "spark"])
+def test_times_in_nanoseconds_are_refused_unless_spark_reads_them(tmp_path: Path, flavor: str | None) -> None:
+    """With flavor "spark", pyarrow writes them as INT96, which Spark reads."""
+    times = pa.array([1_714_521_600_000_000_000], pa.timestamp("ns", "UTC"))
+    (tmp_path / "events").mkdir()
+    table = pa.table({"user_id": ["u1"], "item_id": ["i1"], "event_at": times})
+    pq.write_table(table, tmp_path / "events" / "a.parquet", flavor=flavor)
+    if flavor == "spark":
+        check_before_spark(config_in(tmp_path))
+        return
+    with pytest.raises(UsageError, match=r"events\.path .*: Spark cannot read times in nanoseconds \(event_at\)\."):
+        check_before_spark(config_in(tmp_path))
 
 
 def test_a_delta_log_is_judged_by_its_schema(tmp_path: Path) -> None:

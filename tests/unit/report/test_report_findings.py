@@ -66,14 +66,14 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         "Load the missing data",
     ),
     ({"log": log_of(a_day(K, num_rejected=50))}, WARN, "of the rows of 2024-05-30 were rejected", "rejected_events"),
-    ({"drift": drift(0.4, "warn")}, WARN, "moved further than drift.warn allows: psi 0.400.", "docs/drift.md"),
-    ({"drift": drift(0.9, "fail")}, BAD, "moved further than drift.fail allows: psi 0.900.", "docs/drift.md"),
+    ({"drift": drift(0.4, "warn")}, WARN, "moved further than drift.warn allows: psi 0.400.", "docs/how-to/drift.md"),
+    ({"drift": drift(0.9, "fail")}, BAD, "moved further than drift.fail allows: psi 0.900.", "docs/how-to/drift.md"),
     ({"drift": None}, NOTE, "Drift has not been measured yet.", "monitor_drift --config conf/mine.yaml --as-of 202"),
     ({"evaluation": None}, NOTE, "has not been evaluated yet.", f"--space {SPACE} --config conf/mine.yaml --out DIR`"),
     (
         {"evaluation": EvaluationFacts("e", NOW, [a_task("next_item", (-0.1, -0.2, -0.05))])},
         NOTE, "On 1 of 1 task, another representation is ahead of the embedding: next_item (counts).",
-        "docs/evaluation.md",
+        "docs/how-to/evaluation.md",
     ),
     (
         {"training": replace(facts().training, max_epochs=4)},  # type: ignore[type-var]

@@ -9,8 +9,8 @@ Three environment variables control them:
 - ``USERREP_FAILPOINT_HOLD=NAME=FOLDER`` pauses the process at a point: it creates a file ``held`` in the folder and
   continues once the folder has a file ``go``.
 
-They apply only to the process that they are set for, not to its children. docs/explanation/reliability.md describes the
-tests.
+They apply only to the process that they are set for, not to its children. docs/explanation/reliability-tests.md
+describes the tests.
 """
 
 import os

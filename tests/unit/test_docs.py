@@ -123,7 +123,7 @@ def test_the_queries_of_the_page_on_sql_give_what_the_public_api_gives(site: Sit
     assert len(joined) > len(wanted)
 
 
-def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_of_a_line(
+def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_that_on_logs_every_key_of_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (DOCS / "how-to" / "schedulers.md").read_text(encoding="utf-8")
@@ -142,9 +142,10 @@ def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_
     told = {"outcome": "done", "seconds": 1.0, "num_rows": 1, "reason": ""}
     to_stderr(StageLine("a stage's end", told))
     line = json.loads(capsys.readouterr().err)
-    rows = "".join(re.findall(r"^\| (`[^|]+) \|", page.split("## Logs")[1].split("## cron")[0], flags=re.MULTILINE))
+    logs = (DOCS / "reference" / "logs.md").read_text(encoding="utf-8")
+    rows = "".join(re.findall(r"^\| (`[^|]+) \|", logs, flags=re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", rows)) == line.keys()
-    assert json.loads(page.split("```json\n")[1].split("```")[0]).keys() == line.keys()
+    assert json.loads(logs.split("```json\n")[1].split("```")[0]).keys() == line.keys()
 
 
 def examples(page: str, language: str = "python") -> list[str]:
@@ -213,7 +214,7 @@ def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Pa
 
 
 def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Path) -> None:
-    page = (DOCS / "how-to" / "evaluation.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "evaluation.md").read_text(encoding="utf-8")
     plan = make_plan(
         until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
     )

@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,6 +121,25 @@ def test_every_block_says_its_language() -> None:
     strange = {(named(b.page), b.language) for page in PAGES for b in blocks(page) if b.language not in known}
     unnamed = {named(page) for page in PAGES if re.search(r"\n\n```\n", page.read_text(encoding="utf-8"))}
     assert (strange, unnamed) == (set(), set())
+
+
+def templates() -> Iterator[str]:
+    """Yield the texts of the package, with "…" for each value that a message inserts."""
+    for path in (ROOT / "userrep").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                yield "".join(map(str, parts))
+
+
+def test_the_messages_of_the_page_on_symptoms_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "how-to" / "faq.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE)
+    known = list(templates())
+    assert len(messages) > 40
+    assert [message for message in messages if not any(message in text for text in known)] == []
 
 
 def command_lines(page: Path) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "reliability-tests.md").read_text(encoding="utf-8")
 
 
 def rows_of(part: str, num_cells: int) -> list[list[str]]:

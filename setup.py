@@ -44,7 +44,7 @@ _EXTRAS = {
 
 setup(
     name="userrep",
-    version="0.1.0",
+    version="0.2.0",
     description="Turn event logs into one user embedding for many downstream models",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

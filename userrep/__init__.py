@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from userrep.joins.embedding_join import EmbeddingJoin
 
 __all__ = ["EmbeddingJoin", "EmbeddingModel", "embedding_udf", "load_config", "open"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "EmbeddingJoin": "userrep.joins.embedding_join",

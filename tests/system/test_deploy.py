@@ -190,15 +190,15 @@ def test_the_wheel_has_the_package_its_data_and_the_example_consumer(wheel: Path
     folders = {
         "userrep": DEPLOY.parent / "userrep",
         "return_propensity": DEPLOY.parent / "examples" / "return_propensity",
-        "userrep-0.1.0.data/data/share/userrep/jobs": DEPLOY.parent / "jobs",
-        "userrep-0.1.0.data/data/share/userrep/conf": DEPLOY.parent / "conf",
+        "userrep-0.2.0.data/data/share/userrep/jobs": DEPLOY.parent / "jobs",
+        "userrep-0.2.0.data/data/share/userrep/conf": DEPLOY.parent / "conf",
     }
     for package, folder in folders.items():
         endings = ("py", "html", "css", "yaml", "properties", "conf")
         data = [file for ending in endings for file in folder.rglob(f"*.{ending}")]
         assert data
         assert {f"{package}/{file.relative_to(folder)}" for file in data} - names == set()
-    assert "userrep-0.1.0.dist-info/licenses/LICENSE" in names
+    assert "userrep-0.2.0.dist-info/licenses/LICENSE" in names
 
 
 CONSUMER = """

@@ -1,5 +1,7 @@
 """``userrep.open``: what it opens and refuses, its joins and look-ups with pandas and Spark, its registrations."""
 
+import re
+import shutil
 import subprocess
 import sys
 from datetime import date, datetime, timedelta
@@ -145,6 +147,18 @@ def test_a_look_up_has_a_row_for_each_id_in_its_order(root: Path) -> None:
     assert found["embedding"][6].tolist() == [1.5]
     assert set(found["as_of"]) == {DAY + timedelta(days=1)}
     assert embeddings.lookup([]).empty
+
+
+def test_a_consumer_reads_only_the_three_tables_of_the_page_on_access(root: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "access.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^ROOT/tables/(\w+)/\*$", page, flags=re.MULTILINE))
+    assert named == {"registry", "snapshots", "user_embeddings"}
+    for table in (root / "tables").iterdir():
+        if table.name not in named:
+            shutil.rmtree(table)
+    embeddings = userrep.open(root)
+    assert embeddings.join(pandas_labels())["embedding_status"].tolist() == ["found", "not_in_snapshot", "found"]
+    assert (embeddings.latest().num_rows, len(embeddings.lookup(["u1"])), len(embeddings.spaces())) == (1, 1, 2)
 
 
 def test_latest_is_arrow_without_a_session_and_spark_with_one(root: Path, spark: SparkSession) -> None:

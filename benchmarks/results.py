@@ -89,8 +89,8 @@ GOALS = {
 _INTRO = """# Results
 
 Benchmark results with their goals, and the machine and commit that they were measured on. `make results` writes this
-page from the records in `docs/reference/results/`. A benchmark that runs with `RECORD=1` updates its record, for example
-`make bench-tiles-vs-duckdb RECORD=1`.
+page from the records in `docs/reference/results/`. A benchmark that runs with `RECORD=1` updates its record, for
+example `make bench-tiles-vs-duckdb RECORD=1`.
 
 A ratio is our median seconds over the peer's in the same run: lower is better. The spread is the lowest and the highest
 of the runs. Each record lists its size and the load of the machine before the benchmark. Age counts the commits between

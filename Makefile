@@ -70,7 +70,7 @@ cluster-test: setup  ## run the tests on a real standalone cluster: one Master, 
 stream-test: setup  ## run the stream tests, with a real Kafka broker and a real Redis server
 	@$(PYTEST) tests/system/test_kafka.py tests/system/test_restarts.py tests/system/test_services.py -vv
 
-compat-test: setup  ## run tests/compat on Spark 4.0, 4.1 and 4.2, each in its environment; writes docs/reference/platforms.md; SPARK=4.0 for one
+compat-test: setup  ## run tests/compat on Spark 4.0, 4.1 and 4.2, each in its environment; writes docs/platforms.md; SPARK=4.0 for one
 	@$(BIN)/python -m deploy.compat $(SPARK)
 
 report-test: setup  ## test the report in a real Chromium
@@ -139,7 +139,7 @@ bench-streaming: setup  ## run the benchmarks of near real time, with their own 
 bench-%: setup  ## run benchmarks/NAME.py (NAME with dashes); RECORD=1 keeps its lines for the results page
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
-results: $(DEV)  ## write docs/reference/results.md from docs/reference/results/*.json
+results: $(DEV)  ## write docs/results.md from docs/results/*.json
 	@$(BIN)/python -m benchmarks.results
 
 notebooks: setup  ## run notebooks/ on generated data and write them with outputs to docs/tutorials/notebooks

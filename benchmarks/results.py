@@ -1,4 +1,4 @@
-"""The results page: writes ``docs/reference/results.md`` from the records in ``docs/reference/results``.
+"""The results page: writes ``docs/results.md`` from the records in ``docs/results``.
 
 ``make bench-NAME RECORD=1`` keeps a benchmark's lines there, one file each, with commit, date, cores, versions and
 load. A benchmark without a record is listed as not measured. The age of a record is the number of commits since then
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RECORDS, PAGE = Path("docs/reference/results"), Path("docs/reference/results.md")
+RECORDS, PAGE = Path("docs/results"), Path("docs/results.md")
 QUALITY_LOGS = ("online_retail_ii", "complete_journey", "ml100k", "repeat", "explore", "churn")
 _LIBRARIES = ("pyspark", "delta-spark", "deltalake", "torch", "pyarrow", "duckdb", "implicit")
 _LOAD = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # before the benchmark itself makes any
@@ -89,7 +89,7 @@ GOALS = {
 _INTRO = """# Results
 
 Benchmark results with their goals, and the machine and commit that they were measured on. `make results` writes this
-page from the records in `docs/reference/results/`. A benchmark that runs with `RECORD=1` updates its record, for
+page from the records in `docs/results/`. A benchmark that runs with `RECORD=1` updates its record, for
 example `make bench-tiles-vs-duckdb RECORD=1`.
 
 A ratio is our median seconds over the peer's in the same run: lower is better. The spread is the lowest and the highest

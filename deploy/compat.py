@@ -1,5 +1,5 @@
-"""Run tests/compat on every supported release of Spark. Write docs/reference/platforms.json and the tables
-of docs/reference/platforms.md.
+"""Run tests/compat on every supported release of Spark. Write docs/platforms.json and the tables
+of docs/platforms.md.
 
     python -m deploy.compat              all releases: `make compat-test`
     python -m deploy.compat 4.0 4.1      some of them; the records of the others are kept
@@ -23,7 +23,7 @@ from typing import Any
 from deploy.reference.markdown import table
 
 ROOT = Path(__file__).parents[1]
-RECORD, PAGE = (ROOT / "docs" / "reference" / f"platforms.{kind}" for kind in ("json", "md"))
+RECORD, PAGE = (ROOT / "docs" / f"platforms.{kind}" for kind in ("json", "md"))
 # Series of Spark and the Python to test it with, if it is installed; otherwise that of this process.
 PYTHONS = {"4.0": "python3.12", "4.1": "python3.13", "4.2": None}
 TEST_TOOLS = ("pytest", "pytest-xdist", "psutil", "filelock")
@@ -84,7 +84,7 @@ def differences(records: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def page(text: str, records: dict[str, dict[str, Any]]) -> str:
-    """Return the text of docs/reference/platforms.md with the tables of these records."""
+    """Return the text of docs/platforms.md with the tables of these records."""
     releases = []
     for series, record in sorted(records.items()):
         versions = record["packages"]

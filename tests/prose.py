@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("userrep", "jobs", "benchmarks", "tests", "notebooks", "deploy", "docs", "examples")
-SKIPPED = ("docs/explanation/decisions", "tests/prose.py", "tests/unit/test_prose.py")
+SKIPPED = ("docs/decisions", "tests/prose.py", "tests/unit/test_prose.py")
 
 # A pattern, in any case of letters, and what to write instead.
 RULES = {

@@ -10,7 +10,7 @@ from deploy.compat import RECORD, ROOT, differences, page
 pytestmark = pytest.mark.fast
 
 RECORDS = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-PAGE = (ROOT / "docs" / "reference" / "platforms.md").read_text()
+PAGE = (ROOT / "docs" / "platforms.md").read_text()
 
 
 def pins_of(constraints: Path) -> dict[str, str]:

@@ -123,7 +123,7 @@ def test_an_age_counts_only_commits_that_changed_what_is_measured(
     commit("userrep/joins/join.py")
     commit("userrep/training/loop.py")
     commit("benchmarks/join_growth.py")
-    commit("docs/reference/results/join_growth.json")
+    commit("docs/results/join_growth.json")
     assert age_in_commits(kept) == 2
     assert age_in_commits(kept | {"commit": "0000000"}) == 0  # rewritten: since the record was added
     commit("userrep/store/tables.py")

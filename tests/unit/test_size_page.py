@@ -10,7 +10,7 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "size.md").read_text(encoding="utf-8")
-RECORD = json.loads((ROOT / "docs" / "reference" / "results" / "daily_vs_script.json").read_text(encoding="utf-8"))
+RECORD = json.loads((ROOT / "docs" / "results" / "daily_vs_script.json").read_text(encoding="utf-8"))
 SIZES = ((1, 5), (10, 80), (50, 400))  # million users, million events a day
 BYTES = {
     what: float(size.replace(",", ""))

@@ -82,7 +82,7 @@ def test_every_module_has_its_place_in_the_order() -> None:
 
 
 def test_the_order_is_that_of_the_tree_in_the_design() -> None:
-    page = (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     tree = page.split("```")[1].removeprefix("text")
     folders = re.findall(r"^(\w+) ", tree, re.MULTILINE)
     assert sorted(folders, key=RANK.__getitem__) == folders

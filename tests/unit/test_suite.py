@@ -21,10 +21,10 @@ FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 WITHOUT_OWN_TESTS = {
     "userrep.tiles.arrow_rows",
     "userrep.tiles.column_paths",
-    "userrep.tiles.arrow_reader",
     "userrep.tiles.by_spark",
     "userrep.erasure.ledgers",
     "userrep.joins.read_vectors",
+    "userrep.store.spark_commits",
 }
 
 

@@ -2,7 +2,7 @@
 
 With a hidden layer and without the next-days predictions, this is the autoencoder of the paper (section 3.2). The
 encoder is linear by default, because a hidden layer did not improve a code that predicts the next days
-(docs/explanation/decisions/quality.md).
+(docs/decisions/quality.md).
 
 Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities,
 E dimensions of an item vector, N numeric and flag targets of the next days. Propensities read S counts and their

@@ -2,7 +2,7 @@
 
 Each training rotates and scales the latent space arbitrarily, so a model trained on one space's vectors cannot use
 another's. Both spaces encode mostly the same information, and a least-squares linear map carries nearly all of it over
-(docs/explanation/decisions/0011 compares it with alternatives). The map is fitted on users that both spaces embedded at
+(docs/decisions/0011 compares it with alternatives). The map is fitted on users that both spaces embedded at
 the same as-of dates, and evaluated on held-out users. It is stored next to the artifact of the new space; the registry
 has its content hash.
 Shapes: B rows, E dimensions of the new (source) space, D dimensions of the old (target) space.

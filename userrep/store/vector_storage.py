@@ -6,7 +6,7 @@ can represent, so all readers get decoded vectors. Parquet's dictionaries make f
 
 An int8 scale is a power of two, fixed for a space. Products and quotients are then exact, so rounding twice gives the
 same bits as rounding once, and all dimensions share most of their numbers, which keeps the dictionary small.
-docs/explanation/decisions/0016 has the measurements.
+docs/decisions/0016 has the measurements.
 
 Shapes: N vectors of D numbers.
 """

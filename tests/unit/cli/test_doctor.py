@@ -162,11 +162,3 @@ def test_an_unexpected_error_of_a_check_is_its_finding(monkeypatch: pytest.Monke
     config = config_of(tmp_path)
     assert found("root", config) == Finding("root", False, "ValueError: first line")
     assert found("spark with delta", config) == Finding("spark with delta", False, "ValueError: first line")
-
-
-def test_python_is_accepted_from_3_11_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    for version, is_ok in (((3, 11, 7), True), ((3, 12, 0), True), ((3, 1, 1), False)):
-        monkeypatch.setattr("userrep.cli.finding.sys.version_info", version)
-        python = next(findings(None))
-        monkeypatch.undo()
-        assert (python.ok, python.found) == (is_ok, ".".join(map(str, version)))

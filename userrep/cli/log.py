@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from userrep.cli.options import (
-    ConfigFile,
-    ConfigFileIfAny,
-    Output,
-    Overrides,
-    command,
-    path_option,
-    print_faults,
-    required_config,
-)
+from userrep.cli.options import ConfigFile, ConfigFileIfAny, Output, Overrides, command, path_option, required_config
 from userrep.config import Config, load_config, parse_config
 from userrep.errors import UsageError
-from userrep.logs import to_stderr
+from userrep.logs import errors_to_stderr, to_stderr
 
 if TYPE_CHECKING:
     from userrep.workflows.starter_config import Starter
@@ -101,7 +92,7 @@ def validate(config_file: ConfigFile, overrides: Overrides = None) -> Output:
     except UsageError as error:
         faults = error.faults
     lines = [] if faults else ["ok", *(f"not checked: columns of {source}" for source in unchecked)]
-    print_faults(faults)
+    errors_to_stderr(faults)
     result = {"ok": not faults, "faults": faults, "unchecked": unchecked}
     return Output(result, lines, exit_code=2 if faults else 0)
 

@@ -25,10 +25,10 @@ from userrep.cli import pipeline as cli_pipeline
 from userrep.cli import report as cli_report
 from userrep.cli import spaces as cli_spaces
 from userrep.cli import stream as cli_stream
-from userrep.cli.options import AsJson, Output, command, print_faults, report_error, tables_of
+from userrep.cli.options import AsJson, Output, command, report_error, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.logs import begin_run, end_run
+from userrep.logs import begin_run, end_run, errors_to_stderr
 
 _HEADINGS = {
     "Build": "init inspect validate demo pipeline daily backfill run stream",
@@ -186,7 +186,7 @@ def _exit_code(arguments: list[str]) -> int:
     except Exception as error:
         code = report_error(error)
     if code == _INTERRUPTED:
-        print_faults(["interrupted. Committed work is kept. Run the same command again to continue."])
+        errors_to_stderr(["interrupted. Committed work is kept. Run the same command again to continue."])
         code = 1
     return code if isinstance(code, int) else 0
 

@@ -108,12 +108,17 @@ Unrecorded = Annotated[
 ]
 
 
-def session_of(config: Config) -> "SparkSession":
-    """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
+def _check_root(config: Config) -> None:
+    """Raise UsageError if the root is not writable."""
     from userrep.store.filesystem import artifacts_root
     from userrep.store.write_access import check_writable
 
     check_writable(artifacts_root(config))
+
+
+def session_of(config: Config) -> "SparkSession":
+    """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
+    _check_root(config)
     return _start_session(config)
 
 
@@ -129,10 +134,8 @@ def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
     """
     from userrep.features.preflight import check_before_spark
     from userrep.sources.listing import Listings
-    from userrep.store.filesystem import artifacts_root
-    from userrep.store.write_access import check_writable
 
-    check_writable(artifacts_root(config))
+    _check_root(config)
     listings = Listings()
     check_before_spark(config, [day for day in as_ofs if day], listings)
     spark = _start_session(config)
@@ -152,12 +155,10 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
     UsageError
         If the root has no tables but is expected to, or is not writable.
     """
-    from userrep.store.filesystem import artifacts_root
     from userrep.store.open import open_tables
-    from userrep.store.write_access import check_writable
 
     if writes:
-        check_writable(artifacts_root(config))
+        _check_root(config)
     start = partial(_start_session, config)
     tables = open_tables(config, start() if under_submit() else start, expected=expected)
     tables.check_before_spark()
@@ -228,11 +229,6 @@ def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool)
             typer.echo(line)
 
 
-def print_faults(lines: Iterable[str]) -> None:
-    """Print the reasons why the command failed on stderr."""
-    errors_to_stderr(lines)
-
-
 def report_error(error: Exception) -> int:
     """Print an error, after its traceback with --debug; return the exit code.
 
@@ -244,10 +240,10 @@ def report_error(error: Exception) -> int:
             print(message, file=sys.stderr)
         else:
             end = "" if message.endswith((".", "?")) else "."
-            print_faults([f"{message}{end} Try `--help`."])
+            errors_to_stderr([f"{message}{end} Try `--help`."])
         return 2
     code, lines = explain(error)
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    print_faults(lines)
+    errors_to_stderr(lines)
     return code

@@ -24,7 +24,6 @@ WITHOUT_OWN_TESTS = {
     "userrep.tiles.by_spark",
     "userrep.erasure.ledgers",
     "userrep.joins.read_vectors",
-    "userrep.store.spark_commits",
 }
 
 

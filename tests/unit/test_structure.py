@@ -220,8 +220,8 @@ def test_every_deliberate_exception_is_raised_somewhere() -> None:
     raised = set()
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                raised.add(ast.unparse(node.exc.func))
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                raised.add(ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc))
     assert deliberate - raised == set()
 
 

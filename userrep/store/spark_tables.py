@@ -59,7 +59,8 @@ class SparkTables(Tables):
         if self._schema is None:
             names = folder_names(f"{self.artifacts_root}/tables")
         elif self.spark.catalog.databaseExists(self._schema):
-            names = [row.tableName for row in self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()]
+            rows = self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()
+            names = [row.tableName for row in rows if not row.isTemporary]  # temporary views are in every schema
         else:
             names = []
         return [name for name in names if name.startswith(prefix)]

@@ -65,7 +65,7 @@ def test_a_rollback_and_the_snapshots_built_after_it_contain_no_erased_user(
 def test_a_table_restored_to_before_an_erasure_loses_the_users_in_the_next_daily_run(
     spark: SparkSession, trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "_CLOCKS", timedelta(0))  # files of the restored version count as old
+    monkeypatch.setattr(requests, "CLOCKS", timedelta(0))  # files of the restored version count as old
     world = trained.copy(tmp_path / "restored")
     table = DeltaTable(str(world.root / "tables" / "user_embeddings"))
     before = table.version()

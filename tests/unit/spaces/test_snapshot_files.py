@@ -24,7 +24,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.inference import embed
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
-from userrep.spaces import snapshots
+from userrep.spaces import snapshot_files, snapshots
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, list_snapshots, publish_snapshots, stage_snapshots
 from userrep.store.arrow import stacked
@@ -149,14 +149,14 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
 def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, others = snapshots.write_files, list[list[Snapshot]]()
+    write, others = snapshot_files.write_files, list[list[Snapshot]]()
 
     def meanwhile(*arguments: Any) -> None:
-        monkeypatch.setattr(snapshots, "write_files", write)
+        monkeypatch.setattr(snapshot_files, "write_files", write)
         others.append(site.stage())
         write(*arguments)
 
-    monkeypatch.setattr(snapshots, "write_files", meanwhile)
+    monkeypatch.setattr(snapshot_files, "write_files", meanwhile)
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
         site.stage()
     publish_snapshots(site.tables, site.config, site.space, others[0], on_time=True)

@@ -187,7 +187,7 @@ class Lifecycle(RuleBasedStateMachine):
         states = {space: "ready" if of else "candidate" for space, of in self.vectors.items()}
         states |= dict.fromkeys(self.served[-1:], "serving") | dict.fromkeys(self.retired, "retired")
         assert {space.space_id: space.state for space in found.spaces} == states
-        assert {of.name: (of.pinned_space_id, of.ready_for) for of in found.consumers} == {
+        assert {each.name: (each.pinned_space_id, each.ready_for) for each in found.consumers} == {
             name: (pin, self.ready[name]) for name, pin in self.pins.items()
         }
         for space, of in self.vectors.items():

@@ -6,17 +6,18 @@ Everything is only read. The checks need no Spark below a root of files.
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 
 from userrep.cli.finding import Finding, checked, python_version
-from userrep.client.embeddings import Embeddings
-from userrep.client.target import load_target
+from userrep.client.target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.model.frozen_folder import MANIFEST
-from userrep.spaces.registry_state import Space
+from userrep.spaces.registry import Space, read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.store.data_files import matches
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import read_bytes
+from userrep.store.filesystem import is_local, parquet_footer, read_bytes
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable
@@ -32,18 +33,18 @@ def consumer_findings(target: str | Config) -> Iterator[Finding]:
     """
     yield python_version()
     yield Finding("packages", True, ", ".join(map(_package, ("pyarrow", "deltalake", "pyspark", "torch"))))
-    embeddings = Embeddings(load_target(target))
-    tables = embeddings.tables
-    yield (readable := checked("registry", lambda: _serving(embeddings).space_id + " serves"))
+    tables = tables_at(load_target(target), None)
+    serving = cache(lambda: _serving(tables))
+    published = cache(lambda: _published(tables, serving()))
+    yield (readable := checked("registry", lambda: f"{serving().space_id} serves"))
     if not readable.ok:
         return
-    space = _serving(embeddings)
-    yield checked("snapshots", lambda: _snapshots(tables, space))
+    yield checked("snapshots", lambda: _described(published()))
     cure = f"Request read access to table user_embeddings of {tables.location}."
-    yield replace(checked("user_embeddings", lambda: _vectors(tables, space)), cure=cure)
+    yield replace(checked("user_embeddings", lambda: _vectors(tables, published()[-1])), cure=cure)
     yield _optional("embedding_updates", "joins with updates=True", lambda: _updates(tables))
     need = 'missing="new_user", maps between spaces and EmbeddingModel'
-    yield _optional("artifacts", need, lambda: _artifact(tables, space))
+    yield _optional("artifacts", need, lambda: _artifact(tables, serving()))
     yield _optional("writing", "registering consumers and recording training sets", lambda: _writing(tables))
 
 
@@ -54,31 +55,30 @@ def _package(name: str) -> str:
         return f"no {name}"
 
 
-def _serving(embeddings: Embeddings) -> Space:
-    spaces = [space for space in embeddings.spaces() if space.state == "serving"]
-    if not spaces:
+def _serving(tables: Tables) -> Space:
+    serving = read_registry(tables).serving
+    if serving is None:
         raise UsageError("no space serves yet. The producer promotes one with `userrep spaces promote ID`.")
-    return spaces[0]
+    return serving
 
 
-def _snapshots(tables: Tables, space: Space) -> str:
-    published, newest = _published(tables, space)
-    return f"{published} published, the newest of {newest.as_of} with {newest.num_users} users"
-
-
-def _published(tables: Tables, space: Space) -> tuple[int, Snapshot]:
-    """Return the number of published snapshots, and the newest one."""
+def _published(tables: Tables, space: Space) -> list[Snapshot]:
+    """Return the published snapshots, at least one."""
     published = list_snapshots(tables, space.space_id)
     if not published:
         raise UsageError(f"{space.space_id} has no published snapshot. The producer builds one with `userrep daily`.")
-    return len(published), published[-1]
+    return published
 
 
-def _vectors(tables: Tables, space: Space) -> str:
-    _, newest = _published(tables, space)
+def _described(published: list[Snapshot]) -> str:
+    newest = published[-1]
+    return f"{len(published)} published, the newest of {newest.as_of} with {newest.num_users} users"
+
+
+def _vectors(tables: Tables, newest: Snapshot) -> str:
     if isinstance(tables, FileTables):
-        for file in tables.files(USER_EMBEDDINGS, lambda values: values == newest.key)[:1]:
-            read_bytes(file.uri, max_bytes=file.size)
+        for file in tables.files(USER_EMBEDDINGS, matches([newest.key]))[:1]:
+            parquet_footer(file.uri)
     else:
         tables.read(USER_EMBEDDINGS).where(newest.where).limit(1).collect()
     return "readable"
@@ -94,7 +94,7 @@ def _artifact(tables: Tables, space: Space) -> str:
 
 
 def _writing(tables: Tables) -> str:
-    if not isinstance(tables, FileTables) or "://" in tables.location:
+    if not isinstance(tables, FileTables) or not is_local(tables.location):
         return "not checked here, as this would write"
     check_writable(tables.location)
     return "permitted"

@@ -37,7 +37,10 @@ M = TypeVar("M", bound=Manifest)
 
 def sealed(manifest: M, tensors: Tensors) -> M:
     """Return the manifest with the content hash of itself and the tensors."""
-    weights = tensor_bytes(tensors)
+    return _sealed(manifest, tensor_bytes(tensors))
+
+
+def _sealed(manifest: M, weights: bytes) -> M:
     return manifest.model_copy(update={"content_hash": _content_hash(weights, manifest.model_dump(mode="json"))})
 
 
@@ -49,8 +52,9 @@ def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
     FileExistsError
         If the folder exists.
     """
-    manifest = sealed(manifest, tensors)
-    write_folder(folder, {WEIGHTS: tensor_bytes(tensors), MANIFEST: manifest.model_dump_json(indent=1).encode()})
+    weights = tensor_bytes(tensors)
+    manifest = _sealed(manifest, weights)
+    write_folder(folder, {WEIGHTS: weights, MANIFEST: manifest.model_dump_json(indent=1).encode()})
     return manifest
 
 

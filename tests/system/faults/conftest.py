@@ -7,10 +7,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF
-from tests.support.command_line import Userrep
 from tests.support.points import points_in
 from tests.system.faults.attack import Attack, attack
-from tests.system.faults.commands import InTurn, Worlds
 from tests.system.faults.contents import contents
 from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
@@ -74,17 +72,6 @@ def nightly(spark: SparkSession, trained: World) -> Attack:
 def trained(pipeline: Attack) -> World:
     """The world after the pipeline; read-only."""
     return pipeline.after
-
-
-@pytest.fixture(scope="module")
-def worlds(trained: World) -> Worlds:
-    """The worlds after commands one after the other; the tests of a module share them."""
-    return {(): trained}
-
-
-@pytest.fixture
-def in_turn(worlds: Worlds, userrep: Userrep) -> InTurn:
-    return InTurn(worlds, userrep)
 
 
 @pytest.fixture(scope="session")

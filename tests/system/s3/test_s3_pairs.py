@@ -11,8 +11,7 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from tests.support.command_line import Userrep
-from tests.system.faults.commands import Held, InTurn, Worlds, check_end, line_of, shard, with_ids
+from tests.system.faults.commands import Held, InTurn, check_end, line_of, shard, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.s3.conftest import Bucket
@@ -36,17 +35,6 @@ def trained(log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory)
     world = World(tmp_path_factory.mktemp("trained") / "trained", log)
     shutil.copytree(run_once / "root", world.root)
     return world
-
-
-@pytest.fixture(scope="module")
-def worlds(trained: World) -> Worlds:
-    """The worlds after commands one after the other; pairs share them."""
-    return {(): trained}
-
-
-@pytest.fixture
-def in_turn(worlds: Worlds, userrep: Userrep) -> InTurn:
-    return InTurn(worlds, userrep)
 
 
 @pytest.mark.parametrize("pair", shard(PAIRS), ids=str)

@@ -113,9 +113,9 @@ def test_a_snapshot_that_was_refused_is_reported_with_its_reason(config: Config)
     add_spaces(tables, "s001-a")
     tables.add(JOB_RUNS, [a_run("train_autoencoder", "r1")])
     refused = snapshot(date(2024, 5, 2), state="refused")
-    record_snapshots(tables, [type(refused)(**vars(refused) | {"gates": '{"faults": ["2 rows, wanted 9"]}'})])
+    record_snapshots(tables, [type(refused)(**vars(refused) | {"gates": '{"faults": ["2 rows, expected 9"]}'})])
     found = gathered(tables, config)
-    assert [of.facts["faults"] for of in found.snapshots] == [["2 rows, wanted 9"]]
+    assert [each.facts["faults"] for each in found.snapshots] == [["2 rows, expected 9"]]
     assert not found.night_is_daily
 
 
@@ -181,7 +181,7 @@ def test_the_state_of_the_root_enters_the_report(tables: Tables, config: Config)
     assert [space.newest_users for space in found.spaces] == [snapshot(day).num_users, 0]
     assert (found.log.num_events, found.log.rejected_share, found.log.max_rejected_share) == (95, 0.05, 0.05)
     assert found.log.rejected == {"missing_item_id": 5}
-    assert [(of.name, of.pinned_space_id, of.ready_for) for of in found.consumers] == [("ads", None, None)]
+    assert [(each.name, each.pinned_space_id, each.ready_for) for each in found.consumers] == [("ads", None, None)]
     assert [(of.request_id, of.num_users, of.due_at) for of in found.requests] == [("q1", 2, None)]
     sizes = [*found.storage.values()]
     assert sizes == sorted(sizes, reverse=True)

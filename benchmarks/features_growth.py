@@ -9,14 +9,13 @@ per core; it should not grow.
     python -m benchmarks.features_growth --small
 """
 
-import statistics
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from benchmarks.answers import our_features
 from benchmarks.logs import AS_OF, LogSize, open_site
-from benchmarks.report import Line, progress, run, seconds_of, span, watched_workers
+from benchmarks.report import Line, growth_line, progress, run, seconds_of, watched_workers
 from userrep.features.build import build_features
 
 SIZE = LogSize(events=10_000_000, users=100_000)
@@ -28,23 +27,10 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     large = size.of_events(TIMES * size.events)
     by_run, mib = _seconds_and_mib(spark, size, root, runs)
     large_by_run, large_mib = _seconds_and_mib(spark, large, root, runs)
-    seconds, large_seconds = statistics.median(by_run), statistics.median(large_by_run)
-    return {
-        "benchmark": "features_growth",
-        "size": large.facts(),
-        "seconds": round(large_seconds, 3),
-        "smaller_size": size.facts(),
-        "smaller_seconds": round(seconds, 3),
-        "value": round(large_seconds / (TIMES * seconds), 3),
-        "runs": runs,
-        "range": {
-            "value": span(
-                [of_large / (TIMES * of_small) for of_large, of_small in zip(large_by_run, by_run, strict=True)]
-            )
-        },
-        "worker_mib": round(large_mib),
-        "smaller_worker_mib": round(mib),
-    }
+    return growth_line(
+        "features_growth", large.facts(), size.facts(), list(zip(by_run, large_by_run, strict=True)), times=TIMES,
+        worker_mib=round(large_mib), smaller_worker_mib=round(mib),
+    )  # fmt: skip
 
 
 def _seconds_and_mib(spark: SparkSession, size: LogSize, root: Path, runs: int) -> tuple[list[float], float]:

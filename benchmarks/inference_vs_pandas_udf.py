@@ -46,8 +46,9 @@ def encode(users: Users) -> None:
             with torch.inference_mode():
                 yield pd.Series(list(model.encode(torch.from_numpy(x_BF)).numpy()))
 
-    columns = [name for name in users.stored.columns if name not in ("as_of", "user_id", "is_exact")]
-    rows = users.stored.select("user_id", embedding(F.struct(*columns)).alias("embedding"))
+    stored = users.stored
+    columns = [name for name in stored.columns if name not in ("as_of", "user_id", "is_exact")]
+    rows = stored.select("user_id", embedding(F.struct(*columns)).alias("embedding"))
     rows.write.format("delta").mode("overwrite").save(users.peers)
 
 

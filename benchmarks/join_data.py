@@ -15,11 +15,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.answers import check_same, content_hash
-from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
+from benchmarks.report import Line, alternating, ask, in_warm_session, ratio_line
 from userrep.joins.join import join_embeddings
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
-from userrep.spark.session import get_session
 from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
@@ -140,20 +139,7 @@ def against(
 def run(benchmark: str, measure: Measure, size: JoinSize, *, runs: int) -> None:
     """Run one benchmark with the arguments of the command line, in its own warm session, and print its line."""
     asked = ask(benchmark, size, small=SMALL, runs=runs, unit="labels", number=size.labels, resized=size.of_labels)
-    conf = {} if asked.is_small else {"spark.driver.memory": "6g"}
-    spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
-
-    def measured() -> Line:
-        if asked.size != SMALL:
-            progress(f"{benchmark}: warming up")
-            measure(spark, SMALL, asked.root, 1)  # both sides
-        progress(f"{benchmark}: {asked.size.name}")
-        return measure(spark, asked.size, asked.root, asked.runs)
-
-    try:
-        print_line(benchmark, measured)
-    finally:
-        spark.stop()
+    in_warm_session(benchmark, measure, asked, small=SMALL)
 
 
 def run_folder(root: Path) -> Path:

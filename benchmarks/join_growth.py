@@ -8,13 +8,12 @@
 """
 
 import shutil
-import statistics
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from benchmarks.join_data import JoinSize, join_site, run, run_folder
-from benchmarks.report import Line, progress, seconds_of, span
+from benchmarks.report import Line, growth_line, progress, seconds_of
 
 SIZE = JoinSize(labels=1_000_000)
 TIMES = 4
@@ -31,17 +30,7 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
         assert spark.read.parquet(str(folder)).count() == large.labels
     finally:
         shutil.rmtree(folder)
-    seconds, large_seconds = (statistics.median(pair[k] for pair in taken) for k in (0, 1))
-    return {
-        "benchmark": "join_growth",
-        "size": large.facts(),
-        "seconds": round(large_seconds, 3),
-        "smaller_size": size.facts(),
-        "smaller_seconds": round(seconds, 3),
-        "value": round(large_seconds / (TIMES * seconds), 3),
-        "runs": runs,
-        "range": {"value": span([pair[1] / (TIMES * pair[0]) for pair in taken])},
-    }
+    return growth_line("join_growth", large.facts(), size.facts(), taken, times=TIMES)
 
 
 if __name__ == "__main__":

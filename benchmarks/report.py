@@ -22,7 +22,7 @@ from userrep.spark.session import get_session
 
 Line = dict[str, Any]
 Measure = Callable[[SparkSession, LogSize, Path, int], Line]
-Timings = Sequence[tuple[float, float]]  # our seconds and the peer's, run by run
+Timings = Sequence[tuple[float, float]]  # seconds of two sides, such as ours and the peer's, run by run
 
 Size = TypeVar("Size")
 
@@ -65,6 +65,25 @@ def ratio_line(benchmark: str, size: Line, taken: Timings, *, peer: str, **more:
     }
 
 
+def growth_line(benchmark: str, size: Line, smaller_size: Line, taken: Timings, *, times: float, **more: Any) -> Line:
+    """Return the line of a size that is ``times`` a smaller one; a ``value`` of 1 is linear growth.
+
+    ``taken``: seconds of the smaller and of the larger size, run by run.
+    """
+    smaller_seconds, seconds = medians(taken)
+    return {
+        "benchmark": benchmark,
+        "size": size,
+        "seconds": round(seconds, 3),
+        "smaller_size": smaller_size,
+        "smaller_seconds": round(smaller_seconds, 3),
+        "value": round(seconds / (times * smaller_seconds), 3),
+        "runs": len(taken),
+        "range": {"value": span([larger / (times * smaller) for smaller, larger in taken])},
+        **more,
+    }
+
+
 def medians(taken: Timings) -> tuple[float, float]:
     """Return the median seconds of both sides."""
     ours, theirs = zip(*taken, strict=True)
@@ -84,6 +103,18 @@ def run(
     A run on the small log comes first, so that the session is warm. ``memory``: of the JVM.
     """
     asked = ask(benchmark, size, small=small, runs=runs, unit="events", number=size.events, resized=size.of_events)
+    in_warm_session(benchmark, measure, asked, small=small, memory=memory)
+
+
+def in_warm_session(
+    benchmark: str,
+    measure: Callable[[SparkSession, Any, Path, int], Line],
+    asked: Asked[Any],
+    *,
+    small: Any,
+    memory: str = "6g",
+) -> None:
+    """Measure in a session of its own, after a run on the small size, and print the line. ``memory``: of the JVM."""
     conf = {} if asked.is_small else {"spark.driver.memory": memory}
     spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
 

@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,20 +122,20 @@ def age_in_commits(kept: Record) -> int | None:
     name = kept["line"]["benchmark"]
     folders = next((folders for start, folders in _MEASURES.items() if name.startswith(start)), ("",))
     paths = [f"benchmarks/{module_of(name)}.py", *(f"userrep/{folder}" for folder in folders)]
-    added = _git("log", "-1", "--format=%H", "--", f"{RECORDS}/{name}.json")
-    since = next(
-        (c for c in (kept["commit"], added) if c and _git("merge-base", "--is-ancestor", c, "HEAD") is not None), None
-    )
+    since = kept["commit"]
+    if not since or _git("merge-base", "--is-ancestor", since, "HEAD") is None:
+        since = _git("log", "-1", "--format=%H", "--", f"{RECORDS}/{name}.json")
     return int(_git("rev-list", "--count", f"{since}..HEAD", "--", *paths) or 0) if since else None
 
 
-def module_of(name: str, modules: Sequence[str] | None = None) -> str:
+def module_of(name: str) -> str:
     """Return the module that prints a line: the longest name that the line's name begins with."""
     if name.startswith(tuple(f"quality_{log}_" for log in QUALITY_LOGS)):
         return "quality_by_log"
-    return max((m for m in modules or benchmark_modules() if name.startswith(m)), key=len, default=name)
+    return max((m for m in benchmark_modules() if name.startswith(m)), key=len, default=name)
 
 
+@cache
 def benchmark_modules() -> list[str]:
     """Return the names of all benchmarks."""
     files = sorted(Path(__file__).parent.glob("*.py"))

@@ -15,8 +15,8 @@ import pytest
 from benchmarks import answers, features_growth, nights, quality, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
-from benchmarks.report import alternating, ratio_line
-from benchmarks.results import GOALS, module_of
+from benchmarks.report import alternating, growth_line, ratio_line
+from benchmarks.results import GOALS, benchmark_modules, module_of
 from benchmarks.savings_bill import Bill, Cost, break_even, line
 from benchmarks.training_data import RowSize
 from userrep.evaluation.results import Measured
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
 FILES = {file.stem: file.read_text(encoding="utf-8") for file in sorted((ROOT / "benchmarks").glob("*.py"))}
-NAMES = [name for name, text in FILES.items() if "\ndef measure" in text]
+NAMES = benchmark_modules()
 
 
 def test_every_benchmark_states_its_question_and_its_command() -> None:
@@ -63,7 +63,7 @@ def test_every_benchmark_runs_in_a_test() -> None:
 
 
 def test_benchmarks_with_a_goal_run_at_least_three_times() -> None:
-    modules = {module_of(name, NAMES) for name in GOALS}
+    modules = {module_of(name) for name in GOALS}
     assert modules <= set(NAMES)
     assert [name for name in modules if re.search(r"\bruns=[12]\b", FILES[name])] == []
 
@@ -73,6 +73,14 @@ def test_a_ratio_below_one_means_that_we_are_faster_and_each_run_is_within_its_r
     assert found == {
         "benchmark": "x_vs_y", "size": {"rows": 7}, "seconds": 1.5, "peer": "Y", "peer_seconds": 2.0, "ratio": 0.75,
         "runs": 3, "range": {"seconds": [1.0, 3.0], "peer_seconds": [1.5, 2.5], "ratio": [0.4, 2.0]}, "more": 1,
+    }  # fmt: skip
+
+
+def test_a_growth_of_one_is_linear_and_each_run_is_within_its_range() -> None:
+    found = growth_line("x_growth", {"rows": 40}, {"rows": 10}, [(1.0, 4.0), (2.0, 4.0), (1.0, 6.0)], times=4, more=1)
+    assert found == {
+        "benchmark": "x_growth", "size": {"rows": 40}, "seconds": 4.0, "smaller_size": {"rows": 10},
+        "smaller_seconds": 1.0, "value": 1.0, "runs": 3, "range": {"value": [0.5, 1.5]}, "more": 1,
     }  # fmt: skip
 
 

@@ -5,6 +5,10 @@ A message says where the fault is, what is wrong, which value was found, and wha
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 # How Spark, pyarrow and delta-rs report refused credentials of an object store. HEAD requests have no error code.
 _REFUSED = re.compile(
@@ -130,6 +134,18 @@ def faults_of(checks: Iterable[Callable[[], object]]) -> list[str]:
         except UsageError as error:
             faults |= dict.fromkeys(error.faults)
     return list(faults)
+
+
+def results_of(calls: Iterable[Callable[[], Result]]) -> list[Result]:
+    """Run all calls and return their results. Raises UsageError with the faults of all of them, each only once."""
+    results: list[Result] = []
+
+    def keep(call: Callable[[], Result]) -> None:
+        results.append(call())
+
+    if faults := faults_of(partial(keep, call) for call in calls):
+        raise UsageError(faults)
+    return results
 
 
 class LogIncompleteError(UserrepError):

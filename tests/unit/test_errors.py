@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from userrep.errors import UsageError, UserrepError, cause_outside, explain, in_line, in_one_line
+from userrep.errors import UsageError, UserrepError, cause_outside, explain, in_line, in_one_line, results_of
 
 pytestmark = pytest.mark.fast
 
@@ -117,6 +117,22 @@ def test_a_usage_error_holds_each_fault_and_shows_a_line_for_each() -> None:
         2,
     )
     assert UsageError("one").faults == ["one"]
+
+
+def test_all_calls_are_made_and_their_faults_are_raised_together_each_once() -> None:
+    made: list[str] = []
+
+    def refuses(*faults: str) -> None:
+        made.extend(faults)
+        raise UsageError(faults)
+
+    assert results_of([lambda: 1, lambda: 2]) == [1, 2]
+    with pytest.raises(UsageError) as refused:
+        results_of([lambda: refuses("a", "b"), lambda: None, lambda: refuses("b", "c")])
+    assert (made, refused.value.faults) == (["a", "b", "b", "c"], ["a", "b", "c"])
+    with pytest.raises(ZeroDivisionError):  # not a fault, so it is raised at once
+        results_of([lambda: 1 / 0, lambda: refuses("d")])
+    assert "d" not in made
 
 
 @pytest.mark.parametrize(

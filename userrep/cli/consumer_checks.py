@@ -12,7 +12,7 @@ from userrep.cli.finding import Finding, checked, python_version
 from userrep.client.target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.model.frozen_folder import MANIFEST
+from userrep.model.frozen_folder import MANIFEST, MAX_MANIFEST
 from userrep.spaces.registry import Space, read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.data_files import matches
@@ -21,8 +21,6 @@ from userrep.store.filesystem import is_local, parquet_footer, read_bytes
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable
-
-_MAX_MANIFEST = 1 << 24  # bytes
 
 
 def consumer_findings(target: str | Config) -> Iterator[Finding]:
@@ -89,7 +87,7 @@ def _updates(tables: Tables) -> str:
 
 
 def _artifact(tables: Tables, space: Space) -> str:
-    read_bytes(f"{tables.artifacts_root}/{space.artifact}/{MANIFEST}", max_bytes=_MAX_MANIFEST)
+    read_bytes(f"{tables.artifacts_root}/{space.artifact}/{MANIFEST}", max_bytes=MAX_MANIFEST)
     return "readable"
 
 

@@ -160,9 +160,10 @@ def doctor(
 
 def _consumed(config: Config | None, target: str | None) -> str | Config:
     """Return what a consumer opens: ``--open``, or else the configuration."""
-    if target is None and config is None:
+    opened = target or config
+    if opened is None:
         raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
-    return target or config  # type: ignore[return-value]
+    return opened
 
 
 def _arguments(job: Sequence[str]) -> list[str]:

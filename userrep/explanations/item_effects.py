@@ -65,13 +65,13 @@ def item_effects(layout: InputLayout, scaler: Scaler, weight_F: Floats, items: I
     mark = {modality: k - len(spec.modalities) for k, modality in enumerate(spec.modalities)}
     weights = np.zeros_like(weight_F)
     for block, _ in windows:
-        weights[block.start : block.stop] = weight_F[block.start : block.stop]
+        weights[block.inputs] = weight_F[block.inputs]
     effects = []
     for start in range(0, len(items.item_ids), _CHUNK):
         vectors_IX = items.vectors_IX[start : start + _CHUNK]
         x_IF = np.zeros((len(vectors_IX), layout.width), np.float32)
         for block, modality in windows:
-            x_IF[:, block.start : block.stop] = vectors_IX[:, offsets[modality]]
+            x_IF[:, block.inputs] = vectors_IX[:, offsets[modality]]
             x_IF[:, block.flag] = vectors_IX[:, mark[modality]]
         effects.append(scaler.apply(layout, x_IF).astype(np.float64) @ weights)
     return np.concatenate([np.zeros(0), *effects])

@@ -60,9 +60,9 @@ def read_blocks(layout: InputLayout, x_NF: Floats32, z_ND: Floats32, is_held_out
     readings = []
     for block in layout.blocks:
         has_N = x_NF[:, block.flag] > 0 if block.flag is not None else np.ones(len(x_NF), bool)
-        y_NK = x_NF[:, block.start : block.stop]
+        y_NK = x_NF[:, block.inputs]
         r2 = _held_out_r2(z_ND[has_N], y_NK[has_N], is_held_out_N[has_N])
-        readings.append(Reading(block.name, block.kind, block.stop - block.start, int(has_N.sum()), r2))
+        readings.append(Reading(block.name, block.kind, block.width, int(has_N.sum()), r2))
     return readings
 
 

@@ -38,6 +38,10 @@ class Block(BaseModel):
     def inputs(self) -> slice:
         return slice(self.start, self.stop)
 
+    @property
+    def width(self) -> int:
+        return self.stop - self.start
+
 
 def add_block(blocks: list[Block], name: str, kind: Kind, width: int, *, newcomer: bool = False) -> None:
     """Append a block that begins where the last one ends."""

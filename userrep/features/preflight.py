@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Config, EventSource, Source
-from userrep.errors import UsageError, faults_of
+from userrep.errors import UsageError, results_of
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, check_events
 from userrep.sources.listing import Listings, as_spark_reads, check_local
@@ -38,8 +38,7 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
     LogIncompleteError
         If the log does not reach a date yet; see ``check_within``.
     """
-    if faults := faults_of(partial(_check_source, *mapped, listings) for mapped in mapped_columns(config)):
-        raise UsageError(faults)
+    results_of(partial(_check_source, *mapped, listings) for mapped in mapped_columns(config))
     span = log_span(config, listings) if as_ofs else None
     if span is not None:
         for as_of in as_ofs:

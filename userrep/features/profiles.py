@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from userrep.config import Config, Onboarding, Source, Users
-from userrep.errors import UsageError, faults_of
+from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text, named
 from userrep.sources.listing import Listings, driver_lists, list_files
@@ -179,13 +179,11 @@ def check_sources(spark: SparkSession, config: Config, listings: Listings | None
     UsageError
         With every fault of every source.
     """
-    logs: list[OpenLog] = []
-    checks: list[Callable[[], object]] = [lambda: logs.extend(open_logs(spark, config.events, listings))]
+    checks: list[Callable[[], Any]] = [partial(open_logs, spark, config.events, listings)]
     for section, source, columns in mapped_columns(config):
         if section not in config.events.all_sources:
             checks.append(partial(_check_source, spark, source, columns, section))
-    if faults := faults_of(checks):
-        raise UsageError(faults)
+    logs: list[OpenLog] = results_of(checks)[0]
     return logs
 
 

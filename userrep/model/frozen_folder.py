@@ -18,7 +18,7 @@ from userrep.store.filesystem import read_bytes, write_folder
 FORMAT_VERSION = 7
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _MAX_HEADER = 1 << 20  # bytes of a safetensors header; a dozen tensors need less than 2 KiB
-_MAX_MANIFEST = 64 << 20  # bytes; the manifest contains the vocabularies
+MAX_MANIFEST = 64 << 20  # bytes; the manifest contains the vocabularies
 _MAX_WEIGHTS = 4 << 30  # bytes
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -99,7 +99,7 @@ def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> M:
 def _manifest(folder: str, kind: type[M], cure: str) -> tuple[M, dict[str, Any]]:
     """Return the manifest, and its values as they are in the file."""
     try:
-        values = json.loads(_read(folder, MANIFEST, _MAX_MANIFEST, cure))
+        values = json.loads(_read(folder, MANIFEST, MAX_MANIFEST, cure))
     except (ValueError, RecursionError):  # deeply nested brackets raise RecursionError
         values = None
     if not isinstance(values, dict):

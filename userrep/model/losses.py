@@ -81,7 +81,7 @@ class ReconstructionLoss(nn.Module):
         super().__init__()
         mean_FK = torch.zeros(layout.width, len(layout.blocks))
         for k, block in enumerate(layout.blocks):
-            mean_FK[block.inputs, k] = 1 / (block.stop - block.start)
+            mean_FK[block.inputs, k] = 1 / block.width
         flags = [block.flag for block in layout.blocks]
         self.register_buffer("mean_FK", mean_FK)
         self.register_buffer("flag_K", torch.tensor([0 if flag is None else flag for flag in flags]))

@@ -136,14 +136,14 @@ def _matching_blocks(
     pairs, lines = [], []
     for block in layout.blocks[:-1]:
         before = earlier_blocks.pop(block.name, None)
-        width, earlier_width = (each.stop - each.start for each in (block, before or block))
+        width, earlier_width = (each.width for each in (block, before or block))
         values, earlier_values = layout.vocabulary.get(block.name), earlier.layout.vocabulary.get(block.name)
         if before is None:
             lines.append(f"{block.name}: fresh, {space_id} does not have it")
         elif block.kind == "pooled" and not same_items:
             lines.append(f"{block.name}: fresh, {space_id} has item vectors of another lineage, {earlier.lineage_id}")
         elif values is not None and earlier_values is not None:
-            center = scaler.center_F[block.inputs].astype(np.float64)
+            center, _ = _scaling(block, scaler)
             pairs.append(_BlockPair(before, block, *_value_matrices(values, earlier_values, center)))
             lines += _changed_values(block.name, values, earlier_values)
         elif (block.kind, width) != (before.kind, earlier_width):
@@ -230,5 +230,5 @@ def _last_layer(maps: _InputMaps, weight_EH: Matrix, bias_E: Matrix, fresh_FH: M
 def _scaling(block: Block, scaler: Scaler) -> tuple[Matrix, Matrix]:
     """Return a block's center and scale: 0 and 1 for pooled vectors, because their weights act on directions."""
     if block.kind == "pooled":
-        return np.zeros(block.stop - block.start), np.ones(block.stop - block.start)
+        return np.zeros(block.width), np.ones(block.width)
     return scaler.center_F[block.inputs].astype(np.float64), scaler.scale_F[block.inputs].astype(np.float64)

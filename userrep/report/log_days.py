@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
 
+from userrep.sources.partitions import ranges
 from userrep.tiles.ledger import TileLedger
 
 SMALL = 0.2  # share of the usual events below which a day is small
@@ -51,13 +52,7 @@ class LogFacts:
     @property
     def gaps(self) -> list[tuple[date, date]]:
         """The first and last day of each run of consecutive missing days."""
-        spans: list[tuple[date, date]] = []
-        for day in (day.day for day in self.days if day.is_missing):
-            if spans and spans[-1][1] + timedelta(days=1) == day:
-                spans[-1] = (spans[-1][0], day)
-            else:
-                spans.append((day, day))
-        return spans
+        return ranges([day.day for day in self.days if day.is_missing])
 
     @property
     def unusual(self) -> list[tuple[Day, date]]:

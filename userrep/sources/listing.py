@@ -173,10 +173,15 @@ def _is_delta(path: str) -> bool:
         return False
 
 
+def hides_deletes(table: DeltaTable) -> bool:
+    """Return whether a Delta table may have deletion vectors, which hide rows of its files."""
+    return "deletionVectors" in (table.protocol().reader_features or [])
+
+
 def deletions_version(path: str) -> int:
-    """Return the newest version of a Delta table with deletion vectors, which hide rows of its files; 0 without."""
+    """Return the newest version of a Delta table with deletion vectors; 0 without."""
     table = DeltaTable(as_spark_reads(path))
-    return table.version() if "deletionVectors" in (table.protocol().reader_features or []) else 0
+    return table.version() if hides_deletes(table) else 0
 
 
 def format_of_file(file: DataFile) -> str:

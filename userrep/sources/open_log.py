@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 from userrep.config import Events, EventSource
-from userrep.errors import UsageError
+from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import check_events, event_columns, find_column, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
@@ -98,6 +99,11 @@ class OpenLog:
         """Hash of the mapping of the log's columns. If it changes, every day of the log counts as changed."""
         return short_hash(self.settings.meaning)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the files contain exactly the log's rows, under its column names."""
+        return self.delta is None or self.delta.is_plain
+
     def num_bytes(self, file: ListedFile) -> int:
         """Return the size of one of the files; for a table, the mean."""
         return file.size if self.delta is None else self.delta.bytes_per_file
@@ -121,15 +127,8 @@ class OpenLog:
 
 def open_logs(spark: SparkSession, events: Events, listings: Listings | None = None) -> list[OpenLog]:
     """Open all sources, without reading rows. Raises UsageError with the faults of all of them."""
-    logs, faults, listings = [], [], listings or Listings()
-    for what, log in events.all_sources.items():
-        try:
-            logs.append(_open_log(spark, log, what, listings))
-        except UsageError as error:
-            faults += error.faults
-    if faults:
-        raise UsageError(faults)
-    return logs
+    listings = listings or Listings()
+    return results_of(partial(_open_log, spark, log, what, listings) for what, log in events.all_sources.items())
 
 
 def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> OpenLog:
@@ -196,8 +195,7 @@ def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
     Delta's files never change, so the path identifies their content. The exception is a table with deletion vectors:
     each new version of it counts as a change of all files, and the whole log is read again.
     """
-    version = delta.version if delta.hides_deletes else 0
-    return [ListedFile(one_slash(path), version, EPOCH) for path in source.inputFiles()]
+    return [ListedFile(one_slash(path), delta.version, EPOCH) for path in source.inputFiles()]
 
 
 def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> list[ListedFile]:

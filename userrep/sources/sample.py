@@ -13,7 +13,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Source
 from userrep.errors import UsageError
-from userrep.sources.listing import DataFile, Listings, read_footer, spread
+from userrep.sources.listing import DataFile, Listings, hides_deletes, read_footer, spread
 from userrep.sources.text_sample import csv_names, csv_rows, json_rows, read_lines
 
 _MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, in memory
@@ -155,8 +155,7 @@ def _as_delta(source: Source, sample: Sample) -> Sample:
     missing = {field.name for field in table.schema().fields} - {n.partition(".")[0] for n in sample.rows.column_names}
     if missing:
         raise ValueError(f"its files lack {', '.join(sorted(missing))}; column mapping needs Spark")
-    hides_deletes = "deletionVectors" in (table.protocol().reader_features or [])
-    return replace(sample, is_counted=sample.is_counted and not hides_deletes)
+    return replace(sample, is_counted=sample.is_counted and not hides_deletes(table))
 
 
 def spark_columns(sample: Sample) -> StructType:

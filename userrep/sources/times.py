@@ -83,18 +83,16 @@ def _parsed(texts: pa.StringArray, zone: str) -> pa.Array:
 
 
 def _parsed_parts(texts: pa.StringArray, zone: str) -> Iterator[pa.Array]:
-    """Parse distinct texts with Arrow's parser, except in the parts of them that it cannot read."""
-    alike = _parsed_alike(texts, zone)
-    if alike is not None:
-        yield alike
-    elif len(texts) <= _FEW:
+    """Parse distinct texts that Arrow's parser cannot read all; it reads those parts of them that it can."""
+    if len(texts) <= _FEW:
         read = [_time(text) for text in texts.to_pylist()]
         naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
         zoned = [at.astimezone(UTC).replace(tzinfo=None) if at is not None and at.tzinfo else None for at in read]
         yield pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone))
-    else:
-        yield from _parsed_parts(texts[: len(texts) // 2], zone)
-        yield from _parsed_parts(texts[len(texts) // 2 :], zone)
+        return
+    for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]):
+        alike = _parsed_alike(half, zone)
+        yield from _parsed_parts(half, zone) if alike is None else [alike]
 
 
 def _parsed_alike(texts: pa.StringArray, zone: str) -> pa.Array | None:

@@ -20,7 +20,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
-from userrep.store.data_files import TableFile, adding, files_of, removing
+from userrep.store.data_files import PartitionFilter, TableFile, adding, files_of, removing
 from userrep.store.filesystem import file_system
 from userrep.store.tables import Rows, TransactionId
 
@@ -146,7 +146,7 @@ class DeltaFiles:
         self._commit(attempt, point="reserve")
         return number
 
-    def swap(self, added: Files, replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
+    def swap(self, added: Files, replaces: PartitionFilter, *, since: int) -> None:
         """Replace all files of some partitions by files that are already written, in one commit.
 
         ``replaces`` is a predicate on partition values that selects the partitions to replace. ``since`` is the version

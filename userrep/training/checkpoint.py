@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from userrep.errors import ArtifactError
 from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, write_frozen
-from userrep.store.filesystem import PARTIAL, delete_folder, exists, folder_names
+from userrep.store.filesystem import PARTIAL, delete_folder, folder_names
 
 NUM_KEPT = 2
 _CURE = "An older checkpoint is used, or the training starts from the beginning."
@@ -52,8 +52,7 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(folder: str, state: TrainingState, tensors: Tensors) -> None:
     """Write a checkpoint, then remove all but the newest two. Not safe for several writers at once."""
     path = f"{folder}/step-{state.taken:09d}"
-    if exists(path):  # not usable, or training would have resumed from it
-        delete_folder(path)
+    delete_folder(path)  # one that is there is not usable, or training would have resumed from it
     write_frozen(path, state, tensors)
     for old in checkpoint_names(folder)[NUM_KEPT:]:
         delete_folder(f"{folder}/{old}")

@@ -83,10 +83,11 @@ def _log(log: Forecast, days: Sequence[date]) -> dict[str, Any]:
 
 def _by_stage(planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
     """Sum the expectations of a stage that runs several times, such as once for each group of dates or space."""
-    empty: dict[str, Any] = {"stage": "", "outcome": "skip", "reason": [], "seconds": 0.0, "core_seconds": 0.0}
     stages: dict[str, dict[str, Any]] = {}
     for stage in planned:
-        entry = stages.setdefault(stage.stage, empty | {"stage": stage.stage, "reason": []})
+        entry = stages.setdefault(
+            stage.stage, {"stage": stage.stage, "outcome": "skip", "reason": [], "seconds": 0.0, "core_seconds": 0.0}
+        )
         entry["outcome"] = "run" if stage.runs else entry["outcome"]
         entry["reason"].append(stage.reason)
         for name, value in stage.expected._asdict().items():

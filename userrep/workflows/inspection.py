@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
 from userrep.config import Config, EventSource
-from userrep.errors import UsageError
+from userrep.errors import results_of
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.report.formats import plural
@@ -40,14 +41,7 @@ def inspect_log(config: Config) -> dict[str, Any]:
     UsageError
         With every fault: a source that cannot be read, or lacks a mapped column.
     """
-    inspected, faults = [], []
-    for what, log in config.events.all_sources.items():
-        try:
-            inspected.append(_inspect(what, log))
-        except UsageError as error:
-            faults += error.faults
-    if faults:
-        raise UsageError(faults)
+    inspected = results_of(partial(_inspect, what, log) for what, log in config.events.all_sources.items())
     spans = [source.span for source in inspected if source.span is not None]
     result: dict[str, Any] = {"sources": {source.what: _source_facts(source) for source in inspected}}
     verdict = [finding for source in inspected for finding in _judge_rows(source, config)]

@@ -18,7 +18,7 @@ def _build_user_features(work: RunContext, *, retrain: bool = False) -> None:
 
 
 def _job_space(work: RunContext) -> Space:
-    """Return the space a job works on: a candidate without a first snapshot if there is one, else the space to use."""
+    """Return the space a job works on: a candidate that is not ready yet if there is one, else the space to use."""
     return work.schedule.unfinished_candidate() or work.schedule.space_to_use()
 
 

@@ -83,7 +83,9 @@ class RunPlan:
         """Return the stages of ``userrep backfill``, in order; those of dates once for each group of dates."""
         stages = self._data_stages([])[:2]
         for space, dates in dates_by_space:
-            stages += self._data_stages(dates)[2:] if dates else []
+            if not dates:
+                continue
+            stages += self._data_stages(dates)[2:]
             stale = self._stale_features(dates)
             for start in range(0, len(dates), DATES_PER_GROUP):
                 group = dates[start : start + DATES_PER_GROUP]

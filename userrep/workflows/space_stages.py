@@ -87,7 +87,7 @@ def _warn_short_history(work: RunContext) -> None:
 
 
 def train_unless_trained(work: RunContext) -> Space:
-    """Train a new space, unless the same training has left a candidate without a first snapshot.
+    """Train a new space, unless the same training has left a candidate that is not ready yet.
 
     A scheduler that retries this task therefore does not train twice.
     """
@@ -159,7 +159,8 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
     with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.PUBLISHED)
         if not missing:
-            registry.mark_ready(work.tables, space)  # in case the run that published them was killed before it did this
+            if space.state == registry.CANDIDATE:  # the run that published them was killed before it did this
+                registry.mark_ready(work.tables, space)
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
         staged = snapshots.staged_snapshots(work.tables, space, missing)
         published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from userrep.config import Events, EventSource, Source, parse_config
-from userrep.errors import UsageError, in_line
+from userrep.errors import UsageError, in_line, results_of
 from userrep.sources.facts import count_by_day
 from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
 from userrep.sources.listing import Listings, detect_format
@@ -86,17 +87,8 @@ def starter_config(events: str, *, items: str | None = None, users: str | None =
     UsageError
         With every source that is missing or cannot be read.
     """
-    faults: list[str] = []
-    looks: list[_Look] = []
-    listings = Listings()
-    for what, path in {"events": events, "items": items, "users": users}.items():
-        try:
-            if path is not None:
-                looks.append(_look(path, what, folder, listings))
-        except UsageError as error:
-            faults += error.faults
-    if faults:
-        raise UsageError(faults)
+    given, listings = {"events": events, "items": items, "users": users}, Listings()
+    looks = results_of(partial(_look, path, what, folder, listings) for what, path in given.items() if path is not None)
     return _compose(events, looks, listings)
 
 

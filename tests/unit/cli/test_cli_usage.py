@@ -178,6 +178,8 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("status --config C --set modle.latent_dim=3", "C: unknown key modle; did you mean model?"),
         ("demo --set model.latent_dim=wide", "model.latent_dim: Input should be a valid integer"),
         ("doctor --config C --set windows_days=[]", "C: windows_days: List should have at least 1 item"),
+        ("doctor --as consumer", "--as consumer: name what the consumer opens with --open ROOT or --config FILE."),
+        ("doctor --open build/demo", "--open is for --as consumer. Name a producer's root with --config or --set"),
         (
             "status --config C --set latent_dim",
             "--set latent_dim: not of the form key.path=value. Example: --set model.latent",

@@ -134,7 +134,7 @@ def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: str)
 
 
 @pytest.mark.parametrize(
-    ("limit", "name"), [("_MAX_WEIGHTS", "weights.safetensors"), ("_MAX_MANIFEST", "manifest.json")]
+    ("limit", "name"), [("_MAX_WEIGHTS", "weights.safetensors"), ("MAX_MANIFEST", "manifest.json")]
 )
 def test_a_file_beyond_its_limit_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, name: str

@@ -38,7 +38,7 @@ def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undate
 
     Empty for a Delta log whose files do not show which rows are valid. Driver memory: one entry per file and day.
     """
-    if log.delta is not None and not log.delta.is_plain:
+    if not log.is_plain:
         return []
     known, wanted = recorded(tables, log.mapping), {*days, *([NO_DAY] if undated else [])}
     return [
@@ -57,7 +57,7 @@ def files_by_folder(log: OpenLog, days: Collection[date], *, late_days: int = 0)
     """
     partition = log.settings.partition
     assert partition is not None
-    if log.delta is not None and not log.delta.is_plain:
+    if not log.is_plain:
         return []
     wanted = {day + timedelta(days=late) for day in days for late in range(late_days + 1)}
     folders = ((file, folder_day(file.path, partition)) for file in log.files)

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import pairwise
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
@@ -220,10 +221,7 @@ def _future_days(days: Sequence[date], num_rows: int | None) -> list[str]:
 
 def _missing_days(days: list[date]) -> str:
     """Return a text that lists the days missing between the first and the last day; empty if none is."""
-    gaps = [
-        (end + timedelta(days=1), start - timedelta(days=1))
-        for (_, end), (start, _) in zip(ranges(days)[:-1], ranges(days)[1:], strict=True)
-    ]
+    gaps = [(end + timedelta(days=1), start - timedelta(days=1)) for (_, end), (start, _) in pairwise(ranges(days))]
     if not gaps:
         return ""
     shown = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:10]]

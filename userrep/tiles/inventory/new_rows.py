@@ -60,7 +60,7 @@ def _read_by_tasks(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile])
 def _by_footers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
     """Return the days of the files whose footers prove them. Tasks read the footers."""
     path, kind = column_of(log.source.schema, log.settings.columns.event_at)
-    has_all_rows = log.settings.format in ("parquet", "delta") and (log.delta is None or log.delta.is_plain)
+    has_all_rows = log.settings.format in ("parquet", "delta") and log.is_plain
     if not has_all_rows or not is_utc(kind, log.settings.time_zone):
         return {}
     event_at = tuple(path)

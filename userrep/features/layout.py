@@ -52,8 +52,7 @@ def add_block(blocks: list[Block], name: str, kind: Kind, width: int, *, newcome
 class InputLayout(BaseModel):
     """The blocks of the model's input in order, with the vocabularies of its one-hot blocks.
 
-    ``vocabulary`` maps ``attribute_NAME`` and the context column to their values. Values outside it count as
-    ``(other)``.
+    ``vocabulary``: the values of ``attribute_NAME`` and the context column; others count as ``(other)``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -104,11 +103,7 @@ class InputLayout(BaseModel):
         Pooled vectors are read from the stored column, or from one list column per block as exported. Counts and days
         enter as log1p, shares and one-hots unchanged. A pooled block is absent unless its ``has_`` column is true;
         other blocks are absent if null. Returns ``out`` if given, otherwise a new array. Cost: one copy of the batch.
-
-        Raises
-        ------
-        ValueError
-            If lists differ in width from their block, or the stored column from all blocks together.
+        Raises ValueError if lists differ in width from their block, or the stored column from all blocks together.
         """
         x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
         stored = pooled_vectors(batch, self.spec) if POOLED in batch.schema.names else {}
@@ -165,10 +160,7 @@ def pooled_vectors(batch: pa.RecordBatch, spec: FeatureSpec) -> dict[str, NDArra
 
 
 def exported_form(batch: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
-    """Return feature rows in exported form: one list column per pooled block instead of the stored column.
-
-    The keys as_of and user_id are kept if present.
-    """
+    """Return feature rows, with their keys if present, in exported form: a list column for each pooled block."""
     vectors = {name: listed(vectors_BD) for name, vectors_BD in pooled_vectors(batch, spec).items()}
     keys = [name for name in ("as_of", "user_id") if name in batch.schema.names]
     names = [*keys, *(name for name, _ in spec.columns())]
@@ -181,10 +173,14 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:
 
 def _fill(part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has_B: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Copy the vectors that are present, by ``has_B`` and not null, and zero the others. Returns which are present."""
-    present_B = has_B & _flags(column.is_valid())
-    part_BF[:] = 0
+    present_B, width = has_B & _flags(column.is_valid()), part_BF.shape[1]
     try:
-        part_BF[present_B] = stacked(column.filter(pa.array(present_B)), part_BF.shape[1])
+        if not column.null_count and (np.diff(column.offsets.to_numpy()) == width).all():
+            part_BF[:] = stacked(column, width)  # without the copies of a filter, which take ten times as long
+            part_BF[~present_B] = 0
+        else:
+            part_BF[:] = 0
+            part_BF[present_B] = stacked(column.filter(pa.array(present_B)), width)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return present_B

@@ -24,7 +24,7 @@ from userrep.cli import spaces as cli_spaces
 from userrep.config import Drift, DriftLimits, Section
 from userrep.evaluation.dates import make_plan
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
+from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
 from userrep.joins import outputs
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.join import join_embeddings
@@ -218,6 +218,7 @@ def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Pa
     plan = make_plan(
         until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
     )
-    names = [task.name for task in [*tasks_of(plan, [], []), *newcomer_tasks(plan, config_of(tmp_path))]]
+    tasks = [*tasks_of(plan, [], []), *audience_tasks(plan, []), *newcomer_tasks(plan, config_of(tmp_path))]
+    names = [task.name for task in tasks]
     names += [one.name for one in representations()]
     assert [name for name in names if f"`{name}`" not in page] == []

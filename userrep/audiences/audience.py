@@ -85,8 +85,8 @@ def build_audience(
     if exclude is not None and len(exclude):
         left_out = pa.concat_arrays([known, combined(users.rows_of(exclude, ["user_id"])["user_id"])]).unique()
     _check_size(size, snapshot.num_users - len(left_out), snapshot)
-    fitted, held_out = _fit(users, settings, known)
-    best = users.best(_Scorer(fitted, left_out), size)
+    inputs, ensemble, held_out = _fit(users, settings, known)
+    best = users.best(_Scorer(inputs, ensemble, left_out), size)
     _check_size(size, len(best), snapshot)
     num_erased = int(users.erased.mask(seeds.user_ids).sum())
     num_unknown = len(seeds.user_ids) - num_erased - len(known)
@@ -95,9 +95,9 @@ def build_audience(
         "num_users": snapshot.num_users,
         "seeds": {"given": len(seeds.user_ids), "erased": num_erased, "unknown": num_unknown, "used": len(known)},
         "num_excluded": len(left_out) - len(known), **held_out.facts(size, snapshot.num_users),
-        "protected": fitted.inputs.guard.facts(),
+        "protected": inputs.guard.facts(),
     }  # fmt: skip
-    return Audience(_ranked(best, snapshot, fitted), facts, tables)
+    return Audience(_ranked(best, snapshot, ensemble), facts, tables)
 
 
 def _snapshot_of(tables: Tables, space: str | None, as_of: date | None, seeds: IdFile) -> Snapshot:
@@ -137,8 +137,8 @@ def _check_size(size: int, num_left: int, snapshot: Snapshot) -> None:
         )
 
 
-def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) -> tuple[Ensemble, HeldOut]:
-    """Fit the score on seeds and sampled users, without the protected attributes."""
+def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) -> tuple[Inputs, Ensemble, HeldOut]:
+    """Fit the score on inputs of seeds and sampled users, without the protected attributes."""
     snapshot = users.snapshot
     population = users.sample(_SAMPLE / snapshot.num_users)
     others = population.filter(pc.invert(pc.is_in(population["user_id"], value_set=seeds)))
@@ -153,27 +153,28 @@ def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) ->
         inputs = inputs._replace(guard=guard_of(inputs(vectors), values))
     chosen = np.random.default_rng(_SEED).permutation(len(seeds))[:_MOST_SEEDS]
     vectors = users.rows_of(seeds.take(pa.array(chosen)))["embedding"]
-    num_others = snapshot.num_users - len(seeds)
-    return fit_ensemble(inputs, vectors, others["embedding"], num_seeds=len(seeds), num_others=num_others)
+    x_seeds, x_others, num_others = inputs(vectors), inputs(others["embedding"]), snapshot.num_users - len(seeds)
+    return inputs, *fit_ensemble(x_seeds, x_others, num_seeds=len(seeds), num_others=num_others)
 
 
 @dataclass(frozen=True)
 class _Scorer:
     """Scores the users of a batch. ``left_out``: ids of users that are not in the audience."""
 
+    inputs: Inputs
     ensemble: Ensemble
     left_out: pa.StringArray
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=self.left_out)))
-        return pa.table([rows["user_id"], pa.array(self.ensemble.logits(rows["embedding"]))], SCORES)
+        return pa.table([rows["user_id"], pa.array(self.ensemble.logits(self.inputs(rows["embedding"])))], SCORES)
 
 
-def _ranked(best: pa.Table, snapshot: Snapshot, fitted: Ensemble) -> pa.Table:
+def _ranked(best: pa.Table, snapshot: Snapshot, ensemble: Ensemble) -> pa.Table:
     """Return the rows of an audience from its scores, best first."""
     columns = {
         "user_id": best["user_id"],
-        "score": pa.array(fitted.calibration.probabilities(best["score"].to_numpy())),
+        "score": pa.array(ensemble.calibration.probabilities(best["score"].to_numpy())),
         "rank": pa.array(np.arange(1, len(best) + 1, dtype=np.int32)),
         "as_of": pa.repeat(pa.scalar(snapshot.as_of), len(best)),
         "space_id": pa.repeat(snapshot.space_id, len(best)),

@@ -125,15 +125,14 @@ class Calibration(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """A fitted score of vectors."""
+    """A fitted score of inputs."""
 
-    inputs: Inputs
     member: Member
     calibration: Calibration
 
-    def logits(self, vectors: pa.ChunkedArray) -> Floats:
-        """Return the score of each vector of a column."""
-        return self.calibration.logits(self.member.features(self.inputs(vectors)))
+    def logits(self, x_BD: Floats) -> Floats:
+        """Return the score of each user."""
+        return self.calibration.logits(self.member.features(x_BD))
 
 
 @dataclass(frozen=True)
@@ -179,27 +178,25 @@ class HeldOut:
         }
 
 
-def fit_ensemble(
-    inputs: Inputs, seeds: pa.ChunkedArray, others: pa.ChunkedArray, *, num_seeds: int, num_others: int
-) -> tuple[Ensemble, HeldOut]:
+def fit_ensemble(seeds_ND: Floats, others_ND: Floats, *, num_seeds: int, num_others: int) -> tuple[Ensemble, HeldOut]:
     """Fit the score of seeds, and calibrate it on scores of users that the fitted models had not seen.
 
     Parameters
     ----------
-    seeds, others : vectors of the seeds, or of some of them, and of sampled users who are not seeds. num_seeds,
+    seeds_ND, others_ND : inputs of the seeds, or of some of them, and of sampled users who are not seeds. num_seeds,
     num_others : the numbers of users of the snapshot that they stand for.
 
     Returns
     -------
-    The score, and the held-out scores. Cost: six fits on all vectors; seconds for 30,000 vectors.
+    The score, and the held-out scores. Cost: six fits on all users; seconds for 30,000.
     """
-    x_ND = np.concatenate([inputs(seeds), inputs(others)])
-    is_seed_N = np.arange(len(x_ND)) < len(seeds)
-    weight_N = np.where(is_seed_N, num_seeds / len(seeds), num_others / len(others))
+    x_ND = np.concatenate([seeds_ND, others_ND])
+    is_seed_N = np.arange(len(x_ND)) < len(seeds_ND)
+    weight_N = np.where(is_seed_N, num_seeds / len(seeds_ND), num_others / len(others_ND))
     features_NF = np.empty((len(x_ND), 2))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
     for fitted, held_out in folds.split(x_ND, is_seed_N):
         features_NF[held_out] = Member.fit(x_ND[fitted], is_seed_N[fitted]).features(x_ND[held_out])
     calibration = Calibration.fit(features_NF, is_seed_N, weight_N)
     scores = HeldOut(calibration.logits(features_NF), is_seed_N, weight_N)
-    return Ensemble(inputs, Member.fit(x_ND, is_seed_N), calibration), scores
+    return Ensemble(Member.fit(x_ND, is_seed_N), calibration), scores

@@ -144,8 +144,10 @@ def _num_by_class(scores: Scores) -> dict[str, int]:
     """Count the test examples of each class, averaged over labels; empty for examples without labels."""
     if not scores.label_MK.any():
         return {}
-    num_positives = round(float((scores.label_MK > 0).sum(axis=0).mean()))
-    return {"test_positives": num_positives, "test_negatives": len(scores.label_MK) - num_positives}
+    num_positives, num_negatives = (
+        round(float(is_class_MK.sum(axis=0).mean())) for is_class_MK in (scores.label_MK > 0, scores.label_MK <= 0)
+    )
+    return {"test_positives": num_positives, "test_negatives": num_negatives}
 
 
 def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, described: Described) -> list[Measured]:

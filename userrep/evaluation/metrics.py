@@ -60,9 +60,27 @@ def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Coun
     return value_B
 
 
+def recall(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
+    """Return the share of the positives among as many examples with the highest scores; mean over K labels.
+
+    Labels are 0 and 1, and NaN for examples that do not count. Equal scores are in the order of the examples.
+    """
+    columns = [_top(score_MK[:, k], label_MK[:, k], weight_MB)[0] for k in range(score_MK.shape[1])]
+    value_B: Floats = np.mean(columns, axis=0)
+    return value_B
+
+
+def lift(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
+    """Return the recall of each label divided by the share of positives, which is that of random scores; mean."""
+    columns = [np.divide(*_top(score_MK[:, k], label_MK[:, k], weight_MB)) for k in range(score_MK.shape[1])]
+    value_B: Floats = np.mean(columns, axis=0)
+    return value_B
+
+
 METRICS: dict[str, Metric] = {
     "auc": auc, "auc_linear": auc, "auc_trees": auc, "accuracy": accuracy,
     "r2": r2, "r2_linear": r2, "r2_trees": r2, "ndcg": mean,
+    "recall": recall, "lift": lift,
 }  # fmt: skip
 
 
@@ -108,6 +126,17 @@ def _auc(score_M: Floats, is_positive_M: NDArray[np.bool_], weight_MB: Counts) -
     won_B = (weight_PB * (below_NB[lower] + below_NB[upper])).sum(axis=0, dtype=np.float64) / 2
     value_B: Floats = won_B / weight_PB.sum(axis=0, dtype=np.float64) / below_NB[-1]
     return value_B
+
+
+def _top(score_M: Floats, label_M: Floats, weight_MB: Counts) -> tuple[Floats, Floats]:
+    """Return the share of the positives among as many examples with the highest scores, and their share in all."""
+    counted = np.flatnonzero(np.isfinite(label_M))
+    best_first = counted[np.argsort(-score_M[counted], kind="stable")]
+    weight_MB, is_positive_M = weight_MB[best_first], label_M[best_first] > 0
+    before_MB = np.cumsum(weight_MB, axis=0, dtype=np.float64) - weight_MB
+    num_B = weight_MB[is_positive_M].sum(axis=0, dtype=np.float64)
+    taken_PB = np.clip(num_B - before_MB[is_positive_M], 0, weight_MB[is_positive_M])
+    return taken_PB.sum(axis=0) / num_B, num_B / weight_MB.sum(axis=0, dtype=np.float64)
 
 
 def _values(metric: str, scores: Scores, weight_MB: Counts) -> Floats:

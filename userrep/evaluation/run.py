@@ -17,8 +17,8 @@ from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.sampled_users import read_rows
 from userrep.evaluation.tasks.attributes import read_attributes
-from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
-from userrep.evaluation.tasks.task import Truth
+from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
+from userrep.evaluation.tasks.task import Task, Truth
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
@@ -54,7 +54,11 @@ def evaluate(
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
     included = [candidate for candidate in representations if candidate.name not in left_out]
     described = [fit_and_describe(candidate, context, report) for candidate in included]
-    tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
+    left_out_attributes = config.evaluation.attribute_names
+    tasks: list[Task] = [
+        *tasks_of(plan, FeatureSpec.of(config).attributes, left_out_attributes),
+        *audience_tasks(plan, left_out_attributes),
+    ]
     newcomers = newcomer_tasks(plan, config)
     with parallel_map(len(context.rows)) as each:
         measured, reasons = measure(tasks, truth, described, config.evaluation, report, each=each)

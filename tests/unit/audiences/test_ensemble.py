@@ -51,9 +51,9 @@ def test_a_size_is_filled_by_weight_and_counts_its_seeds() -> None:
 
 
 def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
-    x_ND = np.random.default_rng(3).standard_normal((3000, 30)).astype(np.float32)
-    sample = vectors_of(x_ND)
-    _, scores = fit_ensemble(Inputs.of(sample), sample[:60], sample[60:], num_seeds=60, num_others=2940)
+    sample = vectors_of(np.random.default_rng(3).standard_normal((3000, 30)).astype(np.float32))
+    x_ND = Inputs.of(sample)(sample)
+    _, scores = fit_ensemble(x_ND[:60], x_ND[60:], num_seeds=60, num_others=2940)
     assert scores.auc == pytest.approx(0.5, abs=0.12)
     assert scores.at_size(300)["lift"] < 2.2
 

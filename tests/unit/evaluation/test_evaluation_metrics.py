@@ -31,7 +31,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order_ties_counting_half(rows: l
         assert math.isnan(found)
 
 
-@pytest.mark.parametrize("metric", ["auc", "accuracy", "r2", "ndcg"])
+@pytest.mark.parametrize("metric", ["auc", "accuracy", "r2", "ndcg", "recall", "lift"])
 @given(rows=examples, times=st.lists(st.integers(0, 3), min_size=5, max_size=5))
 def test_a_weighted_metric_is_that_of_examples_written_out_as_often(
     metric: str, rows: list[tuple[int, bool, int]], times: list[int]
@@ -44,6 +44,15 @@ def test_a_weighted_metric_is_that_of_examples_written_out_as_often(
 def test_auc_of_several_labels_is_the_mean_over_them() -> None:
     scores = Scores(np.array([[0.0, 2], [1, 1], [2, 0]]), np.array([[0.0, 0], [1, 1], [1, 1]]), np.arange(3))
     assert value_of("auc", scores) == (1 + 0) / 2
+
+
+def test_recall_counts_the_positives_among_as_many_best_scores_and_lift_compares_it_with_chance() -> None:
+    label_MK = np.array([[1.0, 0], [math.nan, 1], [0, 0], [1, math.nan], [0, 0], [0, 0]])
+    score_MK = np.column_stack([[9.0, 8, 7, 6, 5, 4], [3.0, 1, 2, 9, 0, 0]])
+    # The first list has two positives, first and third of five that count; the second has one, third of five.
+    scores = Scores(score_MK, label_MK, np.arange(6))
+    assert value_of("recall", scores) == (1 / 2 + 0) / 2
+    assert value_of("lift", scores) == pytest.approx((1 / 2 / (2 / 5) + 0) / 2)
 
 
 def test_r2_of_the_mean_is_zero_and_of_the_labels_is_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN
-from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
+from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
 
 pytestmark = pytest.mark.fast
 
@@ -32,6 +32,13 @@ def test_tasks_of_left_out_attributes_come_last_and_are_not_akin_to_the_training
 def test_neighbours_are_judged_by_the_longest_horizon() -> None:
     neighbours: Any = next(task for task in tasks_of(PLAN, [], []) if task.name == "neighbours")
     assert neighbours.days == 30
+
+
+def test_audiences_have_a_task_for_each_number_of_seeds_and_left_out_attribute() -> None:
+    tasks = audience_tasks(PLAN, ["age"])
+    names = [f"look_alikes_{seeds}{by}" for by in ("", "_by_age") for seeds in (20, 100, 1000)]
+    assert [task.name for task in tasks] == names
+    assert {task.days for task in tasks} == {30}
 
 
 def test_new_users_have_a_task_for_each_number_of_known_events(tmp_path: Path) -> None:

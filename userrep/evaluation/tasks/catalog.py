@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from userrep.config import Config
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.tasks.attributes import AttributeValue
+from userrep.evaluation.tasks.look_alikes import LookAlikes
 from userrep.evaluation.tasks.neighbours import NeighboursByAttribute, NeighboursByFavourite
 from userrep.evaluation.tasks.pairs import NewUsers, NextItem
 from userrep.evaluation.tasks.rows import NextCategories, Return, Volume
 from userrep.evaluation.tasks.task import Task
 from userrep.features.spec import FeatureSpec
+
+_NUM_SEEDS = (20, 100, 1000)  # of look-alike audiences
 
 
 def tasks_of(plan: Plan, inputs: Sequence[str], left_out: Sequence[str]) -> list[Task]:
@@ -28,6 +31,11 @@ def tasks_of(plan: Plan, inputs: Sequence[str], left_out: Sequence[str]) -> list
         *(NeighboursByAttribute(name) for name in [*inputs, *left_out]),
         *(AttributeValue(name) for name in left_out),
     ]
+
+
+def audience_tasks(plan: Plan, left_out: Sequence[str]) -> list[LookAlikes]:
+    """Return the tasks of look-alike audiences, by the number of seeds; ``left_out``: see ``tasks_of``."""
+    return [LookAlikes(seeds, plan.longest, attribute) for attribute in (None, *left_out) for seeds in _NUM_SEEDS]
 
 
 def newcomer_tasks(plan: Plan, config: Config) -> list[NewUsers]:

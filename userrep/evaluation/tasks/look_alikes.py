@@ -1,0 +1,148 @@
+"""Tasks of look-alike audiences: part of a list of users is hidden, and found again by likeness to the other users.
+
+The score is that of ``userrep audience``. Shapes: N rows, Q rows of one date, L lists, F numbers.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from userrep.audiences.ensemble import Inputs, fit_ensemble
+from userrep.evaluation.metrics import Scores, recall
+from userrep.evaluation.probes import standardized
+from userrep.evaluation.sampled_users import ROLES, TEST, Ints, Rows, indices_in
+from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
+from userrep.evaluation.tasks.rows import events_by_cluster
+from userrep.evaluation.tasks.task import Floats32, LeftOut, Task, Truth, too_few_values
+from userrep.store.arrow import listed
+
+_MAX_POOL = 5000  # rows of a date
+_MAX_LISTS = 3
+_MAX_SHARE = 0.5  # of the pool that a list may have
+
+Floats = NDArray[np.float64]
+
+
+class _Pool(NamedTuple):
+    """Rows of one date, and which of them each list has."""
+
+    row_Q: Ints
+    is_listed_QL: NDArray[np.bool_]
+
+    @property
+    def num_L(self) -> Ints:
+        """Number of users on each list."""
+        num_L: Ints = self.is_listed_QL.sum(axis=0)
+        return num_L
+
+
+@dataclass(frozen=True)
+class LookAlikeProblem:
+    """Lists of users at one training date and one test date.
+
+    ``num_seeds`` users of a list are drawn as seeds; the others are hidden among all users of the pool. There is no
+    probe; the only setting is whether to standardize each number of a representation, or only all of them together as
+    ``userrep audience`` does. It is chosen by recall at the training date.
+    """
+
+    rows: Rows
+    training: _Pool
+    test: _Pool
+    num_seeds: int
+    seed: int
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Number of rows by role; training rows only decide on the setting."""
+        return {**dict.fromkeys(ROLES, 0), "train": len(self.training.row_Q), "test": len(self.test.row_Q)}
+
+    def choose(self, x_NF: Floats32) -> str:
+        """Choose whether to standardize."""
+        return max((AS_IT_IS, STANDARDIZED), key=lambda setting: self._recall(x_NF, setting))
+
+    def _recall(self, x_NF: Floats32, setting: str) -> float:
+        scores = self._scores(x_NF, setting, self.training)
+        return float(recall(scores.score_MK, scores.label_MK, np.ones((len(scores.user_M), 1), np.float32))[0])
+
+    def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
+        """Return the scores of all users of the test date; labels are 1 for hidden users and NaN for seeds."""
+        scores = self._scores(x_NF, choice, self.test)
+        return {"recall": scores, "lift": scores}
+
+    def _scores(self, x_NF: Floats32, setting: str, pool: _Pool) -> Scores:
+        if setting == STANDARDIZED:
+            x_NF = standardized(x_NF, self.rows.role_N != TEST)
+        vectors = pa.chunked_array([listed(x_NF[pool.row_Q])])
+        x_QF, rng = Inputs.of(vectors)(vectors), np.random.default_rng(self.seed)
+        score_QL, label_QL = np.empty(pool.is_listed_QL.shape), pool.is_listed_QL.astype(np.float64)
+        for k, is_listed_Q in enumerate(pool.is_listed_QL.T):
+            seeds = rng.choice(np.flatnonzero(is_listed_Q), self.num_seeds, replace=False)
+            others_QF = np.delete(x_QF, seeds, axis=0)
+            ensemble, _ = fit_ensemble(x_QF[seeds], others_QF, num_seeds=len(seeds), num_others=len(others_QF))
+            score_QL[:, k], label_QL[seeds, k] = ensemble.logits(x_QF), np.nan
+        return Scores(score_QL, label_QL, self.rows.user_N[pool.row_Q])
+
+
+@dataclass(frozen=True)
+class LookAlikes(Task):
+    """Find the rest of a list of users from ``num_seeds`` of them. Metrics are means over up to three lists.
+
+    A list has the users with an event in a cluster of items in ``[as_of, as_of + days)``, or with one value of an
+    ``attribute`` that is not an input. Lists with at least twice as many users as seeds and at most half of all users
+    are used, the longest first. ``recall``: the share of the hidden users among as many users with the highest scores.
+    ``lift``: recall divided by that of a random choice.
+    """
+
+    num_seeds: int
+    days: int
+    attribute: str | None = None
+    metrics = ("recall", "lift")
+
+    @property
+    def name(self) -> str:
+        return f"look_alikes_{self.num_seeds}" + (f"_by_{self.attribute}" if self.attribute else "")
+
+    @property
+    def is_akin_to_training(self) -> bool:  # type: ignore[override]
+        """See ``Task``."""
+        return self.attribute is None
+
+    def problem(self, truth: Truth, seed: int) -> LookAlikeProblem | LeftOut:
+        """Use the newest training date and the newest test date, and lists that are long enough at both."""
+        is_listed_NL = self._by_attribute(truth, self.attribute) if self.attribute else self._by_cluster(truth)
+        if isinstance(is_listed_NL, LeftOut):
+            return is_listed_NL
+        rows, rng = truth.rows, np.random.default_rng(seed)
+        training, test = (_pool(rows, is_listed_NL, is_test=is_test, rng=rng) for is_test in (False, True))
+        fits_L = [
+            (pool.num_L >= 2 * self.num_seeds) & (pool.num_L <= _MAX_SHARE * len(pool.row_Q))
+            for pool in (training, test)
+        ]
+        lists = np.flatnonzero(np.logical_and(*fits_L))
+        lists = lists[np.argsort(-test.num_L[lists], kind="stable")][:_MAX_LISTS]
+        if not len(lists):
+            return LeftOut(
+                f"no list has at least {2 * self.num_seeds} users and at most {_MAX_SHARE:.0%} of the "
+                f"{len(test.row_Q)} users"
+            )
+        training, test = (pool._replace(is_listed_QL=pool.is_listed_QL[:, lists]) for pool in (training, test))
+        return LookAlikeProblem(rows, training, test, self.num_seeds, seed)
+
+    def _by_cluster(self, truth: Truth) -> NDArray[np.bool_]:
+        return events_by_cluster(truth, self.days) > 0
+
+    @staticmethod
+    def _by_attribute(truth: Truth, attribute: str) -> NDArray[np.bool_] | LeftOut:
+        values = truth.attributes_of_rows(attribute)
+        known = values.unique().drop_null()
+        return too_few_values(attribute, len(known)) or indices_in(values, known)[:, None] == np.arange(len(known))
+
+
+def _pool(rows: Rows, is_listed_NL: NDArray[np.bool_], *, is_test: bool, rng: np.random.Generator) -> _Pool:
+    """Return rows of the newest date of a role, in random order, so that equal scores are in random order."""
+    in_role_N = (rows.role_N == TEST) == is_test
+    row_Q = rng.permutation(np.flatnonzero(in_role_N & (rows.date_N == rows.date_N[in_role_N].max())))[:_MAX_POOL]
+    return _Pool(row_Q, is_listed_NL[row_Q])

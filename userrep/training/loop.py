@@ -86,8 +86,8 @@ class _Trainer:
             self._restore(resume)
         self._saved_at, self._save_after = time.monotonic(), training.checkpoint_every.total_seconds()
         self.progress = Progress(
-            report, total=self._loss.total, steps=task.steps, max_epochs=training.max_epochs,
-            batch_size=training.batch_size, taken=self.state.taken, earlier=self.state.seconds,
+            report, steps=task.steps, max_epochs=training.max_epochs, batch_size=training.batch_size,
+            taken=self.state.taken, earlier=self.state.seconds,
         )  # fmt: skip
 
     def _restore(self, name: str) -> None:
@@ -111,13 +111,13 @@ class _Trainer:
                 losses = self._step(batch, corrupted).tolist()
                 state.step += 1
                 state.sums = [total + loss for total, loss in zip(state.sums, losses, strict=True)]
-                self.progress.step_done(state.epoch, state.step, self._train_losses())
+                self.progress.step_done(state.epoch, state.step, self._loss.total(self._train_losses()))
                 if state.step < self._task.steps and time.monotonic() - self._saved_at >= self._save_after:
                     self._save()
         train_losses = self._train_losses()
         losses_by_name = {"train_loss": self._loss.total(train_losses)}
         losses_by_name |= {f"train_loss.{name}": loss for name, loss in train_losses.items()} | self._validate()
-        self.progress.epoch_done(state.epoch, train_losses, losses_by_name.get("valid_loss"))
+        self.progress.epoch_done(state.epoch, losses_by_name["train_loss"], losses_by_name.get("valid_loss"))
         self._finish_epoch(losses_by_name)
         self._save()
 

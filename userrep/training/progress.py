@@ -1,11 +1,9 @@
 """Progress lines of a training, and its speed."""
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
-from statistics import fmean
 
 REPORT_SECONDS = 10.0
 
@@ -14,13 +12,11 @@ REPORT_SECONDS = 10.0
 class Progress:
     """Reports one line at the end of each epoch, and one every ``REPORT_SECONDS`` in between.
 
-    ``total``: returns the training loss for the losses of all blocks. ``taken``: steps before this process resumed the
-    training, over all epochs. ``earlier``: the seconds they took.
+    ``taken``: steps before this process resumed the training, over all epochs. ``earlier``: the seconds they took.
     """
 
     report: Callable[[str], None]
     _: KW_ONLY
-    total: Callable[[Mapping[str, float]], float]
     steps: int
     max_epochs: int
     batch_size: int
@@ -42,19 +38,17 @@ class Progress:
     def epoch_started(self) -> None:
         self._step_started_at = time.monotonic()
 
-    def step_done(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
-        """Record a step. ``losses``: the epoch's mean losses so far, by block."""
+    def step_done(self, epoch: int, step: int, loss: float) -> None:
+        """Record a step. ``loss``: the epoch's mean so far."""
         now = time.monotonic()
         self._step_seconds += now - self._step_started_at
         self._step_started_at = now
         self.taken += 1
         if now - self._reported_at >= REPORT_SECONDS and step < self.steps:
-            self._report_line(now, epoch, step, f"loss {self.total(losses):.4f} ({by_kind(losses)})")
+            self._report_line(now, epoch, step, f"loss {loss:.4f}")
 
-    def epoch_done(self, epoch: int, losses: Mapping[str, float], valid_loss: float | None) -> None:
-        text = f"loss {self.total(losses):.4f} ({by_kind(losses)})"
-        if valid_loss is not None:
-            text += f", validation {valid_loss:.4f}"
+    def epoch_done(self, epoch: int, loss: float, valid_loss: float | None) -> None:
+        text = f"loss {loss:.4f}" + ("" if valid_loss is None else f", validation {valid_loss:.4f}")
         self._report_line(time.monotonic(), epoch, self.steps, text)
 
     @property
@@ -80,14 +74,6 @@ class Progress:
             f"{self.rows_per_second:,.0f} rows/s, at most {_duration(seconds)} left"
         )
         self._reported_at = now
-
-
-def by_kind(losses: Mapping[str, float]) -> str:
-    """Format the losses of blocks in one line. Blocks that differ only in their window become one, with their mean."""
-    losses_by_kind: dict[str, list[float]] = {}
-    for name, loss in losses.items():
-        losses_by_kind.setdefault(re.sub(r"_\d+d$", "", name), []).append(loss)
-    return " ".join(f"{kind} {fmean(values):.2f}" for kind, values in losses_by_kind.items())
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from userrep.evaluation.tasks.task import Truth
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
-GROUPS: list[str | None] = ["a", "b", "b", "b"] * 60
+GROUPS: list[str | None] = ["a", "b", "b", "b", "b"] * 48  # four in five are too many for a list
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def test_the_rest_of_a_list_is_found_from_vectors_that_hold_it_and_random_ones_f
     truth, task = truth_with(240, group=GROUPS), LookAlikes(20, 30, "group")
     noise = np.random.default_rng(0).normal(size=(len(truth.rows), 6)).astype(np.float32)
     holds = noise.copy()
-    holds[:, 0] += 8 * (truth.rows.user_N % 4 == 0)
+    holds[:, 0] += 8 * (truth.rows.user_N % 5 == 0)
     problem = problem_of(task, truth)
     scores = problem.scores(holds, AS_IT_IS)
     assert value_of("recall", scores["recall"]) == 1
-    assert value_of("lift", scores["lift"]) == pytest.approx(220 / 40)
-    assert value_of("recall", problem.scores(noise, AS_IT_IS)["recall"]) < 0.4  # 40 of 220 users by chance
+    assert value_of("lift", scores["lift"]) == pytest.approx(220 / 28)
+    assert value_of("recall", problem.scores(noise, AS_IT_IS)["recall"]) < 0.3  # 28 of 220 users by chance
     assert not task.is_akin_to_training
 
 
@@ -68,7 +68,7 @@ def test_tastes_find_future_buyers_better_than_chance() -> None:
 
 def test_numbers_are_standardized_if_that_finds_more_at_the_newest_training_date() -> None:
     truth = truth_with(240, group=GROUPS)
-    rng, is_listed_N = np.random.default_rng(0), truth.rows.user_N % 4 == 0
+    rng, is_listed_N = np.random.default_rng(0), truth.rows.user_N % 5 == 0
     x_NF = np.column_stack([is_listed_N, 1000 * rng.normal(size=(len(truth.rows), 5))]).astype(np.float32)
     problem = problem_of(LookAlikes(20, 30, "group"), truth)
     assert problem.choose(x_NF) == STANDARDIZED
@@ -96,8 +96,8 @@ def test_an_attribute_with_one_value_has_no_list() -> None:
 
 
 def test_users_whose_attribute_is_unknown_are_on_no_list() -> None:
-    values = [value if user % 3 else None for user, value in enumerate(GROUPS)]
+    values = [value if user % 7 else None for user, value in enumerate(GROUPS)]
     truth = truth_with(240, group=values)
     problem = problem_of(LookAlikes(20, 30, "group"), truth)
     listed = problem.test.is_listed_QL.any(axis=1)
-    assert not listed[truth.rows.user_N[problem.test.row_Q] % 3 == 0].any()
+    assert not listed[truth.rows.user_N[problem.test.row_Q] % 7 == 0].any()

@@ -46,12 +46,12 @@ def test_labels_that_share_a_word_with_an_earlier_one_are_left_out() -> None:
 
 
 def test_categories_are_labels_as_a_whole_next_to_words() -> None:
-    ids = pa.array([f"i{k:02d}" for k in range(12)])
-    texts = pa.array(["mug"] * 5 + [None] * 7)
-    departments = pa.array(["Garden & Home"] * 6 + ["food"] * 5 + [None])
+    ids = pa.array([f"i{k:02d}" for k in range(13)])
+    texts = pa.array(["mug"] * 5 + [None] * 8)
+    departments = pa.array(["Garden & Home"] * 6 + ["food"] * 6 + [None])
     found = labels_of(ids, texts, departments)
     assert found.labels == ["garden & home", "mug", "food"]
-    assert found.item_ids.to_pylist() == ids[:11].to_pylist()  # the last one has neither
+    assert found.item_ids.to_pylist() == ids[:12].to_pylist()  # the last one has neither
     assert found.has_IL.toarray()[5].tolist() == [1, 0, 0]
 
 

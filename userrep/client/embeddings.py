@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import pandas as pd
 import pyarrow as pa
 
-from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table, warn_of_cast
+from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table
 from userrep.client.target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.joins.options import JoinOptions, JoinParams, column
+from userrep.joins.options import JoinOptions, JoinParams
 from userrep.logs import warn_caller
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 
 Labels = TypeVar("Labels")
 _ANY_TIME = datetime(2200, 1, 1)  # noqa: DTZ001  # naive UTC; later than every as-of date
-_WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
 
 
 def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> Embeddings:  # noqa: A001
@@ -76,8 +75,8 @@ class Embeddings:
         Parameters
         ----------
         labels : a Spark or pandas DataFrame with any columns, including ``user_id`` (string) and ``label_at``
-            (timestamp; in pandas, times without a zone are UTC). User ids that are whole numbers are cast to string,
-            with a warning.
+            (timestamp; times without a zone are UTC, and a date is its 00:00 UTC). User ids that are whole numbers are
+            cast to string, with a warning.
         options : Params of ``EmbeddingJoin``, such as ``userCol``, ``timeCol``, ``outputCol``, ``maxAgeDays``. Here,
             ``handleInvalid`` is "keep" by default, and ``vectors`` is "array".
 
@@ -97,7 +96,7 @@ class Embeddings:
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
             return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
-        tables, rows = self._with_spark(labels, chosen, "Spark or pandas DataFrame")
+        tables, rows = self._with_spark(labels, "Spark or pandas DataFrame")
         from userrep.joins.join import join_embeddings
 
         return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
@@ -124,7 +123,7 @@ class Embeddings:
             As ``join``, or if no label has a snapshot, or the consumer is not registered.
         """
         chosen = JoinOptions.of_params({**options})
-        tables, rows = self._with_spark(labels, chosen)
+        tables, rows = self._with_spark(labels)
         from userrep.joins.training_sets import create_training_set
 
         return create_training_set(rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen)
@@ -227,16 +226,10 @@ class Embeddings:
         if isinstance(self.tables, FileTables):
             check_writable(self.tables.location)
 
-    def _with_spark(
-        self, labels: Any, options: JoinOptions, expected: str = "Spark DataFrame"
-    ) -> tuple[Tables, DataFrame]:
-        """Return the tables for the labels' session, and the labels with user ids as strings if these are numbers."""
+    def _with_spark(self, labels: Any, expected: str = "Spark DataFrame") -> tuple[Tables, DataFrame]:
+        """Return the tables for the labels' session, and the labels."""
         spark = sys.modules.get("pyspark.sql")  # without this module, there are no Spark DataFrames
         if spark is None or not isinstance(labels, spark.DataFrame):
             kind = f"{type(labels).__module__.partition('.')[0]} {type(labels).__name__}"
             raise UsageError(f"labels: expected a {expected}, got a {kind}.")
-        tables = self.tables if self._spark is not None else tables_at(self._target, labels.sparkSession)
-        if dict(labels.dtypes).get(options.user) in _WHOLE_NUMBERS:
-            warn_of_cast(f"labels: column {options.user!r}")
-            labels = labels.withColumn(options.user, column(options.user).cast("string"))
-        return tables, labels
+        return self.tables if self._spark is not None else tables_at(self._target, labels.sparkSession), labels

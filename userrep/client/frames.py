@@ -12,8 +12,7 @@ import pyarrow as pa
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import usable_sources
-from userrep.joins.options import JoinOptions, name_faults
-from userrep.logs import warn_caller
+from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
 from userrep.store.buckets import NUM_BUCKETS
@@ -69,11 +68,6 @@ def listed_ids(ids: Listed, name: str) -> IdFile:
     if isinstance(ids, str | os.PathLike):
         return read_id_file(os.path.expanduser(os.fspath(ids)), name)
     return IdFile(as_ids(_as_ids(pd.Series(ids, dtype=None if len(ids) else "object"), name)))
-
-
-def warn_of_cast(where: str) -> None:
-    """Warn that user ids are cast to string."""
-    warn_caller(f"{where} has whole numbers, which are cast to string.")
 
 
 def _as_ids(values: pd.Series, where: str) -> pa.Array:

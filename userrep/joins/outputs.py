@@ -6,7 +6,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.options import JoinOptions, column, without_vector, wrong_width
+from userrep.joins.options import JoinOptions, column, midnight, without_vector, wrong_width
 from userrep.joins.statuses import (
     FOUND,
     IN_SAMPLE,
@@ -104,7 +104,7 @@ def _status(options: JoinOptions) -> Column:
 def _too_old(as_of: Column, options: JoinOptions) -> Column:
     if options.max_age_days is None:
         return F.lit(False)
-    return column(options.time) > F.date_add(as_of, options.max_age_days).cast("timestamp")
+    return column(options.time) > midnight(F.date_add(as_of, options.max_age_days))
 
 
 def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:

@@ -12,7 +12,7 @@ from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
 from userrep.joins.join import joined
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
-from userrep.joins.options import JoinOptions, check_labels, column
+from userrep.joins.options import JoinOptions, column, prepared
 from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.consumers import record_training_set
 from userrep.spaces.registry import Space, find_space, read_registry
@@ -68,7 +68,7 @@ def create_training_set(
     the consumer is not registered.
     """
     checked_name(name, "training set")
-    check_labels(labels, options)
+    labels = prepared(labels, options)
     if consumer is not None:
         pinned_space_id = read_registry(tables).consumer(consumer).pinned_space_id
         space = space or pinned_space_id
@@ -128,7 +128,7 @@ def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables
     if not records:
         known = ", ".join(record.training_set_id for record in list_training_sets(tables)[-10:]) or "none"
         raise UsageError(f"training set {training_set_id}: not in the ledger. The newest training sets: {known}.")
-    check_labels(labels, records[0].join_options)
+    labels = prepared(labels, records[0].join_options)
     return _joined(labels, tables, sources_of(tables, find_space(tables, records[0].space_id)), records[0])
 
 

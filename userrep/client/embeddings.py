@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import pandas as pd
 import pyarrow as pa
 
-from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table
+from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table, training_frame
 from userrep.client.target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.joins.options import JoinOptions, JoinParams
+from userrep.joins.training_sets import create_training_set
 from userrep.logs import warn_caller
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
@@ -96,7 +97,7 @@ class Embeddings:
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
             return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
-        tables, rows = self._with_spark(labels, "Spark or pandas DataFrame")
+        tables, rows = self._with_spark(labels)
         from userrep.joins.join import join_embeddings
 
         return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
@@ -104,18 +105,23 @@ class Embeddings:
     def training_set(
         self,
         name: str,
-        labels: DataFrame,
+        labels: Labels,
         consumer: str | None = None,
         *,
         space: str | None = None,
         **options: Unpack[JoinParams],
-    ) -> DataFrame:
-        """Join Spark labels as ``join`` does, and record the join as a training set, whose snapshots retention keeps.
+    ) -> Labels:
+        """Join labels as ``join`` does, and record the join as a training set, whose snapshots retention keeps.
 
         Parameters
         ----------
         consumer : a registered consumer; the registry then names the training set.
         space : by default the space that the consumer uses, or the serving space without a consumer.
+
+        Returns
+        -------
+        The frame that ``join`` returns. The id of the training set is under ``userrep_training_set_id``: in Spark in
+        the metadata of the vector column, in pandas in ``attrs``.
 
         Raises
         ------
@@ -123,10 +129,14 @@ class Embeddings:
             As ``join``, or if no label has a snapshot, or the consumer is not registered.
         """
         chosen = JoinOptions.of_params({**options})
+        if isinstance(labels, pd.DataFrame):
+            return training_frame(  # type: ignore[no-any-return]
+                labels, tables=self.tables, name=name, space=space, consumer=consumer, options=chosen
+            )
         tables, rows = self._with_spark(labels)
-        from userrep.joins.training_sets import create_training_set
-
-        return create_training_set(rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen)
+        return create_training_set(  # type: ignore[return-value]
+            rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen
+        )
 
     def latest(self, space: str = "serving") -> DataFrame | pa.Table:
         """Return the newest snapshot: one row per user with user_id, snapshot_id, as_of and embedding.
@@ -226,10 +236,10 @@ class Embeddings:
         if isinstance(self.tables, FileTables):
             check_writable(self.tables.location)
 
-    def _with_spark(self, labels: Any, expected: str = "Spark DataFrame") -> tuple[Tables, DataFrame]:
+    def _with_spark(self, labels: Any) -> tuple[Tables, DataFrame]:
         """Return the tables for the labels' session, and the labels."""
         spark = sys.modules.get("pyspark.sql")  # without this module, there are no Spark DataFrames
         if spark is None or not isinstance(labels, spark.DataFrame):
             kind = f"{type(labels).__module__.partition('.')[0]} {type(labels).__name__}"
-            raise UsageError(f"labels: expected a {expected}, got a {kind}.")
+            raise UsageError(f"labels: expected a Spark or pandas DataFrame, got a {kind}.")
         return self.tables if self._spark is not None else tables_at(self._target, labels.sparkSession), labels

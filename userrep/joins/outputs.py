@@ -73,12 +73,6 @@ def by_rule(rows: DataFrame, options: JoinOptions) -> DataFrame:
     return rows.where(has_vector) if options.skips else rows
 
 
-def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int]:
-    """Count joined labels by status. This is an action: it runs the join."""
-    counts = joined.groupBy(column(f"{output}_status").alias("status")).count().collect()
-    return {row["status"]: row["count"] for row in counts}
-
-
 def as_vectors(vector: Column, options: JoinOptions, metadata: dict[str, str]) -> Column:
     """Convert array<float> to the type and name of the output column, with this metadata."""
     if options.vectors == "vector":

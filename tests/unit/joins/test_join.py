@@ -33,7 +33,6 @@ from userrep.joins import join, read_vectors
 from userrep.joins.join import join_embeddings
 from userrep.joins.ledger import steps_of, with_snapshot
 from userrep.joins.options import InSampleWarning, JoinOptions, prepared
-from userrep.joins.outputs import num_by_status
 from userrep.joins.read_vectors import with_vectors
 from userrep.joins.statuses import SPACE_ID
 from userrep.joins.training_sets import create_training_set, read_training_set, training_set_id
@@ -68,6 +67,10 @@ def zone(request: pytest.FixtureRequest, spark: SparkSession) -> Iterator[str]:
 
 def labels_of(spark: SparkSession, rows: list[tuple[Any, ...]], columns: str = LABELS) -> DataFrame:
     return spark.createDataFrame(rows, columns)
+
+
+def num_by_status(joined: DataFrame) -> dict[str, int]:
+    return {row["embedding_status"]: row["count"] for row in joined.groupBy("embedding_status").count().collect()}
 
 
 def random_ledger(chance: random.Random) -> dict[Snapshot, dict[str, Vector]]:

@@ -179,5 +179,7 @@ def test_an_export_of_what_is_not_built_names_the_command_and_writes_nothing(
     assert (answer.code, answer.out) == (2, "")
     command = f"`userrep pipeline --as-of 2024-05-03 --config {empty_root}`"
     assert answer.faults == [f"{missing} 2024-05-03. Run {command} to build them."]
+    early = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-01", "--out", out)
+    assert early.faults == [f"{missing} 2024-05-01. The log starts on 2024-05-01. Choose a later date."]
     assert not out.exists()
     assert sorted(tables.iterdir()) == before

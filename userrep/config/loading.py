@@ -59,7 +59,7 @@ def _read(path: str | Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]]
     if values is None:
         raise UsageError(f"{path}: is empty; `userrep init --events PATH` writes one.")
     if not isinstance(values, dict):
-        found = {list: "a list", str: "text"}.get(type(values), "a single value")
+        found = "a list" if isinstance(values, list) else "text" if isinstance(values, str) else "a single value"
         raise UsageError(f"{path}: must consist of keys with values, such as `root: PATH`, got {found}.")
     return values, lines
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, did_you_mean
 from userrep.logs import warn_caller
 from userrep.store.sql import sql_name
 from userrep.utc import DAY_US
@@ -134,8 +133,8 @@ def param_of(option: str) -> str:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown option {name}; " + (f"did you mean {near[0]}?" if near else f"known options: {', '.join(known)}.")
+    hint = did_you_mean(name, known, f"known options: {', '.join(known)}.")
+    return f"unknown option {name}; {hint}"
 
 
 def name_faults(columns: Sequence[str], options: JoinOptions) -> list[str]:

@@ -107,6 +107,7 @@ setup(
             "ninja>=1.13,<2",
             "playwright>=1.65,<2",  # drives Debian's Chromium in the tests of the report
             "psutil>=7.2,<8",
+            "pyspark[connect]",  # for tests under Spark Connect
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
             "redis>=8.1,<9",

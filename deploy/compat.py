@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 RECORD, PAGE = (ROOT / "docs" / f"platforms.{kind}" for kind in ("json", "md"))
 # Series of Spark and the Python to test it with, if it is installed; otherwise that of this process.
 PYTHONS = {"4.0": "python3.12", "4.1": "python3.13", "4.2": None}
-TEST_TOOLS = ("pytest", "pytest-xdist", "psutil", "filelock")
+TEST_TOOLS = ("pytest", "pytest-xdist", "psutil", "filelock", "pyspark[connect]")
 UNUSED = ("--excludes", "deploy/gpu_only.txt")  # packages that torch loads only on GPUs
 # Platform, series of Spark, and its version there as its vendor documents it.
 PLATFORMS = (

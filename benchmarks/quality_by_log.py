@@ -6,8 +6,9 @@ users who repeat a few items, who explore, or who leave for good. A unit is a lo
 unit is kept, and skipped when the benchmark runs again with the same code and settings. One line per log and split:
 ``ahead`` is the lead of the embedding by peer and family of tasks, relative (or the difference for R2), and the mean
 over families with equal weights. Intervals of 90% are over resampled users and, with several seeds, over trainings.
-``value`` is the smallest of these means over peers. Peers that need long trainings are in ``quality`` and in ``userrep
-evaluate``. ``--small``: one training, the earlier split of one log.
+``value`` is the smallest of these means over peers. The line also has recall and lift of look-alike audiences, and what
+the embedding loses in other storage types, relative to its value, with an interval. Peers that need long trainings are
+in ``quality`` and in ``userrep evaluate``. ``--small``: one training, the earlier split of one log.
 
     make bench-quality-by-log
     python -m benchmarks.quality_by_log --small
@@ -30,12 +31,13 @@ from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.results import Measured
+from userrep.evaluation.results import Interval, Measured
 from userrep.evaluation.run import evaluate
 from userrep.ids import code_hash, short_hash
 from userrep.model.self_check import MEAN
 from userrep.spaces.registry import Space, list_spaces
 from userrep.spark.session import get_session
+from userrep.store.vector_storage import STORED
 from userrep.synthetic.spec import REGIMES, LogSpec
 from userrep.workflows.demo import ensure_log
 from userrep.workflows.evaluate import prepared
@@ -46,6 +48,10 @@ PEERS = (
     "untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
     "als_refitted", "nmf", "picks",
 )  # fmt: skip
+
+STORAGES = (f"{STORED}float16", f"{STORED}int8")
+LOOK_ALIKES = "look_alikes"
+_JUDGED = ("auc", "r2", "ndcg", "recall")  # first metrics
 
 
 class Log(NamedTuple):
@@ -85,6 +91,8 @@ def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
         "value": min(families[MEAN].value for families in compared.values()),
         "ahead": compared,
         "values": _values(found),
+        "look_alikes": _look_alikes(found[0]),
+        "storage_losses": _storage_losses(found[0]),
         "not judged": sorted({one.task for one in first_metrics(found[0]) if not one.is_judged}),
     }
 
@@ -93,9 +101,34 @@ def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:
     """Return all values by task and representation; for the embedding, the mean over trainings."""
     values: dict[str, dict[str, float]] = {}
     for one in first_metrics(found[0]):
+        if one.representation.startswith(STORED):
+            continue
         same = [m.value for m in chain.from_iterable(found) if _key(m) == _key(one)]
         values.setdefault(one.task, {})[one.representation] = round(float(np.mean(same)), 4)
     return values
+
+
+def _look_alikes(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
+    """Return recall and lift by task and representation."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    for one in measured:
+        if one.task.startswith(LOOK_ALIKES):  # recall comes first
+            figures.setdefault(one.task, {}).setdefault(one.representation, []).append(round(one.value, 4))
+    return figures
+
+
+def _storage_losses(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
+    """Return the relative loss of the embedding by task and storage type, with the ends of its interval."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    by_key = {_key(one): one for one in measured}
+    for one in measured:
+        embedding = by_key.get((one.task, one.metric, EMBEDDING))
+        if one.representation.startswith(STORED) and one.metric in _JUDGED and embedding is not None:
+            loss_B = 1 - one.bootstraps_B / embedding.bootstraps_B
+            loss = Interval.of(1 - one.value / embedding.value, loss_B)
+            storage = one.representation.removeprefix(STORED)
+            figures.setdefault(one.task, {})[storage] = [round(x, 6) for x in (loss.value, loss.low, loss.high)]
+    return figures
 
 
 def _key(one: Measured) -> tuple[str, str, str]:
@@ -148,7 +181,8 @@ def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
     run_pipeline(trained, retrain=bool(list_spaces(trained.tables)))
     space = _newest(list_spaces(trained.tables))
     work = _pipeline(config, None)
-    some = [one for one in representations() if one.name == EMBEDDING or (with_peers and one.name in PEERS)]
+    wanted = {EMBEDDING, *(PEERS + STORAGES if with_peers else ())}
+    some = [one for one in representations(("float16", "int8")) if one.name in wanted]
     plan = prepared(work, space)
     results = evaluate(
         work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,

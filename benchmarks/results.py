@@ -84,6 +84,7 @@ GOALS = {
     "training_two_ranks": Goal(must=0.6, aim=0.8, more=True),
     "stream_latency": Goal(must=5, aim=2),
     "stream_throughput": Goal(must=2000, aim=5000, more=True),
+    "audience": Goal(must=60, aim=30),
     "savings": Goal(must=0.3, aim=0.5, more=True),
     "savings_ten_teams": Goal(must=0.5, aim=0.7, more=True),
 }
@@ -223,10 +224,49 @@ def _git(*arguments: str) -> str | None:
 def _details(kept: Record) -> str:
     """Return a record's details in addition to its main value: size, parts, load and versions."""
     line = kept["line"]
+    if "ahead" in line:
+        return _quality_details(kept)
     shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value", "runs")
     rows = [[name.replace("_", " "), _plain(value)] for name, value in line.items() if name not in shown]
     rows += [["load before", _plain(kept["load_before"])], ["versions", _plain(kept["versions"])]]
     return f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {text}" for name, text in rows) + "\n"
+
+
+def _quality_details(kept: Record) -> str:
+    """Return the tables of a log's quality: representations in rows, tasks or families in columns."""
+    line = kept["line"]
+    by_task = {task: {name: f"{value:.3f}" for name, value in found.items()} for task, found in line["values"].items()}
+    leads: dict[str, dict[str, str]] = {}
+    for peer, families in line["ahead"].items():
+        for family, (lead, low, high) in families.items():
+            leads.setdefault(family, {})[peer] = f"{lead:+.3f} [{low:+.3f}, {high:+.3f}]"
+    alike = {
+        task: {name: f"{recall:.3f} ({lift:.2f})" for name, (recall, lift) in found.items()}
+        for task, found in line.get("look_alikes", {}).items()
+    }
+    losses: dict[str, dict[str, str]] = {}
+    for task, found in line.get("storage_losses", {}).items():
+        for storage, (loss, low, high) in found.items():
+            losses.setdefault(storage, {})[task] = f"{loss:+.3%} [{low:+.3%}, {high:+.3%}]"
+    facts = {"size": line["size"], "not judged": ", ".join(line["not judged"]) or "none"}
+    facts |= {"load before": kept["load_before"], "versions": kept["versions"]}
+    parts = [f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {_plain(fact)}" for name, fact in facts.items())]
+    for caption, columns in (
+        ("Values by task", by_task),
+        ("Leads of the embedding by family of tasks: relative, for R2 the difference", leads),
+        ("Look-alike audiences: recall (lift)", alike),
+        ("What other storage types lose, relative", losses),
+    ):
+        if columns:
+            parts.append(f"{caption}:\n\n{_transposed(columns)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _transposed(columns: dict[str, dict[str, str]]) -> str:
+    """Return a table with the inner keys in rows."""
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+    return _lines(["", *columns], rows)
 
 
 def _plain(value: Any) -> str:
@@ -238,8 +278,11 @@ def _plain(value: Any) -> str:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return f"## {title}\n\n{_lines(head, rows)}\n"
+
+
+def _lines(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
 if __name__ == "__main__":

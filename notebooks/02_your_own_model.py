@@ -24,20 +24,12 @@ from pyspark.sql import functions as F
 sys.path += ["notebooks", "../../../notebooks"]  # where Jupyter does not start next to helpers.py
 from helpers import draw_gains, draw_staircase, set_style
 
+import userrep
+from userrep import EmbeddingJoin, EmbeddingModel, embedding_udf, load_config
 from userrep.cli.notebook import settings, show_table
-from userrep.config import load_config
 from userrep.features.build import read_features
-from userrep.inference import EmbeddingModel, embedding_udf
-from userrep.joins.embedding_join import EmbeddingJoin
-from userrep.joins.join import join_embeddings
-from userrep.joins.options import JoinOptions
-from userrep.joins.outputs import num_by_status
-from userrep.joins.training_sets import create_training_set, training_set_id
-from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.registry import artifact_folder, find_space
-from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
-from userrep.store.open import open_tables
 from userrep.tiles.ledger import read_tiles
 from userrep.workflows import daily
 from userrep.workflows.run_context import RunContext
@@ -48,7 +40,8 @@ set_style()
 
 config = load_config(SETTINGS["config"])
 spark = get_session(config.spark.master, config.spark.conf)
-tables = open_tables(config, spark)
+embeddings = userrep.open(config, spark=spark)
+tables = embeddings.tables
 space = find_space(tables, "serving")
 print(f"serving: {space.space_id}, trained on what was before {space.trained_until}")
 
@@ -68,7 +61,7 @@ print(f"serving: {space.space_id}, trained on what was before {space.trained_unt
 
 HORIZON_DAYS, ACTIVE_DAYS, BEFORE_DAYS, EVERY_DAYS = 7, 3, 28, 7
 
-as_of = max(snapshot.as_of for snapshot in list_snapshots(tables, space.space_id))
+as_of = max(snapshot.as_of for snapshot in embeddings.snapshots(space.space_id))
 last = as_of - timedelta(days=HORIZON_DAYS)
 first = space.trained_until  # vectors of earlier dates are in-sample: the encoder has seen what came after them
 days = (
@@ -114,8 +107,9 @@ print(f"{labels.count():,} labels, {labels.agg(F.avg('label')).first()[0]:.0%} o
 
 weekly = dates_between(space.trained_until, as_of, 7)
 daily.backfill(RunContext(config, spark, as_of), weekly)
-joined = join_embeddings(labels, tables=tables, space=space)
-print("labels by what became of them:", num_by_status(joined))
+joined = embeddings.join(labels, space=space.space_id)
+counts = joined.groupBy("embedding_status").count().collect()
+print("labels by what became of them:", {row["embedding_status"]: row["count"] for row in counts})
 
 # COMMAND ----------
 
@@ -144,10 +138,10 @@ draw_staircase(steps)
 
 # COMMAND ----------
 
-register_consumer(tables, "busy_week", owner="team campaigns")
-options = JoinOptions(missing="drop", vectors="vector")
-rows = create_training_set(labels, tables=tables, name="busy_week", consumer="busy_week", options=options).cache()
-print(f"{rows.count():,} rows of training set {training_set_id(rows)}")
+embeddings.register_consumer("busy_week", owner="team campaigns")
+rows = embeddings.training_set("busy_week", labels, "busy_week", vectors="vector", handleInvalid="skip").cache()
+training_set_id = rows.schema["embedding"].metadata["userrep_training_set_id"]
+print(f"{rows.count():,} rows of training set {training_set_id}")
 
 # COMMAND ----------
 
@@ -166,7 +160,7 @@ train = rows.where(F.col("asked_on") < F.lit(cut - timedelta(days=HORIZON_DAYS))
 test = rows.where(F.col("asked_on") >= F.lit(cut))
 
 where = {"root": config.root} if config.root else {"schema": f"{config.catalog}.{config.schema_}"}
-join = EmbeddingJoin(**where, missing="drop", vectors="vector")
+join = EmbeddingJoin(**where)
 regression = LogisticRegression(maxIter=60, regParam=1e-3)
 model = Pipeline(stages=[join, regression.copy().setFeaturesCol("embedding")]).fit(train)
 
@@ -218,7 +212,7 @@ draw_gains(
 home = f"{tables.artifacts_root}/artifacts/consumers/busy_week"
 model.write().overwrite().save(f"{home}/{space.space_id}")
 labels.write.mode("overwrite").parquet(f"{home}/labels")  # for later comparisons of models
-declare_ready(tables, "busy_week", space.space_id)
+embeddings.ready("busy_week", space.space_id)
 
 saved = PipelineModel.load(f"{home}/{space.space_id}")
 now = F.lit(as_of).cast("timestamp") + F.expr("INTERVAL 12 HOURS")
@@ -241,7 +235,7 @@ artifact = artifact_folder(config, space)
 embedding = embedding_udf(artifact)
 some = read_features(tables, config, space.lineage_id, [as_of]).orderBy("user_id").limit(100)
 anew = some.select("user_id", now.alias("label_at"), embedding(F.struct("*")).alias("anew"))
-compared = join_embeddings(anew, tables=tables, space=space)
+compared = embeddings.join(anew, space=space.space_id)
 same = compared.agg(F.count_if(F.col("anew") == F.col("embedding")), F.count("*")).first()
 print(f"{same[0]} of {same[1]} users encoded anew have the published vector, to the bit")
 

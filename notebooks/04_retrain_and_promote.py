@@ -28,19 +28,14 @@ from pyspark.sql import functions as F
 sys.path += ["notebooks", "../../../notebooks"]  # where Jupyter does not start next to helpers.py
 from helpers import FAINT, MAIN, OTHER, PALE, draw_agreement, draw_bars, nearest, set_style, unit_vectors
 
+import userrep
 from return_propensity.training import train_return_propensity
+from userrep import EmbeddingJoin, load_config
 from userrep.cli.notebook import settings, show_table
-from userrep.config import load_config
 from userrep.errors import PromotionRefusedError, UsageError
-from userrep.joins.embedding_join import EmbeddingJoin
-from userrep.joins.join import join_embeddings
-from userrep.joins.options import JoinOptions
-from userrep.spaces.consumers import declare_ready, pin_consumer, register_consumer
-from userrep.spaces.registry import find_space, list_spaces, promote, read_registry, retire, rollback
-from userrep.spaces.snapshots import list_snapshots
+from userrep.spaces.registry import find_space, promote, read_registry, retire, rollback
 from userrep.spaces.transitions import planned_promotion
 from userrep.spark.session import get_session
-from userrep.store.open import open_tables
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
@@ -50,7 +45,9 @@ set_style()
 
 config = load_config(SETTINGS["config"])
 spark = get_session(config.spark.master, config.spark.conf)
-tables = open_tables(config, spark)
+embeddings = userrep.open(config, spark=spark)
+tables = embeddings.tables
+where = {"root": config.root} if config.root else {"schema": f"{config.catalog}.{config.schema_}"}
 
 
 def show_registry() -> None:
@@ -77,8 +74,7 @@ def show_registry() -> None:
 # COMMAND ----------
 
 old = find_space(tables, "serving")
-register_consumer(tables, "mail", owner="team mail")
-pin_consumer(tables, "mail", old.space_id)
+embeddings.register_consumer("mail", owner="team mail", pin=old.space_id)
 show_registry()
 
 # COMMAND ----------
@@ -94,14 +90,14 @@ show_registry()
 
 # COMMAND ----------
 
-as_of = max(snapshot.as_of for snapshot in list_snapshots(tables, old.space_id))
+as_of = max(snapshot.as_of for snapshot in embeddings.snapshots(old.space_id))
 until = old.trained_until + timedelta(days=7)
-before = {space.space_id for space in list_spaces(tables)}
+before = {space.space_id for space in embeddings.spaces()}
 longer = load_config(SETTINGS["config"], [f"training.as_ofs.until={until}", "training.seed=18"])
 work = RunContext(longer, spark, as_of)
 run_pipeline(work, retrain=True)
 train_return_propensity(work)
-new = next(space for space in list_spaces(tables) if space.space_id not in before)
+new = next(space for space in embeddings.spaces() if space.space_id not in before)
 show_registry()
 
 # COMMAND ----------
@@ -154,13 +150,12 @@ print("\n".join(diff_lines(diff)).replace(own.folder, "busy_week"))
 # COMMAND ----------
 
 someone = spark.read.parquet(own.labels).orderBy(F.desc("label_at"), "user_id").limit(1000)
-someone = join_embeddings(
-    someone.select("user_id", "label_at"), tables=tables, space=old, options=JoinOptions(missing="drop")
-)
+someone = embeddings.join(someone.select("user_id", "label_at"), space=old.space_id, handleInvalid="skip")
 someone = someone.select("user_id", "label_at", F.col("embedding").alias("old"))
+through_the_map = EmbeddingJoin(**where, space=old.space_id, vectors="array").setMappedFrom(new.space_id)
 both = {
-    "as they are": join_embeddings(someone, tables=tables, space=new),
-    "mapped": join_embeddings(someone, tables=tables, space=new, coordinates=old),
+    "as they are": embeddings.join(someone, space=new.space_id, handleInvalid="skip"),
+    "mapped": through_the_map.transform(someone),
 }
 correlations, shared = {}, {}
 for name, frame in both.items():
@@ -187,21 +182,20 @@ draw_agreement(correlations, shared)
 
 # COMMAND ----------
 
-where = {"root": config.root} if config.root else {"schema": f"{config.catalog}.{config.schema_}"}
 labels = spark.read.parquet(own.labels).cache()
 last = labels.agg(F.max("asked_on")).first()[0]
 train = labels.where(F.col("asked_on").between(new.trained_until, last - timedelta(days=21)))
 test = labels.where(F.col("asked_on") >= F.lit(last - timedelta(days=13)))
 
-join = EmbeddingJoin(**where, space=new.space_id, missing="drop", vectors="vector")
+join = EmbeddingJoin(**where, space=new.space_id)
 regression = LogisticRegression(featuresCol="embedding", maxIter=60, regParam=1e-3)
 anew = Pipeline(stages=[join, regression]).fit(train)
 anew.write().overwrite().save(f"{home}/{new.space_id}")
-declare_ready(tables, "busy_week", new.space_id)
+embeddings.ready("busy_week", new.space_id)
 
 mapped = PipelineModel.load(own.folder)
 mapped.stages[0].setMappedFrom(new.space_id)
-as_they_are = join_embeddings(test, tables=tables, space=new, options=JoinOptions(missing="drop", vectors="vector"))
+as_they_are = embeddings.join(test, space=new.space_id, vectors="vector", handleInvalid="skip")
 scored = {
     "old model, old space": PipelineModel.load(own.folder).transform(test),
     "trained anew, new space": anew.transform(test),

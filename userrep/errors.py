@@ -3,6 +3,7 @@
 A message says where the fault is, what is wrong, which value was found, and what to do.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,6 +15,11 @@ Result = TypeVar("Result")
 _REFUSED = re.compile(
     r"ExpiredToken\w*|InvalidToken|TokenRefreshRequired|RequestExpired|InvalidAccessKeyId|SignatureDoesNotMatch"
     r"|AWS Error ACCESS_DENIED|Status Code: 40[13]|lacked the necessary privileges|lacked valid authentication"
+)
+# How pyarrow, delta-rs and S3A report a store that does not answer. The names of Kafka, Redis and webhooks have none.
+_UNREACHABLE = re.compile(
+    r"AWS Error NETWORK_CONNECTION|Generic \w+ error(?s:.{0,500}?)client error \(Connect\)"
+    r"|(?:SdkClientException|\bon s3a?://).*?(?:Connection refused|UnknownHost|[Cc]onnect timed out|Unable to connect)"
 )
 _WORKER_TRACEBACK = re.compile(r"^ *Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", re.MULTILINE)
 # The extra of setup.py that brings a package.
@@ -35,12 +41,18 @@ _EXTRA_OF = {
     "sqlalchemy": "tracking",
     "redis": "streaming",
 }
-_STORE_PATH = re.compile(r"\bs3[an]?://[^\s,;:'\")]+|(?<=for path )\S+")
+_STORE_PATH = re.compile(r"\bs3[an]?://[^\s,;:'\")]+|(?<=for path )[^\s:]+")
 
 
 def in_line(text: str) -> str:
     """Return text from outside for use in a one-line message: at most 80 characters, escaped if not printable."""
     return text[:80] if text.isprintable() else ascii(text[:80])
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.5) -> str:
+    """Return a question that names the known name most like ``name``, or ``otherwise`` if none is like it."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def in_one_line(error: BaseException) -> str:
@@ -59,8 +71,8 @@ def in_one_line(error: BaseException) -> str:
 def cause_outside(error: BaseException) -> str | None:
     """Return a message for an error caused by the environment, however it is wrapped, or None.
 
-    The causes are a full disk, and an object store that refuses the credentials. The latter is often reported as
-    something else, such as a file that is not readable.
+    The causes are a full disk, and an object store that does not answer or refuses the credentials. The latter two are
+    often reported as something else, such as a file that is not readable.
     """
     if match := re.search("No space left on device|Disk quota exceeded", _texts(error, handled=False)):
         return (
@@ -68,15 +80,20 @@ def cause_outside(error: BaseException) -> str | None:
             "(spark.local.dir). What was committed stays. Make room, then run the same command again."
         )
     text = _texts(error, handled=True)
-    codes = _REFUSED.findall(text)
-    if not codes:
-        return None
-    code = next((code for code in codes if code.isalpha()), "403")
-    path = _STORE_PATH.search(text)
-    return (
-        f"the object store refuses access{f' to {path[0][:200]}' if path else ''} ({code}): the credentials have "
-        "expired or lack permission. Renew them, and run the command again; what was committed stays."
-    )
+    found = _STORE_PATH.search(text)
+    path = f" {found[0][:200]}" if found else ""
+    if codes := _REFUSED.findall(text):
+        code = next((code for code in codes if code.isalpha()), "403")
+        return (
+            f"the object store refuses access{path and f' to{path}'} ({code}): the credentials have expired or lack "
+            "permission. Renew them, and run the command again; what was committed stays."
+        )
+    if _UNREACHABLE.search(text):
+        return (
+            f"the object store{path and f' of{path}'} cannot be reached: check its endpoint, the region and the "
+            "network, and run the command again; what was committed stays."
+        )
+    return None
 
 
 def _texts(error: BaseException | None, *, handled: bool) -> str:

@@ -18,7 +18,9 @@ _BEGIN = """
 `userrep` prints results on stdout and progress on stderr. Exit codes: 0 done, 1 failed, 2 wrong use or configuration,
 3 a gate refused or `check` found a problem, 4 the log is not complete yet: retry later (only with
 `freshness.error_after`). `userrep --run-id ID COMMAND` records the stages under that id (default: USERREP_RUN_ID, or a
-new one). `userrep --version` prints the version. All commands take these, and only their own options are listed below:
+new one). `userrep --version` prints the version. `userrep --install-completion` makes the shell complete commands,
+options, jobs and exports. With `--json`, an error is `{"exit_code": 2, "faults": ["…"]}`, next to its lines on stderr.
+All commands take these, and only their own options are listed below:
 """
 _JOBS = """
 For `spark-submit`: `jobs/NAME.py` is a command of `userrep`, with its options, `--run-id` and exit codes.

@@ -122,7 +122,7 @@ def train_models(
     """
     users = stored_features(tables, config, space.lineage_id, dates.all).select("as_of", "user_id")
     labels = return_labels(tables, users, dates, publish_delay=config.snapshots.publish_delay)
-    options = JoinOptions(missing="drop", vectors="vector")
+    options = JoinOptions(handle_invalid="skip", vectors="vector")
     joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=options)
     (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
     rows, folder = _with_baseline_inputs(joined, tables, config, space, dates).cache(), model_folder(tables, space)
@@ -174,7 +174,7 @@ def _check_labels(counts: dict[tuple[str, float], int], dates: LabelDates) -> No
 
 def _join(config: Config, space: Space) -> EmbeddingJoin:
     schema = f"{config.catalog}.{config.schema_}" if config.catalog else None
-    return EmbeddingJoin(root=config.root, schema=schema, space=space.space_id, missing="drop", vectors="vector")
+    return EmbeddingJoin(root=config.root, schema=schema, space=space.space_id)
 
 
 def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str, *, num_train: int) -> Outcome:

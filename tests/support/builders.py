@@ -1,5 +1,6 @@
 """Small logs and configurations for tests; a test names only what matters to its claim."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
 from userrep.config import Config, parse_config
 from userrep.store.arrow import packed
@@ -63,6 +65,26 @@ def config_of(folder: Path, **sections: Any) -> Config:
         **sections,
     }
     return parse_config(values, "test")
+
+
+@contextmanager
+def in_time_zone(zone: str) -> Iterator[None]:
+    """Let this process run in a time zone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@contextmanager
+def session_in(spark: SparkSession, zone: str) -> Iterator[None]:
+    """Let the session run in a time zone."""
+    spark.conf.set("spark.sql.session.timeZone", zone)
+    try:
+        yield
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
 
 
 def write_training_rows(

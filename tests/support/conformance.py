@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.builders import in_time_zone
 from userrep.errors import UsageError, UserrepError
 from userrep.store.data_dictionary import described
 from userrep.store.schemas import REGISTRY, TableSchema
@@ -60,6 +61,12 @@ class LedgerConformance:
             tables.check_any()
         tables.create(REGISTRY)
         tables.check_any()
+
+    def test_times_are_utc_in_a_process_of_another_time_zone(self, tables: Tables) -> None:
+        with in_time_zone("Europe/Berlin"):
+            tables.add(LEDGER, ROWS[:1])
+            assert [row.at for row in tables.ledger(LEDGER)] == [ROWS[0]["at"]]
+        assert [row.at for row in tables.ledger(LEDGER)] == [ROWS[0]["at"]]
 
     def test_rows_replace_those_that_match_in_one_commit(self, tables: Tables) -> None:
         tables.add(LEDGER, ROWS)

@@ -50,6 +50,8 @@ def test_quality_by_log_keeps_each_training_and_compares_all_peers(
     for families in line["ahead"].values():
         for lead, low, high in families.values():
             assert low <= lead <= high
+    assert {tuple(losses) for losses in line["storage_losses"].values()} == {("float16", "int8")}
+    assert {"embedding", "pca"} <= line["look_alikes"]["look_alikes_20"].keys()
     assert line["value"] == min(families["mean"][0] for families in line["ahead"].values())
     monkeypatch.setattr(quality_by_log, "_evaluated", None)  # nothing is measured twice
     assert quality_by_log.measure("retail", "later", 2, tmp_path) == line

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pyspark.sql import SparkSession
 
 import userrep
@@ -30,7 +31,7 @@ from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.logs import StageLine, to_stderr
-from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
+from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote, read_registry
 from userrep.spaces.snapshots import publish_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.workflows.export import export_embeddings
@@ -72,16 +73,18 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     publish_snapshots(tables, config, space, site.stage(), on_time=True)
     mark_ready(tables, space)
     promote(tables, find_space(tables, "s1"))
-    as_of = DATES[0]
+    as_of = DATES[-1]
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump(config.model_dump(mode="json", exclude_none=True, by_alias=True))
+    )
     export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
     names: dict[str, Any] = {
-        "spark": tables.spark, "tables": tables, "config": config, "out": str(tmp_path / "out"),
-        "as_of": as_of, "artifact": artifact_folder(config, space),
+        "out": str(tmp_path / "out"), "artifact": artifact_folder(config, space),
     }  # fmt: skip
     wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
     seen = []
     for example in examples("how-to/embeddings.md"):
-        exec(example, names)
+        exec(example.replace("mine.yaml", str(tmp_path / "mine.yaml")), names)
         for name in {"vectors", "users"} & names.keys():
             found = names.pop(name)
             rows = (
@@ -167,10 +170,10 @@ def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(t
         add_candidate(tables, space_id=space_id, lineage_id="l", trained_until=date(2024, 5, 1), content_hash="x")
         mark_ready(tables, find_space(tables, space_id))
     promote(tables, find_space(tables, "s001-4f09a1"))
-    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    names: dict[str, object] = {"tables": tables}
-    exec(example, names)
-    assert names["space"] == find_space(tables, "s001-4f09a1")
+    (example,) = examples("explanation/spaces.md")
+    exec(example.replace("mine.yaml", str(tmp_path)), {})
+    (consumer,) = read_registry(tables).consumers
+    assert (consumer.name, consumer.owner, consumer.ready_for) == ("ads", "team ads", "s002-4f09a1")
     promote(tables, find_space(tables, "s002-4f09a1"))
 
 

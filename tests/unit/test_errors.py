@@ -4,7 +4,16 @@ from itertools import pairwise
 
 import pytest
 
-from userrep.errors import UsageError, UserrepError, cause_outside, explain, in_line, in_one_line, results_of
+from userrep.errors import (
+    UsageError,
+    UserrepError,
+    cause_outside,
+    did_you_mean,
+    explain,
+    in_line,
+    in_one_line,
+    results_of,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -102,6 +111,63 @@ def test_a_store_that_refuses_access_is_named_with_its_code(message: str, place:
         f"the object store refuses access{place} ({code}): the credentials have expired or lack permission. Renew "
         "them, and run the command again; what was committed stays."
     )
+
+
+DELTA_RS = """Kernel error -> Generic S3 error
+   \x1b[31m↳\x1b[0m Error performing GET http://127.0.0.1:9/bucket/t/_delta_log/_last_checkpoint in 3.8ms - HTTP error
+    \x1b[31m↳\x1b[0m error sending request
+     \x1b[31m↳\x1b[0m client error (Connect)
+      \x1b[31m↳\x1b[0m dns error
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Could not connect to server", ""),
+        (
+            "for path bucket/key: AWS Error NETWORK_CONNECTION: curlCode: 6, Could not resolve hostname",
+            " of bucket/key",
+        ),
+        (DELTA_RS, ""),
+        (
+            "java.net.ConnectException: getFileStatus on s3a://b/k: software.amazon.awssdk.core.exception."
+            "SdkClientException: Unable to execute HTTP request: Connect to localhost:9 failed: Connection refused",
+            " of s3a://b/k",
+        ),
+        ("java.net.UnknownHostException: open on s3a://b/k: SdkClientException: UnknownHostException", " of s3a://b/k"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_named_with_its_cure(message: str, place: str) -> None:
+    error = chain(OSError(message), UserrepError("table registry is not readable."), cause=True)
+    said = (
+        f"the object store{place} cannot be reached: check its endpoint, the region and the network, and "
+        "run the command again; what was committed stays."
+    )
+    assert explain(error) == (1, [said])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Error 111 connecting to cache:6379. Connection refused.",
+        "Error -2 connecting to cache:6379. Name or service not known.",
+        "Connection to node -1 (broker/10.0.0.1:9092) could not be established. Connection refused",
+        "org.apache.kafka.common.config.ConfigException: No resolvable bootstrap urls given in bootstrap.servers",
+        "<urlopen error [Errno 111] Connection refused>",
+        "An error occurred while trying to connect to the Java server (127.0.0.1:41235): Connection refused",
+        "checkpoint s3a://bucket/streams: writing\nredis: Connection refused",
+    ],
+)
+def test_another_service_that_does_not_answer_is_not_called_an_object_store(message: str) -> None:
+    assert cause_outside(OSError(message)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("modle", "did you mean model?"), ("zzz", "choose one"), ("", "choose one")]
+)
+def test_the_nearest_known_name_is_proposed(name: str, said: str) -> None:
+    assert did_you_mean(name, ["model", "root"], "choose one") == said
 
 
 @pytest.mark.parametrize("message", ["Status Code: 404", "No such file s3://bucket/key", "No space", "access token"])

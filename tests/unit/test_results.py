@@ -65,12 +65,12 @@ def cells(found: str, name: str) -> list[str]:
 )
 def test_a_ratio_stands_next_to_its_goals_spread_peer_size_and_age(tmp_path: Path, ratio: float, said: str) -> None:
     line = a_line("pipeline_vs_script", seconds=120.0, peer="a script", peer_seconds=100.0, ratio=ratio, parts={"a": 1})
-    found = written(tmp_path, line | {"runs": 3, "range": {"ratio": [1.1, 2.7]}}, a_line("audience", value=0.75))
+    found = written(tmp_path, line | {"runs": 3, "range": {"ratio": [1.1, 2.7]}}, a_line("features_growth", value=0.75))
     assert cells(found, "pipeline_vs_script") == [
         said, "≤ 2.5", "≤ 1.3", "1.1 to 2.7, 3 runs", "120.0 s", "a script: 100.0 s", "users 1,200",
         "2026-11-29, abc1234, 2 cores, load 0.1", "2 commits",
     ]  # fmt: skip
-    assert cells(found, "audience")[:2] == ["0.75", "not recorded"]
+    assert cells(found, "features_growth")[:2] == ["0.75", "not recorded"]
     assert "- size: users 1,200, cores 2\n- parts: a 1\n- range: ratio" in found
 
 
@@ -92,11 +92,20 @@ def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> No
     assert (*LOGS,) == QUALITY_LOGS
     line = {
         "benchmark": "quality_ml100k_later", "size": {"seeds": 3}, "value": 0.01,
-        "ahead": {"raw": {"mean": [0.01, -0.002, 0.03]}, "pca": {"mean": [0.2, 0.1, 0.3]}},
+        "ahead": {"raw": {"mean": [0.01, -0.002, 0.03]}, "pca": {"mean": [0.2, 0.1, 0.3]}}, "not judged": ["return_7d"],
+        "values": {"volume_30d": {"embedding": 0.25, "raw": 0.24}, "return_7d": {"embedding": 0.8}},
+        "look_alikes": {"look_alikes_20": {"embedding": [0.3, 4.0]}},
+        "storage_losses": {"volume_30d": {"int8": [0.0002, -0.0001, 0.0005]}},
     }  # fmt: skip
     found = written(tmp_path, line)
     assert cells(found, "quality_ml100k_later")[:3] == ["0.010 [-0.002, 0.030]", "raw", "3"]
     assert cells(found, "quality_explore_later")[0] == "not measured"
+    for row in (
+        "| | volume_30d | return_7d |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
+        "| raw | +0.010 [-0.002, +0.030] |", "| embedding | 0.300 (4.00) |", "| int8 | +0.020% [-0.010%, +0.050%] |",
+        "- not judged: return_7d",
+    ):  # fmt: skip
+        assert row.replace("| |", "|  |") in found
 
 
 def test_an_age_counts_only_commits_that_changed_what_is_measured(

@@ -34,14 +34,14 @@ def test_times_are_those_of_the_recorded_daily_run_in_proportion_to_users_and_ev
     event = core_seconds("build_activity_tiles") / (size["events"] / size["days"]) * 1e6
     fixed = core_seconds("monitor_drift", "take_inventory")
     hours = {
-        "a night, core hours": [(users * user + events * event + fixed) / 3600 for users, events in SIZES],
+        "a daily run, core hours": [(users * user + events * event + fixed) / 3600 for users, events in SIZES],
         "first run: tiles, core hours": [360 * events * event / 3600 for _, events in SIZES],
         "first run: features of 53 dates, core hours": [53 * users * refresh / 3600 for users, _ in SIZES],
         "training, 8 epochs, core hours": [8 * min(26 * users, 100) * 1e6 / 30_000 * 2 / 3600 for users, _ in SIZES],
     }
     for label, expected in hours.items():
         assert row(label) == pytest.approx(expected, rel=0.02, abs=0.005), label
-    cores = [4 * executors for executors in row("executors, for a first run within half a day")]
+    cores = [4 * executors for executors in row("executors, for a first run in about half a day")]
     total = [sum(stages) for stages in zip(*list(hours.values())[1:], strict=True)]
     assert row("first run on these, hours") == pytest.approx(
         [hours / num for hours, num in zip(total, cores, strict=True)], rel=0.02

@@ -150,6 +150,7 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
             "torch, pandas, sklearn, mlflow",
         ),
+        ("userrep.joins.embedding_join, userrep.joins.training_sets", "torch, sklearn, mlflow"),
         ("userrep.report.explained, userrep.workflows.segments", "torch, mlflow, lightgbm"),
     ],
 )

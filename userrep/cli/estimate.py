@@ -1,22 +1,40 @@
 """``userrep estimate``: the estimated cost of a deployment, compared with separate feature pipelines."""
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from userrep.cli.options import Output, command, tables_of
 from userrep.config import Config
+from userrep.errors import UsageError
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
     from userrep.operations.cost_plan import Plan
 
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def _count_option(name: str, help: str) -> Any:  # noqa: A002  # as in Typer
+    """Return an option for a number of at least 1, which may end in k, M or G."""
+
+    def count(text: str) -> int:
+        match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)([kMG]?)", text)
+        number = Decimal(match[1]) * _FACTORS[match[2]] if match else 0
+        if number < 1 or number % 1:
+            raise UsageError(f"{name} {text}: must be a whole number of at least 1, such as 50000, 50k, 2.5M or 1G.")
+        return int(number)
+
+    return typer.Option(name, metavar="N", parser=count, help=help)
+
 
 @command
 def estimate(
     config: Config,
-    users: Annotated[int, typer.Option("--users", min=1, metavar="N", help="Users embedded daily.")],
-    events_per_day: Annotated[int, typer.Option("--events-per-day", min=1, metavar="N", help="Log rows per day.")],
+    users: Annotated[int, _count_option("--users", "Users embedded daily, such as 50M.")],
+    events_per_day: Annotated[int, _count_option("--events-per-day", "Log rows per day, such as 1.5G.")],
     consumers: Annotated[
         int, typer.Option("--consumers", min=1, metavar="K", help="Models that would need features of their own.")
     ] = 5,

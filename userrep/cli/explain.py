@@ -52,7 +52,7 @@ def explain_model(
 ) -> Output:
     """Show what drives a linear or logistic model.
 
-    Divides the variance of the model's score among the blocks of inputs, and lists words in the texts of items that
+    Divides the variance of the model's score among the blocks of inputs, and lists words and categories of items that
     raise or lower it. --space is needed if the model does not name its space. A model of another space is refused.
     """
     from userrep.explanations.explain import explain_model as explain
@@ -82,8 +82,8 @@ def explain_segments(
     """Divide the users of a snapshot into segments.
 
     Clusters the vectors by k-means, assigns every user, and names segments by what their users have more of than
-    others: words in the texts of their items, attributes and activity. The folder is recorded first, so that `userrep
-    forget` can erase users in it.
+    others: words and categories of their items, attributes and activity. The folder is recorded first, so that
+    `userrep forget` can erase users in it.
     """
     from userrep.store.export_folder import check_out
     from userrep.store.filesystem import absolute

@@ -5,14 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import AsOf, InSpace, Output, Unrecorded, command, path_option, tables_of
+from userrep.cli.options import AsOf, InSpace, Output, Unrecorded, choice_argument, command, path_option, tables_of
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
+
+EXPORTED = ("embeddings", "features", "item-vectors")  # the keys of EXPORTS, whose module is slow to import
 
 
 @command
 def export(
-    what: Annotated[str, typer.Argument(help="embeddings, features or item-vectors.")],
+    what: Annotated[str, choice_argument("WHAT", EXPORTED, "export")],
     config: Config,
     as_of: AsOf,
     out: Annotated[str, path_option("--out", "Folder for the Parquet files and _manifest.json.")],
@@ -26,10 +28,7 @@ def export(
     command that builds it. The folder is recorded first, so that `userrep forget` can erase users in it.
     """
     from userrep.store.export_folder import check_out
-    from userrep.workflows.export import EXPORTS
 
-    if what not in EXPORTS:
-        raise UsageError(f"export {what}: unknown. Choose one of: {', '.join(EXPORTS)}.")
     if storage != "float32" and what != "embeddings":
         raise UsageError(f"export {what}: --storage applies only to embeddings. Leave it out.")
     check_out(out)

@@ -25,10 +25,11 @@ from userrep.cli import pipeline as cli_pipeline
 from userrep.cli import report as cli_report
 from userrep.cli import spaces as cli_spaces
 from userrep.cli import stream as cli_stream
-from userrep.cli.options import AsJson, Output, command, report_error, tables_of
+from userrep.cli.error_report import report_error, report_faults
+from userrep.cli.options import AsJson, Output, command, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.logs import begin_run, end_run, errors_to_stderr
+from userrep.logs import begin_run, end_run
 
 _HEADINGS = {
     "Build": "init inspect validate demo pipeline daily backfill run stream",
@@ -53,7 +54,6 @@ app = typer.Typer(
     cls=_UnderHeadings,
     help="Turn event logs into one user embedding for many downstream models.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -177,6 +177,7 @@ def _arguments(job: Sequence[str]) -> list[str]:
 
 
 def _exit_code(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
     try:
         begin_run()
         code = app(arguments, standalone_mode=False)
@@ -185,10 +186,10 @@ def _exit_code(arguments: list[str]) -> int:
     except typer.Abort:
         code = _INTERRUPTED
     except Exception as error:
-        code = report_error(error)
+        code = report_error(error, as_json=as_json)
     if code == _INTERRUPTED:
-        errors_to_stderr(["interrupted. Committed work is kept. Run the same command again to continue."])
-        code = 1
+        line = "interrupted. Committed work is kept. Run the same command again to continue."
+        code = report_faults(1, [line], as_json=as_json)
     return code if isinstance(code, int) else 0
 
 

@@ -2,7 +2,8 @@
 
 import typer
 
-from userrep.cli.options import AsJson, AsOf, Output, command, context_for_run, report_error, tables_of
+from userrep.cli.error_report import report_error
+from userrep.cli.options import AsJson, AsOf, Output, command, context_for_run, tables_of
 from userrep.config import Config
 
 

@@ -3,8 +3,7 @@
 import inspect
 import json
 import sys
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import partial, wraps
 from pathlib import Path
@@ -16,9 +15,8 @@ from pydantic_core import to_jsonable_python
 from userrep.config import Config, load_config
 from userrep.config.environment import under_submit
 from userrep.config.values import expanded_path, read_as_of
-from userrep.errors import UsageError, explain
+from userrep.errors import UsageError, did_you_mean
 from userrep.ids import checked_name
-from userrep.logs import errors_to_stderr
 
 if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do not wait for Spark
     from pyspark.sql import SparkSession
@@ -67,6 +65,21 @@ def date_option(name: str, help: str, *, named: str | None = None) -> Any:  # no
     return typer.Option(name, metavar="YYYY-MM-DD", parser=partial(as_date, option=named or name), help=help)
 
 
+def choice_argument(name: str, choices: Sequence[str], command: str) -> Any:
+    """Return an argument that must be one of some names. Another one is refused before Spark or torch is imported."""
+
+    def checked(value: str | None) -> str | None:  # None: not given yet, in shell completion
+        if value is None or value in choices:
+            return value
+        near = did_you_mean(value, choices)
+        hint = f"; {near}" if near else "."
+        raise UsageError(f"{command} {value}: unknown{hint} Choose one of: {', '.join(choices)}.")
+
+    return typer.Argument(
+        metavar=name, help=f"One of {', '.join(choices)}.", callback=checked, autocompletion=lambda: [*choices]
+    )
+
+
 def _found_config() -> Path | None:
     return Path("userrep.yaml") if Path("userrep.yaml").is_file() else None
 
@@ -81,16 +94,21 @@ def required_config() -> Path:
     )
 
 
-def _config_option(default: Callable[[], Path | None]) -> Any:
+def _expanded_config(context: typer.Context, value: Path | None) -> Path | None:
+    """Require a configuration, except while a shell completes the command line."""
+    return expanded(value) if value or context.resilient_parsing else required_config()
+
+
+def _config_option(callback: Callable[..., Path | None]) -> Any:
     return typer.Option(
-        "--config", "-c", metavar="FILE", envvar="USERREP_CONFIG", show_envvar=False, default_factory=default,
-        show_default=False, callback=expanded,
+        "--config", "-c", metavar="FILE", envvar="USERREP_CONFIG", show_envvar=False, default_factory=_found_config,
+        show_default=False, callback=callback,
         help="Configuration file (YAML). Default: USERREP_CONFIG, or ./userrep.yaml.",
     )  # fmt: skip
 
 
-ConfigFile = Annotated[Path, _config_option(required_config)]
-ConfigFileIfAny = Annotated[Path | None, _config_option(_found_config)]
+ConfigFile = Annotated[Path, _config_option(_expanded_config)]
+ConfigFileIfAny = Annotated[Path | None, _config_option(expanded)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting. Repeatable.")
 ]
@@ -227,23 +245,3 @@ def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool)
     else:
         for line in lines:
             typer.echo(line)
-
-
-def report_error(error: Exception) -> int:
-    """Print an error, after its traceback with --debug; return the exit code.
-
-    The argument parser's exceptions have messages of their own.
-    """
-    if hasattr(error, "format_message"):  # raised by Typer
-        message = error.format_message()
-        if message.startswith("Usage:"):  # no command was given
-            print(message, file=sys.stderr)
-        else:
-            end = "" if message.endswith((".", "?")) else "."
-            errors_to_stderr([f"{message}{end} Try `--help`."])
-        return 2
-    code, lines = explain(error)
-    if "--debug" in sys.argv:
-        traceback.print_exception(error)
-    errors_to_stderr(lines)
-    return code

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import pandas as pd
 import pyarrow as pa
 
-from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table, warn_of_cast
+from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table, training_frame
 from userrep.client.target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.joins.options import JoinOptions, JoinParams, column
+from userrep.joins.options import JoinOptions, JoinParams
+from userrep.joins.training_sets import create_training_set
 from userrep.logs import warn_caller
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 
 Labels = TypeVar("Labels")
 _ANY_TIME = datetime(2200, 1, 1)  # noqa: DTZ001  # naive UTC; later than every as-of date
-_WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
 
 
 def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> Embeddings:  # noqa: A001
@@ -76,8 +76,8 @@ class Embeddings:
         Parameters
         ----------
         labels : a Spark or pandas DataFrame with any columns, including ``user_id`` (string) and ``label_at``
-            (timestamp; in pandas, times without a zone are UTC). User ids that are whole numbers are cast to string,
-            with a warning.
+            (timestamp; times without a zone are UTC, and a date is its 00:00 UTC). User ids that are whole numbers are
+            cast to string, with a warning.
         options : Params of ``EmbeddingJoin``, such as ``userCol``, ``timeCol``, ``outputCol``, ``maxAgeDays``. Here,
             ``handleInvalid`` is "keep" by default, and ``vectors`` is "array".
 
@@ -97,7 +97,7 @@ class Embeddings:
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
             return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
-        tables, rows = self._with_spark(labels, chosen, "Spark or pandas DataFrame")
+        tables, rows = self._with_spark(labels)
         from userrep.joins.join import join_embeddings
 
         return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
@@ -105,18 +105,23 @@ class Embeddings:
     def training_set(
         self,
         name: str,
-        labels: DataFrame,
+        labels: Labels,
         consumer: str | None = None,
         *,
         space: str | None = None,
         **options: Unpack[JoinParams],
-    ) -> DataFrame:
-        """Join Spark labels as ``join`` does, and record the join as a training set, whose snapshots retention keeps.
+    ) -> Labels:
+        """Join labels as ``join`` does, and record the join as a training set, whose snapshots retention keeps.
 
         Parameters
         ----------
         consumer : a registered consumer; the registry then names the training set.
         space : by default the space that the consumer uses, or the serving space without a consumer.
+
+        Returns
+        -------
+        The frame that ``join`` returns. The id of the training set is under ``userrep_training_set_id``: in Spark in
+        the metadata of the vector column, in pandas in ``attrs``.
 
         Raises
         ------
@@ -124,10 +129,14 @@ class Embeddings:
             As ``join``, or if no label has a snapshot, or the consumer is not registered.
         """
         chosen = JoinOptions.of_params({**options})
-        tables, rows = self._with_spark(labels, chosen)
-        from userrep.joins.training_sets import create_training_set
-
-        return create_training_set(rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen)
+        if isinstance(labels, pd.DataFrame):
+            return training_frame(  # type: ignore[no-any-return]
+                labels, tables=self.tables, name=name, space=space, consumer=consumer, options=chosen
+            )
+        tables, rows = self._with_spark(labels)
+        return create_training_set(  # type: ignore[return-value]
+            rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen
+        )
 
     def latest(self, space: str = "serving") -> DataFrame | pa.Table:
         """Return the newest snapshot: one row per user with user_id, snapshot_id, as_of and embedding.
@@ -227,16 +236,10 @@ class Embeddings:
         if isinstance(self.tables, FileTables):
             check_writable(self.tables.location)
 
-    def _with_spark(
-        self, labels: Any, options: JoinOptions, expected: str = "Spark DataFrame"
-    ) -> tuple[Tables, DataFrame]:
-        """Return the tables for the labels' session, and the labels with user ids as strings if these are numbers."""
+    def _with_spark(self, labels: Any) -> tuple[Tables, DataFrame]:
+        """Return the tables for the labels' session, and the labels."""
         spark = sys.modules.get("pyspark.sql")  # without this module, there are no Spark DataFrames
         if spark is None or not isinstance(labels, spark.DataFrame):
             kind = f"{type(labels).__module__.partition('.')[0]} {type(labels).__name__}"
-            raise UsageError(f"labels: expected a {expected}, got a {kind}.")
-        tables = self.tables if self._spark is not None else tables_at(self._target, labels.sparkSession)
-        if dict(labels.dtypes).get(options.user) in _WHOLE_NUMBERS:
-            warn_of_cast(f"labels: column {options.user!r}")
-            labels = labels.withColumn(options.user, column(options.user).cast("string"))
-        return tables, labels
+            raise UsageError(f"labels: expected a Spark or pandas DataFrame, got a {kind}.")
+        return self.tables if self._spark is not None else tables_at(self._target, labels.sparkSession), labels

@@ -12,8 +12,8 @@ import pyarrow as pa
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import usable_sources
-from userrep.joins.options import JoinOptions, name_faults
-from userrep.logs import warn_caller
+from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
+from userrep.joins.training_sets import TRAINING_SET_ID, create_training_table
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
 from userrep.store.buckets import NUM_BUCKETS
@@ -34,7 +34,26 @@ _NEWEST = pa.schema(
 
 def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: JoinOptions) -> pd.DataFrame:
     """Join pandas labels with embeddings; see ``Embeddings.join``. The index and all columns of the labels are kept."""
-    joined = join_table(label_keys(labels, options), tables=tables, space=space, options=options).sort_by(_ROW)
+    joined = join_table(label_keys(labels, options), tables=tables, space=space, options=options)
+    return _with_added(labels, joined, options)
+
+
+def training_frame(
+    labels: pd.DataFrame, *, tables: Tables, name: str, space: str | None, consumer: str | None, options: JoinOptions
+) -> pd.DataFrame:
+    """Join pandas labels as a training set, whose id is in ``attrs``; see ``Embeddings.training_set``."""
+    keys = label_keys(labels, options)
+    joined, set_id = create_training_table(
+        keys, tables=tables, name=name, space=space, consumer=consumer, options=options
+    )
+    rows = _with_added(labels, joined, options)
+    rows.attrs[TRAINING_SET_ID] = set_id
+    return rows
+
+
+def _with_added(labels: pd.DataFrame, joined: pa.Table, options: JoinOptions) -> pd.DataFrame:
+    """Return the labels in ``joined``, in the order of the labels, with the columns that the join added."""
+    joined = joined.sort_by(_ROW)
     output = labels.iloc[joined[_ROW].to_numpy()].copy()
     for name in options.added:
         output[name] = joined[name].to_pandas().to_numpy()
@@ -69,11 +88,6 @@ def listed_ids(ids: Listed, name: str) -> IdFile:
     if isinstance(ids, str | os.PathLike):
         return read_id_file(os.path.expanduser(os.fspath(ids)), name)
     return IdFile(as_ids(_as_ids(pd.Series(ids, dtype=None if len(ids) else "object"), name)))
-
-
-def warn_of_cast(where: str) -> None:
-    """Warn that user ids are cast to string."""
-    warn_caller(f"{where} has whole numbers, which are cast to string.")
 
 
 def _as_ids(values: pd.Series, where: str) -> pa.Array:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from userrep.config.log import Source
-from userrep.config.values import Days, Section
+from userrep.config.values import Attributes, Days, Section
 
 
 class ItemColumns(Section):
@@ -24,6 +24,9 @@ class Items(Source):
 
     columns: ItemColumns
     """Names of the columns of the items table."""
+    categories: Attributes = []
+    """Columns such as a department or a brand, whose values name segments and explain models. They are not inputs of
+    the model."""
 
 
 class AlsVectors(Section):

@@ -1,23 +1,19 @@
 """Loading of a configuration from a YAML file and overrides, with all faults reported together."""
 
-import difflib
 import os
 import re
-import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
 from userrep.config.config import Config
-from userrep.config.items import AlsVectors, GivenVectors, TextVectors
-from userrep.config.values import Section, expanded_path
-from userrep.config.yaml_text import MOST_TEXT, read_yaml
+from userrep.config.faults import faults_by_path
+from userrep.config.values import expanded_path
+from userrep.config.yaml_text import MOST_TEXT, read_with_lines, read_yaml
 from userrep.errors import UsageError, in_line
-
-_BRIEFLY = reprlib.Repr()  # nested YAML aliases may expand a few lines to millions of parts
-_BRIEFLY.maxlevel, _BRIEFLY.maxlist, _BRIEFLY.maxdict, _BRIEFLY.maxstring, _BRIEFLY.maxother = 3, 10, 10, 200, 200
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> Config:
@@ -32,16 +28,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
         If the file is not readable, or with all faults of its content: unknown keys (with the nearest known key), wrong
         types, and settings that do not fit together.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(MOST_TEXT + 1)
-        values = read_yaml(text)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
-    except ValueError as error:
-        raise UsageError([f"{path}: cannot be read as YAML: {fault}." for fault in str(error).splitlines()]) from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: the top level must be a mapping of keys, got {type(values).__name__}.")
+    values, lines = _read(path)
     faults: list[str] = []
     overridden: list[tuple[str, ...]] = []
     for override in overrides:
@@ -51,9 +38,41 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
             faults += error.faults
     if faults:
         raise UsageError(faults)
-    parse_config(values, str(path))  # before paths change, so that messages show them as written
+    origin = partial(_origin, str(path), lines, overridden)
+    _parse(values, origin)  # before paths change, so that messages show them as written
     base = os.path.abspath(folder or os.path.dirname(os.path.abspath(path)))
-    return parse_config(_with_absolute_paths(values, base, overridden), str(path))
+    return _parse(_with_absolute_paths(values, base, overridden), origin)
+
+
+def _read(path: str | Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]]:
+    """Return the values of a file, and the lines of its keys."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MOST_TEXT + 1)
+        values, lines = read_with_lines(text)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text. Save it as UTF-8.") from None
+    except ValueError as error:
+        raise UsageError([f"{path}: cannot be read as YAML: {fault}." for fault in str(error).splitlines()]) from None
+    if values is None:
+        raise UsageError(f"{path}: is empty; `userrep init --events PATH` writes one.")
+    if not isinstance(values, dict):
+        found = "a list" if isinstance(values, list) else "text" if isinstance(values, str) else "a single value"
+        raise UsageError(f"{path}: must consist of keys with values, such as `root: PATH`, got {found}.")
+    return values, lines
+
+
+def _origin(
+    path: str, lines: Mapping[tuple[str, ...], int], overridden: Sequence[tuple[str, ...]], at: tuple[str, ...]
+) -> str:
+    """Return where a setting comes from: ``--set KEY``, or the file with the line of the innermost key it has."""
+    for key in overridden:
+        if at[: len(key)] == key or (at and at not in lines and key[: len(at)] == at):
+            return f"--set {in_line('.'.join(key))}"
+    line = next((lines[at[:depth]] for depth in range(len(at), 0, -1) if at[:depth] in lines), None)
+    return path if line is None else f"{path}:{line}"
 
 
 def _with_absolute_paths(
@@ -81,10 +100,16 @@ def _with_absolute_paths(
 
 def parse_config(values: dict[str, Any], origin: str) -> Config:
     """Validate configuration values. Raises UsageError with all faults, each prefixed with ``origin``."""
+    return _parse(values, lambda _: origin)
+
+
+def _parse(values: dict[Any, Any], origin: Callable[[tuple[str, ...]], str]) -> Config:
+    """Validate values. ``origin`` returns the prefix of a fault for the path of its key."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UsageError([f"{origin}: {fault}" for fault in _faults(error)]) from None
+        faults = [(origin(at), fault) for at, fault in faults_by_path(error)]
+    raise UsageError([f"{where}: {fault.removeprefix(where.removeprefix('--set ') + ': ')}" for where, fault in faults])
 
 
 def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
@@ -110,70 +135,3 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
 
 
 _PATHS = {("root",), ("artifacts",), ("alerts", "prometheus_file")}  # in addition to keys named path
-_SECRET = {
-    ("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options"), ("alerts", "webhook"),
-    ("lineage", "transport"),
-}  # fmt: skip
-_KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
-
-
-def _faults(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors():
-        location = fault["loc"]
-        key = ".".join(_key_parts(location))
-        is_secret = location[:2] in _SECRET or location[:3] in _SECRET
-        if fault["type"] == "extra_forbidden":
-            known = _known_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}."
-            yield f"unknown key {key}; {hint}"
-        elif fault["type"] == "missing":
-            yield f"{key} is missing."
-        elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            yield f"{key}.kind: must be one of {', '.join(map(str, _KINDS))}{_got(fault['input'], 'kind')}."
-        elif fault["type"] in ("model_type", "dict_type"):
-            yield f"{key}: must be a section with keys{'' if is_secret else _got(fault['input'])}."
-        else:
-            got = "" if is_secret or location[-1:] == ("[key]",) else _got(fault["input"])
-            for message in fault["msg"].removeprefix("Value error, ").splitlines():
-                yield f"{key}: {message.rstrip('.')}{got}." if key else f"{message}."
-
-
-def _key_parts(location: tuple[int | str, ...]) -> list[str]:
-    """Return a fault's location as in the file, without pydantic's markers for dictionary keys and vector kinds."""
-    is_kind = len(location) > 3 and location[0] == "item_vectors"
-    parts = [str(part) for k, part in enumerate(location) if part != "[key]" and not (is_kind and k == 2)]
-    return [in_line(part) for part in parts]
-
-
-def _got(value: Any, key: str | None = None) -> str:
-    """Return the offending value, shortened, for the end of a message; the content of a section is not shown."""
-    if isinstance(value, dict):
-        value = value.get(key)
-        if value is None:
-            return ""
-    try:
-        shown = _BRIEFLY.repr(value)
-    except ValueError:  # Python does not print numbers of more than 4,300 digits
-        return ", got a number with thousands of digits"
-    shown = re.sub(r"://[^/@\s]*@", "://***@", shown)
-    return f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the known keys of the section at ``location``."""
-    section: Any = Config
-    for k, part in enumerate(location):
-        if location[0] == "item_vectors" and k == 2:
-            section = _KINDS[part]
-        elif isinstance(part, int):
-            continue  # index into a list, whose sections are all of one kind
-        elif isinstance(section, type) and issubclass(section, Section):
-            field = section.model_fields.get(str(part))
-            if field is None:
-                return []
-            options = [field.annotation, *get_args(field.annotation)]
-            section = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
-    if section is None:
-        return []
-    return [field.alias or name for name, field in section.model_fields.items()]

@@ -185,8 +185,8 @@ class Retraining(Section):
     """Whether drift of the serving space past a limit of `drift` makes a training due, unless a newer space waits to
     serve."""
     promote: Literal["never", "when_all_pass"] = "never"
-    """`when_all_pass` promotes a candidate once each consumer that follows has the verdict `pass` and is ready for it.
-    Without such consumers, nothing is promoted."""
+    """`when_all_pass` promotes a ready space once each consumer that follows has the verdict `pass` and is ready for
+    it. Without such consumers, nothing is promoted."""
 
     @model_validator(mode="after")
     def _waits_a_day(self) -> "Retraining":

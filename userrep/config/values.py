@@ -1,6 +1,5 @@
 """Value types of the configuration, with their validation messages, and the base class of its sections."""
 
-import difflib
 import os
 import re
 from datetime import date, datetime, timedelta
@@ -10,7 +9,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from userrep.config.environment import unset_variables, with_variables
-from userrep.errors import UsageError
+from userrep.errors import UsageError, did_you_mean
 from userrep.ids import NAME_RULE, checked_name
 from userrep.utc import utc_now
 
@@ -93,8 +92,7 @@ def _name(name: str) -> str:
 
 def _time_zone(name: str) -> str:
     if name not in available_timezones():
-        near = difflib.get_close_matches(name, available_timezones(), n=1, cutoff=0.5)
-        example = f"did you mean {near[0]}?" if near else "such as Europe/Berlin or UTC"
+        example = did_you_mean(name, available_timezones(), "such as Europe/Berlin or UTC")
         raise ValueError(f"must be the name of a time zone ({example})")
     return name
 

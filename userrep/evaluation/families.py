@@ -10,6 +10,7 @@ import numpy as np
 from userrep.evaluation.metrics import Floats
 from userrep.evaluation.results import Interval, Measured
 from userrep.model.self_check import MEAN, Lead
+from userrep.store.vector_storage import STORED
 
 EMBEDDING = "embedding"
 FAMILIES = {
@@ -21,9 +22,15 @@ _PRIMARY_METRICS = ("auc", "r2", "ndcg")
 
 
 def lead_inputs(measured: Sequence[Measured]) -> list[Measured]:
-    """Return the primary results that enter leads: of tasks in families, with enough test examples per class."""
+    """Return the primary results that enter leads: of tasks in families, with enough test examples per class.
+
+    The embedding in other storage types is left out.
+    """
     judged = [result for result in first_metrics(measured) if result.is_judged]
-    return [result for result in judged if not result.task.startswith(INPUT_ATTRIBUTES)]
+    return [
+        result for result in judged
+        if not result.task.startswith(INPUT_ATTRIBUTES) and not result.representation.startswith(STORED)
+    ]  # fmt: skip
 
 
 def first_metrics(measured: Sequence[Measured]) -> list[Measured]:

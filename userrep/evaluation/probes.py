@@ -47,8 +47,8 @@ def standardized(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
     return clipped_NF
 
 
-def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit], Floats]) -> tuple[Floats, Floats]:
-    """Weaken the penalty until the mean held-out loss rises; return each label's best penalty and loss.
+def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit], Floats]) -> Floats:
+    """Weaken the penalty until the mean held-out loss rises; return each label's best penalty.
 
     ``fit`` takes a penalty and the previous fit as its starting point.
     """
@@ -65,7 +65,7 @@ def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit]
         if current_K.mean() >= least_mean:
             break
         least_mean = current_K.mean()
-    return strength_K, best_K
+    return strength_K
 
 
 def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
@@ -168,15 +168,8 @@ def pair_logits(inputs: PairInputs, weights: PairWeights) -> Floats:
     return logit_P
 
 
-class Trees(NamedTuple):
-    """Held-out loss of boosted trees, and the number of rounds that reaches it."""
-
-    loss: float
-    num_rounds: int
-
-
-def choose_rounds(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> Trees:
-    """Boost trees until the held-out loss has not fallen for 20 rounds.
+def choose_rounds(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> int:
+    """Boost trees until the held-out loss has not fallen for 20 rounds; return the number of rounds before that.
 
     ``objective``: LightGBM's ``binary`` or ``regression``.
     """
@@ -186,7 +179,7 @@ def choose_rounds(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objec
     booster = lightgbm.train(
         _TREES | {"objective": objective}, training, MAX_ROUNDS, valid_sets=[held_out], callbacks=[stopping]
     )
-    return Trees(next(iter(booster.best_score["valid_0"].values())), booster.best_iteration)
+    return booster.best_iteration
 
 
 def fit_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) -> Callable[[Floats32], Floats]:

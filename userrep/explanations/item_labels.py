@@ -1,4 +1,4 @@
-"""Labels of items: the words, and pairs of adjacent words, that the texts of several items share.
+"""Labels of items: words and pairs of adjacent words that the texts of several items share, and categories.
 
 Shapes: I items, L labels.
 """
@@ -11,11 +11,12 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from userrep.config import Config
-from userrep.items.item_index import read_items
-from userrep.sources.columns import check_columns, configured
+from userrep.config import Config, Items
+from userrep.sources.columns import as_text, check_columns, id_text
+from userrep.sources.read import read_source
 from userrep.sources.sample import spark_columns, take_sample
 from userrep.store.arrow import combined
 from userrep.store.buckets import item_bucket
@@ -38,7 +39,7 @@ class ItemLabels:
 
 
 def read_item_labels(tables: Tables, config: Config) -> ItemLabels | None:
-    """Read the labels of items from ``items.columns.text``; None if it is not configured.
+    """Read the labels of items from ``items.columns.text`` and ``items.categories``; None without these.
 
     Of more than 200,000 items, those with the lowest buckets are used, as for item vectors. The items table is read
     without Spark, up to 2 million rows of it, unless it is in a catalog.
@@ -48,38 +49,64 @@ def read_item_labels(tables: Tables, config: Config) -> ItemLabels | None:
     UsageError
         If the items table cannot be read, or lacks a column.
     """
-    if config.items is None or config.items.columns.text is None:
+    items = config.items
+    if items is None or (items.columns.text is None and not items.categories):
         return None
-    columns = config.items.columns
-    if config.items.format == "table":
-        items = read_items(tables, config.items).where("text IS NOT NULL")
-        rows = items.orderBy(item_bucket()).limit(MOST_ITEMS).toArrow()
-        return labels_of(combined(rows["item_id"]), combined(rows["text"]))
-    sample = take_sample(config.items, "items")
-    check_columns(spark_columns(sample), configured(columns), "items")
-    ids, texts = _as_ids(combined(sample.rows[columns.item_id])), combined(sample.rows[columns.text])
+    wanted = {"columns.item_id": items.columns.item_id}
+    wanted |= {f"categories[{k}]": name for k, name in enumerate(items.categories)}
+    if items.columns.text is not None:
+        wanted["columns.text"] = items.columns.text
+    rows = _from_catalog(tables, items, wanted) if items.format == "table" else _from_files(items, wanted)
+    item_ids, texts, *categories = (combined(column) for column in rows.columns)
+    return labels_of(item_ids, texts, *categories)
+
+
+def _from_files(items: Items, wanted: dict[str, str]) -> pa.Table:
+    """Return ids, texts and categories of the items with the lowest buckets, in a sample of the items table."""
+    sample = take_sample(items, "items")
+    check_columns(spark_columns(sample), wanted, "items")
+    ids = _as_ids(combined(sample.rows[items.columns.item_id]))
+    text = sample.rows[items.columns.text].cast(pa.string()) if items.columns.text else pa.nulls(len(ids), pa.string())
+    categories = [sample.rows[name].cast(pa.string()) for name in items.categories]
+    names = ["item_id", "text", *items.categories]
     lowest = pa.array(np.argsort(bucket_of(ids.fill_null("")), kind="stable")[:MOST_ITEMS])
-    return labels_of(ids.take(lowest), texts.cast(pa.string()).take(lowest))
+    return pa.table([ids, text, *categories], names=names).take(lowest)
 
 
-def labels_of(item_ids: pa.Array, texts: pa.Array) -> ItemLabels:
-    """Return the words, and pairs of adjacent words, that at least 5 items share, but not more than half of all items.
+def _from_catalog(tables: Tables, items: Items, wanted: dict[str, str]) -> pa.Table:
+    """Return what ``_from_files`` does, of all items. Cost: one pass over the items table."""
+    source = read_source(tables.spark, items, what="items")
+    check_columns(source.schema, wanted, "items")
+    text = as_text(source, items.columns.text) if items.columns.text else F.lit(None).cast("string")
+    categories = [as_text(source, name) for name in items.categories]
+    rows = source.select(id_text(source, items.columns.item_id).alias("item_id"), text.alias("text"), *categories)
+    return rows.orderBy(item_bucket()).limit(MOST_ITEMS).toArrow()
 
-    Words have at least 3 characters, the first of which is a letter. Case does not matter.
+
+def labels_of(item_ids: pa.Array, texts: pa.Array, *categories: pa.Array) -> ItemLabels:
+    """Return the words, pairs of adjacent words and categories that at least 5 items share, and at most half of all.
+
+    Words have at least 3 characters, the first of which is a letter. Case does not matter. Of several rows of an item,
+    the largest text and categories count.
     """
-    texts = pa.table({"item": item_ids, "text": texts}).drop_null()
-    rows = texts.group_by("item").aggregate([("text", "max")]).sort_by("item")
+    names = [f"label_{k}" for k in range(1 + len(categories))]
+    table = pa.table([item_ids, texts, *categories], names=["item", *names])
+    table = table.filter(pc.is_valid(table["item"]))
+    rows = table.group_by("item").aggregate([(name, "max") for name in names]).sort_by("item")
+    rows = rows.filter(pa.array(np.logical_or.reduce([rows[f"{name}_max"].is_valid() for name in names])))
     index_of: dict[str, int] = {}
+    columns = [rows[f"{name}_max"].to_pylist() for name in names]
     labels_I = [
-        [index_of.setdefault(label, len(index_of)) for label in _labels(text)] for text in rows["text_max"].to_pylist()
+        [index_of.setdefault(label, len(index_of)) for label in _labels(*values)]
+        for values in zip(*columns, strict=True)
     ]
     ends = np.cumsum([0, *map(len, labels_I)])
     flat = np.fromiter((label for labels in labels_I for label in labels), np.int64, ends[-1])
     has_IL = csr_array((np.ones(len(flat)), flat, ends), shape=(len(labels_I), len(index_of)))
     num_items_L = has_IL.sum(axis=0)
     is_label_L = (num_items_L >= _LEAST_ITEMS) & (num_items_L <= max(_MOST_SHARE * len(labels_I), _LEAST_ITEMS))
-    kept, names = np.flatnonzero(is_label_L), list(index_of)
-    return ItemLabels(combined(rows["item"]), [names[k] for k in kept], has_IL[:, kept])
+    kept, labels = np.flatnonzero(is_label_L), list(index_of)
+    return ItemLabels(combined(rows["item"]), [labels[k] for k in kept], has_IL[:, kept])
 
 
 def without_repeats(labels: Iterable[str], most: int) -> list[str]:
@@ -91,9 +118,10 @@ def without_repeats(labels: Iterable[str], most: int) -> list[str]:
     return chosen
 
 
-def _labels(text: str) -> list[str]:
-    words = _WORD.findall(text.lower())
-    return list(dict.fromkeys([*words, *map(" ".join, pairwise(words))]))
+def _labels(text: str | None, *categories: str | None) -> list[str]:
+    words = _WORD.findall((text or "").lower())
+    whole = [category.strip().lower() for category in categories if category and category.strip()]
+    return list(dict.fromkeys([*whole, *words, *map(" ".join, pairwise(words))]))
 
 
 def _as_ids(values: pa.Array) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Checks that need no Spark session: missing paths, missing columns and as-of dates outside the log."""
+"""Checks that need no Spark session: missing paths, other formats, missing columns and as-of dates outside the log."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError, results_of
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, check_events
-from userrep.sources.listing import Listings, as_spark_reads, check_local
+from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.tiles.inventory.footers import times_of_footer
@@ -25,9 +25,9 @@ from userrep.utc import last_event_day, numbered_day, utc_now
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
-    """Check local sources for their path, mapped columns and types, and as-of dates against the log.
+    """Check local sources for their path, format, mapped columns and types, and as-of dates against the log.
 
-    Other stores, JSON, and sources of more than 100 Parquet files are checked later by the run.
+    Other stores, columns of JSON, and sources of more than 100 Parquet files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
     Cost: one listing and at most 100 footers of each local source.
 
@@ -48,11 +48,25 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
 def _check_source(section: str, source: Source, columns: dict[str, str], listings: Listings) -> None:
     if source.format != "table":
         check_local(source.path, source_of(section))
+    check_format(source, source_of(section), listings)
     schema = local_schema(source, source_of(section), listings)
     if schema is not None and isinstance(source, EventSource):
         check_events(schema, source, section)
     elif schema is not None:
         check_columns(schema, columns, section)
+
+
+def check_format(source: Source, what: str, listings: Listings) -> None:
+    """Check that the first file of a local source is of the configured format. Raises UsageError."""
+    if source.format == "delta" or not is_on_disk(source):
+        return
+    try:
+        first = listings.files(source, what)[0]
+        actual = format_of_file(first)
+    except (UsageError, OSError):  # the run reports what cannot be listed or read
+        return
+    if source.format != actual:
+        raise UsageError(f"{what}.format: {source.format}, but {first.path} looks like {actual}. Set format: {actual}.")
 
 
 def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:

@@ -5,7 +5,6 @@ It shares the resolution of label times (ledger.py), the look-up of vectors (rea
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,10 +15,18 @@ from numpy.typing import NDArray
 
 from userrep.errors import UserrepError
 from userrep.joins import statuses
-from userrep.joins.ledger import Step, files_by_snapshot, new_user_vector, report_in_sample, steps_of, usable_sources
+from userrep.joins.ledger import (
+    Sources,
+    Step,
+    files_by_snapshot,
+    new_user_vector,
+    report_in_sample,
+    steps_of,
+    usable_sources,
+)
 from userrep.joins.options import JoinOptions, without_vector, wrong_width
 from userrep.joins.read_vectors import NO_STEP, find_vectors
-from userrep.spaces.snapshots import EXPIRED
+from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.store.arrow import combined
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
@@ -27,28 +34,35 @@ from userrep.utc import DAY_US, EPOCH, day_number
 
 
 @dataclass(frozen=True)
-class _Labels:
+class Resolved:
     """Labels with the number of the step of their time, NO_STEP for none, and whether its snapshot is too old then."""
 
     users: pa.Array
     times: pa.Array
+    steps: list[Step]
     number_N: NDArray[np.int64]
     too_old_N: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, labels: pa.Table, steps: Sequence[Step], options: JoinOptions) -> "_Labels":
+    def of(cls, labels: pa.Table, sources: Sources, options: JoinOptions) -> "Resolved":
+        steps = steps_of(sources.snapshots, options.availability)
         users, times = combined(labels[options.user]), combined(labels[options.time])
         at_N = times.cast(pa.int64()).fill_null(0).to_numpy()
         since_K = np.array([(step.since - EPOCH) // timedelta.resolution for step in steps], np.int64)
         number_N = np.where(times.is_null(), NO_STEP, np.searchsorted(since_K, at_N, side="right") - 1)
         as_of_K = np.array([day_number(snapshot.as_of) for _, snapshot in steps], np.int64)
         limit_us = math.inf if options.max_age_days is None else options.max_age_days * DAY_US
-        return cls(users, times, number_N, at_N - as_of_K[number_N] * DAY_US > limit_us)
+        return cls(users, times, steps, number_N, at_N - as_of_K[number_N] * DAY_US > limit_us)
 
-    def status(self, steps: Sequence[Step], vectors: pa.Array, options: JoinOptions) -> NDArray[np.str_]:
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots that labels resolve to."""
+        return [self.steps[k].snapshot for k in np.unique(self.number_N) if k != NO_STEP]
+
+    def status(self, vectors: pa.Array, options: JoinOptions) -> NDArray[np.str_]:
         """Return the status of each label, as ``with_outputs`` does."""
-        of_steps = [statuses.IN_SAMPLE if snapshot.in_sample else statuses.FOUND for _, snapshot in steps]
-        expired = [number for number, (_, snapshot) in enumerate(steps) if snapshot.state == EXPIRED]
+        of_steps = [statuses.IN_SAMPLE if snapshot.in_sample else statuses.FOUND for _, snapshot in self.steps]
+        expired = [number for number, (_, snapshot) in enumerate(self.steps) if snapshot.state == EXPIRED]
         reasons = {
             statuses.NULL_USER: self.users.is_null(),
             statuses.NULL_TIME: self.times.is_null(),
@@ -82,16 +96,23 @@ def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: Joi
     labels' users, and a sort of the labels. Memory: the labels' vectors, twice, and two row groups.
     """
     sources = usable_sources(tables, space)
-    space_id, steps = sources.space.space_id, steps_of(sources.snapshots, options.availability)
-    rows = _Labels.of(labels, steps, options)
-    report_in_sample(sources.space, [steps[k].snapshot for k in np.unique(rows.number_N) if k != NO_STEP], options)
+    rows = Resolved.of(labels, sources, options)
+    report_in_sample(sources.space, rows.snapshots, options)
+    return joined_arrow(labels, rows, tables, sources, options)
+
+
+def joined_arrow(
+    labels: pa.Table, rows: Resolved, tables: FileTables, sources: Sources, options: JoinOptions
+) -> pa.Table:
+    """Join labels that are resolved on these sources; see ``join_arrow``."""
+    space_id, steps = sources.space.space_id, rows.steps
     files = files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
     is_skipped_N = rows.too_old_N | rows.users.is_null().to_numpy(zero_copy_only=False)
     vectors = find_vectors(rows.users, np.where(is_skipped_N, NO_STEP, rows.number_N), files)
     widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
     if sources.dim is not None and (wrong := [width for width in widths if width != sources.dim]):
         raise UserrepError(wrong_width(space_id, sources.dim, wrong[0]))
-    status_N = rows.status(steps, vectors, options)
+    status_N = rows.status(vectors, options)
     if statuses.NEW_USER in status_N:
         z_D = pa.scalar(new_user_vector(tables, sources.space), vectors.type)
         vectors = pc.if_else(pa.array(status_N == statuses.NEW_USER), z_D, vectors)

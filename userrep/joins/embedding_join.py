@@ -41,7 +41,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
 
     Params
     ------
-    userCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp, UTC), and of vectors.
+    userCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp), and of vectors. As in
+        ``Embeddings.join``, whole numbers, dates and times without a zone are cast, with a warning.
     space : a space id, or ``serving``. spaceId : the resolved space id, set on first use.
     mappedFrom : a newer space whose vectors are read instead and mapped into this stage's space, so that a fitted model
         can be used after its space was retired. Set it with ``setMappedFrom`` on the stage of the loaded pipeline.
@@ -126,6 +127,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
         return JoinOptions.of_params({name: self.getOrDefault(name) for name in names if self.isDefined(name)})
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        if not isinstance(dataset, DataFrame):
+            raise UsageError("labels: expected a Spark DataFrame. For pandas, use userrep.open(ROOT).join(labels).")
         options = self.options()
         if options.output in dataset.columns:
             return self._pass_through(dataset, options)

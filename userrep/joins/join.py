@@ -23,7 +23,7 @@ from userrep.joins.ledger import (
     usable_sources,
     with_snapshot,
 )
-from userrep.joins.options import JoinOptions, check_labels, column
+from userrep.joins.options import JoinOptions, column, midnight, prepared
 from userrep.joins.outputs import with_outputs
 from userrep.joins.read_vectors import with_vectors
 from userrep.spaces.mapping import load_map
@@ -51,9 +51,10 @@ def join_embeddings(
     that has a later as-of date. For the same date the snapshot is newer: it has seen the whole day before, an update
     only part of it. A snapshot replaces all updates up to its as-of date, also for users that it does not contain.
 
-    ``labels``: any columns, including ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and
-    duplicates are kept. ``coordinates``: an earlier space, retired or not, into whose coordinates the vectors are
-    mapped, for a model that was trained on it. `userrep spaces diff` fits the map and reports what it loses.
+    ``labels``: any columns, including ``options.user`` (string) and ``options.time`` (timestamp); ``prepared`` casts
+    other types. Nulls and duplicates are kept. ``coordinates``: an earlier space, retired or not, into whose
+    coordinates the vectors are mapped, for a model that was trained on it. `userrep spaces diff` fits the map and
+    reports what it loses.
 
     Returns every label once (with ``handle_invalid="skip"`` or ``missing="drop"``, only labels with a vector), with
     snapshot_id (null before the first snapshot and for an update), as_of, the vector (the column's metadata has the
@@ -61,11 +62,11 @@ def join_embeddings(
     published, a search of the label times for one. Cost: one shuffle of the labels and one pass over the vectors of
     their users; in a catalog, one shuffle of the labels and of all usable snapshots. Updates add a shuffle of both.
 
-    Raises UsageError if columns have other types, the session is not in UTC, the space is unknown, retired or has no
+    Raises UsageError if columns have other types, the space is unknown, retired or has no
     published snapshot, no map to ``coordinates`` exists, or labels are in-sample and ``options.in_sample`` is "refuse".
     A vector of another width than the space's fails the job.
     """
-    check_labels(labels, options)
+    labels = prepared(labels, options)
     sources = usable_sources(tables, space)
     target = coordinates.space_id if isinstance(coordinates, Space) else coordinates
     if target not in (None, sources.space.space_id):
@@ -84,7 +85,7 @@ def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) 
 
 
 def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
-    """Join labels that passed ``check_labels`` with these sources; see ``join_embeddings``."""
+    """Join labels from ``prepared`` with these sources; see ``join_embeddings``."""
     space, steps = sources.space, steps_of(sources.snapshots, options.availability)
     rows = with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
     if options.updates:
@@ -150,7 +151,7 @@ def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> 
     Every label once; __update is null if the user has no update by then, or the user or time is null. Cost: one shuffle
     of labels and updates by user, and a sort.
     """
-    usable_at = F.col("computed_at") if options.availability == "ledger" else F.col("as_of").cast("timestamp")
+    usable_at = F.col("computed_at") if options.availability == "ledger" else midnight(F.col("as_of"))
     right = updates.select(
         F.lit(None).cast(labels.schema).alias("__label"),
         F.col("user_id").alias("__user"),
@@ -178,7 +179,7 @@ def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datet
     fault = F.raise_error(
         F.concat(
             F.lit(f"labels: a time outside the training set's span, {span[0]} to {span[1]} UTC, got "),
-            at.cast("string"),
+            F.to_utc_timestamp(at, F.current_timezone()).cast("string"),
             F.lit(". Use the labels that the training set was created from, or create another training set."),
         )
     )

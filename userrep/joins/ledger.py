@@ -170,9 +170,8 @@ def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> Dat
     rows = [(day, *span, k, *_ledger_columns(steps[k].snapshot)) for day, span, k in _by_day(steps)]
     ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
     at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())
-    is_current = (
-        (F.least(F.to_date(at), last) == F.col("__day")) & (at >= F.col("__since")) & (at < F.col("__until"))
-    )  # fmt: skip
+    day = F.date_from_unix_date(F.floor(F.unix_seconds(at) / 86_400).cast("int"))  # in UTC, unlike to_date
+    is_current = (F.least(day, last) == F.col("__day")) & (at >= F.col("__since")) & (at < F.col("__until"))
     return labels.join(ledger, on=is_current, how="left").drop("__day", "__since", "__until")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, did_you_mean
+from userrep.logs import warn_caller
 from userrep.store.sql import sql_name
+from userrep.utc import DAY_US
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import Column, DataFrame
@@ -20,7 +21,7 @@ Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]
 InSample = Literal["warn", "refuse"]
 
-_UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Zulu|Universal)|Z|[+-]00:00")
+_WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
 
 
 class InSampleWarning(UserWarning):
@@ -132,8 +133,8 @@ def param_of(option: str) -> str:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown option {name}; " + (f"did you mean {near[0]}?" if near else f"known options: {', '.join(known)}.")
+    hint = did_you_mean(name, known, f"known options: {', '.join(known)}.")
+    return f"unknown option {name}; {hint}"
 
 
 def name_faults(columns: Sequence[str], options: JoinOptions) -> list[str]:
@@ -161,17 +162,54 @@ def wrong_width(space_id: str, dim: int, got: int | str) -> str:
     )
 
 
+def prepared(labels: DataFrame, options: JoinOptions) -> DataFrame:
+    """Return labels with user ids (string) and times (timestamp), as pandas labels are taken.
+
+    User ids that are whole numbers are cast to string. A date is its 00:00 UTC, and a time without a zone is UTC. Each
+    cast is a warning. Raises the errors of ``check_labels``.
+    """
+    types = dict(labels.dtypes)
+    if types.get(options.user) in _WHOLE_NUMBERS:
+        warn_of_cast(f"labels: column {options.user!r}")
+        labels = labels.withColumn(options.user, column(options.user).cast("string"))
+    if (kind := types.get(options.time)) in ("date", "timestamp_ntz"):
+        meaning = "dates, which are their 00:00 UTC" if kind == "date" else "times without a zone, which are UTC"
+        warn_caller(f"labels: column {options.time!r} has {meaning}.")
+        at = column(options.time)
+        labels = labels.withColumn(options.time, midnight(at) if kind == "date" else _in_utc(at))
+    check_labels(labels, options)
+    return labels
+
+
+def warn_of_cast(where: str) -> None:
+    """Warn that user ids are cast to string."""
+    warn_caller(f"{where} has whole numbers, which are cast to string.")
+
+
+def midnight(day: Column) -> Column:
+    """Return the 00:00 UTC of a date; a cast to timestamp gives midnight in the session's time zone."""
+    from pyspark.sql import functions as F
+
+    return F.timestamp_micros(F.unix_date(day).cast("long") * DAY_US)
+
+
+def _in_utc(at: Column) -> Column:
+    """Return a timestamp_ntz as a timestamp in UTC. A cast takes the session's time zone, where an hour comes twice."""
+    from pyspark.sql import functions as F
+
+    return F.concat(at.cast("string"), F.lit("Z")).cast("timestamp")
+
+
 def check_labels(labels: DataFrame, options: JoinOptions) -> None:
-    """Check the labels' columns, and that the Spark session runs in UTC.
+    """Check the labels' columns.
 
     Raises
     ------
     UsageError
-        If a column is missing, has another type or conflicts with an output column, or the session is not in UTC. The
-        error lists all faults.
+        If a column is missing, has another type or conflicts with an output column. The error lists all faults.
     """
     types = dict(labels.dtypes)
-    cures = {options.user: "Cast it to string", options.time: "Cast it to timestamp in a session that runs in UTC"}
+    cures = {options.user: "Cast it to string", options.time: "Cast it to timestamp"}
     faults = [
         f"labels: column {name!r} must be of type {expected}, got {types[name]}. {cures[name]}."
         if name in types
@@ -180,12 +218,6 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         if types.get(name) != expected
     ]
     faults += name_faults(list(types), options)
-    zone = labels.sparkSession.conf.get("spark.sql.session.timeZone") or ""
-    if not _UTC.fullmatch(zone):
-        faults.append(
-            f"labels: the time zone of the Spark session must be UTC, got {zone}. "
-            "Set spark.sql.session.timeZone to UTC before the labels are read."
-        )
     if faults:
         raise UsageError(faults)
 

@@ -6,7 +6,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.options import JoinOptions, column, without_vector, wrong_width
+from userrep.joins.options import JoinOptions, column, midnight, without_vector, wrong_width
 from userrep.joins.statuses import (
     FOUND,
     IN_SAMPLE,
@@ -73,12 +73,6 @@ def by_rule(rows: DataFrame, options: JoinOptions) -> DataFrame:
     return rows.where(has_vector) if options.skips else rows
 
 
-def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int]:
-    """Count joined labels by status. This is an action: it runs the join."""
-    counts = joined.groupBy(column(f"{output}_status").alias("status")).count().collect()
-    return {row["status"]: row["count"] for row in counts}
-
-
 def as_vectors(vector: Column, options: JoinOptions, metadata: dict[str, str]) -> Column:
     """Convert array<float> to the type and name of the output column, with this metadata."""
     if options.vectors == "vector":
@@ -104,7 +98,7 @@ def _status(options: JoinOptions) -> Column:
 def _too_old(as_of: Column, options: JoinOptions) -> Column:
     if options.max_age_days is None:
         return F.lit(False)
-    return column(options.time) > F.date_add(as_of, options.max_age_days).cast("timestamp")
+    return column(options.time) > midnight(F.date_add(as_of, options.max_age_days))
 
 
 def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:

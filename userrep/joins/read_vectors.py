@@ -8,7 +8,9 @@ Shapes: B labels of a batch, F files of a snapshot.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ _VECTORS = pa.list_(pa.float32())
 _ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
 _MOST_USERS = 250_000  # maximum users of a snapshot per task
 _CACHED_GROUPS = 2  # row groups that a task caches: the current one, and the next if a batch of labels spans both
+_LEAST_LABELS = 10_000  # of a thread
 _NONE = -1
 NO_STEP = -1  # snapshot number of a label for which no vector is looked up
 
@@ -73,12 +76,19 @@ def with_vectors(
 def find_vectors(users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequence[BucketFiles]) -> pa.Array:
     """Return the vector of each label's user in the label's snapshot, or null, without Spark; see ``with_vectors``.
 
-    Labels may be in any order. ``number_N``: index of the label's snapshot in ``snapshots``, or NO_STEP.
+    Labels may be in any order. ``number_N``: index of the label's snapshot in ``snapshots``, or NO_STEP. Each thread of
+    up to one per core looks up a part of the labels, and keeps two row groups.
     """
     bucket_N = xxhash.bucket_of(users.fill_null(""))
     order_N = np.lexsort((bucket_N, number_N))
-    labels = users.take(pa.array(order_N)), pa.array(number_N[order_N]), pa.array(bucket_N[order_N])
-    (vectors,) = _look_up(snapshots)(iter([labels]))
+
+    def look_up(part_N: NDArray[np.int64]) -> pa.Array:
+        labels = users.take(pa.array(part_N)), pa.array(number_N[part_N]), pa.array(bucket_N[part_N])
+        return next(_look_up(snapshots)(iter([labels])))
+
+    parts = np.array_split(order_N, min(os.cpu_count() or 1, 1 + len(users) // _LEAST_LABELS))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        vectors = pa.concat_arrays(list(pool.map(look_up, parts)))
     return vectors.take(pa.array(np.argsort(order_N)))
 
 

@@ -1,27 +1,36 @@
 """Training sets: labels joined with embeddings, with a record of the snapshots that makes the join reproducible."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
-from userrep.joins.join import joined
+from userrep.joins.arrow_join import Resolved, joined_arrow
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
-from userrep.joins.options import JoinOptions, check_labels, column
+from userrep.joins.options import JoinOptions, column, prepared
 from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.consumers import record_training_set
 from userrep.spaces.registry import Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot
+from userrep.store.file_tables import FileTables
 from userrep.store.schemas import TRAINING_SETS
 from userrep.store.tables import Tables
 from userrep.utc import EPOCH, utc_now
 
-TRAINING_SET_ID = "userrep_training_set_id"  # key in the metadata of a training set's vector column
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
+
+# Ids of the snapshots that labels resolve to, and their first and last time, in microseconds since 1970.
+_Use: TypeAlias = tuple[Collection[str], int, int]
+TRAINING_SET_ID = "userrep_training_set_id"  # key in the metadata of a vector column, and in ``attrs`` of pandas
 
 
 @dataclass(frozen=True)
@@ -68,30 +77,62 @@ def create_training_set(
     the consumer is not registered.
     """
     checked_name(name, "training set")
-    check_labels(labels, options)
-    if consumer is not None:
-        pinned_space_id = read_registry(tables).consumer(consumer).pinned_space_id
-        space = space or pinned_space_id
-    sources = usable_sources(tables, space)
-    record = _record(labels, sources, name, consumer, options)
-    if existing := list_training_sets(tables, training_set_id=record.training_set_id):
-        record = existing[0]
-    else:
-        tables.add(TRAINING_SETS, [vars(record)])
+    labels = prepared(labels, options)
+    sources = _sources(tables, space, consumer)
+    use = _use(labels, sources, options)
+    record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
     rows = _joined(labels, tables, sources, record)
-    if consumer is not None:
-        ids = record.snapshot_ids
-        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
+    _name_in_registry(tables, record)
     return rows
 
 
-def _record(labels: DataFrame, sources: Sources, name: str, consumer: str | None, options: JoinOptions) -> TrainingSet:
-    """Return the record of the join of labels. Reports in-sample labels."""
-    snapshots, first, last = _used(labels, sources, options)
+def create_training_table(
+    labels: pa.Table, *, tables: Tables, name: str, space: str | None, consumer: str | None, options: JoinOptions
+) -> tuple[pa.Table, str]:
+    """Join labels as ``join_table`` does, and record the join as ``create_training_set`` does.
+
+    Returns the joined labels, in any order, and the id of the training set, which is that of the same labels in Spark.
+    """
+    if not isinstance(tables, FileTables) or options.updates:
+        frame = tables.spark.createDataFrame(labels)
+        made = create_training_set(frame, tables=tables, name=name, space=space, consumer=consumer, options=options)
+        return made.toArrow(), training_set_id(made)
+    checked_name(name, "training set")
+    sources = _sources(tables, space, consumer)
+    resolved = Resolved.of(labels, sources, options)
+    span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
+    use = [snapshot.snapshot_id for snapshot in resolved.snapshots], span["min"], span["max"]
+    record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
+    rows = joined_arrow(labels, resolved, tables, sources, options)
+    _name_in_registry(tables, record)
+    return rows, record.training_set_id
+
+
+def _sources(tables: Tables, space: Space | str | None, consumer: str | None) -> Sources:
+    """Read the sources of a space, by default the one that the consumer uses."""
+    if consumer is not None:
+        pinned_space_id = read_registry(tables).consumer(consumer).pinned_space_id
+        space = space or pinned_space_id
+    return usable_sources(tables, space)
+
+
+def _name_in_registry(tables: Tables, record: TrainingSet) -> None:
+    if record.consumer is not None:
+        ids = record.snapshot_ids
+        record_training_set(tables, record.consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
+
+
+def _recorded(
+    tables: Tables, sources: Sources, use: _Use, *, name: str, consumer: str | None, options: JoinOptions
+) -> TrainingSet:
+    """Return the record of a join, and add it to the ledger unless it exists. Reports in-sample labels."""
+    ids, first_us, last_us = use
+    snapshots = _checked(ids, sources, options)
     report_in_sample(sources.space, snapshots, options)
+    first, last = (EPOCH + timedelta(microseconds=us) for us in (first_us, last_us))
     snapshot_ids = [snapshot.snapshot_id for snapshot in snapshots]
     key = [consumer, sources.space.space_id, snapshot_ids, asdict(options), first, last]
-    return TrainingSet(
+    record = TrainingSet(
         training_set_id=checked_name(f"{name}-{short_hash(key)}", "training set"),
         name=name,
         consumer=consumer,
@@ -102,6 +143,10 @@ def _record(labels: DataFrame, sources: Sources, name: str, consumer: str | None
         last_label_at=last,
         created_at=utc_now(),
     )
+    if existing := list_training_sets(tables, training_set_id=record.training_set_id):
+        return existing[0]
+    tables.add(TRAINING_SETS, [vars(record)])
+    return record
 
 
 def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables) -> DataFrame:
@@ -128,7 +173,7 @@ def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables
     if not records:
         known = ", ".join(record.training_set_id for record in list_training_sets(tables)[-10:]) or "none"
         raise UsageError(f"training set {training_set_id}: not in the ledger. The newest training sets: {known}.")
-    check_labels(labels, records[0].join_options)
+    labels = prepared(labels, records[0].join_options)
     return _joined(labels, tables, sources_of(tables, find_space(tables, records[0].space_id)), records[0])
 
 
@@ -148,6 +193,8 @@ def training_set_id(rows: DataFrame) -> str:
 
 def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: TrainingSet) -> DataFrame:
     """Join labels with the snapshots of a record. Raises UserrepError if retention has deleted some of them since."""
+    from userrep.joins.join import joined  # imports Spark
+
     states = {snapshot.snapshot_id: snapshot.state for snapshot in sources.snapshots}
     missing = [name for name in record.snapshot_ids if states.get(name) != PUBLISHED]
     if missing:
@@ -167,15 +214,19 @@ def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: Trainin
     return joined(labels, tables, pinned, options).withMetadata(options.output, metadata)
 
 
-def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Sequence[Snapshot], datetime, datetime]:
-    """Return the snapshots that labels resolve to, by date and revision, and the first and last label time.
+def _use(labels: DataFrame, sources: Sources, options: JoinOptions) -> _Use:
+    """Resolve labels. Cost: one aggregate of their times."""
+    from pyspark.sql import functions as F
 
-    Raises UsageError if no label has a snapshot, or some resolve to an expired one.
-    """
     steps = steps_of(sources.snapshots, options.availability)
     at = F.unix_micros(column(options.time))
     times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
     ids, first_us, last_us = times.agg(F.collect_set("__snapshot_id"), F.min(at), F.max(at)).collect()[0]
+    return ids, first_us, last_us
+
+
+def _checked(ids: Collection[str], sources: Sources, options: JoinOptions) -> list[Snapshot]:
+    """Return the snapshots by date and revision. Raises UsageError if there are none, or one has expired."""
     used = [s for s in sources.snapshots if s.snapshot_id in ids]
     expired = [s for s in used if s.state == EXPIRED]
     if expired:
@@ -186,8 +237,9 @@ def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Se
             "for which join_embeddings returns the status 'expired'."
         )
     if not used:
+        since = steps_of(sources.snapshots, options.availability)[0].since
         raise UsageError(
             f"labels: none has a snapshot, because the first one of space {sources.space.space_id} is available from "
-            f"{steps[0].since} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
+            f"{since} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
         )
-    return used, EPOCH + timedelta(microseconds=first_us), EPOCH + timedelta(microseconds=last_us)
+    return used

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import EventSource
-from userrep.errors import UsageError
+from userrep.errors import UsageError, did_you_mean
 from userrep.store.sql import sql_name
 
 
@@ -73,12 +73,16 @@ def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> No
     Raises
     ------
     UsageError
-        With one fault per missing column, and the columns found.
+        With one fault per missing column, the nearest column, and the columns found.
     """
-    missing = [f"{what}.{key}: no column {name!r}" for key, name in wanted.items() if find_column(schema, name) is None]
-    if missing:
-        found = ", ".join(leaves(schema))
-        raise UsageError([f"{fault}; columns found: {found}." for fault in missing])
+    found, faults = leaves(schema), []
+    for key, name in wanted.items():
+        if find_column(schema, name) is None:
+            near = did_you_mean(name, found, cutoff=0.7)
+            columns = f"{f'{near} C' if near else 'c'}olumns found: {', '.join(found)}."
+            faults.append(f"{what}.{key}: no column {name!r}; {columns}")
+    if faults:
+        raise UsageError(faults)
 
 
 def event_columns(log: EventSource) -> dict[str, str]:

@@ -186,11 +186,11 @@ def deletions_version(path: str) -> int:
 
 def format_of_file(file: DataFile) -> str:
     """Return the format of a file: from its name, or its first bytes."""
-    suffix = COMPRESSED.sub("", file.path).rpartition(".")[2].lower()
+    suffix = re.sub(r"\.(gz|bz2|zst|lz4|snappy|deflate)$", "", file.path).rpartition(".")[2].lower()
     if suffix in _FORMATS:
         return _FORMATS[suffix]
     with file.store.open_input_stream(file.path) as stream:
-        head = bytes(stream.read(64)).lstrip()
+        head = bytes(stream.read(64)).lstrip(b"\xef\xbb\xbf \t\r\n")  # a byte order mark, and white space
     if head.startswith(b"PAR1"):
         return "parquet"
     return "json" if head.startswith((b"{", b"[")) else "csv"

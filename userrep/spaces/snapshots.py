@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
@@ -80,17 +80,22 @@ def list_snapshots(tables: Tables, space_id: str, *, states: Sequence[str] = (PU
     return [Snapshot(**row.asDict()) for row in rows if row.state in states]
 
 
-def newest_snapshot(tables: Tables, space_id: str, as_of: date, *, states: Sequence[str] = (PUBLISHED,)) -> Snapshot:
-    """Return the newest revision of an as-of date in these states. Raises UsageError if the date has none."""
+def newest_snapshot(
+    tables: Tables, space_id: str, as_of: date, *, states: Sequence[str] = (PUBLISHED,),
+    why_never: Callable[[], str | None] = lambda: None,
+) -> Snapshot:  # fmt: skip
+    """Return the newest revision of an as-of date in these states.
+
+    Raises UsageError if there is none, with ``why_never`` or the command that builds it.
+    """
     snapshots = list_snapshots(tables, space_id, states=states)
     revisions = [snapshot for snapshot in snapshots if snapshot.as_of == as_of]
     if not revisions:
         dates = sorted({str(snapshot.as_of) for snapshot in snapshots})
         command = "run embed_users" if STAGED in states else "pipeline"
-        raise UsageError(
-            f"space {space_id} has no snapshot of {as_of}; dates {' or '.join(states)}: "
-            f"{', '.join(dates[-10:]) or 'none'}. Build it with `userrep {command} --as-of {as_of}`."
-        )
+        found = f"dates {' or '.join(states)}: {', '.join(dates[-10:]) or 'none'}"
+        cure = why_never() or f"Build it with `userrep {command} --as-of {as_of}`."
+        raise UsageError(f"space {space_id} has no snapshot of {as_of}; {found}. {cure}")
     return revisions[-1]
 
 
@@ -190,14 +195,9 @@ def publish_snapshots(
 
 
 def _apply_gates(
-    config: Config,
-    staged: Sequence[Snapshot],
-    stats: Mapping[date, SnapshotStats],
-    finished: Sequence[Snapshot],
-    *,
-    dim: int,
-    on_time: bool,
-) -> list[Snapshot]:
+    config: Config, staged: Sequence[Snapshot], stats: Mapping[date, SnapshotStats], finished: Sequence[Snapshot], *,
+    dim: int, on_time: bool,
+) -> list[Snapshot]:  # fmt: skip
     """Return staged snapshots as published or refused. ``finished``: published, refused and expired ones so far."""
     num_users = {s.as_of: s.num_users for s in finished if s.state == PUBLISHED}
     finished_dates, now = {s.as_of for s in finished}, utc_now()

@@ -19,7 +19,7 @@ from userrep.store.data_files import PartitionFilter, TableFile, matches
 from userrep.store.delta_files import DeltaFiles, Files
 from userrep.store.filesystem import folder_names, root_path
 from userrep.store.parquet_writer import Target
-from userrep.store.rows import rows_of
+from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
 from userrep.store.tables import (
@@ -101,9 +101,7 @@ class FileTables(Tables):
             return []
         dataset = self._delta(table).dataset()
         matching = pq.filters_to_expression([(name, "=", value) for name, value in equal.items()]) if equal else None
-        found = dataset.to_table(columns=list(columns) if columns else None, filter=matching)
-        naive = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in found.schema]
-        return rows_of(found.cast(pa.schema(naive)).to_pylist(maps_as_pydicts="strict"))
+        return arrow_rows(dataset.to_table(columns=list(columns) if columns else None, filter=matching))
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
         counts: Counter[tuple[Any, ...]] = Counter()

@@ -1,9 +1,11 @@
-"""Rows of ledgers that are read without Spark."""
+"""Rows of ledgers, from Arrow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from pyspark.sql import Row
@@ -12,6 +14,12 @@ if TYPE_CHECKING:
 def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Return records as rows that look like those of Spark: tuples with the names of the columns as attributes."""
     return cast("list[Row]", [LedgerRow(record) for record in records])
+
+
+def arrow_rows(table: pa.Table) -> list[Row]:
+    """Return the rows of an Arrow table, with times as naive UTC, whatever the time zone of this process."""
+    naive = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
+    return rows_of(table.cast(pa.schema(naive)).to_pylist(maps_as_pydicts="strict"))
 
 
 class LedgerRow(tuple[Any, ...]):

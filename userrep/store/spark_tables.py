@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -15,6 +15,7 @@ from userrep.failpoints import around
 from userrep.store.data_dictionary import described
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.filesystem import folder_names, root_path
+from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
 from userrep.store.spark_commits import SparkCommits, was_overtaken
 from userrep.store.sql import sql_any, sql_name
@@ -118,7 +119,7 @@ class SparkTables(Tables):
         rows = self.read(table)
         for name, value in equal.items():
             rows = rows.where(F.col(name) == value)
-        return rows.select(*columns).collect() if columns else rows.collect()
+        return arrow_rows((rows.select(*columns) if columns else rows).toArrow())
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
         rows = self.read(table).groupBy(*columns).count().collect()
@@ -133,7 +134,7 @@ class SparkTables(Tables):
         )  # fmt: skip
         return {
             tuple(row[name] for name in table.partition_by): Partition(row.num_files, row.num_rows, row.written_at)
-            for row in rows.collect()
+            for row in arrow_rows(rows.toArrow())
         }
 
     def _commits(self, table: TableSchema) -> SparkCommits:
@@ -147,7 +148,7 @@ class SparkTables(Tables):
 
     def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
-        frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
+        frame = self.spark.createDataFrame([_in_utc(row) for row in rows], self.read(table).schema)
         if since is not None:
             return self._commits(table).add_onto(since, frame, replacing or "false")
         self._commits(table).write(frame, where=replacing)
@@ -213,6 +214,14 @@ class SparkTables(Tables):
             self.spark.sql(f"VACUUM {self.name(table)} RETAIN {int(age.total_seconds() // 3600)} HOURS")
         finally:
             conf.set(check, before)
+
+
+def _in_utc(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose naive times are marked as UTC. PySpark takes naive times to be in the process's time zone."""
+    return {
+        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+        for name, value in row.items()
+    }
 
 
 def _column_ddl(field: StructField) -> str:

@@ -13,9 +13,11 @@ from userrep.config import Config, Storage
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table, read_features
 from userrep.features.layout import exported_form
+from userrep.features.preflight import log_span
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import read_vectors, version_records, versions_of
 from userrep.model.artifact import load_artifact
+from userrep.sources.listing import Listings
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.data_files import matches
@@ -39,7 +41,7 @@ def export_embeddings(
     list<float>, list<halffloat>, or list<int8> with a scale per dimension in manifest and column metadata.
     ``recorded``: record the folder, so that ``userrep forget`` erases users there.
     """
-    snapshot = newest_snapshot(tables, space.space_id, as_of)
+    snapshot = newest_snapshot(tables, space.space_id, as_of, why_never=partial(_why_never, config, as_of))
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     rows = ExportedRows(
         fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
@@ -79,7 +81,7 @@ def export_features(
     """
     built = feature_sets(tables, lineage_id).get(as_of)
     if built is None:
-        raise UsageError(f"no features for {as_of}. Run `userrep pipeline --as-of {as_of}` to build them.")
+        raise _missing("features", config, as_of)
     spec = FeatureSpec.of(config)
     columns = ", ".join(f"`{name}` {kind}" for name, kind in spec.columns() if name != "is_exact")
     rows = ExportedRows(
@@ -107,7 +109,7 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     versions = versions_of(tables, config, anchor=as_of)
     valid_from = versions.valid_at(as_of)
     if valid_from not in versions.present:
-        raise UsageError(f"no item vectors for {as_of}. Run `userrep pipeline --as-of {as_of}` to build them.")
+        raise _missing("item vectors", config, as_of)
     rows = ExportedRows(
         fields_of("modality STRING, item_id STRING, vector ARRAY<FLOAT>"),
         sum(version_records(tables, lineage_id)[valid_from].num_vectors.values()),
@@ -116,6 +118,17 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     )
     details = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
     return _write(rows, out, "item-vectors", as_of, details)
+
+
+def _missing(what: str, config: Config, as_of: date) -> UsageError:
+    cure = _why_never(config, as_of) or f"Run `userrep pipeline --as-of {as_of}` to build them."
+    return UsageError(f"no {what} for {as_of}. {cure}")
+
+
+def _why_never(config: Config, as_of: date) -> str | None:
+    """Return why no run can build a date before the log, if its first day is known without Spark."""
+    span = log_span(config, Listings())
+    return f"The log starts on {span[0]}. Choose a later date." if span and as_of <= span[0] else None
 
 
 EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {

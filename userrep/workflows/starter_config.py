@@ -18,6 +18,7 @@ from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
 from userrep.sources.listing import Listings, detect_format
 from userrep.sources.sample import Sample, take_sample
 from userrep.sources.times import times_of
+from userrep.utc import utc_now
 from userrep.workflows.inspection import log_days
 from userrep.workflows.log_fit import Fit, choose_fit, shortest_log
 
@@ -123,7 +124,7 @@ def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
         lines.append(_line("  min_day_share: 0", "no check: some days have far fewer rows than the median day"))
     for look in looks[1:]:
         lines += _source_lines(look)
-    text = "\n".join([*lines, *_settings_lines(fit), ""])
+    text = "\n".join([*lines, *_settings_lines(fit, days[1] if days else None), ""])
     parse_config(yaml.safe_load(text), "init")
     as_of = days[1] + timedelta(days=1) if days and fit and fit.until else None
     return Starter(text, [line for look in looks for line in look.to_fill()], warnings, as_of)
@@ -163,7 +164,7 @@ def _source_lines(look: _Look, comment: str = "") -> Iterator[str]:
         yield _line(f"  attributes: {_scalar(look.attributes)}", "inputs of the model; remove what no model may know")
 
 
-def _settings_lines(fit: Fit | None) -> Iterator[str]:
+def _settings_lines(fit: Fit | None, last_day: date | None) -> Iterator[str]:
     windows = fit.windows_days if fit else [7, 30, 180]
     yield _line(f"windows_days: {windows}", "days before the as-of date that features cover")
     if fit and fit.history_days is not None:
@@ -172,6 +173,9 @@ def _settings_lines(fit: Fit | None) -> Iterator[str]:
     until = f"until: {fit.until}, " if fit and fit.until else ""
     meaning = "end of training; later days are for evaluation" if until else "until: by default 28 days before --as-of"
     yield _line(f"  as_ofs: {{{until}every_days: 7}}", meaning)
+    is_growing = last_day is not None and last_day >= utc_now().date() - timedelta(days=2)
+    freshness = f"{'' if is_growing else '# '}freshness: {{warn_after: 26h, error_after: 50h}}"
+    yield _line(freshness, "largest ages of snapshot and log, if the log grows daily")
 
 
 def _candidates(label: str, names: Sequence[str]) -> str:

@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from userrep.config import Config, Source
 from userrep.errors import UsageError, faults_of
-from userrep.features.preflight import check_before_spark, is_on_disk, local_schema, log_span
+from userrep.features.preflight import check_before_spark, check_format, is_on_disk, local_schema, log_span
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
-from userrep.sources.listing import Listings, format_of_file, read_footer
+from userrep.sources.listing import Listings, read_footer
 from userrep.sources.sample import spark_columns, take_sample
 from userrep.workflows.log_fit import check_until
 
@@ -44,9 +44,7 @@ def _check_files(source: Source, columns: dict[str, str], section: str, listings
         return False
     what = source_of(section)
     first = listings.files(source, what)[0]
-    actual = format_of_file(first)
-    if source.format not in ("delta", actual):
-        raise UsageError(f"{what}.format: {source.format}, but {first.path} looks like {actual}. Set format: {actual}.")
+    check_format(source, what, listings)
     if source.format == "parquet":
         try:
             read_footer(first)

@@ -22,12 +22,13 @@ class Command(NamedTuple):
     point: str
 
 
+ITEM_INDEX = "commit:item_index:before"
 COMMANDS = {
     "pipeline": Command(f"pipeline --as-of {NIGHT}", "commit:tile_days:before"),
     "daily": Command(f"daily --as-if-on-time --as-of {NIGHT}", "commit:tile_days:before"),
     "backfill": Command(f"backfill --from {NIGHT} --to {NIGHT}", "commit:tile_days:before"),
     "tiles": Command(f"run build_activity_tiles --as-of {NIGHT}", "commit:tile_days:before"),
-    "vectors": Command(f"run train_item_vectors --as-of {NIGHT}", "commit:item_index:before"),
+    "vectors": Command(f"run train_item_vectors --as-of {NIGHT}", ITEM_INDEX),
     "training": Command(f"run train_autoencoder --as-of {NIGHT}", "commit:registry:before"),
     "forget": Command("forget --users {folder}/ids.txt", "commit:tombstones:before"),
     "maintenance": Command("run maintain_tables", "vacuum:user_item_days:before"),
@@ -38,26 +39,37 @@ COMMANDS = {
 }
 
 
+NUMBERING = ("pipeline", "daily", "backfill", "vectors")  # commands that number new items
+
+
+def points_of(pair: Sequence[str]) -> dict[str, str | None]:
+    """Return where to hold the commands of a pair: where they number new items if both do, else at their own point."""
+    return dict.fromkeys(pair, ITEM_INDEX if "vectors" in pair and set(pair) <= set(NUMBERING) else None)
+
+
 def line_of(world: World, name: str) -> str:
     """Return a command's line on a world."""
     return COMMANDS[name].line.format(folder=world.folder, log=world.log)
 
 
 class Held:
-    """A command in a process of its own that waits at its point until it may go on."""
+    """A command in a process of its own that waits at its point until it may go on.
 
-    def __init__(self, world: World, name: str) -> None:
+    ``point``: by default, that of ``COMMANDS``.
+    """
+
+    def __init__(self, world: World, name: str, point: str | None = None) -> None:
         self.folder = world.folder / f"held {name}"
         self.folder.mkdir()
-        hold = f"{COMMANDS[name].point}={self.folder}"
+        hold = f"{point or COMMANDS[name].point}={self.folder}"
         self.process = world.start(line_of(world, name), USERREP_FAILPOINT_HOLD=hold)
+
+    def arrives(self) -> bool:
+        """Wait until the command is held; return whether it is."""
         until = time.monotonic() + PATIENCE
         while not (self.folder / "held").exists() and self.process.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
-
-    @property
-    def is_held(self) -> bool:
-        return self.process.poll() is None
+        return (self.folder / "held").exists()
 
     def goes_on(self) -> tuple[int, str]:
         """Let the command run to its end; return its exit code and what it wrote to stderr."""

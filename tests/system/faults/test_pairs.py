@@ -4,9 +4,10 @@ Each command is a process of its own. The first that was held goes on to its end
 one does, in both orders. A command that loses ends with exit code 1 and one line, and is run again. ``make pair-test``
 runs all pairs on a log in Parquet and on one in JSON, which takes hours. ``SHARD=k/n`` selects every n-th of
 them, beginning with the k-th. Other targets run one.
+
+Pairs with ``train_item_vectors`` have worlds in which new item vectors are due on the day of the commands.
 """
 
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import SPEC
-from tests.system.faults.commands import COMMANDS, Held, InTurn, Worlds, check_end, shard, with_ids
+from tests.system.faults.commands import COMMANDS, Held, InTurn, Worlds, check_end, points_of, shard, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.faults.tally import Faults
@@ -23,21 +24,24 @@ from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.full
 
-CASES = [(log, pair) for log in ("parquet", "json") for pair in combinations(COMMANDS, 2)]
+CASES = [
+    ((log, "vectors" in pair), pair) for log in ("parquet", "json") for pair in combinations(COMMANDS, 2)
+]  # (format of the log, whether item vectors are due), pair
 
 
 @pytest.fixture(scope="module")
 def before(
-    request: pytest.FixtureRequest, spark: SparkSession, trained: World, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """A world after a pipeline, whose log is in Parquet or in JSON (whose tiles Spark makes)."""
-    if request.param == "parquet":
-        return trained
-    folder = tmp_path_factory.mktemp("json")
-    generate_log(spark, SPEC, str(folder / "log"))
-    events = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
-    events.coalesce(1).write.json(str(folder / "log" / "events-json"))
-    world = World(folder / "trained", folder / "log", events_format="json")
+    request: pytest.FixtureRequest, spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory
+) -> World:
+    """A world after a pipeline, whose log is in Parquet or in JSON."""
+    events_format, vectors_due = request.param
+    folder = tmp_path_factory.mktemp(events_format)
+    if events_format == "json":
+        generate_log(spark, SPEC, str(folder / "log"))
+        events = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
+        events.coalesce(1).write.json(str(folder / "log" / "events-json"))
+        log = folder / "log"
+    world = World(folder / "trained", log, events_format=events_format, refit_days=20 if vectors_due else None)
     run_pipeline(world.pipeline(spark))
     return world
 
@@ -54,12 +58,13 @@ def test_two_commands_at_once_end_as_one_after_the_other(
 ) -> None:
     for order in (pair, pair[::-1]):
         world = with_ids(before.copy(tmp_path / f"{order[0]} goes on first"))
-        held = {name: Held(world, name) for name in order}
-        met = all(command.is_held for command in held.values())
+        held = {name: Held(world, name, point) for name, point in points_of(order).items()}
+        met = [command.arrives() for command in held.values()]
         ends = {name: held[name].goes_on() for name in order}
         for name, (code, output) in ends.items():
             if check_end(code, output):
                 in_turn.run(world, name)
-        faults.record(f"{' and '.join(order)} at once", f"met: {met}, {[code for code, _ in ends.values()]}", [])
+        assert all(met), f"the commands did not meet: {ends}"
+        faults.record(f"{' and '.join(order)} at once", f"exit codes {[code for code, _ in ends.values()]}", [])
         assert doubled(world.root) == []
         assert in_turn.agrees(visible(world.root), (order, order[::-1]))

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
+from pyspark.sql import SparkSession
 
-from tests.system.faults.commands import Held, InTurn, check_end, line_of, shard, with_ids
+from tests.system.faults.commands import Held, InTurn, check_end, line_of, points_of, shard, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.s3.conftest import Bucket
 from userrep.store.filesystem import file_system
+from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.full
 
@@ -29,15 +31,29 @@ PAIRS = [
 ]
 
 
+CASES = [("vectors" in pair, pair) for pair in PAIRS]  # whether item vectors are due, pair
+
+
 @pytest.fixture(scope="module")
-def trained(log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def trained(
+    request: pytest.FixtureRequest,
+    spark: SparkSession,
+    log: Path,
+    run_once: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
     """The world after the pipeline, on a disk; read-only."""
-    world = World(tmp_path_factory.mktemp("trained") / "trained", log)
+    folder = tmp_path_factory.mktemp("trained") / "trained"
+    if request.param:
+        world = World(folder, log, refit_days=20)
+        run_pipeline(world.pipeline(spark))
+        return world
+    world = World(folder, log)
     shutil.copytree(run_once / "root", world.root)
     return world
 
 
-@pytest.mark.parametrize("pair", shard(PAIRS), ids=str)
+@pytest.mark.parametrize(("trained", "pair"), shard(CASES), indirect=["trained"], ids=str)
 def test_two_commands_at_once_in_a_bucket_end_as_one_after_the_other(
     trained: World, in_turn: InTurn, bucket: Bucket, tmp_path: Path, pair: tuple[str, str]
 ) -> None:
@@ -51,13 +67,15 @@ def test_two_commands_at_once_in_a_bucket_end_as_one_after_the_other(
         "spark.hadoop.fs.s3a.access.key": "test",
         "spark.hadoop.fs.s3a.secret.key": "test",
     }
-    world = with_ids(World(tmp_path / "at once", trained.log, root=root, conf=settings))
-    held = {name: Held(world, name) for name in pair}
-    assert all(command.is_held for command in held.values()), "the commands did not meet"
+    refit_days = trained.refit_days
+    world = with_ids(World(tmp_path / "at once", trained.log, root=root, refit_days=refit_days, conf=settings))
+    held = {name: Held(world, name, point) for name, point in points_of(pair).items()}
+    met = [command.arrives() for command in held.values()]
     ends = {name: held[name].goes_on() for name in pair}
     for name, (code, output) in ends.items():
         if check_end(code, output):
             again, output_again = world.ends(line_of(world, name))
             assert again == 0, output_again[-2000:]
+    assert all(met), f"the commands did not meet: {ends}"
     assert doubled(root) == []
     assert in_turn.agrees(visible(root), (pair, pair[::-1]))

@@ -93,6 +93,7 @@ def test_a_change_that_is_refused_leaves_no_trace(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables, command: str, said: str
 ) -> None:
     answer = userrep("consumers", *command.split(), "--config", config, "--json")
-    assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
+    assert (answer.code, len(answer.faults)) == (2, 1)
+    assert json.loads(answer.out) == {"exit_code": 2, "faults": answer.faults}
     assert answer.faults[0].startswith(said)
     assert json.loads(userrep("consumers", "list", "--config", config, "--json").out) == {"consumers": []}

@@ -123,7 +123,11 @@ def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--users", "0"), "Invalid value for '--users': Input should be greater than or equal to 1"),
+        (("--users", "0"), "--users 0: must be a whole number of at least 1, such as 50000, 50k, 2.5M or 1G."),
+        (("--users", "0.5"), "--users 0.5: must be a whole number of at least 1"),
+        (("--users", "1.0005k"), "--users 1.0005k: must be a whole number of at least 1"),
+        (("--users", "50m"), "--users 50m: must be a whole number of at least 1"),
+        (("--events-per-day", "-1"), "--events-per-day -1: must be a whole number of at least 1"),
         (("--consumers", "0"), "Invalid value for '--consumers': Input should be greater than or equal to 1"),
         (
             ("--gb-month-price", "-1"),
@@ -138,6 +142,15 @@ def test_an_invalid_size_is_refused(
     answer = userrep("estimate", "--config", config, *SIZE, *options)
     assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
     assert answer.faults[0].startswith(said)
+
+
+def test_a_size_may_end_in_k_m_or_g(userrep: Userrep, no_spark: None, config: Path) -> None:
+    def summary(users: str, events: str) -> object:
+        return json.loads(userrep("estimate", "-c", config, "--users", users, "--events-per-day", events, "--json").out)
+
+    assert summary("50k", "2.5M") == summary("50000", "2500000")
+    assert summary("1M", "1.5G") == summary("1000k", "1500M")
+    assert summary("1M", "1.5G") != summary("1M", "1.6G")
 
 
 def test_the_old_name_of_the_command_works_the_same(userrep: Userrep, no_spark: None, config: Path) -> None:

@@ -52,7 +52,8 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables, tmp_path: Path, space: str, said: str
 ) -> None:
     answer = userrep("evaluate", "--config", config, "--space", space, "--out", tmp_path / "out", "--json")
-    assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
+    assert (answer.code, len(answer.faults)) == (2, 1)
+    assert json.loads(answer.out) == {"exit_code": 2, "faults": answer.faults}
     assert answer.faults[0].startswith(said)
     assert not (tmp_path / "out").exists()
 

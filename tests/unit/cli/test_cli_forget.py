@@ -48,7 +48,8 @@ def test_a_file_without_ids_is_refused_before_spark_starts(
     if content is not None:
         file.write_bytes(content)
     answer = userrep("forget", "--users", file, "--config", config, "--json")
-    assert (answer.code, answer.out, answer.faults) == (2, "", [f"--users {file}: {said}"])
+    assert (answer.code, answer.faults) == (2, [f"--users {file}: {said}"])
+    assert json.loads(answer.out) == {"exit_code": 2, "faults": answer.faults}
     assert not (tmp_path / "root").exists()
 
 

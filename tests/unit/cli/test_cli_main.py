@@ -33,7 +33,8 @@ def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_missing_log_is_named_before_any_table_is_made(userrep: Userrep, spark: SparkSession, tmp_path: Path) -> None:
     users = {"path": str(tmp_path / "users"), "columns": {"user_id": "user_id"}}
     answer = userrep("pipeline", "--config", config_file(tmp_path, users=users), "--as-of", "2024-05-02", "--json")
-    assert (answer.code, answer.out) == (2, "")
+    assert answer.code == 2
+    assert json.loads(answer.out) == {"exit_code": 2, "faults": answer.faults}
     assert [fault.split(". ")[0] for fault in answer.faults] == [
         f"events.path {tmp_path / 'events'}: does not exist",
         f"users.path {tmp_path / 'users'}: does not exist",
@@ -48,7 +49,7 @@ def test_all_missing_columns_are_named_with_those_found(userrep: Userrep, spark:
     answer = userrep("run", "build_activity_tiles", "--config", config_file(tmp_path, items=items))
     assert (answer.code, answer.out) == (2, "")
     assert answer.faults == [
-        "events.columns.user_id: no column 'user_id'; columns found: user, item_id, at.",
+        "events.columns.user_id: no column 'user_id'; did you mean user? Columns found: user, item_id, at.",
         "events.columns.event_at: no column 'event_at'; columns found: user, item_id, at.",
         "items.columns.text: no column 'title'; columns found: item_id, name.",
     ]
@@ -91,7 +92,7 @@ def test_commands_that_need_a_space_are_refused_where_there_is_none(
         "export", "embeddings", "--config", empty_root, "--as-of", "2024-05-02", "--out", tmp_path / "out"
     )
     assert (exported.code, exported.out) == (2, "")
-    assert exported.faults[0].startswith("no space is serving. Run `userrep pipeline` to train")
+    assert exported.faults[0].startswith(f"no space is serving. Run `userrep pipeline --config {empty_root}` to train")
     assert not (tmp_path / "out").exists()
     back = userrep("spaces", "rollback", "--config", empty_root)
     assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])
@@ -107,7 +108,8 @@ def test_a_stream_without_a_published_snapshot_is_refused(
         answer = userrep("stream", "--config", config, *arguments)
         assert (answer.code, answer.out) == (2, "")
         assert answer.faults == [
-            "stream: no snapshot is published yet. Run `userrep pipeline` to train a space and publish one."
+            f"stream: no snapshot is published yet. Run `userrep pipeline --config {config}` to train a space "
+            "and publish one."
         ]
     verified = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02")
     assert (verified.code, verified.out) == (2, "")
@@ -175,6 +177,9 @@ def test_an_export_of_what_is_not_built_names_the_command_and_writes_nothing(
     before = sorted(tables.iterdir())
     answer = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-03", "--out", out)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults == [f"{missing} 2024-05-03. Run `userrep pipeline --as-of 2024-05-03` to build them."]
+    command = f"`userrep pipeline --as-of 2024-05-03 --config {empty_root}`"
+    assert answer.faults == [f"{missing} 2024-05-03. Run {command} to build them."]
+    early = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-01", "--out", out)
+    assert early.faults == [f"{missing} 2024-05-01. The log starts on 2024-05-01. Choose a later date."]
     assert not out.exists()
     assert sorted(tables.iterdir()) == before

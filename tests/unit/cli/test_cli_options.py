@@ -1,4 +1,4 @@
-"""What the commands share: columns of text, results, dates, names, sessions and error messages."""
+"""What the commands share: columns of text, results, dates, names and sessions."""
 
 import inspect
 import json
@@ -20,15 +20,15 @@ from userrep.cli.options import (
     as_date,
     checked_consumer_name,
     checked_space_id,
+    choice_argument,
     command,
     context_for_run,
     print_result,
-    report_error,
     session_of,
     tables_of,
 )
 from userrep.config import Config
-from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, explain
+from userrep.errors import UsageError
 from userrep.logs import in_columns
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS
@@ -71,6 +71,23 @@ def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureF
     assert json.loads(printed) == {"day": "2024-05-01", "at": "2024-05-01T09:30:00", "size": "1.5", "no": None}
     print_result(result, ["first", "second"], as_json=False)
     assert capsys.readouterr() == ("first\nsecond\n", "")
+
+
+def test_an_argument_with_choices_names_the_nearest_one_and_all_and_a_shell_completes_it() -> None:
+    app, shell = typer.Typer(rich_markup_mode=None), CliRunner()
+
+    @app.command()
+    def get(what: Annotated[str, choice_argument("WHAT", ("apples", "pears"), "get")]) -> None:
+        print(what)
+
+    assert shell.invoke(app, ["pears"]).stdout == "pears\n"
+    assert "WHAT <str>  One of apples, pears.  [required]" in shell.invoke(app, ["--help"]).stdout
+    assert (
+        str(shell.invoke(app, ["pear"]).exception)
+        == "get pear: unknown; did you mean pears? Choose one of: apples, pears."
+    )
+    assert str(shell.invoke(app, ["x"]).exception) == "get x: unknown. Choose one of: apples, pears."
+    assert "Missing argument 'WHAT'" in shell.invoke(app, []).stderr
 
 
 @command
@@ -177,20 +194,3 @@ def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
     context_for_run(config_of(tmp_path))
     assert sessions == [("local[*]", {})]
     assert capsys.readouterr().err.endswith(f" starting Spark (local[*]); root {tmp_path / 'root'}\n")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "lines"),
-    [
-        (UsageError(["a is wrong.", "b is wrong."]), 2, ["a is wrong.", "b is wrong."]),
-        (GateRefusedError("x: refused.\ny: refused."), 3, ["x: refused.", "y: refused."]),
-        (LogIncompleteError("the log is not complete yet."), 4, ["the log is not complete yet."]),
-        (ValueError("odd"), 1, ["ValueError: odd. Committed work is kept. Use --debug for a traceback."]),
-    ],
-)
-def test_an_error_has_a_line_per_fault_and_an_exit_code(
-    capsys: pytest.CaptureFixture[str], error: Exception, code: int, lines: list[str]
-) -> None:
-    assert explain(error) == (code, lines)
-    assert report_error(error) == code
-    assert capsys.readouterr() == ("", "".join(f"userrep: {line}\n" for line in lines))

@@ -198,7 +198,7 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
     )
     refused = answer_of("spaces promote s2", code=3)
     assert refused[0] == "space s2 is not promoted: a consumer that follows is not ready for it. Nothing has changed."
-    assert "`userrep consumers ready ads s2` once" in refused[1]
+    assert f"`userrep consumers ready ads s2 --config {config}` once" in refused[1]
     answer_of("consumers ready ads s2")
     assert answer_of("spaces promote s2 --dry-run")["would_serve"]
     assert [space["state"] for space in answer_of("spaces list")["spaces"]] == ["serving", "ready"]

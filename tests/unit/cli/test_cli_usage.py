@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file, with_tables
@@ -125,17 +126,17 @@ def test_the_configuration_is_that_of_the_option_or_the_environment_or_the_worki
 
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("USERREP_CONFIG", raising=False)
-    assert read() == "userrep.yaml: unknown key here"
-    assert userrep("doctor").faults[0].startswith("userrep.yaml: unknown key here")
-    assert userrep("stream").faults[0].startswith("userrep.yaml: unknown key here")
-    assert userrep("inspect").faults[0].startswith("userrep.yaml: unknown key here")
-    assert userrep("validate").faults[0].startswith("userrep.yaml: unknown key here")
+    assert read() == "userrep.yaml:12: unknown key here"
+    assert userrep("doctor").faults[0].startswith("userrep.yaml:12: unknown key here")
+    assert userrep("stream").faults[0].startswith("userrep.yaml:12: unknown key here")
+    assert userrep("inspect").faults[0].startswith("userrep.yaml:12: unknown key here")
+    assert userrep("validate").faults[0].startswith("userrep.yaml:12: unknown key here")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERREP_CONFIG", "~/environment/userrep.yaml")
-    assert read() == f"{tmp_path}/environment/userrep.yaml: unknown key environment"
-    assert read("-c", "${HOME}/option/userrep.yaml") == f"{tmp_path}/option/userrep.yaml: unknown key option"
+    assert read() == f"{tmp_path}/environment/userrep.yaml:12: unknown key environment"
+    assert read("-c", "${HOME}/option/userrep.yaml") == f"{tmp_path}/option/userrep.yaml:12: unknown key option"
     monkeypatch.setenv("USERREP_CONFIG", "")
-    assert read() == "userrep.yaml: unknown key here"
+    assert read() == "userrep.yaml:12: unknown key here"
 
 
 @pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",)])
@@ -175,9 +176,12 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
             "evaluate --config C --out ~absent-user/out",
             "~absent-user/out: must not begin with ~absent-user, which is not",
         ),
-        ("status --config C --set modle.latent_dim=3", "C: unknown key modle; did you mean model?"),
-        ("demo --set model.latent_dim=wide", "model.latent_dim: Input should be a valid integer"),
-        ("doctor --config C --set windows_days=[]", "C: windows_days: List should have at least 1 item"),
+        (
+            "status --config C --set modle.latent_dim=3",
+            "--set modle.latent_dim: unknown key modle; did you mean model?",
+        ),
+        ("demo --set model.latent_dim=wide", "--set model.latent_dim: must be a whole number, got 'wide'."),
+        ("doctor --config C --set windows_days=[]", "--set windows_days: must not be empty, got []."),
         ("doctor --as consumer", "--as consumer: name what the consumer opens with --open ROOT or --config FILE."),
         ("doctor --open build/demo", "--open is for --as consumer. Name a producer's root with --config or --set"),
         (
@@ -186,12 +190,15 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ),
         (
             "run build_tiles --config C",
-            "run build_tiles: unknown job. Choose one of: build_activity_tiles, train_item_v",
+            "run build_tiles: unknown; did you mean build_activity_tiles? Choose one of: build_activity_tiles, train",
         ),
         (
             "export vectors --config C --as-of 2024-05-02 --out O",
-            "export vectors: unknown. Choose one of: embeddings, features, item-vectors.",
+            "export vectors: unknown; did you mean item-vectors? Choose one of: embeddings, features, item-vectors.",
         ),
+        ("run", "Missing argument 'JOB'. Try `--help`."),
+        ("export", "Missing argument 'WHAT'. Try `--help`."),
+        ("doctor --as user", "Invalid value for '--as': 'user' is not one of 'producer', 'consumer'. Try `--help`."),
         ("spaces show ../x --config C", "space '../x' is not a valid name: use 1 to 64 of a-z"),
         ("spaces promote S1 --config C", "space 'S1' is not a valid name: use 1 to 64 of a-z"),
         ("spaces retire a'b --config C", "is not a valid name: use 1 to 64 of a-z"),
@@ -222,7 +229,10 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ),
         ("stream verify --config C", "Missing option '--as-of'. Try `--help`."),
         ("stream verify --config C --as-of now", "--as-of now: not a date. Use YYYY-MM-DD, today or"),
-        ("evaluate --config C --out O", "no space is serving. Run `userrep pipeline` to train and promote the first "),
+        (
+            "evaluate --config C --out O",
+            "no space is serving. Run `userrep pipeline --config C` to train and promote the first ",
+        ),
         ("--run-id ../x status --config C", "run id '../x' is not a valid name: use 1 to 64 of a-z"),
         ("run embed_users --config C --retrain", "run embed_users: --retrain applies only to train_item_vectors, bui"),
     ],
@@ -246,6 +256,34 @@ def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", ["status --config nowhere.yaml", "spaces lst", "status --verbose", "validate --config nowhere.yaml"]
+)
+def test_with_json_an_error_is_one_object_on_stdout_and_the_same_lines_on_stderr(
+    userrep: Userrep, no_spark: None, arguments: str
+) -> None:
+    without, answer = userrep(*arguments.split()), userrep(*arguments.split(), "--json")
+    assert (without.code, without.out, without.err) == (2, "", answer.err)
+    found = json.loads(answer.out)
+    assert found["faults"] == answer.faults
+    assert answer.out.count("\n") == 1
+
+
+def test_a_shell_completes_commands_choices_and_options_without_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def completed(words: str) -> list[str]:
+        variables = {"_USERREP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        return CliRunner().invoke(app, [], prog_name="userrep", env=variables).stdout.split()
+
+    assert completed("userrep spaces pro") == ["promote"]
+    assert completed("userrep run build_u") == ["build_user_features"]
+    assert completed("userrep export ") == ["embeddings", "features", "item-vectors"]
+    assert completed("userrep daily --as-o") == ["--as-of"]
+
+
 def test_with_json_logs_a_fault_is_an_object(userrep: Userrep, no_spark: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USERREP_LOG", "json")
     monkeypatch.setenv("USERREP_RUN_ID", "nightly-3")
@@ -260,7 +298,9 @@ def test_each_fault_of_a_configuration_has_its_line(userrep: Userrep, no_spark: 
     config = config_file(tmp_path, modle={}, windows_days=[0], training={"num_workers": 2})
     answer = userrep("status", "--config", config)
     assert (answer.code, answer.out) == (2, "")
-    assert [line.startswith(f"userrep: {config}: ") for line in answer.err.splitlines()] == [True] * 3
+    lines = config.read_text().splitlines()
+    expected = {f"{config}:{lines.index(line) + 1}" for line in ("modle: {}", "training:", "- 0")}
+    assert {line.split(": ")[1] for line in answer.err.splitlines()} == expected
 
 
 @pytest.mark.parametrize("parent", ["/dev/null", "a file"])
@@ -335,7 +375,8 @@ def test_any_error_is_one_line_and_an_exit_code(
 ) -> None:
     monkeypatch.setattr("userrep.workflows.status.status", failing_with(error))
     answer = userrep("status", "--config", with_tables(config), "--json")
-    assert answer == (code, "", f"userrep: {said}\n")
+    assert (answer.code, answer.err) == (code, f"userrep: {said}\n")
+    assert json.loads(answer.out) == {"exit_code": code, "faults": [said]}
 
 
 def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,12 @@ from pyspark.ml.classification import LogisticRegression
 from pyspark.sql import SparkSession
 
 import userrep
-from tests.support.builders import config_of
+from tests.support.builders import config_of, left_to_spark
 from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
 from userrep.errors import UsageError
 from userrep.joins.training_sets import list_training_sets, training_set_id
-from userrep.spaces.registry import find_space, mark_ready, promote
+from userrep.spaces.registry import find_space, mark_ready, promote, read_registry
+from userrep.spaces.snapshots import EXPIRED, record_snapshots
 from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
@@ -59,6 +61,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 assert SparkContext._gateway is None
 assert SparkSession.getActiveSession() is None
+assert len(embeddings.training_set("t", joined[["user_id"]].assign(label_at=times))) == 2
 print([name for name in ("torch", "sklearn", "mlflow") if name in sys.modules])
 """
     ran = subprocess.run(
@@ -133,10 +136,13 @@ def test_wrong_options_and_labels_are_named(root: Path) -> None:
     assert caught.value.faults[1].startswith("unknown option label; known options: userCol, timeCol, outputCol")
     with pytest.raises(UsageError, match="handleInvalid: expected one of error, skip, keep, got 'drop'"):
         embeddings.join(pandas_labels(), handleInvalid="drop")
-    with pytest.raises(UsageError, match="labels: expected a Spark or pandas DataFrame, got a builtins list"):
-        embeddings.join([("u1", NOON)])
-    with pytest.raises(UsageError, match="labels: expected a Spark DataFrame, got a pandas DataFrame"):
-        embeddings.training_set("churn", pandas_labels())  # type: ignore[arg-type]
+    for join in (embeddings.join, partial(embeddings.training_set, "churn")):
+        with pytest.raises(UsageError, match="labels: expected a Spark or pandas DataFrame, got a builtins list"):
+            join([("u1", NOON)])
+    with pytest.raises(UsageError, match="training set 'a b' is not a valid name"):
+        embeddings.training_set("a b", pandas_labels())
+    with pytest.raises(UsageError, match="vectors: 'vector' is a type of Spark ML"):
+        embeddings.training_set("churn", pandas_labels(), vectors="vector")
 
 
 def test_a_look_up_has_a_row_for_each_id_in_its_order(root: Path) -> None:
@@ -178,6 +184,35 @@ def test_a_training_set_of_a_registered_consumer_feeds_a_pipeline(root: Path, sp
     assert (recorded.training_set_id, recorded.consumer) == (training_set_id(rows), "churn")
     model = Pipeline(stages=[userrep.EmbeddingJoin(root=str(root)), LogisticRegression(featuresCol="embedding")])
     assert model.fit(labels).transform(labels).count() == 2
+
+
+@pytest.mark.parametrize("backend", ["files", pytest.param("catalog", marks=pytest.mark.full)])
+def test_pandas_and_spark_labels_make_one_training_set(root: Path, spark: SparkSession, backend: str) -> None:
+    embeddings = userrep.open(root, spark=spark)
+    embeddings.register_consumer("churn", owner="team growth")
+    tables = embeddings.tables
+    if backend == "catalog":
+        embeddings.tables = left_to_spark(tables)
+    labels = pandas_labels().set_axis(["a", "b", "c"])
+    rows = embeddings.training_set("churn", labels, "churn", handleInvalid="skip")
+    assert (rows.index.tolist(), [z.tolist() for z in rows["embedding"]]) == (["a", "c"], [[0.5], [1.5]])
+    (recorded,) = list_training_sets(tables)
+    assert rows.attrs["userrep_training_set_id"] == recorded.training_set_id
+    assert read_registry(tables).consumer("churn").training_set_id == recorded.training_set_id
+    assert (recorded.first_label_at, recorded.last_label_at) == (NOON, NOON + timedelta(days=1))
+    made = embeddings.training_set("churn", spark.createDataFrame(labels), "churn", handleInvalid="skip")
+    assert made.schema["embedding"].metadata["userrep_training_set_id"] == recorded.training_set_id
+    assert list_training_sets(tables) == [recorded]
+
+
+def test_pandas_labels_of_expired_snapshots_or_of_none_make_no_training_set(root: Path) -> None:
+    embeddings = userrep.open(root)
+    with pytest.raises(UsageError, match="none has a snapshot, because the first one of space s001-a is available"):
+        embeddings.training_set("churn", pandas_labels().assign(label_at=NOON - timedelta(days=9)))
+    record_snapshots(embeddings.tables, [snapshot(DAY, state=EXPIRED)])
+    with pytest.raises(UsageError, match=r"expired snapshots, .* s001-a-20240501-r1\. Leave out the labels"):
+        embeddings.training_set("churn", pandas_labels())
+    assert list_training_sets(embeddings.tables) == []
 
 
 def test_registrations_need_a_writable_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

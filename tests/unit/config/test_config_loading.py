@@ -64,8 +64,8 @@ def test_all_faults_are_reported_together() -> None:
     for part in (
         "events is missing",
         "unknown key evnts; did you mean events?",
-        "model.latent_dim: Input should be a valid integer",
-        "model.dropout: Input should be less than 1",
+        "model.latent_dim: must be a whole number",
+        "model.dropout: must be less than 1",
         "training: num_workers must be 1 with backend local",
         "training: num_workers must divide num_shards (16)",
         "training: batch_size must be a multiple of num_shards (16)",
@@ -83,7 +83,7 @@ def test_a_value_of_spark_conf_is_never_shown() -> None:
 
 def test_a_password_in_an_address_is_masked_wherever_the_address_stands() -> None:
     fault = fault_of({**SMALLEST, "windows_days": "https://me:hunter2@host/path"})
-    assert fault == "windows_days: Input should be a valid list, got 'https://***@host/path'."
+    assert fault == "windows_days: must be a list, such as [7, 30], got 'https://***@host/path'."
 
 
 def test_a_long_value_is_shown_in_brief() -> None:
@@ -104,16 +104,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"root: [", "cannot be read as YAML: expected the node content, but found '<stream end>' in line 1"),
-        (b"\xff\xfe\x00", "cannot be read as YAML: 'utf-8' codec"),
-        (b"training: {as_ofs: {until: 2024-13-01}}", "cannot be read as YAML: month must be in 1..12"),
+        (b"\xff\xfe\x00", r"c\.yaml: not UTF-8 text\. Save it as UTF-8\."),
+        (b"a:\n\tb: 1", r"that cannot start any token in line 2\. Indent with spaces\.$"),
+        (b"until: !!timestamp 2024-13-01", "cannot be read as YAML: month must be in 1..12"),
         (
             b"root: !!python/object/apply:os.system ['touch hacked']",
             "cannot be read as YAML: could not determine a const",
         ),
-        (b"- root: r", "the top level must be a mapping of keys, got list"),
-        (b"", "the top level must be a mapping of keys, got NoneType"),
-        (b"just words", "the top level must be a mapping of keys, got str"),
-        (b"1: 2\nroot: r\nevents: {path: p, columns: {user_id: u, item_id: i, event_at: t}}", "Keys should be strings"),
+        (b"- root: r", "must consist of keys with values, such as `root: PATH`, got a list"),
+        (b"", r"c\.yaml: is empty; `userrep init --events PATH` writes one\."),
+        (b"# only a comment", r"c\.yaml: is empty; `userrep init"),
+        (b"just words", "must consist of keys with values, such as `root: PATH`, got text"),
+        (b"3.5", "must consist of keys with values, such as `root: PATH`, got a single value"),
+        (
+            b"1: 2\nroot: r\nevents: {path: p, columns: {user_id: u, item_id: i, event_at: t}}",
+            r"c\.yaml:1: 1: a key must be text, got 1\.",
+        ),
     ],
 )
 def test_a_file_that_is_no_mapping_in_yaml_is_refused_in_one_line(
@@ -126,6 +132,33 @@ def test_a_file_that_is_no_mapping_in_yaml_is_refused_in_one_line(
     assert len(caught.value.faults) == 1
     assert "\n" not in str(caught.value)
     assert not Path("hacked").exists()
+
+
+def test_each_fault_has_the_line_of_its_key_or_of_the_section_that_lacks_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "root: r\nevents:\n  sources:\n  - path: p\n    columns: {user_id: u}\n    formt: csv\n"
+        "item_vectors:\n  own:\n    kind: als\n    dims: 3\ntraining:\n  num_workers: 2\n"
+        "  as_ofs: {until: 2024-02-30}\nmodle: {}\nspark: {conf: {\n  a.b: null}}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert sorted(fault.removeprefix(f"{path}:") for fault in caught.value.faults) == [
+        "10: unknown key item_vectors.own.dims; did you mean dim?",
+        "13: training.as_ofs.until: day is out of range for month, got '2024-02-30'.",
+        "14: unknown key modle; did you mean model?",
+        "16: spark.conf.a.b: must be text.",
+        "5: events.sources.0.columns.event_at is missing.",
+        "5: events.sources.0.columns.item_id is missing.",
+        "6: unknown key events.sources.0.formt; did you mean format?",
+    ]
+    path.write_text("root: r\ntraining:\n  num_workers: 2\n")
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert [fault.removeprefix(str(path))[:18] for fault in caught.value.faults] == [
+        ": events is missin",
+        ":2: training: num_",
+    ]
 
 
 @pytest.mark.parametrize("num_aliases", [32, 33])
@@ -311,18 +344,44 @@ def test_an_override_fills_an_empty_section_and_the_last_of_two_counts(tmp_path:
         ("model.=3", "not of the form key.path=value"),
         ("root.deeper=3", "root is not a section and has no keys"),
         ("windows_days=[1", "the value cannot be read as YAML"),
-        ("training.as_ofs.until=2024-02-30", "the value cannot be read as YAML"),
+        (
+            "training.as_ofs.until=2024-02-30",
+            "--set training.as_ofs.until: day is out of range for month, got '2024-02-30'",
+        ),
         ("root=!!python/object/apply:os.getcwd []", "the value cannot be read as YAML"),
-        ("modle.latent_dim=3", r"unknown key modle; did you mean model\?"),
+        ("modle.latent_dim=3", r"--set modle.latent_dim: unknown key modle; did you mean model\?"),
         (
             "training.as_ofs.until=yesterday",
-            "training.as_ofs.until: must be a date in the form YYYY-MM-DD, got 'yesterday'",
+            "--set training.as_ofs.until: must be a date in the form YYYY-MM-DD, got 'yesterday'",
         ),
     ],
 )
 def test_a_bad_override_is_refused_with_the_cure(tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         loaded(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model.latent_dim=wide", "--set model.latent_dim: must be a whole number, got 'wide'."),
+        ("model={latent_dim: 1.5}", "--set model: model.latent_dim: must be a whole number, got 1.5."),
+        ("spark.conf.a.b=null", "--set spark.conf.a.b: must be text."),
+        ("stream.events.topic=t", "--set stream.events.topic: stream: events.topic needs kafka.bootstrap_servers."),
+        ("windows_days=[]", "--set windows_days: must not be empty, got []."),
+        ("training.patience=2", "FILE:4: training.max_epochs: must be at least 1, got 0."),
+        ("training.patience=0", "--set training.patience: must be at least 1, got 0."),
+    ],
+)
+def test_a_fault_of_an_override_is_not_blamed_on_the_file(tmp_path: Path, override: str, fault: str) -> None:
+    path = tmp_path / "c.yaml"
+    max_epochs = 0 if fault.startswith("FILE") else 1
+    path.write_text(
+        f"root: r\nwindows_days: [7]\ntraining:\n  max_epochs: {max_epochs}\nevents: {json.dumps(EVENTS)}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_config(path, [override])
+    assert caught.value.faults == [fault.replace("FILE", str(path))]
 
 
 def test_bad_overrides_are_refused_together(tmp_path: Path) -> None:

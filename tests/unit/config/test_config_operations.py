@@ -22,15 +22,15 @@ def test_drift_limits_that_are_left_out_keep_their_defaults_and_null_switches_on
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"drift": {"warn": {"psi": -0.1}}}, "drift.warn.psi: Input should be greater than or equal to 0"),
+        ({"drift": {"warn": {"psi": -0.1}}}, "drift.warn.psi: must be at least 0"),
         ({"drift": {"warn": {"psii": 0.1}}}, "unknown key drift.warn.psii; did you mean psi?"),
         ({"drift": {"warn": 3}}, "drift.warn: must be a section with keys, got 3."),
-        ({"gates": {"min_live_dims_share": -0.5}}, "gates.min_live_dims_share: Input should be greater than or equal"),
-        ({"evaluation": {"horizons_days": []}}, "evaluation.horizons_days: List should have at least 1 item"),
-        ({"evaluation": {"newcomer_events": [1001]}}, "evaluation.newcomer_events.0: Input should be less than or eq"),
-        ({"tracking": {"uri": ""}}, "tracking.uri: String should have at least 1 character"),
+        ({"gates": {"min_live_dims_share": -0.5}}, "gates.min_live_dims_share: must be at least 0, got -0.5."),
+        ({"evaluation": {"horizons_days": []}}, "evaluation.horizons_days: must not be empty, got []."),
+        ({"evaluation": {"newcomer_events": [1001]}}, "evaluation.newcomer_events.0: must be at most 1000, got 1001."),
+        ({"tracking": {"uri": ""}}, "tracking.uri: must not be empty."),
         ({"spark": {"conf": "spark.ui.enabled"}}, "spark.conf: must be a section with keys."),
-        ({"spark": {"conf": {"a": None}}}, "spark.conf.a: Input should be a valid string."),
+        ({"spark": {"conf": {"a": None}}}, "spark.conf.a: must be text."),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(sections: dict[str, Any], said: str) -> None:
@@ -85,6 +85,8 @@ def test_alerts_name_a_prom_file_and_an_http_url_whose_value_is_never_shown() ->
     assert (alerts.prometheus_file, alerts.webhook) == ("/x/u.prom", "${HOOK}")
     assert "S3CRET" not in repr(parsed(alerts={"webhook": "https://hooks/S3CRET"}))
     fault = fault_of({**SMALLEST, "alerts": {"webhook": "ftp://S3CRET"}})
-    assert fault.startswith("alerts.webhook: String should match pattern")
+    assert fault.startswith("alerts.webhook: must match the pattern")
     assert "S3CRET" not in fault
-    assert fault_of({**SMALLEST, "alerts": {"prometheus_file": "u.txt"}}).startswith("alerts.prometheus_file: String")
+    assert fault_of({**SMALLEST, "alerts": {"prometheus_file": "u.txt"}}).startswith(
+        "alerts.prometheus_file: must match the pattern"
+    )

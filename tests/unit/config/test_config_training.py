@@ -65,13 +65,13 @@ def test_the_recipe_depends_on_what_changes_the_result_and_not_on_where_it_is_tr
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"training": {"held_out_share": 0.5}}, "training.held_out_share: Input should be less than 0.5"),
-        ({"training": {"held_out_share": 0}}, "training.held_out_share: Input should be greater than 0"),
-        ({"training": {"clip_norm": 0}}, "training.clip_norm: Input should be greater than 0"),
-        ({"training": {"backend": "ddp"}}, "training.backend: Input should be 'local', 'horovod' or 'torch_distrib"),
-        ({"model": {"dropout": 1}}, "model.dropout: Input should be less than 1"),
-        ({"model": {"latent_dim": 1}}, "model.latent_dim: Input should be greater than or equal to 2"),
-        ({"model": {"reconstruction_weight": 0}}, "model.reconstruction_weight: Input should be greater than 0"),
+        ({"training": {"held_out_share": 0.5}}, "training.held_out_share: must be less than 0.5"),
+        ({"training": {"held_out_share": 0}}, "training.held_out_share: must be greater than 0"),
+        ({"training": {"clip_norm": 0}}, "training.clip_norm: must be greater than 0"),
+        ({"training": {"backend": "ddp"}}, "training.backend: must be local, horovod or torch_distributor, got 'ddp'."),
+        ({"model": {"dropout": 1}}, "model.dropout: must be less than 1"),
+        ({"model": {"latent_dim": 1}}, "model.latent_dim: must be at least 2"),
+        ({"model": {"reconstruction_weight": 0}}, "model.reconstruction_weight: must be greater than 0"),
     ],
 )
 def test_a_setting_at_the_end_of_an_open_range_is_refused(sections: dict[str, Any], said: str) -> None:

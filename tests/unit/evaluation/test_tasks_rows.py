@@ -1,5 +1,6 @@
 """Tasks that label rows: labels against plain Python, and representations that must or must not tell them."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -17,7 +18,6 @@ from tests.support.evaluation_world import (
     world,
 )
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.probes import Trees
 from userrep.evaluation.sampled_users import TEST, TRAIN, VALID
 from userrep.evaluation.tasks.rows import (
     NextCategories,
@@ -103,7 +103,7 @@ def test_numbers_are_returned_in_the_unit_of_their_labels_and_for_test_rows_only
     problem = Volume(30).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     large = replace(problem, y_NK=100 + 1000 * problem.y_NK)
-    setting = Setting(np.array([0.1]), 0.5, Trees(0.4, 30))
+    setting = Setting(np.array([0.1]), 30)
     scores = large.scores(problem.y_NK, setting)["r2"]
     is_test_N = planted.rows.role_N == TEST
     assert scores.user_M.tolist() == planted.rows.user_N[is_test_N].tolist()
@@ -112,19 +112,21 @@ def test_numbers_are_returned_in_the_unit_of_their_labels_and_for_test_rows_only
     np.testing.assert_allclose(scores.score_MK, 100 + 1000 * small.score_MK, rtol=1e-3, atol=1)
 
 
-def test_the_probe_with_the_smaller_loss_on_validation_rows_counts_and_both_are_given(planted: World) -> None:
+def test_the_mean_of_both_probes_counts_and_both_are_given(planted: World) -> None:
     problem = Return(7).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     rng = np.random.default_rng(0)
     noisy_NF = (problem.y_NK + rng.normal(scale=2, size=(len(problem.rows), 20))).astype(np.float32)
     distance_NF = (rng.normal(size=noisy_NF.shape) * (0.3 + problem.y_NK)).astype(np.float32)  # its square tells
-    for x_NF, wanted in ((noisy_NF, "linear"), (distance_NF, "trees")):
+    for x_NF, better, worse in ((noisy_NF, "linear", "trees"), (distance_NF, "trees", "linear")):
         setting = problem.choose(x_NF)
+        assert re.fullmatch(r"linear, penalty \S+; trees, \d+ rounds", str(setting))
         scores = problem.scores(x_NF, setting)
         assert list(scores) == ["auc", "auc_linear", "auc_trees"]
-        assert str(setting).startswith(wanted)
-        assert scores["auc"] is scores[f"auc_{wanted}"]
+        each = [scores["auc_linear"].score_MK, scores["auc_trees"].score_MK]
+        np.testing.assert_allclose(scores["auc"].score_MK, np.mean(each, axis=0))
         assert value_of("auc", scores["auc"]) > 0.9
+        assert value_of("auc", scores[f"auc_{better}"]) > value_of("auc", scores[f"auc_{worse}"])
     assert value_of("auc", scores["auc_linear"]) < 0.6
 
 
@@ -144,7 +146,7 @@ def test_several_labels_are_read_by_a_regression_alone(planted: World) -> None:
     problem = NextCategories(30).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     setting = problem.choose(planted.taste_of_rows())
-    assert setting.trees is None
+    assert setting.num_rounds is None
     assert str(setting).startswith("linear, penalty ")
     assert list(problem.scores(planted.taste_of_rows(), setting)) == ["auc", "auc_linear"]
 

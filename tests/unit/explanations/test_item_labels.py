@@ -1,6 +1,7 @@
 """Labels of items: words and pairs of words that several items share."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,16 @@ def test_labels_that_share_a_word_with_an_earlier_one_are_left_out() -> None:
     assert without_repeats(["red mugs", "red", "mugs", "teapot", "tea"], 2) == ["red mugs", "teapot"]
 
 
+def test_categories_are_labels_as_a_whole_next_to_words() -> None:
+    ids = pa.array([f"i{k:02d}" for k in range(13)])
+    texts = pa.array(["mug"] * 5 + [None] * 8)
+    departments = pa.array(["Garden & Home"] * 6 + ["food"] * 6 + [None])
+    found = labels_of(ids, texts, departments)
+    assert found.labels == ["garden & home", "mug", "food"]
+    assert found.item_ids.to_pylist() == ids[:12].to_pylist()  # the last one has neither
+    assert found.has_IL.toarray()[5].tolist() == [1, 0, 0]
+
+
 def test_items_are_read_without_spark_with_the_ids_of_the_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,13 +62,17 @@ def test_items_are_read_without_spark_with_the_ids_of_the_tiles(
     pq.write_table(pa.table({"item": [float(k) for k in range(10)], "title": ["mug"] * 5 + ["cup"] * 5}), items)
     tables = FileTables(None, str(tmp_path / "root"))
 
-    def config(**columns: str) -> object:
-        return config_of(tmp_path, items={"path": str(items), "columns": {"item_id": "item", **columns}})
+    def config(*categories: str, **columns: str) -> Any:
+        columns |= {"item_id": "item"}
+        return config_of(tmp_path, items={"path": str(items), "columns": columns, "categories": [*categories]})
 
     found = read_item_labels(tables, config(text="title"))
     assert found is not None
     assert found.item_ids.to_pylist() == [str(k) for k in range(10)]
     assert found.labels == ["mug", "cup"]
+    by_category = read_item_labels(tables, config("title"))
+    assert by_category is not None
+    assert by_category.labels == ["mug", "cup"]
     monkeypatch.setattr(item_labels, "MOST_ITEMS", 6)
     ids = pa.array([str(k) for k in range(10)])
     lowest = ids.take(pa.array(np.argsort(bucket_of(ids))[:6]))
@@ -68,3 +83,5 @@ def test_items_are_read_without_spark_with_the_ids_of_the_tiles(
     assert read_item_labels(tables, config_of(tmp_path)) is None
     with pytest.raises(UsageError, match=r"items\.columns\.text: no column 'name'"):
         read_item_labels(tables, config(text="name"))
+    with pytest.raises(UsageError, match=r"items\.categories\[0\]: no column 'brand'"):
+        read_item_labels(tables, config("brand"))

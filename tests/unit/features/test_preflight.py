@@ -69,6 +69,30 @@ def test_times_in_nanoseconds_are_refused_unless_spark_reads_them(tmp_path: Path
         check_before_spark(config_in(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("name", "format_", "actual"),
+    [("a.parquet", "json", "parquet"), ("a.json", "parquet", "json"), ("a", "csv", "json")],
+)
+def test_files_of_another_format_are_refused_with_the_format_to_set(
+    tmp_path: Path, name: str, format_: str, actual: str
+) -> None:
+    file = tmp_path / "events" / name
+    if actual == "parquet":
+        write_rows(file, ROWS)
+    else:
+        file.parent.mkdir()
+        file.write_text('\ufeff {"user_id": "u1", "item_id": "i1", "event_at": "2024-05-01"}\n')
+    with pytest.raises(UsageError) as caught:
+        check_before_spark(config_of(tmp_path, events={"format": format_}))
+    assert caught.value.faults == [f"events.format: {format_}, but {file} looks like {actual}. Set format: {actual}."]
+    check_before_spark(config_of(tmp_path, events={"format": actual}))
+
+
+def test_a_folder_without_files_is_left_to_the_run(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    check_before_spark(config_of(tmp_path, events={"format": "json"}))
+
+
 def test_a_delta_log_is_judged_by_its_schema(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / "events"), pa.Table.from_pylist(ROWS))
     columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "at"}

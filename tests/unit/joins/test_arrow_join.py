@@ -3,7 +3,7 @@
 import random
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
+from tests.support.builders import session_in
 from tests.support.embedding_tables import Oracle, Vector, add_spaces, publish, snapshot
 from tests.unit.inference.test_model import saved
 from tests.unit.joins.test_join import random_ledger, written_by_tasks
@@ -50,8 +51,11 @@ def tables(spark: SparkSession, tmp_path: Path) -> FileTables:
 
 
 @pytest.fixture(params=["spark", "arrow"])
-def join(request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables) -> Join:
-    """Return a function that joins labels (n, user_id, label_at) with s001-a by one of the two engines."""
+def join(request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables) -> Iterator[Join]:
+    """Return a function that joins labels (n, user_id, label_at) with s001-a by one of the two engines.
+
+    The session is in another time zone than UTC.
+    """
 
     def joined(rows: Labels, *, space: str = "s001-a", **options: Any) -> pa.Table:
         chosen = JoinOptions(**options)
@@ -65,7 +69,8 @@ def join(request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables
         assert found.schema[chosen.output].metadata == {SPACE_ID: space}
         return found.toArrow()
 
-    return joined
+    with session_in(spark, "Europe/Berlin"):
+        yield joined
 
 
 def told(joined: pa.Table, output: str = "embedding") -> Joined:

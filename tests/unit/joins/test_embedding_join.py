@@ -209,6 +209,24 @@ def test_a_stage_must_know_where_the_tables_are(labels: DataFrame, tmp_path: Pat
         stage(tmp_path, availability="never", inSample="maybe").transform(labels)
 
 
+def test_pandas_labels_are_referred_to_the_function_that_joins_them(labels: DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"expected a Spark DataFrame\. For pandas, use userrep\.open\(ROOT\)\.join\(labels\)\."
+    ):
+        stage(tmp_path).transform(labels.toPandas())
+
+
+@pytest.mark.parametrize("kind", ["file", "empty", "missing"])
+def test_a_root_without_tables_is_refused_by_its_name(labels: DataFrame, tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "typo"
+    if kind == "file":
+        root.touch()
+    elif kind == "empty":
+        root.mkdir()
+    with pytest.raises(UsageError, match=f"no userrep tables at {root}: check the location"):
+        EmbeddingJoin(root=str(root)).transform(labels)
+
+
 def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_path: Path) -> None:
     content_hash = saved(tmp_path, space_id="s001-a", is_space=True).content_hash
     tables = FileTables(spark, str(tmp_path))

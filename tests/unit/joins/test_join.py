@@ -1,11 +1,11 @@
-"""Point-in-time joins: what a label may see, against brute force, and what is refused."""
+"""Point-in-time joins: what a label may see, against brute force in two time zones, and what is refused."""
 
 import random
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from tests.support.builders import left_to_spark
+from tests.support.builders import left_to_spark, session_in
 from tests.support.embedding_tables import (
     Oracle,
     Update,
@@ -31,11 +32,10 @@ from userrep.errors import UsageError
 from userrep.joins import join, read_vectors
 from userrep.joins.join import join_embeddings
 from userrep.joins.ledger import steps_of, with_snapshot
-from userrep.joins.options import InSampleWarning, JoinOptions
-from userrep.joins.outputs import num_by_status
+from userrep.joins.options import InSampleWarning, JoinOptions, prepared
 from userrep.joins.read_vectors import with_vectors
 from userrep.joins.statuses import SPACE_ID
-from userrep.joins.training_sets import create_training_set
+from userrep.joins.training_sets import create_training_set, read_training_set, training_set_id
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
 from userrep.store.arrow import listed
@@ -58,8 +58,19 @@ def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     return FileTables(spark, str(tmp_path))
 
 
+@pytest.fixture(params=["UTC", "Europe/Berlin"])
+def zone(request: pytest.FixtureRequest, spark: SparkSession) -> Iterator[str]:
+    """The time zone of the session: each of two, in turn."""
+    with session_in(spark, request.param):
+        yield request.param
+
+
 def labels_of(spark: SparkSession, rows: list[tuple[Any, ...]], columns: str = LABELS) -> DataFrame:
     return spark.createDataFrame(rows, columns)
+
+
+def num_by_status(joined: DataFrame) -> dict[str, int]:
+    return {row["embedding_status"]: row["count"] for row in joined.groupBy("embedding_status").count().collect()}
 
 
 def random_ledger(chance: random.Random) -> dict[Snapshot, dict[str, Vector]]:
@@ -89,8 +100,17 @@ def random_updates(chance: random.Random) -> list[Update]:
     return list(by_key.values())
 
 
-@pytest.mark.parametrize("reader", ["tasks", "spark"])
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("reader", "seed", "zone"),
+    [
+        ("tasks", 0, "UTC"),
+        ("tasks", 1, "Europe/Berlin"),
+        ("spark", 0, "UTC"),
+        pytest.param("spark", 1, "Europe/Berlin", marks=pytest.mark.full),
+    ],
+    indirect=["zone"],
+)
+@pytest.mark.usefixtures("zone")
 def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
     tables: Tables, spark: SparkSession, seed: int, reader: str
 ) -> None:
@@ -116,6 +136,7 @@ def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
         assert told == sorted((n, oracle(user, at)) for n, user, at in rows)
 
 
+@pytest.mark.usefixtures("zone")
 def test_a_ledger_is_looked_up_by_the_microsecond(spark: SparkSession) -> None:
     chance = random.Random(3)
     vectors = random_ledger(chance)
@@ -183,19 +204,18 @@ def test_other_names_of_columns_and_vectors_for_spark_ml(tables: Tables, spark: 
 
 def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables, spark: SparkSession) -> None:
     add_spaces(tables, "s001-a")
-    wrong = labels_of(spark, [(1, "2024-05-01", "x")], "user_id INT, label_at STRING, embedding STRING")
-    with pytest.raises(UsageError, match=r"'user_id' must be of type string, got int\. Cast it") as caught:
+    wrong = labels_of(spark, [(1.0, "2024-05-01", "x")], "user_id DOUBLE, label_at STRING, embedding STRING")
+    with pytest.raises(UsageError, match=r"'user_id' must be of type string, got double\. Cast it") as caught:
         join_embeddings(wrong, tables=tables, space="s001-a")
     assert len(caught.value.faults) == 3
     assert "'embedding' already exists, and the join adds" in caught.value.faults[2]
-    naive = labels_of(spark, [("u", NOON)], "user_id STRING, label_at TIMESTAMP_NTZ")
-    with pytest.raises(
-        UsageError, match=r"'label_at' must be of type timestamp, got timestamp_ntz\. Cast it to timest"
-    ):
-        join_embeddings(naive, tables=tables, space="s001-a")
-    with pytest.raises(UsageError, match=r"'time' of type timestamp is missing\. The columns are user_id, label_at"):
-        join_embeddings(naive, tables=tables, space="s001-a", options=JoinOptions(time="time"))
+    assert (
+        caught.value.faults[1]
+        == "labels: column 'label_at' must be of type timestamp, got string. Cast it to timestamp."
+    )
     good = labels_of(spark, [(1, "u", NOON)])
+    with pytest.raises(UsageError, match=r"'time' of type timestamp is missing\. The columns are n, user_id, label_at"):
+        join_embeddings(good, tables=tables, space="s001-a", options=JoinOptions(time="time"))
     with pytest.raises(UsageError, match="no published snapshot"):
         join_embeddings(good, tables=tables, space="s001-a")
     with pytest.raises(UsageError, match="space s009: not in the registry"):
@@ -204,14 +224,47 @@ def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables
         join_embeddings(good, tables=tables)
 
 
-def test_a_session_that_is_not_in_utc_is_refused(tables: Tables, spark: SparkSession) -> None:
-    labels = labels_of(spark, [(1, "u", NOON)])
-    spark.conf.set("spark.sql.session.timeZone", "Europe/Stockholm")
-    try:
-        with pytest.raises(UsageError, match="time zone of the Spark session must be UTC, got Europe/Stockholm"):
-            join_embeddings(labels, tables=tables, space="s001-a")
-    finally:
-        spark.conf.set("spark.sql.session.timeZone", "UTC")
+@pytest.mark.usefixtures("zone")
+def test_dates_times_without_a_zone_and_numbers_are_cast_with_one_warning_each(spark: SparkSession) -> None:
+    at = [
+        datetime(2024, 10, 27, 0, 30, 0, 7),  # in Berlin, these two are the same time of day
+        datetime(2024, 10, 27, 1, 30),
+        datetime(2024, 3, 31, 2, 30),  # a time of day that Berlin does not have
+        datetime(1900, 1, 1),
+        None,
+    ]
+    micros = F.unix_micros("`the time`").alias("us")
+    for kind, meaning in (("TIMESTAMP_NTZ", "times without a zone, which are UTC"), ("DATE", "dates, which are their")):
+        days = [None if when is None else datetime.combine(when, time()) for when in at]
+        wanted = days if kind == "DATE" else at
+        given = [(k, when.date() if when and kind == "DATE" else when) for k, when in enumerate(at)]
+        labels = labels_of(spark, given, f"`the.user` BIGINT, `the time` {kind}")
+        with pytest.warns(UserWarning, match="labels: column") as warned:
+            found = prepared(labels, JoinOptions(user="the.user", time="the time"))
+        assert [str(row.message) for row in warned] == [
+            "labels: column 'the.user' has whole numbers, which are cast to string.",
+            f"labels: column 'the time' has {meaning}{' 00:00 UTC' if kind == 'DATE' else ''}.",
+        ]
+        assert {row.filename for row in warned} == {__file__}
+        assert found.columns == labels.columns
+        rows = found.select("`the.user`", micros).collect()
+        assert {row["the.user"]: row.us for row in rows} == {
+            str(k): when and (when - datetime(1970, 1, 1)) // timedelta.resolution for k, when in enumerate(wanted)
+        }
+
+
+def test_dates_and_numbers_are_joined_as_the_times_and_texts_that_they_are_cast_to(
+    tables: Tables, spark: SparkSession
+) -> None:
+    add_spaces(tables, "s001-a")
+    publish(tables, {snapshot(DAY, 1, START): {"7": [0.5]}})
+    labels = labels_of(spark, [(7, DAY), (7, DAY - timedelta(days=1)), (8, DAY)], "user_id INT, label_at DATE")
+    with warnings.catch_warnings(action="ignore"):
+        found = join_embeddings(labels, tables=tables, space="s001-a")
+        rows = create_training_set(labels, tables=tables, name="t", space="s001-a")
+        again = read_training_set(labels, training_set_id(rows), tables=tables)
+    for joined in (found, rows, again):
+        assert num_by_status(joined) == {"found": 1, "no_snapshot_yet": 1, "not_in_snapshot": 1}
 
 
 def test_options_that_there_are_not_are_refused_all_at_once() -> None:

@@ -1,4 +1,4 @@
-"""What a join adds to labels, and which labels and time zones it takes."""
+"""What a join adds to labels, and which labels it takes."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,10 +11,9 @@ from userrep.joins.options import JoinOptions, check_labels
 pytestmark = pytest.mark.fast
 
 
-def labels(zone: str = "UTC", **columns: str) -> Any:
-    """Stand for a frame with these columns, in a session of a time zone."""
-    session = SimpleNamespace(conf={"spark.sql.session.timeZone": zone})
-    return cast(Any, SimpleNamespace(dtypes=list(columns.items()), sparkSession=session))
+def labels(**columns: str) -> Any:
+    """Stand for a frame with these columns."""
+    return cast(Any, SimpleNamespace(dtypes=list(columns.items())))
 
 
 def faults(frame: Any, **options: Any) -> list[str]:
@@ -44,26 +43,14 @@ def test_params_of_the_stage_have_one_option_each() -> None:
     assert len(caught.value.faults) == 2
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Z", "+00:00", "-00:00", "Zulu", "Etc/Universal"])
-def test_time_zones_that_are_utc_by_another_name_are_taken(zone: str) -> None:
-    check_labels(labels(zone, user_id="string", label_at="timestamp"), JoinOptions())
-
-
-@pytest.mark.parametrize("zone", ["", "Europe/London", "GMT+1", "UTC+00:30", "+00:01", "Etc/GMT-1", "Etc/Z", "utc "])
-def test_other_time_zones_are_refused(zone: str) -> None:
-    (fault,) = faults(labels(zone, user_id="string", label_at="timestamp"))
-    assert fault.startswith(f"labels: the time zone of the Spark session must be UTC, got {zone}")
-
-
 def test_columns_may_have_other_names() -> None:
     check_labels(labels(who="string", when="timestamp", user_id="int"), JoinOptions(user="who", time="when"))
 
 
 def test_all_faults_of_labels_are_reported_together() -> None:
-    frame = labels("CET", user_id="bigint", as_of="date", taste_status="string", embedding="string")
+    frame = labels(user_id="bigint", as_of="date", taste_status="string", embedding="string")
     assert [fault.partition(":")[2].strip() for fault in faults(frame, output="taste")[:2]] == [
         "column 'user_id' must be of type string, got bigint. Cast it to string.",
         "column 'label_at' of type timestamp is missing. The columns are user_id, as_of, taste_status, embedding.",
     ]
-    assert [fault.split("'")[1] for fault in faults(frame, output="taste")[2:4]] == ["as_of", "taste_status"]
-    assert len(faults(frame, output="taste")) == 5
+    assert [fault.split("'")[1] for fault in faults(frame, output="taste")[2:]] == ["as_of", "taste_status"]

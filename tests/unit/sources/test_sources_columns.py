@@ -69,3 +69,15 @@ def test_all_missing_columns_are_reported_together_with_the_columns_found() -> N
         f"events.columns.item_id: no column 'song'; {found}",
         f"events.columns.weight: no column 'user.weight'; {found}",
     ]
+
+
+def test_a_missing_column_like_another_one_names_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_columns(
+            T.StructType([T.StructField(name, T.StringType()) for name in ("user_id", "ts")]),
+            {"columns.user_id": "userId"},
+            "events",
+        )
+    assert caught.value.faults == [
+        "events.columns.user_id: no column 'userId'; did you mean user_id? Columns found: user_id, ts."
+    ]

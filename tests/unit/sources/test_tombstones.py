@@ -95,6 +95,7 @@ def test_each_user_gets_one_tombstone_and_no_id_is_stored(tables: Tables, tmp_pa
 def test_the_key_is_random_and_created_once(tables: Tables, tmp_path: Path) -> None:
     add_tombstones(tables, [ANN])
     key = (tmp_path / "root" / "erasure" / "key").read_text()
+    assert (tmp_path / "root" / "erasure" / "key").stat().st_mode & 0o777 == 0o600
     add_tombstones(tables, [BOB])
     assert (tmp_path / "root" / "erasure" / "key").read_text() == key
     assert len(bytes.fromhex(key)) == 32

@@ -30,7 +30,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LogSpec, str]]:
 
 def test_the_demo_takes_overrides_and_refuses_bad_ones() -> None:
     assert demo.demo_config(["model.latent_dim=64"]).model.latent_dim == 64
-    with pytest.raises(UsageError, match=r"demo\.yaml: unknown key modle; did you mean model\?"):
+    with pytest.raises(UsageError, match=r"--set modle.latent_dim: unknown key modle; did you mean model\?"):
         demo.demo_config(["modle.latent_dim=64"])
 
 

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from userrep.errors import UsageError
 from userrep.features.preflight import check_before_spark
 from userrep.sources.listing import Listings
 from userrep.sources.sample import take_sample
+from userrep.utc import utc_now
 from userrep.workflows.inspection import inspect_log
 from userrep.workflows.starter_config import Starter, starter_config
 from userrep.workflows.validation import check_sources
@@ -66,6 +67,17 @@ def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, 
     assert config.root == str(tmp_path / "userrep-root")
     assert check_sources(config) == ([], [])
     check_before_spark(config, [date(2024, 10, 27)], Listings())
+
+
+@pytest.mark.parametrize(("days_ago", "error_after"), [(2, timedelta(hours=50)), (3, None)])
+def test_freshness_is_checked_of_a_log_that_still_grows_and_else_a_comment(
+    tmp_path: Path, days_ago: int, error_after: timedelta | None
+) -> None:
+    move = datetime.combine(utc_now().date() - timedelta(days=days_ago), time()) - datetime(2024, 10, 26)
+    rows = [row | {"InvoiceDate": row["InvoiceDate"] + move} for row in ROWS]
+    starter = starter_config(str(write_log(tmp_path, "parquet", rows)), folder=str(tmp_path))
+    assert "freshness: {warn_after: 26h, error_after: 50h} " in starter.text
+    assert loaded(starter, tmp_path).freshness.error_after == error_after
 
 
 def test_paths_are_relative_to_the_file_unless_they_are_absolute(

@@ -6,15 +6,21 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import config_of
+from userrep.cli.export import EXPORTED
 from userrep.errors import UsageError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
+from userrep.workflows import export
 from userrep.workflows.export import export_features, export_item_vectors
 
 pytestmark = pytest.mark.fast
 
 D1 = date(2024, 5, 1)
+
+
+def test_the_command_line_offers_the_exports_there_are() -> None:
+    assert tuple(export.EXPORTS) == EXPORTED
 
 
 @pytest.fixture

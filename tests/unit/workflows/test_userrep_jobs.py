@@ -24,6 +24,10 @@ COMMANDS = {"evaluate_space": ("evaluate",), "forget_users": ("forget",), "strea
 Call = Callable[..., int]
 
 
+def test_the_command_line_offers_the_jobs_there_are() -> None:
+    assert tuple(jobs.JOBS) == cli_pipeline.JOB_NAMES
+
+
 @pytest.mark.parametrize("path", ENTRY_POINTS, ids=lambda path: path.stem)
 def test_an_entry_point_is_a_command_of_the_same_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[str, ...]] = []

@@ -21,7 +21,8 @@ from userrep.store.arrow import listed
 
 _MAX_POOL = 5000  # rows of a date
 _MAX_LISTS = 3
-_MAX_SHARE = 0.5  # of the pool that a list may have
+_MAX_SHARE = 0.75  # of the pool that a list may have
+_HIDDEN = 200  # users of a list that are enough to be found; fewer if there are fewer seeds
 
 Floats = NDArray[np.float64]
 
@@ -91,8 +92,9 @@ class LookAlikes(Task):
     """Find the rest of a list of users from ``num_seeds`` of them. Metrics are means over up to three lists.
 
     A list has the users with an event in a cluster of items in ``[as_of, as_of + days)``, or with one value of an
-    ``attribute`` that is not an input. Lists with at least twice as many users as seeds and at most half of all users
-    are used, the longest first. ``recall``: the share of the hidden users among as many users with the highest scores.
+    ``attribute`` that is not an input. Used are the longest lists with at most three quarters of all users that hide
+    as many users as there are seeds, or 200. ``recall``: the share of the hidden users among as many users with the
+    highest scores.
     ``lift``: recall divided by that of a random choice.
     """
 
@@ -117,16 +119,13 @@ class LookAlikes(Task):
             return is_listed_NL
         rows, rng = truth.rows, np.random.default_rng(seed)
         training, test = (_pool(rows, is_listed_NL, is_test=is_test, rng=rng) for is_test in (False, True))
-        fits_L = [
-            (pool.num_L >= 2 * self.num_seeds) & (pool.num_L <= _MAX_SHARE * len(pool.row_Q))
-            for pool in (training, test)
-        ]
+        least = self.num_seeds + min(self.num_seeds, _HIDDEN)
+        fits_L = [(pool.num_L >= least) & (pool.num_L <= _MAX_SHARE * len(pool.row_Q)) for pool in (training, test)]
         lists = np.flatnonzero(np.logical_and(*fits_L))
         lists = lists[np.argsort(-test.num_L[lists], kind="stable")][:_MAX_LISTS]
         if not len(lists):
             return LeftOut(
-                f"no list has at least {2 * self.num_seeds} users and at most {_MAX_SHARE:.0%} of the "
-                f"{len(test.row_Q)} users"
+                f"no list has at least {least} users and at most {_MAX_SHARE:.0%} of the {len(test.row_Q)} users"
             )
         training, test = (pool._replace(is_listed_QL=pool.is_listed_QL[:, lists]) for pool in (training, test))
         return LookAlikeProblem(rows, training, test, self.num_seeds, seed)

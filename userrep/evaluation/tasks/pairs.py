@@ -58,7 +58,7 @@ class PairProblem:
         """Choose the penalty on the validation pairs."""
         inputs = self._standardized(x_NF)
         (train, y_train), (valid, y_valid) = (self._examples(inputs, role) for role in (TRAIN, VALID))
-        [strength], _ = penalty_path(
+        [strength] = penalty_path(
             lambda strength, previous: fit_pairs(train, y_train, strength, previous),
             lambda weights: np.atleast_1d(log_loss(pair_logits(valid, weights), y_valid)),
         )

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.probes import (
     Floats,
-    Trees,
     choose_rounds,
     fit_logistic,
     fit_ridge,
@@ -30,30 +29,23 @@ from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task,
 class Setting(NamedTuple):
     """Probe settings chosen on validation rows: the penalty of each label's regression, and boosting rounds.
 
-    ``trees``: None if there are several labels; at most 400 rounds are tried.
+    ``num_rounds``: None if there are several labels; at most 400 rounds are tried.
     """
 
     strength_K: Floats
-    linear_loss: float
-    trees: Trees | None
-
-    @property
-    def is_trees(self) -> bool:
-        """Whether trees have the smaller validation loss."""
-        return self.trees is not None and self.trees.loss < self.linear_loss
+    num_rounds: int | None
 
     def __str__(self) -> str:
-        if self.trees is not None and self.is_trees:
-            return f"trees, {self.trees.num_rounds} rounds"
-        return f"linear, penalty {np.median(self.strength_K):.1g}"
+        regression = f"linear, penalty {np.median(self.strength_K):.1g}"
+        return regression if self.num_rounds is None else f"{regression}; trees, {self.num_rounds} rounds"
 
 
 @dataclass(frozen=True)
 class RowProblem:
     """All rows with labels y_NK: yes or no (1 and 0), or one number.
 
-    Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the probe with the
-    smaller validation loss; ``metric``_linear and ``metric``_trees are those of each probe.
+    Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
+    outputs; ``metric``_linear and ``metric``_trees are those of each probe.
     """
 
     rows: Rows
@@ -71,25 +63,26 @@ class RowProblem:
         x_NF, train, valid = self._inputs(x_NF), self._rows_in(TRAIN), self._rows_in(VALID)
         y_NK = self._targets(train)
         (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], y_NK[rows]) for rows in (train, valid))
-        strength_K, loss_K = penalty_path(
+        strength_K = penalty_path(
             lambda strength, previous: self._fit(x_train, y_train, np.full(y_NK.shape[1], strength), previous),
             lambda w_GK: self._loss(linear(x_valid, w_GK), y_valid),
         )
         has_one_label = y_NK.shape[1] == 1
-        trees = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if has_one_label else None
-        return Setting(strength_K, float(loss_K.mean()), trees)
+        num_rounds = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if has_one_label else None
+        return Setting(strength_K, num_rounds)
 
     def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
         """Fit on training and validation rows; return logits or numbers of the test rows by metric."""
         x_NF, fitted, test = self._inputs(x_NF), self._rows_in(TRAIN, VALID), self._rows_in(TEST)
         x_TF, y_NK = x_NF[test], self._targets(fitted)
         w_GK = self._fit(x_NF[fitted], y_NK[fitted], choice.strength_K)
-        by_probe = {"linear": self._scores(linear(x_TF, w_GK), test, fitted)}
-        if choice.trees is not None:
-            predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
-            by_probe["trees"] = self._scores(predict(x_TF)[:, None], test, fitted)
-        best = by_probe["trees" if choice.is_trees else "linear"]
-        return {self.metric: best} | {f"{self.metric}_{probe}": scores for probe, scores in by_probe.items()}
+        outputs = {"linear": linear(x_TF, w_GK)}
+        if choice.num_rounds is not None:
+            predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.num_rounds, self._objective)
+            outputs["trees"] = predict(x_TF)[:, None]
+        mean_TK = np.mean(list(outputs.values()), axis=0)
+        by_metric = {self.metric: mean_TK} | {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()}
+        return {metric: self._scores(out_TK, test, fitted) for metric, out_TK in by_metric.items()}
 
     def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
         if self.kind == "yes_or_no":

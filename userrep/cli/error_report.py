@@ -1,0 +1,53 @@
+"""How a command's error is reported: lines on stderr, with --json also an object on stdout, and the exit code."""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable
+
+import typer
+
+from userrep.errors import explain
+from userrep.logs import errors_to_stderr
+
+
+def report_error(error: Exception, *, as_json: bool = False) -> int:
+    """Print an error, after its traceback with --debug; return the exit code.
+
+    The argument parser's exceptions have messages of their own.
+    """
+    if not hasattr(error, "format_message"):  # raised by Typer
+        code, lines = explain(error)
+        if "--debug" in sys.argv:
+            traceback.print_exception(error)
+        return report_faults(code, lines, as_json=as_json)
+    message = error.format_message().replace("Value error, ", "")
+    if message.startswith("Usage:"):  # no command was given
+        print(message, file=sys.stderr)
+        return 2
+    end = "" if message.endswith((".", "?")) else "."
+    return report_faults(2, [f"{message}{end} Try `--help`."], as_json=as_json)
+
+
+def report_faults(code: int, lines: Iterable[str], *, as_json: bool) -> int:
+    """Print faults on stderr, and with ``as_json`` as one object on stdout; return the exit code."""
+    faults = with_config(lines)
+    errors_to_stderr(faults)
+    if as_json:
+        typer.echo(json.dumps({"exit_code": code, "faults": faults}))
+    return code
+
+
+def with_config(lines: Iterable[str]) -> list[str]:
+    """Add this command's --config to the commands that messages name, so that they can be run as printed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", nargs="?")
+    file = parser.parse_known_args(sys.argv[1:])[0].config
+    if file is None:
+        return list(lines)
+    own = r"(?! (?:init|demo)\b)(?![^`]* (?:-c|--config|--open|--help)\b)"  # commands that are left as they are
+    option = f" --config {shlex.quote(file)}"
+    return [re.sub(rf"(?<=`)userrep{own} [^`]*(?=`)", lambda command: command[0] + option, line) for line in lines]

@@ -20,7 +20,8 @@ from nbformat import NotebookNode, v4
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = sorted((REPOSITORY / "notebooks").glob("*.py"))
+FOLDER = REPOSITORY / "notebooks"
+SOURCES = sorted(FOLDER.glob("[0-9]*.py"))  # not helpers.py, which they import
 KEPT = REPOSITORY / "docs" / "tutorials" / "notebooks"
 ROOT = "build/notebooks"  # the notebooks' default
 
@@ -52,7 +53,7 @@ def run(source: Path, *, cwd: Path, settings: Mapping[str, str]) -> NotebookNode
     """Execute a notebook in a new kernel. Raises CellExecutionError, with the traceback, if a cell fails."""
     notebook = as_notebook(source.read_text(encoding="utf-8"))
     variables = {f"USERREP_{name.upper()}": value for name, value in settings.items()}
-    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(REPOSITORY), str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
     client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(cwd)}})
     client.execute(env={**os.environ, "PYTHONPATH": path, "IPYTHONDIR": str(cwd / "build" / "ipython"), **variables})
     return notebook
@@ -73,9 +74,8 @@ def without_noise(notebook: NotebookNode) -> NotebookNode:
 
 def _smaller(picture: str) -> str:
     png = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(_NUM_COLORS).save(
-        png, "png", optimize=True
-    )
+    rgb = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    rgb.quantize(_NUM_COLORS, Image.Quantize.FASTOCTREE).save(png, "png", optimize=True)  # keeps rare colors apart
     return base64.b64encode(png.getvalue()).decode()
 
 

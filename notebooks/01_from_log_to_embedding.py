@@ -23,16 +23,17 @@
 
 # COMMAND ----------
 
+import sys
 from datetime import date
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import yaml
 from pyspark.sql import functions as F
-from sklearn.cluster import KMeans
-from sklearn.manifold import TSNE
+
+sys.path += ["notebooks", "../../../notebooks"]  # where Jupyter does not start next to helpers.py
+from helpers import MAIN, OTHER, draw_bars, draw_items, draw_log, set_style
 
 from return_propensity.training import train_return_propensity
 from userrep.cli.notebook import settings, show_table
@@ -47,7 +48,7 @@ from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 
 SETTINGS = settings({"config": "", "as_of": "", "root": "build/notebooks", "users": "3000"}, globals().get("dbutils"))
-plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+set_style()
 
 # COMMAND ----------
 
@@ -152,17 +153,7 @@ by_day = by_day.orderBy("event_date").toPandas()
 by_user = tiles.groupBy("user_id").agg(F.sum("num_events").alias("events"))
 by_size = by_user.groupBy(F.floor(F.log2("events")).alias("power")).count().orderBy("power").toPandas()
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained", width_ratios=[3, 2])
-left.plot(by_day["event_date"], by_day["events"], color="#475569", label="events")
-left.plot(by_day["event_date"], by_day["users"], color="#c2410c", label="active users")
-left.set_ylim(bottom=0)
-left.set_title("Each day", loc="left")
-left.legend(frameon=False)
-left.tick_params(axis="x", rotation=30)
-right.bar([f"{2 ** int(power):,}" for power in by_size["power"]], by_size["count"], color="#475569")
-right.set_title("Users by number of events (from, doubling)", loc="left")
-right.tick_params(axis="x", rotation=45)
-plt.show()
+draw_log(by_day, by_size)
 
 # COMMAND ----------
 
@@ -187,29 +178,10 @@ version = work.schedule.versions.valid_at(as_of)
 most_used = tiles.groupBy("item_id").agg(F.sum("num_events").alias("uses")).orderBy(F.desc("uses")).limit(1000)
 vectors = read_vectors(tables, serving.lineage_id, version).join(most_used, on="item_id", how="inner").toPandas()
 vectors = vectors.sort_values(["modality", "item_id"])
-modalities = sorted(config.item_vectors)
-
-
-def matrix(column: pd.Series) -> np.ndarray:
-    """Stack a column of vectors, each scaled to length one, because only the direction matters."""
-    stacked = np.stack(column.to_list())
-    return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
-
-
-first = vectors[vectors["modality"] == modalities[0]]
-kinds = KMeans(8, n_init=4, random_state=0).fit_predict(matrix(first["vector"]))
-kind_of = dict(zip(first["item_id"], kinds, strict=True))
-
-width = 5 * len(modalities)
-figure, panels = plt.subplots(1, len(modalities), figsize=(width, 3.6), layout="constrained", squeeze=False)
-for panel, modality in zip(panels[0], modalities, strict=True):
-    own = vectors[(vectors["modality"] == modality) & vectors["item_id"].isin(kind_of)]
-    x, y = TSNE(2, init="pca", metric="cosine", random_state=0).fit_transform(matrix(own["vector"])).T
-    panel.scatter(x, y, s=4 + np.sqrt(own["uses"]), c=own["item_id"].map(kind_of), cmap="tab10", linewidths=0)
-    panel.set_title(f"{modality}: {config.item_vectors[modality].kind}, valid from {version}", loc="left")
-    panel.set_xticks([])
-    panel.set_yticks([])
-plt.show()
+titles = {
+    name: f"{name}: {config.item_vectors[name].kind}, valid from {version}" for name in sorted(config.item_vectors)
+}
+draw_items(vectors, titles)
 
 # COMMAND ----------
 
@@ -270,14 +242,9 @@ show_table(pd.DataFrame(snapshots, columns=columns).set_index("snapshot"))
 # COMMAND ----------
 
 outcomes = {outcome.input: outcome for outcome in train_return_propensity(work)}
-names = list(outcomes)[::-1]
-figure, panel = plt.subplots(figsize=(7, 1.9), layout="constrained")
-colors = ["#c2410c" if name == "embedding" else "#475569" for name in names]
-bars = panel.barh([f"{n} ({outcomes[n].dims})" for n in names], [outcomes[n].auc for n in names], color=colors)
-panel.bar_label(bars, fmt="%.3f", padding=3)
-panel.set_xlim(0.5, 1)
-panel.set_title("Back within seven days: test AUC (0.5 is chance)", loc="left")
-plt.show()
+auc = {f"{name} ({outcome.dims})": outcome.auc for name, outcome in outcomes.items()}
+colors = [MAIN if name == "embedding" else OTHER for name in outcomes]
+draw_bars(auc, "Back within seven days: test AUC (0.5 is chance)", colors)
 
 # COMMAND ----------
 

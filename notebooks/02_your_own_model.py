@@ -10,9 +10,9 @@
 
 # COMMAND ----------
 
+import sys
 from datetime import timedelta
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
@@ -20,6 +20,9 @@ from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
+
+sys.path += ["notebooks", "../../../notebooks"]  # where Jupyter does not start next to helpers.py
+from helpers import draw_gains, draw_staircase, set_style
 
 import userrep
 from userrep import EmbeddingJoin, EmbeddingModel, embedding_udf, load_config
@@ -33,7 +36,7 @@ from userrep.workflows.run_context import RunContext
 from userrep.workflows.schedule import dates_between
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
-plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+set_style()
 
 config = load_config(SETTINGS["config"])
 spark = get_session(config.spark.master, config.spark.conf)
@@ -121,14 +124,7 @@ print("labels by what became of them:", {row["embedding_status"]: row["count"] f
 # COMMAND ----------
 
 steps = joined.groupBy("label_at", "as_of").count().orderBy("label_at").dropna().toPandas()
-figure, panel = plt.subplots(figsize=(7, 3), layout="constrained")
-panel.scatter(steps["label_at"], pd.to_datetime(steps["as_of"]), s=steps["count"] / 4, color="#c2410c", linewidths=0)
-ends = [steps["label_at"].min(), steps["label_at"].max()]
-panel.plot(ends, ends, color="#475569", linewidth=1)
-panel.set_xlabel("time of the label")
-panel.set_title("Which snapshot a label gets (size: labels)", loc="left")
-panel.tick_params(axis="x", rotation=30)
-plt.show()
+draw_staircase(steps)
 
 # COMMAND ----------
 
@@ -196,22 +192,11 @@ def sampled(frame, most: int = 20_000) -> pd.DataFrame:
     return frame.select("label", vector_to_array("probability")[1].alias("score")).limit(most).toPandas()
 
 
-ours, theirs = sampled(scored), sampled(plain_scored)
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
-for frame, name, color in ((ours, "embedding", "#c2410c"), (theirs, "events and recency", "#475569")):
-    best = frame.sort_values("score", ascending=False)["label"].cumsum().to_numpy()
-    share = [k / len(best) for k in range(1, len(best) + 1)]
-    left.plot(share, best / best[-1], color=color, label=name)
-    tenths = frame.groupby(pd.qcut(frame["score"].rank(method="first"), 10)).mean(numeric_only=True)
-    right.plot(tenths["score"], tenths["label"], "o-", color=color, markersize=4, linewidth=1)
-left.plot([0, 1], [0, 1], color="#cbd5e1", linewidth=1)
-left.set_title("Busy users reached", loc="left")
-left.set_xlabel("share of users written to, best first")
-left.legend(frameon=False)
-right.plot([0, 1], [0, 1], color="#cbd5e1", linewidth=1)
-right.set_title("Share of busy users, by tenths of the score", loc="left")
-right.set_xlabel("mean score")
-plt.show()
+draw_gains(
+    {"embedding": sampled(scored), "events and recency": sampled(plain_scored)},
+    "Busy users reached",
+    "Share of busy users, by tenths of the score",
+)
 
 # COMMAND ----------
 

@@ -11,12 +11,14 @@
 
 # COMMAND ----------
 
-import matplotlib.pyplot as plt
+import sys
+
 import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
-from sklearn.cluster import KMeans
-from sklearn.manifold import TSNE
+
+sys.path += ["notebooks", "../../../notebooks"]  # where Jupyter does not start next to helpers.py
+from helpers import clusters, draw_drift, draw_movement, draw_shares, draw_users, nearest, set_style, unit_vectors
 
 from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
@@ -34,7 +36,7 @@ from userrep.workflows.run_context import RunContext
 from userrep.workflows.space_stages import monitor_drift
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
-plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+set_style()
 
 config = load_config(SETTINGS["config"])
 spark = get_session(config.spark.master, config.spark.conf)
@@ -66,14 +68,8 @@ def sample_of(snapshot) -> pd.DataFrame:
     return rows.select("user_id", "embedding").toPandas().set_index("user_id")["embedding"]
 
 
-def matrix(vectors) -> np.ndarray:
-    """Stack vectors, each scaled to length one, so that products are cosines."""
-    stacked = np.stack(list(vectors))
-    return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
-
-
 users = sample_of(newest)
-z = matrix(users)
+z = unit_vectors(users)
 print(f"{z.shape[0]:,} users, {z.shape[1]} numbers each")
 
 # COMMAND ----------
@@ -94,7 +90,7 @@ most_used = tiles.groupBy("item_id").agg(F.sum("num_events").alias("uses")).orde
 version = max(day for day in version_records(tables, space.lineage_id) if day <= newest.as_of)
 items = read_vectors(tables, space.lineage_id, version).where(F.col("modality") == sorted(config.item_vectors)[0])
 items = items.join(most_used, on="item_id", how="inner").select("item_id", "vector").toPandas().sort_values("item_id")
-items["kind"] = KMeans(NUM_KINDS, n_init=4, random_state=0).fit_predict(matrix(items["vector"]))
+items["kind"] = clusters(unit_vectors(items["vector"]), NUM_KINDS)
 
 names = [f"kind {k}" for k in range(NUM_KINDS)]
 if config.items is not None and config.items.columns.text:
@@ -137,23 +133,14 @@ show_table(
 
 # COMMAND ----------
 
-near = z @ z.T
-np.fill_diagonal(near, -np.inf)
-order = np.argsort(-near, axis=1)[:, :10]
+order, near = nearest(z)
 
 somebody = int(np.argmax(shares.max(axis=1) * (used.sum(axis=1) >= np.median(used.sum(axis=1)))))
 strangers = np.random.default_rng(0).choice(len(z), 5, replace=False)
 lines = [somebody, *order[somebody], *strangers]
 marks = ["somebody", *[f"near: {near[somebody, k]:.2f}" for k in order[somebody]], *(["at random"] * len(strangers))]
 
-figure, panel = plt.subplots(figsize=(6, 3.8), layout="constrained")
-panel.imshow(shares[lines], cmap="Oranges", vmin=0, aspect="auto")
-panel.set_yticks(range(len(lines)), marks)
-panel.set_xticks(range(NUM_KINDS), names, rotation=30)
-panel.axhline(0.5, color="#475569", linewidth=1)
-panel.axhline(10.5, color="#475569", linewidth=1)
-panel.set_title("What their events are of", loc="left")
-plt.show()
+draw_shares(shares[lines], marks, names, lines_after=[0, 10])
 
 # COMMAND ----------
 
@@ -183,22 +170,7 @@ features = read_features(tables, config, space.lineage_id, [newest.as_of]).join(
 busy = f"num_events_{config.windows_days[-1]}d"
 busyness = features.select("user_id", busy).toPandas().set_index("user_id")[busy].reindex(users.index).fillna(0)
 
-x, y = TSNE(2, init="pca", metric="cosine", perplexity=min(30, len(z) // 4), random_state=0).fit_transform(z).T
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-for kind, name in enumerate(names):
-    left.scatter(
-        x[leading == kind], y[leading == kind], s=9, color=plt.get_cmap("tab10")(kind), label=name, linewidths=0
-    )
-left.scatter(x[~active], y[~active], s=9, color="#cbd5e1", label="nothing", linewidths=0)
-left.legend(frameon=False, markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-left.set_title("Leading kind, last four weeks", loc="left")
-points = right.scatter(x, y, s=9, c=np.log10(1 + busyness.to_numpy(float)), cmap="viridis", linewidths=0)
-figure.colorbar(points, ax=right, label=f"log10(1 + {busy})")
-right.set_title("How much they did", loc="left")
-for panel in (left, right):
-    panel.set_xticks([])
-    panel.set_yticks([])
-plt.show()
+draw_users(z, leading, names, busyness)
 
 # COMMAND ----------
 
@@ -212,23 +184,13 @@ plt.show()
 # COMMAND ----------
 
 by_date = {snapshot.as_of: sample_of(snapshot) for snapshot in snapshots}  # the newest revision of each date
-ages, middle, low, high = [], [], [], []
+cosines = {}
 for as_of, vectors in by_date.items():
     both = users.index.intersection(vectors.index)
-    with_self = (matrix(users.loc[both]) * matrix(vectors.loc[both])).sum(axis=1)
-    ages.append((newest.as_of - as_of).days)
-    for into, share in ((low, 25), (middle, 50), (high, 75)):
-        into.append(np.percentile(with_self, share))
-stranger = np.percentile((z * np.roll(z, 1, axis=0)).sum(axis=1), 50)
-
-figure, panel = plt.subplots(figsize=(6, 2.8), layout="constrained")
-panel.fill_between(ages, low, high, color="#fed7aa", linewidth=0, label="the middle half of users")
-panel.plot(ages, middle, "o-", color="#c2410c", markersize=4, label="median")
-panel.axhline(stranger, color="#475569", linewidth=1, label="somebody else, same day")
-panel.set_xlabel(f"days before {newest.as_of}")
-panel.set_title("Cosine of users with themselves", loc="left")
-panel.legend(frameon=False)
-plt.show()
+    with_self = unit_vectors(users.loc[both]) * unit_vectors(vectors.loc[both])
+    cosines[(newest.as_of - as_of).days] = with_self.sum(axis=1)
+stranger = np.median((z * np.roll(z, 1, axis=0)).sum(axis=1))
+draw_movement(cosines, stranger, f"days before {newest.as_of}")
 
 # COMMAND ----------
 
@@ -238,8 +200,10 @@ plt.show()
 # MAGIC Single users change; a population should not, at least not overnight. If it does, either the world has
 # MAGIC changed or the log has. A change in the log is more likely. `monitor_drift` compares each snapshot with the
 # MAGIC previous one. In production, it runs every day between embedding and publishing, where it can block a bad
-# MAGIC snapshot (`docs/how-to/drift.md`). Here we run it for the last weeks. The chart shows each metric relative to
-# MAGIC its warning limit, so all lines should stay below one.
+# MAGIC snapshot (`docs/how-to/drift.md`). Here we run it for the last weeks. Each panel shows a metric with its warning
+# MAGIC limit as a dashed line, which points should stay below. The limits are for snapshots a day apart, and ours are a
+# MAGIC week apart: within a week, users lose most of their nearest neighbors although nothing is wrong, so
+# MAGIC `neighbours_lost` is above its limit here.
 
 # COMMAND ----------
 
@@ -254,22 +218,13 @@ limits = {name: limit for name, limit in config.drift.warn.model_dump().items() 
 whole = drift[drift["part"] == ""].pivot_table(index="as_of", columns="metric", values="value")
 whole = whole[[name for name in limits if name in whole]]
 
-figure, panel = plt.subplots(figsize=(8, 3.2), layout="constrained")
-for k, name in enumerate(whole):
-    style = {"color": plt.get_cmap("tab10")(k % 10), "linewidth": 1.2, "marker": "o", "markersize": 3}
-    panel.plot(pd.to_datetime(whole.index), whole[name] / limits[name], label=name, **style)
-panel.axhline(1, color="#475569", linewidth=1)
-panel.set_ylim(bottom=0)
-panel.set_title("Drift since the snapshot before, over the limit", loc="left")
-panel.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-panel.tick_params(axis="x", rotation=30)
-plt.show()
+draw_drift(whole, limits)
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC If a line exceeds one, the next question is *which part* changed. Each metric is also stored by dimension or
-# MAGIC input. These are the inputs whose distribution changed most on the last date:
+# MAGIC If a metric exceeds its limit, the next question is *which part* changed. Each metric is also stored by
+# MAGIC dimension or input. These are the inputs whose distribution changed most on the last date:
 
 # COMMAND ----------
 

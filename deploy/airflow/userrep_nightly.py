@@ -1,17 +1,24 @@
 """DAGs for Airflow 3: the nightly and the weekly jobs of userrep. docs/how-to/schedulers.md describes them.
 
-Workers need userrep and its configuration at the paths below. Spark runs where the configuration's ``spark.master``
-says. Every task is safe to retry: work that is done is up to date and skipped.
+Workers need userrep and its configuration at the paths below, or at those in the environment of the DAG processor.
+Spark runs where the configuration's ``spark.master`` says. Every task is safe to retry: work that is done is up to date
+and skipped.
 """
 
+import logging
+import os
 import re
+import shlex
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-USERREP = "/opt/userrep/.venv/bin/userrep"
-CONFIG = "/opt/userrep/conf/production.yaml"
+USERREP = os.environ.get("USERREP_BIN", "/opt/userrep/.venv/bin/userrep")
+CONFIG = os.environ.get("USERREP_CONFIG", "/opt/userrep/conf/production.yaml")
+POOL = os.environ.get("USERREP_POOL", "default_pool")
 AS_OF = "--as-of {{ data_interval_end | ds }}"  # includes all events before the day on which the run starts
 
 
@@ -20,13 +27,27 @@ def as_id(run_id: str) -> str:
     return "airflow-" + re.sub(r"[^a-z0-9_-]+", "-", run_id.lower())[:56]
 
 
+def log_failure(context: Mapping[str, Any]) -> None:
+    """Log one line when a task has failed after its last retry. Replace this to send it to your team.
+
+    The section ``alerts`` of the configuration sends messages of its own, with the findings.
+    """
+    task, error = context["task_instance"], " ".join(str(context.get("exception")).split())
+    logging.getLogger("airflow.task").error("userrep: %s.%s failed: %s", task.dag_id, task.task_id, error)
+
+
 COMMON = {
     "start_date": datetime(2024, 1, 1, tzinfo=UTC),
     "catchup": False,  # for missed nights, run `userrep backfill --from D --to D`
     "max_active_runs": 1,
     "max_active_tasks": 1,
     "user_defined_filters": {"as_id": as_id},
-    "default_args": {"retries": 2, "retry_delay": timedelta(minutes=5)},
+    "default_args": {
+        "retries": 2,
+        "retry_delay": timedelta(minutes=5),
+        "pool": POOL,
+        "on_failure_callback": log_failure,
+    },
     "tags": ["userrep"],
 }
 
@@ -35,7 +56,7 @@ def userrep(task_id: str, command: str, **more: object) -> BashOperator:
     """Create a task that runs a userrep command."""
     return BashOperator(
         task_id=task_id,
-        bash_command=f"exec {USERREP} {command} --config {CONFIG}",
+        bash_command=f"exec {shlex.quote(USERREP)} {command} --config {shlex.quote(CONFIG)}",
         env={"USERREP_LOG": "json", "USERREP_RUN_ID": "{{ run_id | as_id }}"},
         append_env=True,
         do_xcom_push=False,

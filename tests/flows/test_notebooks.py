@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from nbformat import NotebookNode
 
 from deploy.build_notebooks import KEPT, REPOSITORY, SOURCES, as_notebook, run, without_noise
+from notebooks import helpers
 from tests.support.builders import SPARK
 from userrep.cli.notebook import settings, show_table
 
@@ -102,6 +105,33 @@ def test_a_source_becomes_a_cell_for_each_of_its_own() -> None:
     ]  # fmt: skip
     with pytest.raises(ValueError, match="not a notebook: its first line is not '# Databricks notebook source'"):
         as_notebook("x = 1\n")
+
+
+def test_a_user_is_no_neighbor_of_oneself_and_neighbors_can_be_looked_up_among_other_vectors() -> None:
+    unit_ND = helpers.unit_vectors(np.random.default_rng(1).normal(size=(30, 4)))
+    order, cosines = helpers.nearest(unit_ND)
+    assert order.shape == (30, 10)
+    assert not (order == np.arange(30)[:, None]).any()
+    assert (np.diff(np.take_along_axis(cosines, order, axis=1)) <= 0).all()
+    turned_DD = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0]
+    assert np.array_equal(helpers.nearest(unit_ND @ turned_DD)[0], order)  # within a turned space
+    assert not np.array_equal(helpers.nearest(unit_ND @ turned_DD, unit_ND)[0], order)  # across both
+
+
+def test_each_drift_metric_has_a_panel_of_its_own_with_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    plt.switch_backend("agg")
+    days = pd.date_range("2024-04-01", periods=3)
+    helpers.draw_drift(
+        pd.DataFrame({"psi": [0.1, 0.2, 0.3], "new_share": [0.0, 0.0, 0.1]}, days), {"psi": 0.25, "new_share": 0.2}
+    )
+    drawn = [panel for panel in plt.gcf().axes if panel.axison]
+    assert [panel.get_title() for panel in drawn] == [
+        "psi: 0.3 of 0.25",
+        "new_share: 0.1 of 0.2",
+    ]
+    assert [panel.lines[1].get_ydata()[0] for panel in drawn] == [0.25, 0.2]
+    plt.close("all")
 
 
 def test_settings_are_widgets_where_there_are_some() -> None:

@@ -113,9 +113,10 @@ def facts(**more: Any) -> Facts:
     curve = [{"epoch": k, "train_loss": 3 / k, "valid_users_loss": 3 / k + 0.1} for k in range(1, 6)]
     last = {"train_loss": 0.75, "valid_users_loss": 0.85, "valid_users_loss.behaviour_7d": 0.2}
     tasks = [a_task("return_7d", (0.1, 0.05, 0.15)), a_task("next_item", (0.01, -0.02, 0.04))]
-    groups = [Group("SE", points[:150]), Group("other", points[150:])]
+    groups = [Group("1 to 2", points[:150]), Group("3 to 9", points[150:])]
     well = Facts(
         made_at=NOW,
+        root="/data/userrep",
         config="conf/mine.yaml",
         space_id=SPACE,
         runs=[Run("r1", NOW, 700.0, "done", ["train_autoencoder"]), Run("r2", NOW, 40.0, "done", ["embed_users"])],
@@ -133,7 +134,7 @@ def facts(**more: Any) -> Facts:
         artifact_fault=None,
         drift=drift(),
         evaluation=EvaluationFacts("e1", NOW, tasks),
-        user_map=MapFacts("x", LAST, 950, (0.2, 0.1), "country", False, groups),
+        user_map=MapFacts("x", LAST, 950, (0.2, 0.1), "events in 30 days", groups),
         explanation=explanation(),
         training_stages=[stage("train_autoencoder", run_id="r1")],
         storage={"user_embeddings": 12_345_678, "job_runs": 900},

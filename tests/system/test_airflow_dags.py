@@ -21,9 +21,12 @@ pytestmark = [
 ]
 
 READ = """
-import json, pendulum, sys
+import json, logging, pendulum, sys
+from types import SimpleNamespace
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
+logged = []
+logging.getLogger("airflow.task").error = lambda text, *values: logged.append(text % values)
 night = {"data_interval_end": pendulum.datetime(2024, 6, 2, 2), "run_id": "scheduled__2024-06-02T02:00:00+00:00"}
 dags = {}
 for dag in bag.dags.values():
@@ -34,24 +37,33 @@ for dag in bag.dags.values():
         "tasks": [{
             "id": task.task_id, "after": sorted(task.upstream_task_ids), "retries": task.retries,
             "delay": task.retry_delay.total_seconds(), "rule": task.trigger_rule, "command": task.bash_command,
-            "env": task.env,
+            "env": task.env, "pool": task.pool,
         } for task in dag.topological_sort()],
     }
-print(json.dumps({"errors": bag.import_errors, "dags": dags}))
+failed = {"task_instance": SimpleNamespace(dag_id="d", task_id="t"), "exception": OSError("one line\\nand another")}
+for dag in bag.dags.values():
+    for task in dag.tasks:
+        for callback in task.on_failure_callback:
+            callback(failed)
+print(json.dumps({"errors": bag.import_errors, "dags": dags, "logged": logged}))
 """
 
 
-@pytest.fixture(scope="module")
-def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Load the DAGs, and render their tasks for the night to 2 June 2024."""
-    home = tmp_path_factory.mktemp("airflow")
+def loaded(home: Path, **variables: str) -> dict[str, Any]:
+    """Load the DAGs, render their tasks for the night to 2 June 2024, and report a failure of each task."""
     environment = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "PYTHONPATH": ""}
+    environment |= variables
     command = [str(AIRFLOW), "-c", READ, str(ROOT / "deploy" / "airflow" / "userrep_nightly.py")]
     ran = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     assert found["errors"] == {}
-    return found["dags"]  # type: ignore[no-any-return]
+    return found
+
+
+@pytest.fixture(scope="module")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return loaded(tmp_path_factory.mktemp("airflow"))["dags"]  # type: ignore[no-any-return]
 
 
 def test_airflow_reads_two_dags_that_neither_catch_up_nor_overlap(dags: dict[str, Any]) -> None:
@@ -89,3 +101,12 @@ def test_every_task_is_a_command_that_userrep_takes_as_of_the_interval_s_end_und
     (run_id,) = {task["env"]["USERREP_RUN_ID"] for task in tasks}
     assert checked_name(run_id, "run id") == run_id == "airflow-scheduled__2024-06-02t02-00-00-00-00"
     assert {task["env"]["USERREP_LOG"] for task in tasks} == {"json"}
+
+
+def test_paths_and_pool_are_those_of_the_environment_and_a_failure_is_one_line(tmp_path: Path) -> None:
+    found = loaded(tmp_path, USERREP_BIN="/opt/my env/userrep", USERREP_CONFIG="/etc/userrep.yaml", USERREP_POOL="ml")
+    tasks = [task for dag in found["dags"].values() for task in dag["tasks"]]
+    assert {task["pool"] for task in tasks} == {"ml"}
+    assert {shlex.split(task["command"])[1] for task in tasks} == {"/opt/my env/userrep"}
+    assert {shlex.split(task["command"])[-1] for task in tasks} == {"/etc/userrep.yaml"}
+    assert found["logged"] == ["userrep: d.t failed: one line and another"] * len(tasks)

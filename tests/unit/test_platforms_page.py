@@ -1,6 +1,7 @@
 """The page of platforms says what the records of `make compat-test` say, and these are of the pinned versions."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def test_the_tested_versions_are_the_pinned_ones() -> None:
     for series, record in RECORDS.items():
         pins = pins_of(ROOT / "deploy" / "constraints" / f"spark-{series}.txt")
         assert {name: pins[name] for name in record["packages"]} == record["packages"]
+
+
+def test_the_badges_of_the_readme_name_the_lowest_python_and_a_pinned_spark() -> None:
+    versions = dict(re.findall(r"img\.shields\.io/badge/([a-z]+)-(\S+)-blue\)", (ROOT / "README.md").read_text()))
+    setup = (ROOT / "setup.py").read_text()
+    assert f'python_requires=">={versions["python"].removesuffix("%2B")}"' in setup
+    assert f'license="{versions["license"].replace("--", "-")}"' in setup
+    assert (ROOT / "deploy" / "constraints" / f"spark-{versions['spark']}.txt").exists()
+    assert versions["tests"] == "make%20test"

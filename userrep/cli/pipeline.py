@@ -41,7 +41,7 @@ def demo(overrides: Overrides = None) -> Output:
     Trains a space, publishes snapshots and trains a downstream model on them.
     """
     from userrep.logs import to_stderr
-    from userrep.workflows.demo import AS_OF, SPEC, demo_config, ensure_log
+    from userrep.workflows.demo import AS_OF, SPEC, config_file, demo_config, ensure_log
 
     config = demo_config(overrides or [])
     spark = session_of(config)
@@ -54,7 +54,7 @@ def demo(overrides: Overrides = None) -> Output:
     serving = run_pipeline(work)
     with work.lease("train_return_propensity"):
         outcomes = train_return_propensity(work)
-    output, option = _stages(work, serving=serving.space_id), "--config conf/demo.yaml"
+    output, option = _stages(work, serving=serving.space_id), f"--config {config_file()}"
     aucs = [f"  {o.input:<16} {o.dims:>4} dims   {o.auc:.4f}" for o in outcomes]
     next_steps = [
         f"  userrep status {option}",

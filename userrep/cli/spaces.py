@@ -69,7 +69,11 @@ def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
 
 @app.command("show")
 @command
-def spaces_show(space_id: SpaceId, config: Config) -> Output:
+def spaces_show(
+    space_id: SpaceId,
+    config: Config,
+    card: Annotated[bool, typer.Option("--card", help="Print a model card in Markdown; --json ignores this.")] = False,
+) -> Output:
     """Show a space's manifest, metrics and snapshots."""
     from userrep.model.artifact import load_artifact
     from userrep.spaces.registry import artifact_folder, find_space
@@ -90,6 +94,10 @@ def spaces_show(space_id: SpaceId, config: Config) -> Output:
     if check := manifest.self_check:
         lines += check.lines
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
+    if card:
+        from userrep.spaces.card import model_card
+
+        lines = [model_card(tables, space, manifest, protected=config.users.protected if config.users else [])]
     more = {"maps": dict(space.maps), "artifact": folder, "manifest": manifest, "snapshots": snapshots}
     return Output(vars(space) | more, lines)
 

@@ -80,22 +80,34 @@ def lines(
     return _drawn("lines", scale=scale, curves=curves, limits=limits, ends=ends, label=label, is_joined=is_joined)
 
 
-def bars(rows: Sequence[Row], *, label: str) -> Markup:
-    """Draw a horizontal bar for each row, all on one scale that starts at zero."""
-    return _drawn("bars", rows=rows, top=max((row.value for row in rows), default=0) or 1, label=label)
+def bars(rows: Sequence[Row], *, label: str, top: float | None = None) -> Markup:
+    """Draw a horizontal bar for each row, all on one scale that starts at zero.
+
+    ``top``: the value of a bar of full width, which larger values also get; by default the largest value.
+    """
+    return _drawn("bars", rows=rows, top=top or max((row.value for row in rows), default=0) or 1, label=label)
 
 
-def intervals(rows: Sequence[Row], *, label: str, zero: bool, write: Callable[[float], str]) -> Markup:
-    """Draw each row's value as a dot on its interval, all on one scale. ``zero``: include a line at zero."""
-    ends = [end for row in rows for end in (row.low, row.high, row.value) if end is not None] + [0.0] * zero
+def intervals(
+    rows: Sequence[Row], *, label: str, reference: float | None = None, write: Callable[[float], str]
+) -> Markup:
+    """Draw each row's value as a dot on its interval, all on one scale.
+
+    ``reference``: a value that is on the scale, with a line of its own.
+    """
+    references = [] if reference is None else [reference]
+    ends = [end for row in rows for end in (row.low, row.high, row.value) if end is not None] + references
     low, high = min(ends, default=0), max(ends, default=1)
     margin = (high - low or 1) * 0.04
     low, high = low - margin, high + margin
+    round_numbers = _ticks(low, high, 4)
+    near = 0.6 * (round_numbers[1] - round_numbers[0])  # so that labels do not overlap
     ticks = [
-        (tick, write(tick), "zero" if zero and abs(tick) < 1e-12 else "grid")
-        for tick in _ticks(low, high, 4)
-        if low <= tick <= high
+        (tick, write(tick), "grid")
+        for tick in round_numbers
+        if low <= tick <= high and all(abs(tick - line) > near for line in references)
     ]
+    ticks += [(line, write(line), "reference") for line in references]
     return _drawn(
         "intervals", rows=rows, ticks=ticks, x=lambda value: round(100 * (value - low) / (high - low), 2), label=label
     )

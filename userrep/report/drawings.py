@@ -38,13 +38,14 @@ def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
 
 
 def rejected_rows(facts: Facts) -> Markup:
-    """Draw the number of rejected rows by reason."""
-    num_rows = facts.log.num_events + sum(facts.log.rejected.values())
+    """Draw the rejected rows by reason as shares of all rows. A bar of full width is the limit of a day."""
+    limit, num_rows = facts.log.max_rejected_share, facts.log.num_events + sum(facts.log.rejected.values())
     rows = [
-        Row(reason, num, count(num), f"{share(num / num_rows)} of all rows", css="c1")
+        Row(reason, num / num_rows, share(num / num_rows), f"{reason}: {count(num)} of {count(num_rows)} rows",
+            "bad" if num / num_rows > limit else "c1")
         for reason, num in facts.log.rejected.items()
-    ]
-    return bars(rows, label="Rejected rows by reason")
+    ]  # fmt: skip
+    return bars(rows, label="Rejected rows by reason", top=limit)
 
 
 def run_times(facts: Facts) -> Markup:

@@ -89,14 +89,15 @@ class Request:
 class Facts:
     """Everything in a report. The names of the fields are those of the JSON file.
 
-    ``config``: the configuration file as the user named it. ``space_id``: the space that training, drift, evaluation
-    and map describe, or None if no space exists. ``newest``: the last run of each stage. ``night``: the stages of the
-    newest daily run, or of the newest pipeline run if no daily run exists. ``artifact_fault``: why the space's artifact
-    cannot be read. ``storage``: bytes of each table's newest version, the largest first. ``max_age``: by level, the
-    largest age of the serving snapshot and of the log; empty: not checked.
+    ``root``: the root, or catalog and schema. ``config``: the configuration file as the user named it. ``space_id``:
+    the space that training, drift, evaluation and map describe, or None if no space exists. ``newest``: the last run of
+    each stage. ``night``: the stages of the newest daily run, or of the newest pipeline run if no daily run exists.
+    ``artifact_fault``: why the space's artifact cannot be read. ``storage``: bytes of each table's newest version, the
+    largest first. ``max_age``: by level, the largest age of the serving snapshot and of the log; empty: not checked.
     """
 
     made_at: datetime
+    root: str
     config: str
     space_id: str | None
     runs: Sequence[Run]

@@ -66,6 +66,7 @@ def gather(
     training, fault = training_facts(config, space)
     return Facts(
         made_at=made_at,
+        root=tables.location,
         config=named,
         space_id=space.space_id if space else None,
         runs=_runs(stages)[-_MOST_RUNS:],

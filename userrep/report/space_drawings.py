@@ -11,12 +11,13 @@ from userrep.report.charts import Mark, Row, Series, bars, intervals, lines, pos
 from userrep.report.facts import Facts
 from userrep.report.formats import count, day, figure, plural, signed
 from userrep.report.space_facts import DriftFacts, TaskFacts, TrainingFacts
-from userrep.report.user_map import MapFacts
+from userrep.report.user_map import UNKNOWN, MapFacts
 
 if TYPE_CHECKING:
     from userrep.explanations.explain import ModelExplanation, SpaceExplanation
 
 _MOST_KINDS = 8
+_CHANCE = 0.5  # AUC of a guess
 _OUTCOMES = {"ok": "c0", "warn": "warn", "fail": "bad"}
 _CURVES = {
     "train_loss": ("training rows", "c0"),
@@ -67,12 +68,12 @@ def ahead(tasks: Sequence[TaskFacts]) -> Markup:
         if (nearest := task.nearest) is not None
     ]
     return intervals(
-        rows, label="Lead over the best other representation, by task", zero=True, write=lambda x: signed(x, 2)
+        rows, label="Lead over the best other representation, by task", reference=0, write=lambda x: signed(x, 2)
     )
 
 
 def representations(task: TaskFacts) -> Markup:
-    """Draw the metric of every representation on a task, the best first."""
+    """Draw the metric of every representation on a task, the best first. An AUC has a line at chance."""
     rows = [
         Row(
             result.representation,
@@ -86,11 +87,12 @@ def representations(task: TaskFacts) -> Markup:
         )
         for result in sorted(task.figures, key=lambda result: -result.value)
     ]
-    return intervals(rows, label=f"{task.task}, {task.metric}", zero=False, write=lambda x: figure(x, 2))
+    chance = _CHANCE if task.metric == "auc" else None
+    return intervals(rows, label=f"{task.task}, {task.metric}", reference=chance, write=lambda x: figure(x, 2))
 
 
 def outcome_bars(facts: Facts) -> Markup:
-    """Draw the AUC of the example consumer by input."""
+    """Draw the AUC of the example consumer by input, with a line at chance."""
     rows = [
         Row(
             outcome.input,
@@ -101,7 +103,7 @@ def outcome_bars(facts: Facts) -> Markup:
         )
         for outcome in facts.outcomes
     ]
-    return intervals(rows, label="Return propensity, AUC by input", zero=False, write=lambda x: figure(x, 2))
+    return intervals(rows, label="Return propensity, AUC by input", reference=_CHANCE, write=lambda x: figure(x, 2))
 
 
 def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]:
@@ -149,7 +151,10 @@ def kinds_of_loss(training: TrainingFacts) -> Markup:
 
 def user_map(facts: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:
     """Draw the map of users; return the chart and its legend."""
-    colored = [(group, _color_class(facts, k)) for k, group in enumerate(facts.groups)]
+    last = max(1, len(facts.groups) - 1)
+    colored = [
+        (group, "rest" if group.label == UNKNOWN else f"s{round(6 * k / last)}") for k, group in enumerate(facts.groups)
+    ]
     drawn = scatter([(group.label, css, group.points) for group, css in colored], label=f"Users by {facts.coloured_by}")
     return drawn, [(f"{group.label} ({count(len(group.points))})", css) for group, css in colored]
 
@@ -169,15 +174,7 @@ def score_shares(explanation: "ModelExplanation") -> Markup:
     """Draw the shares of a score's variance by block, and the rest."""
     rows = [Row(name, value, figure(value)) for name, value in explanation.shares.items()]
     rows.append(Row("unexplained", explanation.unexplained, figure(explanation.unexplained), css="rest"))
-    return intervals(rows, label="Shares of the score's variance", zero=True, write=lambda x: figure(x, 2))
-
-
-def _color_class(facts: MapFacts, index: int) -> str:
-    if facts.groups[index].label in ("other", "not known"):
-        return "rest"
-    if facts.is_ordered:
-        return f"s{round(6 * index / max(1, len(facts.groups) - 1))}"
-    return f"c{index}"
+    return intervals(rows, label="Shares of the score's variance", reference=0, write=lambda x: figure(x, 2))
 
 
 def _shortest(value: float) -> str:

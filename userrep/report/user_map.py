@@ -3,13 +3,11 @@
 Shapes: N users, D dimensions.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.config import Config
@@ -25,15 +23,13 @@ from userrep.store.tables import Tables
 from userrep.store.user_sample import rows_below
 
 MOST_USERS = 2_000
-_MOST_GROUPS = 6  # groups with their own color
-_LEAST_USERS = 10  # users of a named group; a smaller group could reveal single users
 _ENDS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
-_OTHER, _UNKNOWN = "other", "not known"
+UNKNOWN = "not known"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Users on the map that share a value, and their points."""
+    """Users on the map in the same range of event counts, and their points."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -43,8 +39,8 @@ class Group:
 class MapFacts:
     """Sampled users of a snapshot in the plane of its first two principal components, without ids.
 
-    ``shares``: share of the variance in each of the two components. ``coloured_by``: name of the value that groups the
-    users. ``is_ordered``: whether the groups are ranges of numbers, in order.
+    ``shares``: share of the variance in each of the two components. ``coloured_by``: name of the number that groups the
+    users by ranges. ``groups``: in the order of the ranges.
     """
 
     snapshot_id: str
@@ -52,16 +48,14 @@ class MapFacts:
     num_users: int
     shares: tuple[float, float]
     coloured_by: str
-    is_ordered: bool
     groups: Sequence[Group]
 
 
 def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> MapFacts | None:
     """Project a sample of a snapshot's users onto a plane and group them; None if the sample has fewer than 3 users.
 
-    The sample is the users in the lowest buckets, so it is the same at every date. Users are grouped by the first of
-    ``users.attributes``, or by ranges of their number of events in the longest window if no attribute is configured.
-    If the features of the date do not exist, all users form one group.
+    The sample is the users in the lowest buckets, so it is the same at every date. Users are grouped by ranges of
+    their number of events in the longest window. If the features of the date do not exist, all users form one group.
 
     Cost: the row groups of the snapshot's and the features' files up to the last of these users, without Spark below a
     root; two small Spark jobs in a catalog. Driver memory: about 2,000 vectors and ids.
@@ -71,9 +65,8 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
     rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
     if rows.num_rows < 3:
         return None
-    is_ordered = not FeatureSpec.of(config).attributes
-    grouped_by, text_by_user = _group_values(limit, tables, config, space, snapshot)
-    texts = [text_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
+    counted, num_by_user = _num_events(limit, tables, config, space, snapshot)
+    nums = [num_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
     vectors = combined(rows.column("embedding"))
     xy_N2, shares = plane(stacked(vectors, len(vectors[0])).astype(np.float64))
     return MapFacts(
@@ -81,24 +74,22 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
         as_of=snapshot.as_of,
         num_users=snapshot.num_users,
         shares=shares,
-        coloured_by=grouped_by,
-        is_ordered=is_ordered,
-        groups=grouped(xy_N2, labelled(texts, is_ordered=is_ordered), is_ordered=is_ordered),
+        coloured_by=counted,
+        groups=grouped(xy_N2, labelled(nums)),
     )
 
 
-def _group_values(
+def _num_events(
     limit: int, tables: Tables, config: Config, space: Space, snapshot: Snapshot
-) -> tuple[str, Mapping[str, str | None]]:
-    """Return the name of the value that groups the users, and its text by user id."""
+) -> tuple[str, Mapping[str, int]]:
+    """Return what is counted, and the number by user id."""
     if space.lineage_id != lineage_of(config) or snapshot.as_of not in feature_sets(tables, space.lineage_id):
         return "nothing (the features of this date do not exist)", {}
-    spec = FeatureSpec.of(config)
-    column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
-    name = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
+    longest = FeatureSpec.of(config).longest
+    columns = ["user_id", f"num_events_{longest}d"]
     table = features_table(config, space.lineage_id)
-    rows = rows_below(limit, tables, table, [{"as_of": snapshot.as_of}], ["user_id", column])
-    return name, dict(zip(rows["user_id"].to_pylist(), rows[column].cast(pa.string()).to_pylist(), strict=True))
+    rows = rows_below(limit, tables, table, [{"as_of": snapshot.as_of}], columns)
+    return f"events in {longest} days", dict(zip(*(rows[name].to_pylist() for name in columns), strict=True))
 
 
 def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -119,32 +110,19 @@ def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, 
     return xy_N2 / max(float(np.abs(xy_N2).max()), 1e-300), (shares[0], shares[1])
 
 
-def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str], *, is_ordered: bool) -> list[Group]:
-    """Group points by label, the largest group first, or in the order of the ranges if ``is_ordered``.
-
-    If the labels are not ranges, those with fewer than 10 users and all after the sixth become ``other``.
-    """
-    counts = Counter(labels)
-    if is_ordered:
-        named = [label for label in _ranges() if counts[label]] + [_UNKNOWN] * bool(counts[_UNKNOWN])
-    else:
-        known = [label for label, num in counts.most_common() if num >= _LEAST_USERS and label != _UNKNOWN]
-        named = known[:_MOST_GROUPS]
-    points: dict[str, list[tuple[float, float]]] = {label: [] for label in named}
+def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str]) -> list[Group]:
+    """Group points by label, in the order of the ranges."""
+    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*_ranges(), UNKNOWN]}
     for (x, y), label in zip(xy_N2.tolist(), labels, strict=True):
-        name = label if label in points else _UNKNOWN if label == _UNKNOWN else _OTHER
-        points.setdefault(name, []).append((round(x, 3), round(y, 3)))
-    rest = [label for label in (_OTHER, _UNKNOWN) if label in points and label not in named]
-    return [Group(label, points[label]) for label in [*named, *rest]]
+        points[label].append((round(x, 3), round(y, 3)))
+    return [Group(label, own) for label, own in points.items() if own]
 
 
-def labelled(texts: Sequence[str | None], *, is_ordered: bool) -> list[str]:
-    """Return the label of each user: its value, or the range that contains its number if ``is_ordered``."""
-    if not is_ordered:
-        return [_UNKNOWN if text is None else text for text in texts]
+def labelled(nums: Sequence[int | None]) -> list[str]:
+    """Return the range that contains the number of each user."""
     ranges = _ranges()
-    indexes = np.searchsorted(_ENDS, [-1 if text is None else int(text) for text in texts], "right") - 1
-    return [_UNKNOWN if text is None else ranges[index] for text, index in zip(texts, indexes, strict=True)]
+    indexes = np.searchsorted(_ENDS, [-1 if num is None else num for num in nums], "right") - 1
+    return [UNKNOWN if num is None else ranges[index] for num, index in zip(nums, indexes, strict=True)]
 
 
 def _ranges() -> list[str]:

@@ -162,12 +162,20 @@ def _totals(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> dict
     return totals | {f"rows_per_second.{name}": speed for name, speed in speeds.items()}
 
 
+def _description(manifest: SpaceManifest) -> str:
+    return (
+        f"Space {manifest.space_id}: {manifest.model.latent_dim} numbers per user, trained on events before "
+        f"{manifest.trained_until}. `userrep spaces show {manifest.space_id} --card` prints its model card."
+    )
+
+
 def _register(client: Any, name: str, run_id: str, model_id: str, manifest: SpaceManifest) -> None:
-    """Register the logged model of a run, unless it is registered, and set the aliases of its version."""
+    """Register the logged model of a run, unless it is registered; set description and aliases of its version."""
     import mlflow
 
     versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id]
     registered = versions[0] if versions else mlflow.register_model(f"models:/{model_id}", name, tags=_tags(manifest))
+    client.update_model_version(name, registered.version, _description(manifest))
     client.set_registered_model_alias(name, manifest.space_id, registered.version)
     newest = client.get_registered_model(name).aliases.get(NEWEST, 0)
     if int(newest) < int(registered.version):  # the alias never moves to an older version

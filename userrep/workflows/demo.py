@@ -12,6 +12,7 @@ from userrep.store.filesystem import exists, read_bytes, write_bytes
 from userrep.synthetic.generator import LogSpec, generate_log
 
 CONFIG = Path(__file__).with_name("demo.yaml")
+OF_REPOSITORY = Path("conf/demo.yaml")  # the same file, where the repository is the working directory
 SPEC = LogSpec(num_users=3000, num_items=600, first_day=date(2024, 1, 1), num_days=150, seed=7)
 AS_OF = date(2024, 5, 25)
 
@@ -19,6 +20,21 @@ AS_OF = date(2024, 5, 25)
 def demo_config(overrides: list[str]) -> Config:
     """Load the configuration of the demo. Its paths are resolved as in ``conf/demo.yaml`` of the working directory."""
     return load_config(CONFIG, overrides, folder="conf")
+
+
+def config_file() -> Path:
+    """Return the configuration file of the demo for further commands: conf/demo.yaml of the working directory.
+
+    If that does not exist, the demo was installed without the repository. Then the packaged file is written to the
+    demo's root, with paths relative to it, unless an earlier demo has.
+    """
+    if OF_REPOSITORY.exists():
+        return OF_REPOSITORY
+    file = Path("build/demo/userrep.yaml")
+    if not file.exists():
+        text = CONFIG.read_text(encoding="utf-8").replace("../build/demo/", "").replace("../build/demo", ".")
+        write_bytes(str(file), text.encode())
+    return file
 
 
 def ensure_log(spark: SparkSession, config: Config, spec: LogSpec, report: Callable[[str], None]) -> bool:

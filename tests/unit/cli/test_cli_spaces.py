@@ -106,6 +106,18 @@ def test_a_space_is_shown_with_its_figures_and_published_snapshots(
     assert [of["as_of"] for of in found["snapshots"]] == ["2024-04-02", "2024-04-09"]
 
 
+def test_the_model_card_of_a_space_is_printed_on_request_and_json_is_as_without_it(
+    userrep: Userrep, no_spark: None, config: Path, tables: Tables, tmp_path: Path
+) -> None:
+    add_trained_space(tmp_path, tables)
+    card = userrep("spaces", "show", "s1", "--config", config, "--card")
+    assert (card.code, card.err) == (0, "")
+    assert card.out.startswith("# Space s1\n\nA vector of 16 numbers per user and date")
+    assert "valid_loss: 0.1235" not in card.out
+    as_json = [userrep("spaces", "show", "s1", "--config", config, "--json", *more) for more in ([], ["--card"])]
+    assert as_json[0].out == as_json[1].out
+
+
 def test_a_space_whose_artifact_is_not_the_registered_one_is_not_shown(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables, tmp_path: Path
 ) -> None:

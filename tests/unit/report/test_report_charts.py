@@ -2,6 +2,7 @@
 
 import re
 from datetime import date
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -99,21 +100,37 @@ def test_bars_are_shares_of_the_largest() -> None:
     assert numbers(bars([Row("a", 0, "")], label="x"), 'class="c0" width="N%"') == [0]
 
 
+def test_a_bar_of_full_width_may_have_a_value_that_larger_ones_do_not_exceed() -> None:
+    rows = [Row("a", 2, "two"), Row("b", 8, "eight"), Row("c", 40, "forty")]
+    assert numbers(bars(rows, label="x", top=16), 'class="c0" width="N%"') == [12.5, 50, 100]
+
+
 def test_intervals_are_drawn_to_one_scale_with_a_line_at_zero() -> None:
     rows = [Row("a", 0.5, "", low=0.0, high=1.0), Row("b", 1.0, "")]
-    drawn = intervals(rows, label="x", zero=True, write=str)
+    drawn = intervals(rows, label="x", reference=0, write=str)
     (low, *_), (high, *_) = (numbers(drawn, f'<line class="span c0" {of}="N%"') for of in ("x1", 'x1="[^"]+" x2'))
     (middle, _), (right, _) = points(drawn)
     assert middle == pytest.approx((low + high) / 2, abs=0.02)
     assert right == high < 100
-    assert numbers(drawn, '<line class="zero" x1="N%"') == [low] * 2  # behind each row
-    assert 'class="zero"' not in intervals(rows, label="x", zero=False, write=str)
+    assert numbers(drawn, '<line class="reference" x1="N%"') == [low] * 2  # behind each row
+    assert 'class="reference"' not in intervals(rows, label="x", write=str)
 
 
 def test_zero_is_on_the_scale_where_it_is_asked_for() -> None:
     rows = [Row("a", 5.0, "", low=4.0, high=6.0)]
-    assert numbers(intervals(rows, label="x", zero=True, write=str), '<line class="zero" x1="N%"')[0] < 10
-    assert numbers(intervals(rows, label="x", zero=False, write=str), '<line class="span c0" x1="N%"')[0] < 10
+    assert numbers(intervals(rows, label="x", reference=0, write=str), '<line class="reference" x1="N%"')[0] < 10
+    assert numbers(intervals(rows, label="x", write=str), '<line class="span c0" x1="N%"')[0] < 10
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (0.62, 0.71), (0.31, 0.49), (0.5, 0.5)])
+def test_a_reference_is_on_the_scale_with_a_label_that_no_other_comes_near(low: float, high: float) -> None:
+    drawn = intervals([Row("a", high, "", low=low, high=high)], label="x", reference=0.5, write=lambda x: f"{x:.3f}")
+    (line,) = numbers(drawn, '<line class="reference" x1="N%"')
+    assert 0 < line < 100
+    labels = dict(zip(numbers(drawn, r'text-anchor="middle">N</text>'), numbers(drawn, '<text x="N%"'), strict=True))
+    assert labels[0.5] == line
+    places = sorted(labels.values())
+    assert min((after - before for before, after in pairwise(places)), default=99) > 8
 
 
 def test_small_groups_of_points_lie_above_large_ones_and_y_grows_upwards() -> None:

@@ -59,8 +59,16 @@ def test_the_first_column_of_a_long_log_is_the_one_that_may_be_short() -> None:
 def test_reasons_are_shares_of_all_rows_and_not_only_of_those_rejected() -> None:
     log = LogFacts([a_day(0, num_events=90)], {"missing_user_id": 8, "bad_time": 2}, 0.05)
     drawn = rejected_rows(facts(log=log))
-    assert figures(drawn) == ["8", "2"]
-    assert titles(drawn) == ["8% of all rows", "2% of all rows"]
+    assert figures(drawn) == ["8%", "2%"]
+    assert titles(drawn) == ["missing_user_id: 8 of 100 rows", "bad_time: 2 of 100 rows"]
+
+
+def test_a_bar_of_rejected_rows_is_as_long_as_its_part_of_the_limit_and_red_above_it() -> None:
+    log = LogFacts([a_day(0, num_events=90)], {"missing_user_id": 8, "bad_time": 2}, 0.05)
+    bar = r'<rect class="(c1|bad)" width="([\d.]+)%"'
+    assert re.findall(bar, rejected_rows(facts(log=log))) == [("bad", "100"), ("c1", "40.0")]
+    unlimited = rejected_rows(facts(log=replace(log, max_rejected_share=0.0)))
+    assert [width for _, width in re.findall(bar, unlimited)] == ["100.0", "25.0"]
 
 
 def test_runs_stand_by_the_logarithm_of_their_time() -> None:

@@ -175,6 +175,7 @@ def test_the_state_of_the_root_enters_the_report(tables: Tables, config: Config)
     tables.add(ERASURES, [request | {"receipt": "{}", "recorded_at": NOW}])
     state = replace(read_state(tables, config), stale={"s001-a": [day]})
     found = gather(state, tables, config, None, named="c")
+    assert (found.root, found.config) == (config.root, "c")
     assert [(s.space_id, s.in_use, s.num_snapshots, s.newest_as_of, s.stale) for s in found.spaces] == [
         ("s001-a", "serving", 1, day, [day]), ("s002-b", None, 0, None, []),
     ]  # fmt: skip

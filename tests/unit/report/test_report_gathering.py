@@ -50,7 +50,7 @@ def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
     assert curve[int(metrics["best_epoch"]) - 1]["valid_loss"] == metrics["valid_loss"]
     groups = figures["user_map"]["groups"]
     assert sum(len(of["points"]) for of in groups) == figures["user_map"]["num_users"] <= 600
-    assert figures["user_map"]["coloured_by"] == "country"
+    assert figures["user_map"]["coloured_by"] == "events in 28 days"
     users = set(pq.read_table(log / "users", columns=["user_id"])["user_id"].to_pylist())
     texts = out.read_text() + answer.out
     assert len(users) == 600

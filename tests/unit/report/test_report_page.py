@@ -66,6 +66,18 @@ def test_texts_from_data_and_configuration_stand_on_the_page_as_they_are() -> No
     assert "<title>userrep report: " in text
 
 
+def test_the_title_says_which_root_the_page_is_about() -> None:
+    text = page(facts(root="s3://prod/userrep"), summarised(facts()))
+    assert re.search("<title>userrep report: .* · s3://prod/userrep</title>", text)
+    assert "userrep report · s3://prod/userrep · conf/mine.yaml · " in text
+
+
+def test_the_length_of_bars_of_rejected_rows_is_explained_where_there_is_a_limit() -> None:
+    assert "A full bar is 5%, the largest share that a day may have" in page(facts(), summarised(facts()))
+    unlimited = facts(log=replace(facts().log, max_rejected_share=0.0))
+    assert "A full bar" not in page(unlimited, summarised(unlimited))
+
+
 def test_parts_that_are_empty_say_which_command_fills_them() -> None:
     text = page(nothing(), summarised(nothing()))
     for command in ("pipeline", "run monitor_drift", "evaluate", "daily", "consumers register NAME"):
@@ -77,7 +89,7 @@ def test_each_part_of_a_root_that_is_well_has_its_chart() -> None:
     labels = {of["aria-label"] for _, of in outline(text).elements if of.get("aria-label")}
     assert labels >= {
         "Events by day", "Rejected rows by reason", "psi by date", "Lead over the best other representation, by task",
-        "Users by country", "R2 by block of inputs", "Shares of the score's variance",
+        "Users by events in 30 days", "R2 by block of inputs", "Shares of the score's variance",
         "Losses by epoch", "Run times", "Seconds by stage", "Core hours by stage", "Bytes by table",
         "Users of each snapshot", "Return propensity, AUC by input",
     }  # fmt: skip

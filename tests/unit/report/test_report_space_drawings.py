@@ -72,8 +72,17 @@ def test_representations_come_in_the_order_of_their_value_and_the_embedding_stan
     assert last[0] == last[1]  # an interval that is not known has no length
 
 
+def test_only_an_auc_is_drawn_next_to_chance() -> None:
+    task = a_task("a", (-0.1, -0.2, -0.05))
+    assert 'class="reference"' in representations(task)
+    assert ">0.50</text>" in representations(task)
+    assert 'class="reference"' not in representations(replace(task, metric="ndcg"))
+
+
 def test_the_consumer_s_result_on_the_embedding_stands_out() -> None:
     drawn = outcome_bars(facts(outcomes=[Outcome("embedding", 120, 0.84, 400), Outcome("recency", 2, 0.8, 400)]))
+    assert ">0.50</text>" in drawn
+    assert drawn.count('class="reference"') == 2
     assert re.findall(r'<circle class="(\w+)"', drawn) == ["c1", "c0"]
     assert re.findall("<small>(.*?)</small>", drawn) == ["120 numbers", "2 numbers"]
 
@@ -100,11 +109,10 @@ def test_the_loss_of_a_kind_is_the_mean_of_its_windows_and_the_eight_largest_are
     assert names(kinds_of_loss(training([], **losses))) == ["weight"]  # users were not held out: of training rows
 
 
-def test_groups_of_ranges_get_shades_and_other_groups_colors() -> None:
+def test_groups_of_ranges_get_shades_and_users_without_a_number_get_none() -> None:
     groups = [Group("0", [(0.0, 0.0)]), Group("1 to 2", [(0.1, 0.1)] * 2), Group("300 or more", [(0.2, 0.2)])]
-    found = MapFacts("x", date(2024, 5, 1), 4, (0.5, 0.2), "events in 7 days", True, groups)
+    found = MapFacts("x", date(2024, 5, 1), 4, (0.5, 0.2), "events in 7 days", groups)
     assert user_map(found)[1] == [("0 (1)", "s0"), ("1 to 2 (2)", "s3"), ("300 or more (1)", "s6")]
-    colored = [Group("SE", [(0.0, 0.0)]), Group("DK", [(0.0, 0.0)]), Group("other", [(0.0, 0.0)])]
-    drawn, legend = user_map(replace(found, is_ordered=False, groups=colored, coloured_by="country"))
-    assert legend == [("SE (1)", "c0"), ("DK (1)", "c1"), ("other (1)", "rest")]
-    assert 'aria-label="Users by country"' in drawn
+    drawn, legend = user_map(replace(found, groups=[groups[0], Group("not known", [(0.0, 0.0)])]))
+    assert legend == [("0 (1)", "s0"), ("not known (1)", "rest")]
+    assert 'aria-label="Users by events in 7 days"' in drawn

@@ -181,6 +181,10 @@ def test_a_model_is_registered_under_its_space_and_as_the_newest_candidate(store
     assert [version.version for version in versions] == ["1", "1"] or [v.version for v in versions] == [1, 1]
     assert versions[0].run_id == tracked.run_id
     assert versions[0].tags["userrep.content_hash"] == manifest.content_hash
+    assert versions[0].description == (
+        "Space s1: 16 numbers per user, trained on events before 2024-01-01. `userrep spaces show s1 --card` prints "
+        "its model card."
+    )
 
 
 def test_a_model_loaded_through_mlflow_gives_the_embeddings_of_the_encoder_to_the_bit(store: Store) -> None:

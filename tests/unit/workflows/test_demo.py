@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from userrep.config import Config
+from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.synthetic.generator import LogSpec
 from userrep.workflows import demo
@@ -32,6 +32,29 @@ def test_the_demo_takes_overrides_and_refuses_bad_ones() -> None:
     assert demo.demo_config(["model.latent_dim=64"]).model.latent_dim == 64
     with pytest.raises(UsageError, match=r"--set modle.latent_dim: unknown key modle; did you mean model\?"):
         demo.demo_config(["modle.latent_dim=64"])
+
+
+def test_further_commands_use_the_file_of_the_repository_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("conf").mkdir()
+    Path("conf/demo.yaml").write_text("root: ../build/demo")
+    assert demo.config_file() == Path("conf/demo.yaml")
+    assert not Path("build").exists()
+
+
+def test_without_the_repository_further_commands_use_a_file_that_means_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = demo.config_file()
+    assert file == Path("build/demo/userrep.yaml")
+    assert load_config(file) == demo.demo_config([])
+    file.write_text(file.read_text() + "gates: {min_users: 5}\n")
+    edited = file.read_text()
+    assert demo.config_file() == file
+    assert file.read_text() == edited
 
 
 def test_the_log_holds_the_days_that_the_demo_is_about(config: Config) -> None:

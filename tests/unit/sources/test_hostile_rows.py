@@ -251,7 +251,7 @@ OTHERS: list[tuple[Any, str]] = [
       OTHER_TYPES[name]),
     *((content, "events.path .*: not readable as parquet") for content in OTHER_FILES),
     (pa.table({"user": ["u"], "item_id": ["i"]}),
-    r"events.columns.user_id: no column 'user_id'; columns found: user, it"),
+    r"events.columns.user_id: no column 'user_id'; did you mean user\? Columns found: user, it"),
     (pa.table({}), r"not readable as parquet|no column 'user_id'"),
     (None, r"not readable as parquet|no column"),
 ]  # fmt: skip

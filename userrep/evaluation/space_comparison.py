@@ -1,11 +1,13 @@
 """Comparison of two spaces on a consumer's labels: the paired difference of a metric, with an interval over users.
 
-Probes are fitted per space on the earlier labels and judged on the later ones, on the same labels and resampled users.
+Regressions are fitted per space on the earlier labels and judged on the later ones, on the same labels and resampled
+users. Trees would depend on the coordinates, in which spaces differ.
 Shapes: N labels, M judged labels, D dimensions of the old space, U users, B resamplings.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +89,8 @@ class Split:
         rows = Rows(users, (), indices_in(labels.users, users), no_dates, role_N, pa.RecordBatch.from_pydict({}))
         if reason := _too_few(rows, labels.y_N, metric):
             raise UsageError(f"labels: too few: {reason}. Add labels, or labels of more dates.")
-        problem = RowProblem(rows, labels.y_N[:, None], "yes_or_no" if metric == AUC else "number", metric)
+        kind: Literal["yes_or_no", "number"] = "yes_or_no" if metric == AUC else "number"
+        problem = RowProblem(rows, labels.y_N[:, None], kind, metric, has_trees=False)
         return cls(problem, metric, cut_us)
 
 
@@ -127,8 +130,8 @@ def compare(
 ) -> dict[str, Comparison]:  # fmt: skip
     """Compare two spaces on the judged labels, for each way in which a consumer may use the new space.
 
-    ``retrained``: a probe of each space on its own vectors. ``mapped``: the old space's probe on its vectors, and on
-    the new vectors mapped into the old space's coordinates. ``model``: the same with the consumer's own model.
+    ``retrained``: a regression of each space on its own vectors. ``mapped``: the old space's regression on its vectors, and
+    on the new vectors mapped into the old space's coordinates. ``model``: the same with the consumer's own model.
 
     Parameters
     ----------

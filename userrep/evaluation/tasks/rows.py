@@ -45,13 +45,15 @@ class RowProblem:
     """All rows with labels y_NK: yes or no (1 and 0), or one number.
 
     Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
-    outputs; ``metric``_linear and ``metric``_trees are those of each probe.
+    outputs; ``metric``_linear and ``metric``_trees are those of each probe. ``has_trees``: without trees, results do not
+    depend on the coordinates of a representation.
     """
 
     rows: Rows
     y_NK: Floats32
     kind: Literal["yes_or_no", "number"]
     metric: str
+    has_trees: bool = True
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -67,9 +69,9 @@ class RowProblem:
             lambda strength, previous: self._fit(x_train, y_train, np.full(y_NK.shape[1], strength), previous),
             lambda w_GK: self._loss(linear(x_valid, w_GK), y_valid),
         )
-        has_one_label = y_NK.shape[1] == 1
-        num_rounds = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if has_one_label else None
-        return Setting(strength_K, num_rounds)
+        if y_NK.shape[1] > 1 or not self.has_trees:
+            return Setting(strength_K, None)
+        return Setting(strength_K, choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective))
 
     def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
         """Fit on training and validation rows; return logits or numbers of the test rows by metric."""

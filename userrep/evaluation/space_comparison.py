@@ -130,8 +130,8 @@ def compare(
 ) -> dict[str, Comparison]:  # fmt: skip
     """Compare two spaces on the judged labels, for each way in which a consumer may use the new space.
 
-    ``retrained``: a regression of each space on its own vectors. ``mapped``: the old space's regression on its vectors, and
-    on the new vectors mapped into the old space's coordinates. ``model``: the same with the consumer's own model.
+    ``retrained``: a regression of each space on its own vectors. ``mapped``: the old space's regression on its vectors,
+    and on the new vectors mapped into the old space's coordinates. ``model``: the same with the consumer's own model.
 
     Parameters
     ----------

@@ -45,8 +45,8 @@ class RowProblem:
     """All rows with labels y_NK: yes or no (1 and 0), or one number.
 
     Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
-    outputs; ``metric``_linear and ``metric``_trees are those of each probe. ``has_trees``: without trees, results do not
-    depend on the coordinates of a representation.
+    outputs; ``metric``_linear and ``metric``_trees are those of each probe. Without trees (``has_trees``), results do
+    not depend on the coordinates of a representation.
     """
 
     rows: Rows

@@ -51,7 +51,8 @@ PEERS = (
 
 STORAGES = (f"{STORED}float16", f"{STORED}int8")
 LOOK_ALIKES = "look_alikes"
-_JUDGED = ("auc", "r2", "ndcg", "recall")  # first metrics
+# Metrics of storage losses: where there are trees, that of the regression, since trees change with any perturbation.
+_STEADY = ("auc_linear", "r2_linear", "ndcg", "recall")
 
 
 class Log(NamedTuple):
@@ -123,7 +124,8 @@ def _storage_losses(measured: Sequence[Measured]) -> dict[str, dict[str, list[fl
     by_key = {_key(one): one for one in measured}
     for one in measured:
         embedding = by_key.get((one.task, one.metric, EMBEDDING))
-        if one.representation.startswith(STORED) and one.metric in _JUDGED and embedding is not None:
+        is_steady = one.metric in _STEADY or (one.metric == "auc" and (one.task, "auc_linear", EMBEDDING) not in by_key)
+        if one.representation.startswith(STORED) and is_steady and embedding is not None:
             loss_B = 1 - one.bootstraps_B / embedding.bootstraps_B
             loss = Interval.of(1 - one.value / embedding.value, loss_B)
             storage = one.representation.removeprefix(STORED)

@@ -7,7 +7,7 @@ unit is kept, and skipped when the benchmark runs again with the same code and s
 ``ahead`` is the lead of the embedding by peer and family of tasks, relative (or the difference for R2), and the mean
 over families with equal weights. Intervals of 90% are over resampled users and, with several seeds, over trainings.
 ``value`` is the smallest of these means over peers. The line also has recall and lift of look-alike audiences, and what
-the embedding loses in other storage types, relative to its value, with an interval. Peers that need long trainings are
+the embedding loses in other storage types, with an interval. Peers that need long trainings are
 in ``quality`` and in ``userrep evaluate``. ``--small``: one training, the earlier split of one log.
 
     make bench-quality-by-log
@@ -119,17 +119,21 @@ def _look_alikes(measured: Sequence[Measured]) -> dict[str, dict[str, list[float
 
 
 def _storage_losses(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
-    """Return the relative loss of the embedding by task and storage type, with the ends of its interval."""
+    """Return the loss of the embedding by task and storage type, with the ends of its interval: relative, or of R2."""
     figures: dict[str, dict[str, list[float]]] = {}
     by_key = {_key(one): one for one in measured}
     for one in measured:
         embedding = by_key.get((one.task, one.metric, EMBEDDING))
         is_steady = one.metric in _STEADY or (one.metric == "auc" and (one.task, "auc_linear", EMBEDDING) not in by_key)
         if one.representation.startswith(STORED) and is_steady and embedding is not None:
-            loss_B = 1 - one.bootstraps_B / embedding.bootstraps_B
-            loss = Interval.of(1 - one.value / embedding.value, loss_B)
+            loss_B, loss = embedding.bootstraps_B - one.bootstraps_B, embedding.value - one.value
+            if not one.metric.startswith("r2"):
+                loss_B, loss = loss_B / embedding.bootstraps_B, loss / embedding.value
+            interval = Interval.of(loss, loss_B)
             storage = one.representation.removeprefix(STORED)
-            figures.setdefault(one.task, {})[storage] = [round(x, 6) for x in (loss.value, loss.low, loss.high)]
+            figures.setdefault(one.task, {})[storage] = [
+                round(x, 6) for x in (interval.value, interval.low, interval.high)
+            ]
     return figures
 
 

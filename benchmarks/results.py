@@ -255,7 +255,7 @@ def _quality_details(kept: Record) -> str:
         ("Values by task", by_task),
         ("Leads of the embedding by family of tasks: relative, for R2 the difference", leads),
         ("Look-alike audiences: recall (lift)", alike),
-        ("What other storage types lose, relative", losses),
+        ("What other storage types lose: relative, for R2 the difference", losses),
     ):
         if columns:
             parts.append(f"{caption}:\n\n{_transposed(columns)}")

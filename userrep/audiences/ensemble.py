@@ -8,6 +8,7 @@ Shapes: B users of a batch, N users, D dimensions, K clusters, F features (2).
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -69,7 +71,9 @@ class Member(NamedTuple):
         weight_N = np.where(is_seed_N, 1.0, num_seeds / (len(is_seed_N) - num_seeds))
         model = LogisticRegression(C=_C, max_iter=_MAX_STEPS).fit(x_ND, is_seed_N, weight_N)
         num_clusters = min(_MOST_CLUSTERS, max(1, round(np.sqrt(num_seeds / 2))))  # Mardia's rule of thumb
-        clusters = KMeans(num_clusters, n_init=3, random_state=_SEED).fit(_unit(x_ND[is_seed_N]))
+        with catch_warnings():
+            simplefilter("ignore", ConvergenceWarning)  # fewer distinct seeds than clusters: some centers are equal
+            clusters = KMeans(num_clusters, n_init=3, random_state=_SEED).fit(_unit(x_ND[is_seed_N]))
         return cls(model.coef_[0], float(model.intercept_[0]), _unit(clusters.cluster_centers_))
 
     def features(self, x_BD: Floats) -> Floats:

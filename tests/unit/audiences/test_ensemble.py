@@ -58,6 +58,13 @@ def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
     assert scores.at_size(300)["lift"] < 2.2
 
 
+def test_equal_seeds_are_one_cluster() -> None:
+    x_ND = np.random.default_rng(1).standard_normal((500, 4))
+    x_ND[:50] = x_ND[0]
+    member = Member.fit(x_ND, np.arange(500) < 50)  # a warning would fail this test
+    np.testing.assert_allclose(member.center_KD, np.broadcast_to(member.center_KD[0], member.center_KD.shape))
+
+
 def test_equal_scores_tell_nothing_of_their_order() -> None:
     is_seed_N = np.array([True, True, False, False])
     equal = HeldOut(np.zeros(4), is_seed_N, np.array([1.0, 1.0, 9.0, 9.0]))

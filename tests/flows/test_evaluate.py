@@ -127,9 +127,10 @@ def test_the_command_writes_figures_of_every_task(
     assert found == json.loads(told.out)
     assert list(found["tasks"]) == [
         "next_item_7d", "next_item_7d_new", "return_7d", "volume_7d", "next_categories_7d", "neighbours",
-        "neighbours_by_country", "neighbours_by_age_band", *(f"new_users_after_{num}" for num in sorted(newcomers)),
+        "neighbours_by_country", "neighbours_by_age_band", "look_alikes_20",
+        *(f"new_users_after_{num}" for num in sorted(newcomers)),
     ]  # fmt: skip
-    assert list(found["left_out"]) == ["horizon of 30 days"]
+    assert list(found["left_out"]) == ["horizon of 30 days", "look_alikes_100", "look_alikes_1000"]
     for name, task in found["tasks"].items():
         # The space was trained with heads that predict the next days; an attribute is nothing that happens then.
         assert task["touched_by_training_heads"] == (not name.startswith("neighbours_by_"))

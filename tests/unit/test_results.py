@@ -102,8 +102,8 @@ def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> No
     assert cells(found, "quality_explore_later")[0] == "not measured"
     for row in (
         "| | volume_30d | return_7d |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
-        "| raw | +0.010 [-0.002, +0.030] |", "| embedding | 0.300 (4.00) |", "| volume_30d | +0.020% [-0.010%, +0.050%] |",
-        "- not judged: return_7d",
+        "| raw | +0.010 [-0.002, +0.030] |", "| embedding | 0.300 (4.00) |",
+        "| volume_30d | +0.020% [-0.010%, +0.050%] |", "- not judged: return_7d",
     ):  # fmt: skip
         assert row.replace("| |", "|  |") in found
 

@@ -139,10 +139,10 @@ print("\n".join(diff_lines(diff)).replace(own.folder, "busy_week"))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC What happens if somebody mixes the spaces? We take the old and the new vectors of the same users. Left: how
-# MAGIC strongly does each number of the new vector correlate with the same number of the old one? Right: we look up
-# MAGIC each user's ten nearest neighbors among the *old* vectors, first with the new vector as it is, then with the
-# MAGIC mapped one. How many are the neighbors that the old vector finds?
+# MAGIC What if vectors of the two spaces are mixed? We compare the old and the new vectors of the same users. The left
+# MAGIC panel shows how strongly each number of the new vector correlates with the same number of the old one. For the
+# MAGIC right panel, we look up each user's ten nearest neighbors among the *old* vectors, first with the new vector as
+# MAGIC it is, then with the mapped one, and count those that the old vector finds, too.
 # MAGIC
 # MAGIC As they are, new vectors only agree in the last numbers, the propensities, which have a meaning of their own.
 # MAGIC Nothing fails, but the neighbors are wrong. Through the map, they are nearly those of the old vectors.

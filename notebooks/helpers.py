@@ -153,7 +153,7 @@ def draw_movement(cosines: Mapping[int, Floats], stranger: float, label: str) ->
     _, panel = plt.subplots(figsize=(6, 2.8))
     panel.fill_between([*cosines], low, high, color=PALE, linewidth=0, label="the middle half of users")
     panel.plot([*cosines], middle, "o-", color=MAIN, markersize=4, label="median")
-    panel.axhline(stranger, color=OTHER, linewidth=1, label="somebody else, same day")
+    panel.axhline(stranger, color=OTHER, linewidth=1, label="another user, same day")
     panel.set_xlabel(label)
     panel.set_title("Cosine of users with themselves")
     panel.legend(frameon=False)

@@ -93,7 +93,7 @@ def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: Joi
 
     Raises UsageError as ``join_embeddings``, and UserrepError if a label has no vector and ``options.handle_invalid``
     is "error", or a vector has another width than the space's. Cost: one pass over the row groups that may contain the
-    labels' users, and a sort of the labels. Memory: the labels' vectors, twice, and two row groups.
+    labels' users, and a sort of the labels. Memory: the labels' vectors, twice, and two row groups per core.
     """
     sources = usable_sources(tables, space)
     rows = Resolved.of(labels, sources, options)

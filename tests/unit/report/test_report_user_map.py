@@ -26,7 +26,7 @@ def test_ranges_keep_their_order_and_users_without_a_number_come_last() -> None:
         "10 to 29", "0", "not known", "300 or more", "10 to 29", "1 to 2", "1 to 2",
     ]  # fmt: skip
     ranges = grouped(np.zeros((5, 2)), ["not known", "10 to 29", "0", "300 or more", "10 to 29"])
-    assert [(of.label, len(of.points)) for of in ranges] == [
+    assert [(group.label, len(group.points)) for group in ranges] == [
         ("0", 1), ("10 to 29", 2), ("300 or more", 1), ("not known", 1),
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.audiences.ensemble import Inputs, fit_ensemble
-from userrep.evaluation.metrics import Scores, recall
+from userrep.evaluation.metrics import Scores, value_of
 from userrep.evaluation.probes import standardized
 from userrep.evaluation.sampled_users import ROLES, TEST, Ints, Rows, indices_in
 from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
@@ -62,11 +62,8 @@ class LookAlikeProblem:
 
     def choose(self, x_NF: Floats32) -> str:
         """Choose whether to standardize."""
-        return max((AS_IT_IS, STANDARDIZED), key=lambda setting: self._recall(x_NF, setting))
-
-    def _recall(self, x_NF: Floats32, setting: str) -> float:
-        scores = self._scores(x_NF, setting, self.training)
-        return float(recall(scores.score_MK, scores.label_MK, np.ones((len(scores.user_M), 1), np.float32))[0])
+        settings = (AS_IT_IS, STANDARDIZED)
+        return max(settings, key=lambda setting: value_of("recall", self._scores(x_NF, setting, self.training)))
 
     def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
         """Return the scores of all users of the test date; labels are 1 for hidden users and NaN for seeds."""
@@ -92,10 +89,9 @@ class LookAlikes(Task):
     """Find the rest of a list of users from ``num_seeds`` of them. Metrics are means over up to three lists.
 
     A list has the users with an event in a cluster of items in ``[as_of, as_of + days)``, or with one value of an
-    ``attribute`` that is not an input. Used are the longest lists with at most three quarters of all users that hide
-    as many users as there are seeds, or 200. ``recall``: the share of the hidden users among as many users with the
-    highest scores.
-    ``lift``: recall divided by that of a random choice.
+    ``attribute`` that is not an input. It has at most three quarters of all users, and hides at least as many users as
+    there are seeds, or 200; the longest such lists are used. ``recall``: the share of the hidden users among as many
+    users with the highest scores. ``lift``: recall divided by that of a random choice.
     """
 
     num_seeds: int

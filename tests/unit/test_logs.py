@@ -153,6 +153,24 @@ def test_a_change_in_one_source_rebuilds_its_days_only(two_logs: tuple[Tables, C
     assert (inventory.num_new_files, build.days) == (1, [D2])
 
 
+def test_a_day_has_the_rows_of_a_source_whose_files_do_not_show_which_rows_are_valid(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "plays" / "a.parquet", [event("u1", "i1", "2024-05-01"), event("u1", "i2", "2024-05-02")])
+    likes = str(tmp_path / "likes")
+    _write_delta(spark, likes, [("u2", "2024-05-01"), ("u3", "2024-05-01")], enableDeletionVectors="true")
+    spark.sql(f"DELETE FROM delta.`{likes}` WHERE user_id = 'u3'")
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+    config = config_with(
+        tmp_path,
+        {"path": str(tmp_path / "plays"), "columns": columns, "event_type": "play"},
+        {"path": likes, "format": "delta", "columns": columns, "event_type": "like"},
+    )
+    tables = open_tables(config, spark)
+    built(tables, config, D3)
+    assert tiles(tables) == {(1, "u1", "i1", "play", 1), (1, "u2", "i1", "like", 1), (2, "u1", "i2", "play", 1)}
+
+
 # Nested columns
 
 

@@ -68,9 +68,11 @@ def arrow_days(
 ) -> tuple[dict[date, BuiltDay], list[TableFile]]:
     """Build the tiles of days that need no Spark; return these days and their files, for the caller to commit.
 
-    Not built: all days if tasks cannot read one of the sources (``columns_of``); days and files of more than
-    ``MAX_ROWS`` rows; and the days listed in ``tiles_of_files``. Cost: each file is read at most twice on average.
+    Not built: all days if tasks cannot read one of the sources (``is_plain``, ``columns_of``); days and files of more
+    than ``MAX_ROWS`` rows; and the days listed in ``tiles_of_files``. Cost: each file is read at most twice on average.
     """
+    if not all(log.is_plain for log in logs):
+        return {}, []
     dates = [day.day for day in days]
     mapped = [found for log in logs if (found := columns_of(log.source.schema, log.settings)) is not None]
     if len(mapped) < len(logs) or is_ambiguous([name for found in mapped for name in found.context]):

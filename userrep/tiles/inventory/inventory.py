@@ -179,7 +179,8 @@ def _why_unreadable(error: Exception) -> str:
 
 def mapping_of(events: Events) -> str:
     """Hash the mapping of the columns of all sources. A change of the mapping makes all days stale."""
-    return short_hash(events.meaning)
+    # The number makes days of several sources stale whose tiles version 0.2.0 has built, perhaps without some rows.
+    return short_hash([events.meaning, 1] if events.sources else events.meaning)
 
 
 def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:

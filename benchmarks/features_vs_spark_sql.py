@@ -39,7 +39,7 @@ from userrep.store.arrow import packed
 from userrep.tiles.ledger import read_tiles
 
 SIZE = LogSize(events=10_000_000, users=100_000)
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 300
 
 _PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
 _BLOCKS = [(modality, window) for modality in MODALITIES for window in WITH_HISTORY]

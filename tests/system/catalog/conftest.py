@@ -15,17 +15,22 @@ from tests.support.builders import AS_OF, SPARK, pipeline_values
 from tests.support.metastore import hive_metastore
 
 
+def hive_settings(metastore: str, warehouse: Path) -> dict[str, str]:
+    """Return the settings of a session whose catalog is a metastore."""
+    return {
+        "spark.sql.catalogImplementation": "hive",
+        "spark.hadoop.hive.metastore.uris": metastore,
+        "spark.sql.warehouse.dir": str(warehouse),
+    }
+
+
 class Catalog:
     """A schema of a metastore, and commands on it, each in a process of its own."""
 
     def __init__(self, folder: Path, log: Path, metastore: str) -> None:
         values = pipeline_values(log, "")
         del values["root"]
-        hive = {
-            "spark.sql.catalogImplementation": "hive",
-            "spark.hadoop.hive.metastore.uris": metastore,
-            "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        }
+        hive = hive_settings(metastore, folder / "warehouse")
         values |= {"catalog": "spark_catalog", "schema": "users", "artifacts": str(folder / "artifacts")}
         self.folder, self.config = folder, folder / "userrep.yaml"
         self.values = values | {"spark": {"master": "local[2]", "conf": {**SPARK, **hive}}}

@@ -24,8 +24,8 @@ def test_features_are_those_below_a_root_to_the_byte(
 ) -> None:
     catalog.run("daily", "--as-of", NEXT, "--as-if-on-time")
     config = pipeline_config(log, tmp_path / "root")
-    run_pipeline(RunContext(config, spark, AS_OF, report=lambda _: None))
-    night = RunContext(config, spark, NEXT, report=lambda _: None)
+    run_pipeline(RunContext(config, spark, AS_OF))
+    night = RunContext(config, spark, NEXT)
     daily(night, on_time=True)
     for as_of in (AS_OF, NEXT):
         below = export_features(night.tables, config, lineage_of(config), as_of, str(tmp_path / f"{as_of}"))

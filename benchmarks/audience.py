@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.report import Line, ask, print_line, progress, seconds_of
+from benchmarks.report import Line, ask, print_line, seconds_of
 from userrep.audiences.audience import build_audience
 from userrep.config import Users
 from userrep.ids import snapshot_id
@@ -74,7 +74,7 @@ def measure(size: AudienceSize, root: Path, runs: int) -> Line:
 
     def build() -> None:
         shutil.rmtree(out, ignore_errors=True)
-        audience = build_audience(tables, users, seeds, size.audience, space=SPACE, report=progress)
+        audience = build_audience(tables, users, seeds, size.audience, space=SPACE)
         audience.write(str(out))
 
     seconds = statistics.median(seconds_of(build) for _ in range(runs))

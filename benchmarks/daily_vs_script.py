@@ -25,7 +25,7 @@ from benchmarks.answers import check_features, rows_of
 from benchmarks.features_vs_duckdb import duckdb_features
 from benchmarks.inference_data import save_space
 from benchmarks.logs import AS_OF, WITH_HISTORY, LogSize, Site, add_next_day, open_site, with_own_log
-from benchmarks.report import Line, progress, ratio_line, run, seconds_of
+from benchmarks.report import Line, ratio_line, run, seconds_of
 from userrep.features.build import features_table
 from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
@@ -62,14 +62,14 @@ def _night(spark: SparkSession, size: LogSize, root: Path) -> tuple[float, float
     """Build the previous day, add a day to the log, and run both; return their seconds, and ours by stage."""
     with open_site(spark, size, root) as kept:
         site = with_own_log(kept)
-        work = RunContext(site.config, spark, AS_OF, report=progress)
+        work = RunContext(site.config, spark, AS_OF)
         refresh_user_features(work)
         space_id = add_space(site)
         space = find_space(site.tables, space_id)
         embed_users(work, space, [AS_OF])
         publish_snapshots(work, space, [AS_OF])
         add_next_day(size, site.log)
-        night = RunContext(site.config, spark, NIGHT, report=progress)
+        night = RunContext(site.config, spark, NIGHT)
         seconds = seconds_of(lambda: daily(night, on_time=True))
         out = site.folder / "script"
         peer_seconds = seconds_of(lambda: _script(site, space_id, out))

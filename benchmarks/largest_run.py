@@ -62,7 +62,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 
     def item_vectors() -> int:
         missing = site.versions.missing([AS_OF])
-        return train_versions(tables, config, site.versions, missing, progress)
+        return train_versions(tables, config, site.versions, missing)
 
     def embed() -> int:
         space_id = next((space.space_id for space in list_spaces(tables)), None) or add_space(site)

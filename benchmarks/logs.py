@@ -212,7 +212,7 @@ def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tab
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
     missing = versions_of(tables, config, anchor=ANCHOR).missing(as_ofs)
     if missing:
-        train_versions(tables, config, versions_of(tables, config, anchor=ANCHOR), missing, lambda _: None)
+        train_versions(tables, config, versions_of(tables, config, anchor=ANCHOR), missing)
     return tables, versions_of(tables, config, anchor=ANCHOR)
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from benchmarks.report import Line, Skipped, ask, print_lines, progress
+from benchmarks.report import Line, Skipped, ask, print_lines
 from userrep.config import Config, load_config
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
@@ -80,7 +80,6 @@ def measure(num_seeds: int, root: Path) -> list[Line]:
         plan = prepared(work, space)
         results = evaluate(
             work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
-            report=progress,
         )  # fmt: skip
         found.append(results.measured)
     return lines(found)
@@ -151,7 +150,7 @@ def _space(work: RunContext, seed: int) -> Space:
 
 
 def _pipeline(config: Config, as_of: date | None) -> RunContext:
-    return RunContext(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of, report=progress)
+    return RunContext(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of)
 
 
 def _config(root: Path, picks: Path, seed: int) -> Config:

@@ -174,7 +174,7 @@ def _config(name: str, split: str, seed: int, root: Path) -> Config:
         settings += [f"{key}.path={folder}/{key}" for key in ("events", "items", "users", "onboarding")]
     config = load_config(log.config, [*settings, "evaluation.newcomer_events=[0,3]"])
     if log.spec:
-        ensure_log(_session(config), config, log.spec, progress)
+        ensure_log(_session(config), config, log.spec)
     if config.events.path is None or not Path(config.events.path).exists():
         raise Skipped(f"{log.config} names a log that is not here: {config.events.path}")
     return config
@@ -192,7 +192,6 @@ def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
     plan = prepared(work, space)
     results = evaluate(
         work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
-        report=progress,
     )  # fmt: skip
     return list(results.measured)
 
@@ -202,7 +201,7 @@ def _newest(spaces: Sequence[Space]) -> Space:
 
 
 def _pipeline(config: Config, as_of: date | None) -> RunContext:
-    return RunContext(config, _session(config), as_of, report=progress)
+    return RunContext(config, _session(config), as_of)
 
 
 def _session(config: Config) -> SparkSession:

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.logs import SMALL, LogSize
 from benchmarks.results import record
+from userrep.logs import log_to_stderr
 from userrep.spark.session import get_session
 
 Line = dict[str, Any]
@@ -157,6 +158,7 @@ def print_line(benchmark: str, measured: Callable[[], Line]) -> None:
 
 def print_lines(benchmark: str, measured: Callable[[], list[Line]]) -> None:
     """Do the same for a benchmark of several lines."""
+    log_to_stderr()
     try:
         lines = measured()
     except Skipped as skipped:

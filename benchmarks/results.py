@@ -266,7 +266,7 @@ def _transposed(columns: dict[str, dict[str, str]]) -> str:
     """Return a table with the inner keys in rows."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
-    return _lines(["", *columns], rows)
+    return markdown_table(["", *columns], rows)
 
 
 def _plain(value: Any) -> str:
@@ -278,10 +278,10 @@ def _plain(value: Any) -> str:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    return f"## {title}\n\n{_lines(head, rows)}\n"
+    return f"## {title}\n\n{markdown_table(head, rows)}\n"
 
 
-def _lines(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 

@@ -38,7 +38,7 @@ def measure(num_seeds: int, root: Path) -> Line:
     for seed in range(num_seeds):
         old, new = (_space(root, seed, until) for until in UNTILS)
         work = _pipeline(_config(root, seed, UNTILS[0]))
-        agreements.append(diff_spaces(work.tables, old=old, new=new, report=progress).agreement)
+        agreements.append(diff_spaces(work.tables, old=old, new=new).agreement)
         models.append(loss_if_mapped(work.tables, work.config, old, new))
         progress(f"seed {seed}: loss in AUC {models[-1].auc_loss:.4f}")
     return _line(agreements, models)
@@ -76,7 +76,7 @@ def _space(root: Path, seed: int, until: date) -> Space:
 
 
 def _pipeline(config: Config) -> RunContext:
-    return RunContext(config, get_session(config.spark.master, {"spark.driver.memory": "3g"}), AS_OF, report=progress)
+    return RunContext(config, get_session(config.spark.master, {"spark.driver.memory": "3g"}), AS_OF)
 
 
 def _config(root: Path, seed: int, until: date) -> Config:

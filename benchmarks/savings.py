@@ -211,7 +211,7 @@ class Shared:
         write_scores(model.transform(users), self.folder / "scores")
 
     def _work(self, day: date) -> RunContext:
-        return RunContext(self.config, self.spark, day, report=progress)
+        return RunContext(self.config, self.spark, day)
 
 
 def fitted(stages: Stages, rows: DataFrame, label_dates: list[date], out: Path) -> float:

@@ -105,7 +105,7 @@ class Base:
 
     def stream(self, *, until_empty: bool, is_stopping: Callable[[], bool] = lambda: False) -> Progress:
         """Stream in this process, as ``userrep stream`` does."""
-        work = RunContext(self.config, self.tables.spark, report=progress)
+        work = RunContext(self.config, self.tables.spark)
         return stream_embeddings(work, until_empty=until_empty, new_query_id=None, is_stopping=is_stopping)
 
     def committed_at(self, batches: int) -> list[float]:
@@ -194,7 +194,7 @@ def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
     _write_log(size, folder / "log")
     config = _config(size, folder / "log", folder / "root")
     tables = open_tables(config, spark)
-    train_versions(tables, config, versions_of(tables, config, anchor=today), [today], lambda _: None)
+    train_versions(tables, config, versions_of(tables, config, anchor=today), [today])
     versions, since = versions_of(tables, config, anchor=today), tables.version(USER_OPENINGS)
     dated = dated_vectors(tables, config, versions, _as_ofs(today))
     writing = Writing(

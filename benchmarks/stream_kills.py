@@ -132,7 +132,7 @@ def compare(undisturbed: Tables, killed: Tables, batch_by_file: list[int]) -> di
 def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
     """Publish the day's snapshot, and count users whose last streamed vector is not bit-identical to it."""
     config = load_config(folder / f"{KILLED}.yaml")
-    daily(RunContext(config, spark, AS_OF + DAY, report=progress), on_time=True)
+    daily(RunContext(config, spark, AS_OF + DAY), on_time=True)
     tables = open_tables(config, spark)
     found = verify_updates(tables, find_space(tables, None), AS_OF + DAY)
     return {"unequal_to_batch": found.different + found.not_streamed + found.not_in_snapshot}
@@ -147,7 +147,7 @@ def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> list[Tables]:
     generate_log(spark, SPEC, str(folder / "log"))
     for name in (UNDISTURBED, KILLED):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(folder, name)), encoding="utf-8")
-    run_pipeline(RunContext(load_config(folder / f"{KILLED}.yaml"), spark, AS_OF, report=progress))
+    run_pipeline(RunContext(load_config(folder / f"{KILLED}.yaml"), spark, AS_OF))
     at = F.col("event_at")
     open_days = (at >= F.lit(AS_OF - 2 * DAY)) & (at < F.lit(AS_OF + DAY))
     rows = spark.read.parquet(str(folder / "log" / "events")).where(open_days).toArrow()

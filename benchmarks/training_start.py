@@ -74,7 +74,7 @@ def ours(task: TrainingTask, spark: SparkSession) -> list[Marks]:
     """Train for one step as the pipeline does. Ranks write their times next to the checkpoints."""
     launchers.train_rank = marked_rank
     try:
-        run_training(task, spark=spark, report=lambda _: None)
+        run_training(task, spark=spark)
     finally:
         launchers.train_rank = train_rank
     files = sorted(Path(task.folder).glob("marks-*"))

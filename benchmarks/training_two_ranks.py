@@ -71,7 +71,7 @@ def _train(size: RowSize, root: Path, batch: int, *, speeds: Speeds, ranks: int,
     """Train for an epoch; record the rows per second, return the loss."""
     with tempfile.TemporaryDirectory() as folder, patch.object(launchers, "train_rank", held_rank):
         task = training_task(size, root, folder, backend="horovod", num_workers=ranks, batch_size=min(batch, size.rows))
-        metrics = run_training(task, spark=spark, report=lambda _: None).metrics
+        metrics = run_training(task, spark=spark).metrics
     speeds[ranks].append(metrics["rows_per_second"])
     return metrics["train_loss"]
 

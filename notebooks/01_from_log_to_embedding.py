@@ -40,6 +40,7 @@ from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
 from userrep.features.build import read_features
 from userrep.items.versions import read_vectors
+from userrep.logs import log_to_stderr
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
 from userrep.synthetic.generator import LogSpec, generate_log
@@ -92,6 +93,7 @@ if not config_file:
     Path(root).mkdir(parents=True, exist_ok=True)
     Path(config_file).write_text(yaml.safe_dump(example_config(), sort_keys=False), encoding="utf-8")
 config = load_config(config_file)
+log_to_stderr()  # prints what runs do
 spark = get_session(config.spark.master, config.spark.conf)  # the notebook's own session, if there is one
 if not SETTINGS["config"]:
     num_users, first_day = int(SETTINGS["users"]), date(2024, 1, 15)

@@ -28,6 +28,7 @@ import userrep
 from userrep import EmbeddingJoin, EmbeddingModel, embedding_udf, load_config
 from userrep.cli.notebook import settings, show_table
 from userrep.features.build import read_features
+from userrep.logs import log_to_stderr
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spark.session import get_session
 from userrep.tiles.ledger import read_tiles
@@ -39,6 +40,7 @@ SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("db
 set_style()
 
 config = load_config(SETTINGS["config"])
+log_to_stderr()  # prints what runs do
 spark = get_session(config.spark.master, config.spark.conf)
 embeddings = userrep.open(config, spark=spark)
 tables = embeddings.tables
@@ -237,7 +239,7 @@ some = read_features(tables, config, space.lineage_id, [as_of]).orderBy("user_id
 encoded = some.select("user_id", now.alias("label_at"), embedding(F.struct("*")).alias("encoded"))
 compared = embeddings.join(encoded, space=space.space_id)
 same = compared.agg(F.count_if(F.col("encoded") == F.col("embedding")), F.count("*")).first()
-print(f"{same[0]} of {same[1]} users encoded anew have the published vector, to the bit")
+print(f"{same[0]} of {same[1]} users encoded again have the published vector, to the bit")
 
 nobody = EmbeddingModel.load(artifact).predict({})
 print(f"somebody of whom nothing is known: {len(nobody)} numbers, the first three {nobody[:3].round(2)}")

@@ -24,6 +24,7 @@ from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
 from userrep.features.build import read_features
 from userrep.items.versions import read_vectors, version_records
+from userrep.logs import log_to_stderr
 from userrep.sources.read import read_source
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
@@ -39,6 +40,7 @@ SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("db
 set_style()
 
 config = load_config(SETTINGS["config"])
+log_to_stderr()  # prints what runs do
 spark = get_session(config.spark.master, config.spark.conf)
 tables = open_tables(config, spark)
 space = find_space(tables, "serving")

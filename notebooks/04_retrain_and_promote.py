@@ -33,6 +33,7 @@ from return_propensity.training import train_return_propensity
 from userrep import EmbeddingJoin, load_config
 from userrep.cli.notebook import settings, show_table
 from userrep.errors import PromotionRefusedError, UsageError
+from userrep.logs import log_to_stderr
 from userrep.spaces.registry import find_space, promote, read_registry, retire, rollback
 from userrep.spaces.transitions import planned_promotion
 from userrep.spark.session import get_session
@@ -44,6 +45,7 @@ SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("db
 set_style()
 
 config = load_config(SETTINGS["config"])
+log_to_stderr()  # prints what runs do
 spark = get_session(config.spark.master, config.spark.conf)
 embeddings = userrep.open(config, spark=spark)
 tables = embeddings.tables
@@ -133,7 +135,7 @@ except PromotionRefusedError as refused:
 
 home = f"{tables.artifacts_root}/artifacts/consumers/busy_week"
 own = SavedModel(f"{home}/{old.space_id}", f"{home}/labels")
-diff = diff_spaces(tables, old=old, new=new, model=own, report=print)
+diff = diff_spaces(tables, old=old, new=new, model=own)
 print("\n".join(diff_lines(diff)).replace(own.folder, "busy_week"))
 
 # COMMAND ----------
@@ -189,8 +191,8 @@ test = labels.where(F.col("asked_on") >= F.lit(last - timedelta(days=13)))
 
 join = EmbeddingJoin(**where, space=new.space_id)
 regression = LogisticRegression(featuresCol="embedding", maxIter=60, regParam=1e-3)
-anew = Pipeline(stages=[join, regression]).fit(train)
-anew.write().overwrite().save(f"{home}/{new.space_id}")
+retrained = Pipeline(stages=[join, regression]).fit(train)
+retrained.write().overwrite().save(f"{home}/{new.space_id}")
 embeddings.ready("busy_week", new.space_id)
 
 mapped = PipelineModel.load(own.folder)
@@ -198,7 +200,7 @@ mapped.stages[0].setMappedFrom(new.space_id)
 as_they_are = embeddings.join(test, space=new.space_id, vectors="vector", handleInvalid="skip")
 scored = {
     "old model, old space": PipelineModel.load(own.folder).transform(test),
-    "trained anew, new space": anew.transform(test),
+    "retrained, new space": retrained.transform(test),
     "old model, new space mapped": mapped.transform(test),
     "old model, new space as it is": mapped.stages[-1].transform(as_they_are),  # bypasses the join, which would refuse
 }

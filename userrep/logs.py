@@ -1,35 +1,100 @@
-"""Progress lines on stderr: text, or with USERREP_LOG=json one JSON object per line, with the id of the run."""
+"""Log lines on stderr: text, or with USERREP_LOG=json one JSON object per line, with the id of the run.
+
+Modules log with ``logging.getLogger(__name__)``. Commands and jobs print these lines. Other programs call
+``log_to_stderr``, or add a handler to the logger ``userrep`` and set its level to INFO.
+"""
 
 import json
+import logging
 import os
 import sys
+import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from userrep.errors import UsageError
 from userrep.ids import checked_name
 
 FORMAT, RUN_ID = "USERREP_LOG", "USERREP_RUN_ID"  # environment variables
 
-_run: dict[str, str] = {}  # run_id and stage that this process is working on
+_logger = logging.getLogger("userrep")
+# run_id, stage and prefix of this process's lines. Not context variables, because new threads do not inherit those.
+_run: dict[str, str] = {}
 
 
-class StageLine(str):
-    """The progress line for the end of a stage, with figures that only the JSON format shows."""
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Prints to the stderr of the moment it is made. ``of_run``: made by ``begin_run``, so ``end_run`` removes it."""
 
-    __slots__ = ("figures",)
+    def __init__(self, *, of_run: bool) -> None:
+        super().__init__()
+        self.of_run, self.level_before = of_run, _logger.level
+        self.setFormatter(_JsonFormatter() if as_json() else _TextFormatter())
 
-    def __new__(cls, line: str, figures: Mapping[str, Any]) -> "StageLine":
-        stage_line = super().__new__(cls, line)
-        stage_line.figures = figures
-        return stage_line
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop the line: a terminal that is gone ends no run."""
 
-    figures: Mapping[str, Any]
+
+class _TextFormatter(logging.Formatter):
+    """Formats a record as the time (UTC) and the message, an error as the program's name and the message."""
+
+    converter = staticmethod(time.gmtime)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.ERROR:
+            return f"userrep: {text_of(record)}"
+        level = "warning: " if record.levelno == logging.WARNING else ""
+        return f"{self.formatTime(record, '%H:%M:%S')} {level}{text_of(record)}"
+
+
+class _JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object: time (UTC), level, run, message, and the ``figures`` of a stage's end."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = {"time": at, "level": record.levelname.lower(), "run_id": _run.get("run_id")}
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        fields |= {"stage": _run.get("stage"), "message": text_of(record) + trace}
+        figures: dict[str, Any] = getattr(record, "figures", {})
+        return json.dumps(fields | figures, default=str)
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """Return the message of a log record, with the prefix of ``prefixed``."""
+    return _run.get("prefix", "") + record.getMessage()
+
+
+def log_to_stderr() -> None:
+    """Print the log lines of userrep on stderr, and no longer pass them to the root logger."""
+    _print_lines(of_run=False)
+
+
+def stop_log_to_stderr() -> None:
+    """Undo ``log_to_stderr``."""
+    for handler in _stderr_handlers():
+        _logger.removeHandler(handler)
+        _logger.setLevel(handler.level_before)
+        _logger.propagate = True
+
+
+def _print_lines(*, of_run: bool) -> None:
+    stop_log_to_stderr()
+    _logger.addHandler(_StderrHandler(of_run=of_run))
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
+
+
+def _stderr_handlers() -> list[_StderrHandler]:
+    return [handler for handler in _logger.handlers if isinstance(handler, _StderrHandler)]
+
+
+def as_json() -> bool:
+    """Return whether lines are JSON objects."""
+    return os.environ.get(FORMAT) == "json"
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
@@ -41,30 +106,8 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=depth)
 
 
-def as_json() -> bool:
-    """Return whether lines are JSON objects."""
-    return os.environ.get(FORMAT) == "json"
-
-
-def to_stderr(line: str) -> None:
-    """Print a progress line."""
-    if as_json():
-        _print_object("info", line)
-    else:
-        print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
-
-
-def errors_to_stderr(lines: Iterable[str]) -> None:
-    """Print the reasons why a command ends with an error."""
-    for line in lines:
-        if as_json():
-            _print_object("error", line)
-        else:
-            print(f"userrep: {line}", file=sys.stderr, flush=True)
-
-
 def begin_run(run_id: str | None = None) -> None:
-    """Set the run id of all stages and lines of this process until ``end_run``.
+    """Print log lines on stderr, and set the run id of all stages and lines of this process, until ``end_run``.
 
     The id is ``run_id``, else that of USERREP_RUN_ID, else a new one.
 
@@ -73,14 +116,18 @@ def begin_run(run_id: str | None = None) -> None:
     UsageError
         If the id is not a valid name, or USERREP_LOG is not a known format.
     """
+    if not _stderr_handlers():
+        _print_lines(of_run=True)
     if os.environ.get(FORMAT, "text") not in ("json", "text"):
         raise UsageError(f"{FORMAT} is {os.environ[FORMAT][:80]!r}; use json or text.")
     _run["run_id"] = _resolve_run_id(run_id)
 
 
 def end_run() -> None:
-    """Clear the run id that ``begin_run`` has set."""
+    """Undo ``begin_run``."""
     _run.clear()
+    if any(handler.of_run for handler in _stderr_handlers()):
+        stop_log_to_stderr()
 
 
 def this_run_id() -> str:
@@ -96,20 +143,27 @@ def _resolve_run_id(run_id: str | None) -> str:
 @contextmanager
 def in_stage(run_id: str, stage: str) -> Iterator[None]:
     """Add run id and stage to the JSON lines printed within the block, by any thread."""
-    before = dict(_run)
-    _run.update(run_id=run_id, stage=stage)
+    with _run_with(run_id=run_id, stage=stage):
+        yield
+
+
+@contextmanager
+def prefixed(prefix: str) -> Iterator[None]:
+    """Begin all messages logged within the block, by any thread, with a prefix."""
+    with _run_with(prefix=prefix):
+        yield
+
+
+@contextmanager
+def _run_with(**facts: str) -> Iterator[None]:
+    before = {name: _run[name] for name in facts if name in _run}
+    _run.update(facts)
     try:
         yield
     finally:
-        _run.clear()
+        for name in facts.keys() - before.keys():
+            _run.pop(name, None)
         _run.update(before)
-
-
-def _print_object(level: str, line: str) -> None:
-    time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    fields = {"time": time, "level": level, "run_id": _run.get("run_id"), "stage": _run.get("stage"), "message": line}
-    figures = line.figures if isinstance(line, StageLine) else {}
-    print(json.dumps(fields | dict(figures), default=str), file=sys.stderr, flush=True)
 
 
 def in_columns(head: list[str], rows: list[list[str]]) -> list[str]:

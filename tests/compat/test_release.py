@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 
 import userrep
 from tests.support.streaming_world import DAY, SMALL, World, active_users, arrive, events_between
-from tests.unit.training.test_training import losses_of, silent, task_on
+from tests.unit.training.test_training import losses_of, task_on
 from userrep.spark.releases import SERIES
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.training.launch.backends import run_training
@@ -126,7 +126,7 @@ def test_two_ranks_end_with_the_losses_of_one_process(
     if backend == "horovod" and find_spec("horovod") is None:
         pytest.skip("Horovod is not built for this environment")
     settings = {"max_epochs": 3, "patience": 3}
-    alone = losses_of(run_training(task_on(tmp_path / "one", **settings), report=silent))
+    alone = losses_of(run_training(task_on(tmp_path / "one", **settings)))
     task = task_on(tmp_path / "two", backend=backend, num_workers=2, **settings)
-    assert losses_of(run_training(task, spark=spark, report=silent)) == pytest.approx(alone, rel=1e-4)
+    assert losses_of(run_training(task, spark=spark)) == pytest.approx(alone, rel=1e-4)
     record["ranks"].append(backend)

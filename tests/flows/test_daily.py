@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
+from tests.support.log_lines import messages_to
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.joins.join import join_embeddings
@@ -43,7 +45,7 @@ class Nights:
         self.space = find_space(self.work(AS_OF).tables, None)
 
     def work(self, as_of: date | None) -> RunContext:
-        return RunContext(self.config, self.spark, as_of, report=self.said.append)
+        return RunContext(self.config, self.spark, as_of)
 
     def snapshots(self) -> list[tuple[date, int]]:
         tables = self.work(AS_OF).tables
@@ -68,10 +70,12 @@ class Nights:
 @pytest.fixture(scope="module")
 def nights(
     spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path_factory: pytest.TempPathFactory
-) -> Nights:
+) -> Iterator[Nights]:
     root = done[1].root
     assert root is not None
-    return Nights(spark, log, root, tmp_path_factory.mktemp("nights"))
+    nights = Nights(spark, log, root, tmp_path_factory.mktemp("nights"))
+    with messages_to(nights.said.append):
+        yield nights
 
 
 def test_a_night_publishes_one_snapshot_without_training(nights: Nights) -> None:
@@ -96,7 +100,7 @@ def test_a_snapshot_that_has_moved_too_far_is_not_published(nights: Nights) -> N
     before = nights.snapshots()
     for _ in range(2):  # nor is it by running again
         with pytest.raises(GateRefusedError, match=r"drift: .+ past drift\.fail: .*neighbours_lost 0\."):
-            daily(RunContext(strict, nights.spark, DAYS[2], report=nights.said.append), on_time=True)
+            daily(RunContext(strict, nights.spark, DAYS[2]), on_time=True)
     assert nights.snapshots() == before
 
 
@@ -225,7 +229,7 @@ def dates_of(nights: Nights, space_id: str) -> list[date]:
 def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -> None:
     few = {"keep_daily": "1d", "keep_weekly": "0d", "history_dates": 4}
     config = pipeline_config(nights.log, Path(str(nights.config.root)), snapshots=few)
-    work = RunContext(config, nights.spark, DAYS[1], report=nights.said.append)
+    work = RunContext(config, nights.spark, DAYS[1])
     there = {day for day, _ in nights.snapshots()}
     daily(work, on_time=True)
     ledger = {s.snapshot_id: s.as_of for s in list_snapshots(work.tables, nights.space.space_id)}

@@ -44,7 +44,7 @@ def planned(config: Config, command: str, as_ofs: list[date]) -> dict[str, str]:
 
 def ran(config: Config, spark: SparkSession, as_of: date, run: Callable[[RunContext], Any]) -> dict[str, list[Any]]:
     """Run and return the recorded outcome and outputs of each stage."""
-    work = RunContext(config, spark, as_of, report=lambda _: None)
+    work = RunContext(config, spark, as_of)
     run(work)
     rows = [row for row in work.tables.ledger(JOB_RUNS) if row.run_id == work.runs.run_id]
     return {row.stage: [row.outcome, json.loads(row.outputs), row.seconds] for row in rows}
@@ -86,7 +86,7 @@ def test_an_erasure_removes_what_its_preview_found(spark: SparkSession, config: 
     events = spark.read.parquet(config.events.path or "").select("user_id").distinct().where("user_id <> ''")
     user_ids = [row.user_id for row in events.sort("user_id").limit(3).collect()]
     found = preview(open_tables(config, None), config, user_ids, now=False)
-    receipt = Erasure(tables, config, user_ids, lambda _: None).run(now=False)
+    receipt = Erasure(tables, config, user_ids).run(now=False)
     assert {name: part["rows"] for name, part in found["tables"].items()} == receipt["rows"]
     assert found["num_with_rows"] == receipt["num_with_rows"] == 3
     assert all(part["files"] > 0 for part in found["tables"].values())

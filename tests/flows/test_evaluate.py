@@ -53,7 +53,7 @@ class Site:
 
     def __init__(self, config: Config, spark: SparkSession) -> None:
         self.config = config
-        self.work = RunContext(config, spark, AS_OF, report=lambda _: None)
+        self.work = RunContext(config, spark, AS_OF)
         self.space = find_space(self.work.tables, None)
         self.plan = plan_of(self.work, self.space)
         train_item_vectors(self.work, list(self.plan.dates))
@@ -216,7 +216,7 @@ def test_a_log_too_short_after_the_training_is_refused_with_the_date_that_would_
     config = site.config.model_copy(
         update={"evaluation": site.config.evaluation.model_copy(update={"horizons_days": [30]})}
     )
-    work = RunContext(config, site.work.tables.spark, AS_OF, report=lambda _: None)
+    work = RunContext(config, site.work.tables.spark, AS_OF)
     with pytest.raises(UsageError, match=r"training.as_ofs.until is 2024-01-21 or earlier"):
         evaluate_space(work, None, "/nowhere")
 

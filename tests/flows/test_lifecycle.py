@@ -161,7 +161,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: any(self.vectors.values()) and not self.erased)
     @rule(user=st.sampled_from(USERS), now=st.booleans())
     def erase(self, user: str, now: bool) -> None:
-        Erasure(self.tables, self.config, [user], lambda _: None).run(now=now)
+        Erasure(self.tables, self.config, [user]).run(now=now)
         self.erased.add(user)
         for of in self.vectors.values():
             for users in of.values():

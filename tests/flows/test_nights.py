@@ -38,7 +38,7 @@ class Nights:
         self.dates = [first + timedelta(days=k) for k in range((last - first).days + 1)]
         self.tile()
         if missing := self.versions.missing(self.dates):
-            train_versions(self.tables, config, self.versions, missing, lambda _: None)
+            train_versions(self.tables, config, self.versions, missing)
 
     @property
     def versions(self) -> Versions:

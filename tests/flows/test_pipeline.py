@@ -55,7 +55,7 @@ def done(
     root = tmp_path_factory.mktemp("pipeline") / "root"
     shutil.copytree(str(done[1].root), root)
     config = pipeline_config(log, root)
-    return RunContext(config, spark, AS_OF, report=lambda _: None), config
+    return RunContext(config, spark, AS_OF), config
 
 
 def aucs_of(work: RunContext) -> dict[str, float]:
@@ -72,13 +72,15 @@ def test_every_stage_runs_once_and_records_itself(done: tuple[RunContext, Config
     work = json.loads(features.outputs)["spark"]
     assert 0 < work["task_seconds"] < 2 * features.seconds  # on two cores
     assert work["shuffle_bytes"] > 0
+    embedded = next(row for row in recorded if row.stage == "embed_users")
+    assert json.loads(embedded.outputs)["spark"]["shuffle_bytes"] == 0
 
 
 def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tuple[RunContext, Config]) -> None:
     work, config = done
     kept = [table for table in schemas.ALL if table not in (schemas.JOB_RUNS, schemas.LEASES)]
     before = {table.name: work.tables.version(table) for table in kept}
-    again = RunContext(config, spark, AS_OF, report=lambda _: None)
+    again = RunContext(config, spark, AS_OF)
     run_pipeline(again)
     outcomes = train_return_propensity(again)
     assert {run.outcome for run in again.runs.stages if run.stage != "take_inventory"} == {"skipped"}
@@ -227,7 +229,7 @@ def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
     work, config = done
     serving = find_space(work.tables, None)
     export_embeddings(work.tables, config, serving, AS_OF, str(tmp_path / "before"))
-    again = RunContext(config, spark, AS_OF, report=lambda _: None)
+    again = RunContext(config, spark, AS_OF)
     assert run_pipeline(again, retrain=True).space_id == serving.space_id
     train_return_propensity(again)  # on the newest space
     spaces = list_spaces(work.tables)
@@ -249,7 +251,7 @@ def test_a_refused_gate_leaves_what_serves_as_it_is(
     before = list_snapshots(work.tables, serving.space_id)
     out_of_reach = config.gates.model_copy(update={"min_live_dims_share": 1.1})
     strict = config.model_copy(update={"gates": out_of_reach})
-    earlier = RunContext(strict, spark, date(2024, 3, 10), report=lambda _: None)
+    earlier = RunContext(strict, spark, date(2024, 3, 10))
     with pytest.raises(GateRefusedError, match=r"only .* of 48 dimensions vary"):
         run_pipeline(earlier)
     assert list_snapshots(work.tables, serving.space_id) == before
@@ -261,9 +263,9 @@ def test_a_pipeline_without_room_for_training_is_refused_before_long_work(
 ) -> None:
     early = pipeline_config(log, tmp_path, training={"as_ofs": {"until": "2024-03-20"}})
     with pytest.raises(UsageError, match="until 2024-03-20 is after --as-of 2024-03-15"):
-        run_pipeline(RunContext(early, spark, AS_OF, report=lambda _: None))
+        run_pipeline(RunContext(early, spark, AS_OF))
     young = pipeline_config(log, tmp_path, training={"as_ofs": {"until": "2024-01-05"}})
     with pytest.raises(UsageError, match="no training date is possible"):
-        run_pipeline(RunContext(young, spark, AS_OF, report=lambda _: None))
+        run_pipeline(RunContext(young, spark, AS_OF))
     with pytest.raises(UsageError, match="choose a date from 2024-01-02"):
-        run_pipeline(RunContext(early, spark, date(2020, 1, 1), report=lambda _: None))
+        run_pipeline(RunContext(early, spark, date(2020, 1, 1)))

@@ -31,16 +31,15 @@ def root(done: tuple[RunContext, Config], tmp_path_factory: pytest.TempPathFacto
     return shutil.copytree(str(done[1].root), tmp_path_factory.mktemp("self_check") / "root")
 
 
-def pipeline(spark: SparkSession, log: Path, root: Path, lines: list[str], **quality: object) -> RunContext:
+def pipeline(spark: SparkSession, log: Path, root: Path, **quality: object) -> RunContext:
     config = pipeline_config(log, root, quality=quality)
-    return RunContext(config, spark, AS_OF, report=lines.append)
+    return RunContext(config, spark, AS_OF)
 
 
 def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_follows(
-    spark: SparkSession, log: Path, root: Path, userrep: Userrep, tmp_path: Path
+    spark: SparkSession, log: Path, root: Path, userrep: Userrep, tmp_path: Path, lines: list[str]
 ) -> None:
-    lines: list[str] = []
-    work = pipeline(spark, log, root, lines, min_gain=9.0)
+    work = pipeline(spark, log, root, min_gain=9.0)
     before = list_spaces(work.tables)
     with pytest.raises(GateRefusedError, match=r"quality\.min_gain is 900\.0%\. No space was trained"):
         train_autoencoder(work)
@@ -48,7 +47,7 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
     assert any(line.startswith("next_item_7d ") for line in lines)
 
     lines.clear()
-    work = pipeline(spark, log, root, lines)
+    work = pipeline(spark, log, root)
     space = train_autoencoder(work)
     assert "self-check: reusing the result of an earlier run" in lines
     found = load_artifact(artifact_folder(work.config, space), space.content_hash).manifest.self_check
@@ -79,17 +78,22 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
 
 @pytest.mark.full  # tests/unit/spaces/test_create.py does the same to a training
 def test_a_check_that_was_killed_goes_on_with_the_rows_and_the_training_that_are_there(
-    spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession,
+    log: Path,
+    done: tuple[RunContext, Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
 ) -> None:
-    root, lines = shutil.copytree(str(done[1].root), tmp_path / "root"), list[str]()
-    work = pipeline(spark, log, root, lines)
+    root = shutil.copytree(str(done[1].root), tmp_path / "root")
+    work = pipeline(spark, log, root)
     with monkeypatch.context() as patch:
         patch.setattr(checks, "check_model", interrupted)
         with pytest.raises(KeyboardInterrupt):
             check_quality(work)
     assert exists(f"{root}/artifacts/training/s002-check/checkpoints")
     lines.clear()
-    found = check_quality(pipeline(spark, log, root, lines))
+    found = check_quality(pipeline(spark, log, root))
     assert found is not None
     assert "self-check: training rows: reusing those of the interrupted run" in lines
     assert not any("epoch 1/" in line for line in lines)  # the last checkpoint is the end of the training
@@ -101,17 +105,16 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 def test_without_a_check_a_training_goes_on_and_says_why_unless_a_gain_is_asked_for(
-    spark: SparkSession, log: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, log: Path, root: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     def too_little(*_: object, **__: object) -> None:
         raise UsageError("none of the users has an event")
 
     monkeypatch.setattr(checks, "self_check", too_little)
-    lines: list[str] = []
-    assert check_quality(pipeline(spark, log, root, lines)) is None
+    assert check_quality(pipeline(spark, log, root)) is None
     assert lines[-1].endswith("(no check: none of the users has an event)")
     with pytest.raises(GateRefusedError, match="is set, but the self-check failed: none of the users"):
-        check_quality(pipeline(spark, log, root, lines, min_gain=0.0))
+        check_quality(pipeline(spark, log, root, min_gain=0.0))
     monkeypatch.setattr(checks, "plan_check", lambda *_, **__: None)
-    assert check_quality(pipeline(spark, log, root, lines)) is None
+    assert check_quality(pipeline(spark, log, root)) is None
     assert "no check: the log is too short" in lines[-1]

@@ -55,7 +55,7 @@ def test_an_erased_user_is_gone_from_tables_exports_and_stores_and_all_other_row
         mine = {key for key in keys if key.decode().endswith(f":{user}")}
         assert mine
 
-        receipt = Erasure(tables, world.config, [user, "nobody"], world.said.append).run(now=True)
+        receipt = Erasure(tables, world.config, [user, "nobody"]).run(now=True)
 
         assert set(store.keys("*")) == keys - mine
     assert files_naming(tmp_path / "root", user) == files_naming(tmp_path / "embeddings", user) == []

@@ -1,8 +1,9 @@
-"""Fixtures that run the command line in the test's process."""
+"""Fixtures that run the command line in the test's process, and the messages that userrep logs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,25 @@ def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return Answer(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """The messages that userrep logs during a test."""
+    from tests.support.log_lines import messages_to
+
+    messages: list[str] = []
+    with messages_to(messages.append):
+        yield messages
+
+
+@pytest.fixture
+def log_to_stderr() -> Iterator[Callable[[], None]]:
+    """Return a function that begins to print log lines; nothing is printed after the test."""
+    from userrep import logs
+
+    yield logs.log_to_stderr
+    logs.stop_log_to_stderr()
 
 
 @pytest.fixture

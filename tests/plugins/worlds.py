@@ -3,6 +3,7 @@
 # Fixtures import what they need, so that fast tests start without Spark and torch.
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+
+SPARK_CONF = "USERREP_TESTS_SPARK_CONF"  # environment variable: more settings of the session, as JSON
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,7 +28,8 @@ def spark() -> Iterator[SparkSession]:
     from tests.support.builders import SPARK
     from userrep.spark.session import get_session
 
-    session = get_session(master="local[2]", conf=SPARK, app_name="tests")
+    more = json.loads(os.environ.get(SPARK_CONF, "{}"))
+    session = get_session(master="local[2]", conf=SPARK | more, app_name="tests")
     yield session
     session.stop()
 
@@ -71,7 +75,7 @@ def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFa
     def run(folder: Path) -> None:
         folder.mkdir()
         with noted(folder / "points.txt"):
-            run_pipeline(RunContext(pipeline_config(log, folder / "root"), spark, AS_OF, report=lambda _: None))
+            run_pipeline(RunContext(pipeline_config(log, folder / "root"), spark, AS_OF))
 
     return build_once(tmp_path_factory, "pipeline-run", run)
 
@@ -85,7 +89,7 @@ def consumed_once(spark: SparkSession, log: Path, run_once: Path, tmp_path_facto
 
     def train(root: Path) -> None:
         shutil.copytree(run_once / "root", root)
-        train_return_propensity(RunContext(pipeline_config(log, root), spark, AS_OF, report=lambda _: None))
+        train_return_propensity(RunContext(pipeline_config(log, root), spark, AS_OF))
 
     return build_once(tmp_path_factory, "done", train)
 
@@ -100,7 +104,7 @@ def done(
 
     root = shutil.copytree(consumed_once, tmp_path_factory.mktemp("done") / "root")
     config = pipeline_config(log, root)
-    return RunContext(config, spark, AS_OF, report=lambda _: None), config
+    return RunContext(config, spark, AS_OF), config
 
 
 @pytest.fixture(scope="session")

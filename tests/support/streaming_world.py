@@ -48,7 +48,7 @@ SMALL: dict[str, Any] = {
 
 
 class World:
-    """Tables below ``folder``, and the lines that commands on them report.
+    """Tables below ``folder``.
 
     ``root``: the initial tables, which are copied. ``stream``: settings of the stream. ``sections``: sections that
     replace those of ``pipeline_config``.
@@ -64,7 +64,6 @@ class World:
         sections: Mapping[str, Any] | None = None,
     ) -> None:
         self.spark, self.log, self.folder, self.sections = spark, log, folder, sections or {}
-        self.said: list[str] = []
         if root is not None:
             shutil.copytree(root, folder / "root")
         self.reconfigure(**stream)
@@ -74,7 +73,7 @@ class World:
         self.config: Config = pipeline_config(self.log, self.folder / "root", stream=stream, **self.sections)
 
     def work(self, as_of: date | None = None) -> RunContext:
-        return RunContext(self.config, self.spark, as_of, report=self.said.append)
+        return RunContext(self.config, self.spark, as_of)
 
     @cached_property
     def tables(self) -> Tables:

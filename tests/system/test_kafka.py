@@ -167,7 +167,7 @@ def test_redis_has_the_last_vector_of_each_user(streamed: Streamed) -> None:
 
 
 def test_a_missing_topic_path_or_server_is_reported_in_one_line_before_any_work(
-    new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer
+    new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer, lines: list[str]
 ) -> None:
     port, kafka = free_port(), {"bootstrap_servers": broker.bootstrap}
     world = new_world(events={"topic": "nowhere"}, kafka=kafka)
@@ -191,14 +191,14 @@ def test_a_missing_topic_path_or_server_is_reported_in_one_line_before_any_work(
     world.reconfigure(events={"path": str(world.folder / "nowhere")})
     with pytest.raises(UsageError, match=r"^stream.events.path: no such path, got \S+/nowhere\. Create the folder"):
         world.stream()
-    assert not any(line.startswith(("open_days", "stream_embeddings")) for line in world.said)
+    assert not any(line.startswith(("open_days", "stream_embeddings")) for line in lines)
 
 
 class Live:
-    """A stream that runs in a thread until it is stopped."""
+    """A stream that runs in a thread until it is stopped. ``lines``: what it logs."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.failed = world, list[BaseException]()
+    def __init__(self, world: World, lines: list[str]) -> None:
+        self.world, self.lines, self.failed = world, lines, list[BaseException]()
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -213,11 +213,11 @@ class Live:
         until = time.monotonic() + 300
         while not is_so():
             assert self.failed == []
-            assert time.monotonic() < until, self.world.said
+            assert time.monotonic() < until, self.lines
             time.sleep(0.3)
 
     def wait_for_line(self, text: str) -> None:
-        self.wait_until(lambda: any(text in line for line in self.world.said))
+        self.wait_until(lambda: any(text in line for line in self.lines))
 
     def wait_for(self, rows: list[Row]) -> None:
         """Wait until the users of these events have vectors that include them."""
@@ -256,7 +256,7 @@ def add_mirrored_space(world: World, space_id: str) -> None:
 
 
 def test_a_stream_waits_for_broker_and_redis_and_encodes_a_promoted_space_from_the_next_batch_on(
-    new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer
+    new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer, lines: list[str]
 ) -> None:
     broker.create_topic("live", partitions=2)
     world = new_world(
@@ -268,7 +268,7 @@ def test_a_stream_waits_for_broker_and_redis_and_encodes_a_promoted_space_from_t
     rows = list(filter(is_valid, events_between(world.spark, world.log, AS_OF - 2 * DAY, AS_OF + DAY)))
     random.Random(9).shuffle(rows)
     parts = [rows[k::5] for k in range(5)]
-    live = Live(world)
+    live = Live(world, lines)
     try:
         broker.send("live", map(as_message, parts[0]))
         live.wait_for(parts[0])

@@ -7,7 +7,8 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.unit.training.test_training import losses_of, silent, task_on
+from tests.support.log_lines import messages_to
+from tests.unit.training.test_training import losses_of, task_on
 from userrep.training.launch.backends import run_training
 
 pytestmark = pytest.mark.default
@@ -32,11 +33,11 @@ def test_two_ranks_of_which_one_is_killed_end_with_the_losses_of_one_process(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     settings = {"max_epochs": EPOCHS, "patience": EPOCHS}
-    undisturbed = losses_of(run_training(task_on(tmp_path / "one", **settings), report=silent))
+    undisturbed = losses_of(run_training(task_on(tmp_path / "one", **settings)))
     lines: list[str] = []
     killed: list[int] = []
 
-    def report(line: str) -> None:
+    def kill_a_rank(line: str) -> None:
         lines.append(line)
         if re.match(r"epoch ([3-9]|\d\d)/", line) and not killed:
             victim = rank_processes()[0]
@@ -44,7 +45,9 @@ def test_two_ranks_of_which_one_is_killed_end_with_the_losses_of_one_process(
             victim.kill()
 
     task = task_on(tmp_path / "two", backend="horovod", num_workers=2, checkpoint_every="0s", **settings)
-    assert losses_of(run_training(task, spark=spark, report=report)) == pytest.approx(undisturbed, rel=1e-4)
+    with messages_to(kill_a_rank):
+        losses = losses_of(run_training(task, spark=spark))
+    assert losses == pytest.approx(undisturbed, rel=1e-4)
     assert len(killed) == 1
     assert any("Restart 1 of 2" in line for line in lines)
     resumptions = [line for line in lines if line.startswith("training resumes from its checkpoint in epoch")]

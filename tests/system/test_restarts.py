@@ -191,7 +191,7 @@ def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_in_the_vectors_of_th
     assert found.is_equal, found
 
 
-def test_events_of_a_day_without_opening_wait_for_it(world: World) -> None:
+def test_events_of_a_day_without_opening_wait_for_it(world: World, lines: list[str]) -> None:
     world.reconfigure(**settings(world.folder, query_id="again"))
     missing = NEXT + 3 * DAY
     rows = events_between(world.spark, world.log, missing - DAY, missing)
@@ -210,7 +210,7 @@ def test_events_of_a_day_without_opening_wait_for_it(world: World) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(lambda: any("waits: no stream base for as-of date" in line for line in world.said) or bool(failed))
+        wait_until(lambda: any("waits: no stream base for as-of date" in line for line in lines) or bool(failed))
         world.close(NEXT)
         wait_until(lambda: bool(failed) or not world.updates().where(f"as_of = DATE'{missing}'").isEmpty())
     finally:

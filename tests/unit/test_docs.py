@@ -1,6 +1,7 @@
 """What the documentation says of the code."""
 
 import json
+import logging
 import re
 from dataclasses import fields
 from datetime import date, datetime, time
@@ -30,7 +31,7 @@ from userrep.joins import outputs
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import InSampleWarning, JoinOptions
-from userrep.logs import StageLine, to_stderr
+from userrep.logs import log_to_stderr, stop_log_to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote, read_registry
 from userrep.spaces.snapshots import publish_snapshots
 from userrep.store.file_tables import FileTables
@@ -143,7 +144,9 @@ def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_that_on_lo
         configuration_of([values.get(word, word) for word in words], monkeypatch)
     monkeypatch.setenv("USERREP_LOG", "json")
     told = {"outcome": "done", "seconds": 1.0, "num_rows": 1, "reason": ""}
-    to_stderr(StageLine("a stage's end", told))
+    log_to_stderr()
+    logging.getLogger("userrep.tests").info("a stage's end", extra={"figures": told})
+    stop_log_to_stderr()
     line = json.loads(capsys.readouterr().err)
     logs = (DOCS / "reference" / "logs.md").read_text(encoding="utf-8")
     rows = "".join(re.findall(r"^\| (`[^|]+) \|", logs, flags=re.MULTILINE))

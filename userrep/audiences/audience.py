@@ -1,6 +1,6 @@
 """Look-alike audiences: the users of a snapshot who resemble the users of a seed list, in one pass over its files."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -23,6 +23,8 @@ from userrep.store.arrow import combined
 from userrep.store.export_files import write_rows
 from userrep.store.export_folder import record_folder, write_folder_of_parts
 from userrep.store.tables import Tables
+
+logger = logging.getLogger(__name__)
 
 MIN_SEEDS = 20  # in the snapshot
 _MOST_SEEDS = 30_000  # that the score is fitted on
@@ -67,12 +69,11 @@ def build_audience(
     exclude: pa.StringArray | None = None,
     as_of: date | None = None,
     space: str | None = None,
-    report: Callable[[str], None],
 ) -> Audience:
     """Find the ``size`` users of a snapshot who resemble the seeds most. Reads only; below a root it needs no Spark.
 
     Seeds, ``exclude`` and erased users are not in it. ``settings.protected`` are removed from the vectors. ``as_of``
-    and ``space``: by default the newest snapshot of the serving space. ``report`` gets warnings.
+    and ``space``: by default the newest snapshot of the serving space.
 
     Raises UsageError if seeds are of another space, too few of them are in the snapshot, ``size`` is larger than the
     number of other users, the space or its snapshot does not exist, or a protected attribute cannot be removed. Cost:
@@ -80,7 +81,7 @@ def build_audience(
     a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
     """
     users = users_of(tables, _snapshot_of(tables, space, as_of, seeds))
-    snapshot, known = users.snapshot, _in_snapshot(users, seeds.user_ids, report)
+    snapshot, known = users.snapshot, _in_snapshot(users, seeds.user_ids)
     left_out = known
     if exclude is not None and len(exclude):
         left_out = pa.concat_arrays([known, combined(users.rows_of(exclude, ["user_id"])["user_id"])]).unique()
@@ -112,8 +113,8 @@ def _snapshot_of(tables: Tables, space: str | None, as_of: date | None, seeds: I
     return newest_snapshot(tables, space_id, as_of) if as_of else sources.newest
 
 
-def _in_snapshot(users: SnapshotUsers, user_ids: pa.StringArray, report: Callable[[str], None]) -> pa.StringArray:
-    """Return the seeds that are in the snapshot; report how many are not. Erased users are never named."""
+def _in_snapshot(users: SnapshotUsers, user_ids: pa.StringArray) -> pa.StringArray:
+    """Return the seeds that are in the snapshot; log how many are not. Erased users are never named."""
     asked = user_ids.filter(pa.array(~users.erased.mask(user_ids)))
     seeds = combined(users.rows_of(asked, ["user_id"])["user_id"])
     unknown = asked.filter(pc.invert(pc.is_in(asked, value_set=seeds)))
@@ -125,7 +126,7 @@ def _in_snapshot(users: SnapshotUsers, user_ids: pa.StringArray, report: Callabl
             f"{len(unknown):,} {where}. Check that the ids are those of the event log."
         )
     if len(unknown):
-        report(f"seeds: {len(unknown):,} of {len(user_ids):,} ({len(unknown) / len(user_ids):.0%}) {where}")
+        logger.warning(f"seeds: {len(unknown):,} of {len(user_ids):,} ({len(unknown) / len(user_ids):.0%}) {where}")
     return seeds
 
 

@@ -7,7 +7,7 @@ import typer
 
 from userrep.cli.options import InSpace, Output, Unrecorded, command, date_option, path_option, tables_of
 from userrep.config import Config
-from userrep.logs import in_columns, to_stderr
+from userrep.logs import in_columns
 
 _FILE = "text with one id per line, CSV or Parquet with a column user_id, or the folder of an export or audience"
 
@@ -39,9 +39,7 @@ def audience(
     listed = read_id_file(seeds, "--seeds")
     left_out = read_id_file(exclude, "--exclude").user_ids if exclude else None
     tables = tables_of(config, writes=not unrecorded)
-    found = build_audience(
-        tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space, report=to_stderr
-    )
+    found = build_audience(tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space)
     manifest = found.write(out, recorded=not unrecorded)
     return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {size:,} users in {out}"])
 

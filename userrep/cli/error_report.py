@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import re
 import shlex
 import sys
@@ -11,7 +12,8 @@ from collections.abc import Iterable
 import typer
 
 from userrep.errors import explain
-from userrep.logs import errors_to_stderr
+
+logger = logging.getLogger(__name__)
 
 
 def report_error(error: Exception, *, as_json: bool = False) -> int:
@@ -33,9 +35,10 @@ def report_error(error: Exception, *, as_json: bool = False) -> int:
 
 
 def report_faults(code: int, lines: Iterable[str], *, as_json: bool) -> int:
-    """Print faults on stderr, and with ``as_json`` as one object on stdout; return the exit code."""
+    """Log faults, and with ``as_json`` as one object on stdout; return the exit code."""
     faults = with_config(lines)
-    errors_to_stderr(faults)
+    for fault in faults:
+        logger.error(fault)
     if as_json:
         typer.echo(json.dumps({"exit_code": code, "faults": faults}))
     return code

@@ -34,7 +34,6 @@ def forget(
     """
     from userrep.erasure.receipt import receipt_lines
     from userrep.erasure.requests import Erasure
-    from userrep.logs import to_stderr
     from userrep.sources.id_files import read_ids
 
     user_ids = read_ids(users) if users else []
@@ -43,7 +42,7 @@ def forget(
 
         found = preview(tables_of(config), config, user_ids, now=now)
         return Output(found, _preview_lines(found))
-    receipt = Erasure(tables_of(config, writes=True), config, user_ids, to_stderr).run(now=now)
+    receipt = Erasure(tables_of(config, writes=True), config, user_ids).run(now=now)
     return Output(receipt, receipt_lines(receipt))
 
 

@@ -1,5 +1,6 @@
 """``userrep init``, ``inspect`` and ``validate``: from a log to a configuration that fits it, without Spark."""
 
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +11,11 @@ import yaml
 from userrep.cli.options import ConfigFile, ConfigFileIfAny, Output, Overrides, command, path_option, required_config
 from userrep.config import Config, load_config, parse_config
 from userrep.errors import UsageError
-from userrep.logs import errors_to_stderr, to_stderr
 
 if TYPE_CHECKING:
     from userrep.workflows.starter_config import Starter
+
+logger = logging.getLogger(__name__)
 
 _PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
 
@@ -40,8 +42,10 @@ def init(
     starter = starter_config(events, items=items, users=users, folder=str(out.parent if out else "."))
     if out is not None:
         _write_new(out, starter.text)
-    for line in (*starter.warnings, *starter.open_keys):
-        to_stderr(line)
+    for line in starter.warnings:
+        logger.warning(line)
+    for line in starter.open_keys:
+        logger.info(line)
     result = {"config": starter.text, "out": out and str(out), "to_fill": starter.open_keys}
     lines = starter.text.splitlines() if out is None else [f"wrote {out}", *_next_steps(out, starter)]
     return Output(result | {"warnings": starter.warnings}, lines)
@@ -92,7 +96,8 @@ def validate(config_file: ConfigFile, overrides: Overrides = None) -> Output:
     except UsageError as error:
         faults = error.faults
     lines = [] if faults else ["ok", *(f"not checked: columns of {source}" for source in unchecked)]
-    errors_to_stderr(faults)
+    for fault in faults:
+        logger.error(fault)
     result = {"ok": not faults, "faults": faults, "unchecked": unchecked}
     return Output(result, lines, exit_code=2 if faults else 0)
 

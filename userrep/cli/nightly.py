@@ -18,11 +18,11 @@ def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> O
     to repeat the parts that did not succeed; parts that are done are skipped.
     """
     tables = tables_of(config, writes=True)
-    from userrep.logs import this_run_id, to_stderr
+    from userrep.logs import this_run_id
     from userrep.workflows.nightly import DailyParts, exit_code
 
     parts = []
-    work = DailyParts(tables, config, as_of, lambda: context_for_run(config, as_of), to_stderr, report_error)
+    work = DailyParts(tables, config, as_of, lambda: context_for_run(config, as_of), report_error)
     for part in work.run():
         parts.append(part)
         if not as_json:

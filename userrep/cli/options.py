@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do n
 
     from userrep.store.tables import Tables
     from userrep.workflows.run_context import RunContext
+
+logger = logging.getLogger(__name__)
 
 PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
 
@@ -184,12 +187,11 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
 
 
 def _start_session(config: Config) -> "SparkSession":
-    """Report the start of Spark, and start it. The application has the name of the script: userrep, or a job's."""
-    from userrep.logs import to_stderr
+    """Log the start of Spark, and start it. The application has the name of the script: userrep, or a job's."""
     from userrep.spark.session import get_session
 
     where = "spark-submit" if under_submit() else config.spark.master or "existing session"
-    to_stderr(f"starting Spark ({where}); root {config.root or config.catalog}")
+    logger.info(f"starting Spark ({where}); root {config.root or config.catalog}")
     return get_session(config.spark.master, config.spark.conf, app_name=Path(sys.argv[0]).stem)
 
 

@@ -40,12 +40,11 @@ def demo(overrides: Overrides = None) -> Output:
 
     Trains a space, publishes snapshots and trains a downstream model on them.
     """
-    from userrep.logs import to_stderr
     from userrep.workflows.demo import AS_OF, SPEC, config_file, demo_config, ensure_log
 
     config = demo_config(overrides or [])
     spark = session_of(config)
-    ensure_log(spark, config, SPEC, to_stderr)
+    ensure_log(spark, config, SPEC)
     from return_propensity.training import train_return_propensity
     from userrep.workflows.pipeline import run_pipeline
     from userrep.workflows.run_context import RunContext

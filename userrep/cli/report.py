@@ -60,7 +60,6 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     only, and writes nothing but the metrics file and the messages that `alerts` configures. With a root, it does not
     start Spark.
     """
-    from userrep.logs import to_stderr
     from userrep.report.facts import BAD, WARN
     from userrep.report.findings import findings, headline
     from userrep.report.gather import gather
@@ -72,7 +71,7 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     state = read_state(tables, config)
     facts = gather(state, tables, config, state.registry.serving, named=str(config_file), sample=False)
     found = findings(facts)
-    send(config, "check", state, facts, to_stderr)
+    send(config, "check", state, facts)
     level, line = headline(found)
     names = {BAD: "problem", WARN: "warning"}
     shown = [finding for finding in found if finding.level in names or finding.not_run]

@@ -1,5 +1,6 @@
 """``userrep spaces``: the registry of embedding spaces."""
 
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,8 @@ from userrep.logs import in_columns
 if TYPE_CHECKING:
     from userrep.model.self_check import SelfCheck
     from userrep.spaces.registry import Space
+
+logger = logging.getLogger(__name__)
 
 OldSpace = Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)]
 NewSpace = Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)]
@@ -125,14 +128,13 @@ def spaces_diff(
     """
     if (model is None) != (labels is None):
         raise UsageError("--model and --labels must be given together: a saved pipeline and labels to evaluate it.")
-    from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space
     from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
 
     tables = tables_of(config, writes=True)
     spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
     saved = SavedModel(model, labels) if model and labels else None
-    diff = diff_spaces(tables, **spaces, model=saved, report=to_stderr)
+    diff = diff_spaces(tables, **spaces, model=saved)
     return Output(vars(diff), diff_lines(diff))
 
 
@@ -158,7 +160,6 @@ def spaces_compare(
     The verdict is pass if NEW loses at most 0.005 of the metric, fail (exit code 3) if it loses more than chance
     explains, and undecided otherwise. With --model, it is about that model.
     """
-    from userrep.logs import to_stderr
     from userrep.spaces.registry import read_registry
     from userrep.spaces.verdicts import FAIL, LabelTable, record_verdict
     from userrep.store.filesystem import absolute
@@ -174,7 +175,7 @@ def spaces_compare(
     )
     if consumer is not None:
         record_verdict(tables, compared.verdict_for(consumer, table))
-        to_stderr(f"verdict recorded for consumer {consumer}")
+        logger.info(f"verdict recorded for consumer {consumer}")
     result = compared.result | {"consumer": consumer}
     return Output(result, comparison_lines(compared), exit_code=3 if compared.overall.verdict == FAIL else 0)
 
@@ -192,7 +193,6 @@ def spaces_promote(
     the serving space is not ready for this one. Pinned consumers keep their space. Shows the newest verdict of each
     consumer that follows (`spaces compare --consumer`), and which have none.
     """
-    from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space, promote, read_registry
     from userrep.spaces.transitions import planned_promotion
     from userrep.spaces.verdicts import follower_verdicts, verdict_lines
@@ -201,7 +201,7 @@ def spaces_promote(
     verdicts = follower_verdicts(tables, space)
     if not dry_run:
         for line in verdict_lines(verdicts):
-            to_stderr(line)
+            logger.info(line)
         promote(tables, find_space(tables, space))
         return Output({"serving": space, "verdicts": verdicts}, [f"space {space} is serving"])
     promotion = planned_promotion(read_registry(tables), space)

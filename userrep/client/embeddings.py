@@ -17,7 +17,6 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.joins.options import JoinOptions, JoinParams
 from userrep.joins.training_sets import create_training_set
-from userrep.logs import warn_caller
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
@@ -198,7 +197,7 @@ class Embeddings:
         left_out = None if exclude is None else listed_ids(exclude, "exclude").user_ids
         return build_audience(
             self.tables, self._target.users, listed_ids(seeds, "seeds"), size, exclude=left_out, as_of=as_of,
-            space=space, report=warn_caller,
+            space=space,
         )  # fmt: skip
 
     def spaces(self) -> list[Space]:

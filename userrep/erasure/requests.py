@@ -6,6 +6,7 @@ an interrupted erasure can be repeated.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,6 +40,8 @@ from userrep.store.tables import RETENTION, Tables
 from userrep.streaming.redis_store import online_store
 from userrep.utc import utc_now
 
+logger = logging.getLogger(__name__)
+
 # States of a request, in this order. From BEGUN on, its tombstones exist.
 ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"
 _STREAM_RUNNING = (
@@ -57,7 +60,6 @@ class Erasure:
     tables: Tables
     config: Config
     user_ids: Sequence[str]
-    report: Callable[[str], None]
 
     def run(self, *, now: bool) -> Receipt:
         """Erase the users, or finish earlier requests; return the receipt, which has no user ids.
@@ -146,7 +148,7 @@ class Erasure:
         with moved_pins(self.tables):
             for table in tables_of_users(self.tables):
                 part = erased[table.name] = erase_rows(self.tables, table, users, since=since)
-                self.report(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
+                logger.info(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
             recount(self.tables)
         drop_training_rows(self.tables)
         return erased
@@ -164,7 +166,7 @@ class Erasure:
             num_rows = erase_from_parts(self.tables.spark, path, users.mask)
             if num_rows is None:
                 return None
-            self.report(f"forget: export {path}: {num_rows:,} rows")
+            logger.info(f"forget: export {path}: {num_rows:,} rows")
             return f"{num_rows} rows"
 
         return for_each_export(self.tables, erase_from, cure=": erase the users by hand, or export again")
@@ -192,7 +194,7 @@ class Erasure:
     def _vacuum(self, *, now: bool) -> None:
         for table in (*tables_of_users(self.tables), TRAINING_ROWS):
             self.tables.vacuum(table, timedelta(0) if now else RETENTION)
-        self.report("forget: removed the files of older table versions")
+        logger.info("forget: removed the files of older table versions")
 
 
 def _as_json(receipt: Receipt) -> str:

@@ -1,5 +1,6 @@
 """Run representations and tasks: compute vectors with their timings, then each task's results with bootstraps."""
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -23,7 +24,8 @@ from userrep.evaluation.representation import Context, Floats32, Representation
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Map = Callable[..., Iterator[Any]]
 
 _MIN_ROWS_FOR_WORKERS = 20_000  # with fewer, fitting the probes takes less time than starting workers
@@ -70,13 +72,13 @@ class Described:
     cost: Cost
 
 
-def fit_and_describe(representation: Representation, context: Context, report: Report) -> Described:
+def fit_and_describe(representation: Representation, context: Context) -> Described:
     """Fit a representation and compute the rows' vectors, both timed."""
     started = time.monotonic()
     representation.fit(context)
     fit_seconds = time.monotonic() - started
     described = describe(representation, context, fit_seconds=fit_seconds)
-    report(f"{representation.name}: {described.cost.width} values per row, fitted in {fit_seconds:.1f} s")
+    logger.info(f"{representation.name}: {described.cost.width} values per row, fitted in {fit_seconds:.1f} s")
     return described
 
 
@@ -97,7 +99,6 @@ def measure(
     truth: Truth,
     described: Sequence[Described],
     settings: Evaluation,
-    report: Report,
     *,
     each: Map = map,
 ) -> tuple[list[Measured], dict[str, str]]:
@@ -117,11 +118,11 @@ def measure(
         problems = [problem for problem in candidates if not isinstance(problem, LeftOut)]
         if len(problems) < len(candidates):
             left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
-            report(f"{task.name}: left out: {left_out[task.name]}")
+            logger.info(f"{task.name}: left out: {left_out[task.name]}")
             continue
         results = [result for part in each(partial(_measured, task, problems, weight_UB), described) for result in part]
         measured += results
-        report(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(task, results)}")
+        logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(task, results)}")
     return measured, left_out
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.evaluation.futures import Futures
-from userrep.evaluation.measure import Map, Report, describe, measure
+from userrep.evaluation.measure import Map, describe, measure
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.results import Measured
@@ -136,7 +136,6 @@ def measure_newcomers(
     truth: Truth,
     *,
     versions: Versions,
-    report: Report,
     each: Map = map,
 ) -> tuple[list[Measured], dict[str, str]]:
     """Evaluate fitted representations at tasks of new users; return results and reasons for tasks left out.
@@ -155,7 +154,7 @@ def measure_newcomers(
         if not isinstance(task.problem(task_truth, context.seed), LeftOut):
             truncated = truncated_context(context, truncated_rows, task.after)
             described = [describe(fitted, truncated, fit_seconds=0) for fitted in representations]
-        results, reasons = measure([task], task_truth, described, context.config.evaluation, report, each=each)
+        results, reasons = measure([task], task_truth, described, context.config.evaluation, each=each)
         measured, left_out = measured + results, left_out | reasons
     return measured, left_out
 

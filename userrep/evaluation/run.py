@@ -1,6 +1,7 @@
 """Run an evaluation from built features to results: rows, labels, representations, probes, bootstraps."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from userrep.errors import UsageError
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
-from userrep.evaluation.measure import Report, check_measured, fit_and_describe, measure, parallel_map
+from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
@@ -29,6 +30,8 @@ from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import tiles_fingerprint
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate(
     tables: Tables,
@@ -38,7 +41,6 @@ def evaluate(
     versions: Versions,
     plan: Plan,
     representations: Sequence[Representation],
-    report: Report,
 ) -> Results:
     """Evaluate a space's embedding and other representations of the same users.
 
@@ -50,10 +52,12 @@ def evaluate(
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
     counts = context.rows.num_by_role
-    report(f"{len(context.rows):,} rows of {len(context.rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
+    logger.info(
+        f"{len(context.rows):,} rows of {len(context.rows.user_ids):,} users at {len(plan.dates)} dates: {counts}"
+    )
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
     included = [candidate for candidate in representations if candidate.name not in left_out]
-    described = [fit_and_describe(candidate, context, report) for candidate in included]
+    described = [fit_and_describe(candidate, context) for candidate in included]
     left_out_attributes = config.evaluation.attribute_names
     tasks: list[Task] = [
         *tasks_of(plan, FeatureSpec.of(config).attributes, left_out_attributes),
@@ -61,12 +65,12 @@ def evaluate(
     ]
     newcomers = newcomer_tasks(plan, config)
     with parallel_map(len(context.rows)) as each:
-        measured, reasons = measure(tasks, truth, described, config.evaluation, report, each=each)
+        measured, reasons = measure(tasks, truth, described, config.evaluation, each=each)
         costs = {entry.name: entry.cost for entry in described}
         del described  # frees the matrices; those of new users are as large
         reusable = [candidate for candidate in included if candidate.name != REFITTED]
         of_newcomers, more_reasons = measure_newcomers(
-            newcomers, reusable, context, truth, versions=versions, report=report, each=each
+            newcomers, reusable, context, truth, versions=versions, each=each
         )
     measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
     check_measured(measured, left_out)

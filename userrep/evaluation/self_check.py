@@ -4,6 +4,7 @@ Before a space is trained, a model with the same settings is trained on an earli
 later days that only the space's own training will see, because days that an encoder has seen prove nothing.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import product
@@ -15,7 +16,7 @@ from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
-from userrep.evaluation.measure import Report, check_measured, fit_and_describe, measure
+from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import TEST
@@ -32,6 +33,8 @@ from userrep.spaces.training_inputs import TrainingPlan, check_id, inputs_key, t
 from userrep.store.filesystem import read_bytes, write_bytes
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import tiles_fingerprint
+
+logger = logging.getLogger(__name__)
 
 PEERS = ("untrained", "rfm_history", "pooled_longest", "raw", "pca")
 _MAX_DATES = 4  # for fitting probes, and as many for testing
@@ -73,9 +76,7 @@ def plan_check(
     return None
 
 
-def self_check(
-    tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan, report: Report
-) -> SelfCheck:
+def self_check(tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan) -> SelfCheck:
     """Train the checked model and compare it with peers, or return the stored result of an earlier run.
 
     The features and item vectors of all dates must be built. ``space_id``: the space that will be trained. Rows and
@@ -89,10 +90,10 @@ def self_check(
     """
     result_uri = f"{training_folder(config, check_id(space_id))}/{_result_key(tables, config, versions, check)}.json"
     if (result := _read(result_uri)) is not None:
-        report("reusing the result of an earlier run")
+        logger.info("reusing the result of an earlier run")
         return result
     training = TrainingPlan(versions, check.as_ofs, check.plan.until)
-    model = checked_model(tables, config, training, space_id=space_id, report=report)
+    model = checked_model(tables, config, training, space_id=space_id)
     result = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=len(check.as_ofs))
     write_bytes(result_uri, result.model_dump_json().encode())
     drop_checked_model(tables, config, space_id)
@@ -127,9 +128,9 @@ def check_model(
     context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
-    described = [fit_and_describe(peer, context, _silent) for peer in compared]
+    described = [fit_and_describe(peer, context) for peer in compared]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
-    measured, left_out = measure(family_tasks, truth, described, settings, _silent)
+    measured, left_out = measure(family_tasks, truth, described, settings)
     check_measured(measured, left_out)
     if not lead_inputs(measured):
         raise UsageError("self-check: no task has 200 test examples of each class.")
@@ -148,7 +149,7 @@ def check_model(
     )
 
 
-def check_gain(result: SelfCheck, min_gain: float | None, report: Report) -> None:
+def check_gain(result: SelfCheck, min_gain: float | None) -> None:
     """Warn if a peer is ahead of the embedding.
 
     Raises
@@ -158,14 +159,10 @@ def check_gain(result: SelfCheck, min_gain: float | None, report: Report) -> Non
     """
     if min_gain is not None and result.gain.value < min_gain:
         for line in result.lines:
-            report(line)
+            logger.info(line)
         raise GateRefusedError(
             f"self-check: {result.summary}; quality.min_gain is {min_gain:.1%}. No space was trained. "
             "Look at the table above, then change the model or its inputs, or change quality.min_gain."
         )
     if result.gain.value < 0:
-        report(f"warning: self-check: {result.summary}")
-
-
-def _silent(line: str) -> None:
-    del line
+        logger.warning(f"self-check: {result.summary}")

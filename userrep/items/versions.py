@@ -3,7 +3,8 @@
 Versions of a lineage are ``refit_days`` apart. The first version of a lineage anchors the grid.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -27,6 +28,8 @@ from userrep.store.sql import sql_any, sql_date
 from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
+
+logger = logging.getLogger(__name__)
 
 _GROUP_TILES = 10_000_000  # maximum total of the tiles of the versions that are fitted together
 _FILE_BYTES = 2**26  # approximate size of the vectors in a file
@@ -82,9 +85,7 @@ def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
     return Versions(lineage_id, min(present, default=anchor), config.refit_days, present)
 
 
-def train_versions(
-    tables: Tables, config: Config, versions: Versions, missing: Sequence[date], report: Callable[[str], None]
-) -> int:
+def train_versions(tables: Tables, config: Config, versions: Versions, missing: Sequence[date]) -> int:
     """Build the versions ``missing``, oldest first. Returns the number of vectors written.
 
     Small versions are built and committed together, up to ten million tiles at a time, because one Spark job for
@@ -108,7 +109,7 @@ def train_versions(
                 num_vectors += _write_versions(inputs, group, {*versions.present, *sorted(missing)[:done]})
             done += len(group)
             dates = f"{group[0]} to {group[-1]}" if len(group) > 1 else f"{group[0]}"
-            report(f"item vectors valid from {dates} ({done} of {len(missing)})")
+            logger.info(f"item vectors valid from {dates} ({done} of {len(missing)})")
     finally:
         for cached in (pairs, index, *inputs.constant.values()):
             cached.unpersist()

@@ -1,7 +1,8 @@
 """Table maintenance, to run daily or weekly: compacts small files and removes rows and files no longer needed."""
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -23,11 +24,13 @@ from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION, latest_tile_days
 from userrep.utc import utc_now
 
+logger = logging.getLogger(__name__)
+
 _NOT_EXPIRED = (BEGUN, STAGED, PUBLISHED, REFUSED)
 _MANY = 16  # files of a ledger, or of a partition written by streams, from which on they are compacted
 
 
-def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], None]) -> dict[str, Any]:
+def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
     """Compact small files, remove rows that are not referred to, and files not in any version of the last 7 days.
 
     Each run adds a file to ledgers, and each micro-batch adds one to ``embedding_updates`` and to the rejected rows of
@@ -42,7 +45,7 @@ def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], N
     Returns counts of what was done: ``joined`` has the compacted files of each ledger, or partitions of other tables.
     """
     joined = _compact(tables)
-    report(f"maintain_tables: compacted the files of {len(joined)} tables")
+    logger.info(f"maintain_tables: compacted the files of {len(joined)} tables")
     done = {
         "refused_snapshots": _drop_refused(tables),
         "superseded_tiles": _drop_superseded_tiles(tables),
@@ -53,7 +56,7 @@ def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], N
     for table in (*schemas.ALL, *features_tables(tables)):
         tables.vacuum(table, RETENTION, keep=read_by_streams if table is schemas.USER_OPENINGS else ())
     done["orphans"] = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
-    report(
+    logger.info(
         "maintain_tables: removed old files, {refused_snapshots} refused snapshots, {superseded_tiles} superseded tile "
         "revisions, {features} as-of dates of features, {updates} as-of dates of streamed updates and {orphans} partly "
         "written artifact files".format(**done)

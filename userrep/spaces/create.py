@@ -1,6 +1,7 @@
 """Create a space: build training rows, train the autoencoder, save the artifact, and register a candidate."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -34,6 +35,8 @@ from userrep.training.data.shards import first_rows
 from userrep.training.launch.backends import check_backend, run_training
 from userrep.training.task import TrainingTask, steps_of
 
+logger = logging.getLogger(__name__)
+
 _STANDARDIZATION_ROWS = 16_384  # maximum training rows that the latent code is standardized on
 _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
 _SELF_CHECK_ROWS = 100_000  # maximum training rows of a self-check model
@@ -54,7 +57,7 @@ def _recipe_hash(config: Config, until: date) -> str:
     return short_hash([config.model.model_dump(), config.training.recipe, until], 6)
 
 
-def check_training(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
+def check_training(tables: Tables, config: Config) -> None:
     """Check that a training can run as configured, before any work is done.
 
     Raises UsageError or SlotsError if the backend is not installed or has too few slots, ``training.init_from`` names
@@ -63,7 +66,7 @@ def check_training(tables: Tables, config: Config, report: Callable[[str], None]
     if config.training.init_from is not None:
         find_space(tables, config.training.init_from)
     check_tracking(config)
-    check_backend(config.training, tables.spark, report)
+    check_backend(config.training, tables.spark)
 
 
 def create_space(
@@ -72,7 +75,6 @@ def create_space(
     plan: TrainingPlan,
     *,
     self_check: SelfCheck | None = None,
-    report: Callable[[str], None],
 ) -> Space:
     """Train a space and register it as a candidate.
 
@@ -88,10 +90,10 @@ def create_space(
     UserrepError
         If another training has registered the same id in the meantime.
     """
-    check_training(tables, config, report)
+    check_training(tables, config)
     with held(tables, "train_autoencoder", nested=True):
         space_id = next_space_id(tables, config, plan.until)
-        trained, ranks = _train(tables, config, plan, space_id=space_id, report=report)
+        trained, ranks = _train(tables, config, plan, space_id=space_id)
         manifest = trained.manifest.model_copy(update={"self_check": self_check})
         manifest = save_space(artifacts_root(config), manifest, trained.tensors)
         keep_training(config, space_id, ranks=ranks)
@@ -107,9 +109,7 @@ def create_space(
         return find_space(tables, space_id)
 
 
-def checked_model(
-    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, report: Callable[[str], None]
-) -> Artifact:
+def checked_model(tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str) -> Artifact:
     """Train the model of a self-check. It is neither saved nor registered.
 
     The training differs from ``create_space`` in two ways. It uses at most 100,000 rows. It starts from fresh weights,
@@ -120,7 +120,7 @@ def checked_model(
     max_rows = min(config.training.max_rows, _SELF_CHECK_ROWS)
     training = config.training.model_copy(update={"init_from": None, "max_rows": max_rows})
     config = config.model_copy(update={"training": training})
-    artifact, _ = _train(tables, config, plan, space_id=model_id, report=report)
+    artifact, _ = _train(tables, config, plan, space_id=model_id)
     return artifact
 
 
@@ -133,16 +133,16 @@ def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
 
 
 def _train(
-    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, report: Callable[[str], None]
+    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str
 ) -> tuple[Artifact, list[dict[str, Any]]]:
     """Fit the propensities and the autoencoder, and standardize the latent code.
 
     Returns the artifact, without a content hash, and the ranks of ``TrainingResult``.
     """
-    inputs = training_inputs(tables, config, plan, space_id=space_id, report=report)
+    inputs = training_inputs(tables, config, plan, space_id=space_id)
     empty_F = empty_input(inputs.layout, inputs.scaler)
     steps = steps_of(inputs.files, config.training)
-    initial = _initial_weights(tables, config, inputs, plan.versions.lineage_id, report)
+    initial = _initial_weights(tables, config, inputs, plan.versions.lineage_id)
     propensities, row_weight = _propensities(inputs, config)  # after the checks above, because it takes minutes
     task = TrainingTask(
         files=inputs.files, steps=steps, layout=inputs.layout, targets=inputs.targets,
@@ -150,7 +150,7 @@ def _train(
         folder=f"{training_folder(config, space_id)}/checkpoints", candidates=inputs.candidates, row_weight=row_weight,
         initial=initial,
     )  # fmt: skip
-    result = run_training(task, spark=tables.spark, report=report)
+    result = run_training(task, spark=tables.spark)
     x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : inputs.layout.width]
     weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | propensities
     manifest = SpaceManifest(
@@ -207,9 +207,7 @@ def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, floa
     return fitted, row_weight
 
 
-def _initial_weights(
-    tables: Tables, config: Config, inputs: TrainingInputs, lineage_id: str, report: Callable[[str], None]
-) -> bytes:
+def _initial_weights(tables: Tables, config: Config, inputs: TrainingInputs, lineage_id: str) -> bytes:
     """Return the weights of the space ``training.init_from`` that fit this model; empty if it is not set."""
     if config.training.init_from is None:
         return b""
@@ -223,7 +221,7 @@ def _initial_weights(
         same_items=space.lineage_id == lineage_id,
         seed=config.training.seed,
     )
-    report(f"training: starting from weights of space {space.space_id}: {', '.join(start.carried) or 'none fit'}")
+    logger.info(f"training: starting from weights of space {space.space_id}: {', '.join(start.carried) or 'none fit'}")
     for line in start.fresh:
-        report(f"training: not carried over: {line}")
+        logger.info(f"training: not carried over: {line}")
     return tensor_bytes(start.tensors)

@@ -1,6 +1,7 @@
 """Retention of snapshots: choose those to delete, mark them expired in the ledger, then delete their rows."""
 
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -10,6 +11,8 @@ from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshot
 from userrep.store.schemas import TRAINING_SETS, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
+logger = logging.getLogger(__name__)
+
 
 def expire_snapshots(
     tables: Tables,
@@ -18,7 +21,6 @@ def expire_snapshots(
     *,
     today: date,
     needed: Collection[date],
-    report: Callable[[str], None],
 ) -> None:
     """Delete a space's published snapshots that need not be kept; see ``snapshots_to_expire``.
 
@@ -34,7 +36,7 @@ def expire_snapshots(
     )
     if expired:
         record_snapshots(tables, [replace(snapshot, state=EXPIRED) for snapshot in expired])
-        report(
+        logger.info(
             f"space {space.space_id}: {len(expired)} snapshots expired, {expired[0].as_of} to {expired[-1].as_of}; "
             f"{len(published) - len(expired)} kept"
         )

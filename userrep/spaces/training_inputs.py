@@ -1,6 +1,7 @@
 """Inputs of a space's training, kept on disk until the space is registered, so that a killed training can resume."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from hashlib import sha256
@@ -24,6 +25,8 @@ from userrep.store.filesystem import all_exist, artifacts_root, delete_folder
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
 from userrep.training.data.shards import ShardFiles, shard_files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,7 @@ def check_id(space_id: str) -> str:
     return f"{space_id.partition('-')[0]}-check"
 
 
-def training_inputs(
-    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, report: Callable[[str], None]
-) -> TrainingInputs:
+def training_inputs(tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str) -> TrainingInputs:
     """Return the inputs of an earlier interrupted run if they were built from the same features; otherwise build them.
 
     The features of the plan's dates, and of the dates on which their futures end, must exist. Cost of building: three
@@ -76,16 +77,18 @@ def training_inputs(
     folder, key = training_folder(config, space_id), inputs_key(tables, config, lineage_id, plan.as_ofs)
     kept = _read(f"{folder}/inputs", key)
     if kept is not None:
-        report("training rows: reusing those of the interrupted run")
+        logger.info("training rows: reusing those of the interrupted run")
         return kept
     delete_folder(folder)
     num_rows = sum(built.num_users for day, built in feature_sets(tables, lineage_id).items() if day in plan.as_ofs)
     share = min(1.0, config.training.max_rows / max(1, num_rows))
     if share < 1:
-        report(f"training rows: using {share:.2%} of the users, because {num_rows:,} rows exceed training.max_rows")
+        logger.info(
+            f"training rows: using {share:.2%} of the users, because {num_rows:,} rows exceed training.max_rows"
+        )
     inputs, candidates = _build(tables, config, plan, space_id=space_id, share=share)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
-    report(f"training rows: written with {widths}, {len(plan.as_ofs)} as-of dates")
+    logger.info(f"training rows: written with {widths}, {len(plan.as_ofs)} as-of dates")
     return _write(f"{folder}/inputs", key, inputs, candidates)
 
 

@@ -4,7 +4,8 @@ So nothing is lost if a run is killed after the training or cannot reach the tra
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from userrep.config import Config
 from userrep.errors import TrackingError, UsageError
@@ -14,6 +15,8 @@ from userrep.store.filesystem import artifacts_root, delete_file, exists, read_b
 from userrep.store.tables import Tables
 from userrep.tracking.record import TrackedRun, record_training, training_environment
 from userrep.tracking.target import tracking_target
+
+logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 64 << 20  # an entry for each rank
 
@@ -29,7 +32,7 @@ def keep_training(config: Config, space_id: str, *, ranks: Sequence[Mapping[str,
         write_bytes(_path(config, space_id), json.dumps(training).encode())
 
 
-def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
+def record_kept(tables: Tables, config: Config) -> None:
     """Record the saved trainings of registered spaces in MLflow, oldest first.
 
     A failure is reported and ends the call; the remaining trainings stay saved. Cost: one file look-up per space; the
@@ -43,10 +46,10 @@ def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -
         try:
             run = _record(config, space)
         except (TrackingError, UsageError) as error:
-            report(f"{error} The space itself is complete. The next run of the pipeline records it.")
+            logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return
         delete_file(_path(config, space.space_id))
-        report(f"tracking: space {space.space_id} recorded in MLflow: run {run.run_id}, {run.model_uri}")
+        logger.info(f"tracking: space {space.space_id} recorded in MLflow: run {run.run_id}, {run.model_uri}")
 
 
 def _record(config: Config, space: Space) -> TrackedRun:

@@ -5,13 +5,13 @@ recognizes and replaces a killed one, also in stores without rename.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 from userrep.errors import UsageError
-from userrep.logs import to_stderr
 from userrep.store.export_files import MANIFEST, Part, read_manifest
 from userrep.store.filesystem import (
     PARTIAL,
@@ -25,6 +25,8 @@ from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable, names_in_out
 from userrep.utc import utc_now
+
+logger = logging.getLogger(__name__)
 
 
 def check_out(out: str, *, keeps_complete: bool = False) -> None:
@@ -63,7 +65,8 @@ def record_folder(
     """
     check_out(out, keeps_complete=keeps_complete)
     if not recorded:
-        return to_stderr(f"export: {out} is not recorded; `userrep forget` will not erase users there")
+        logger.warning(f"export: {out} is not recorded; `userrep forget` will not erase users there")
+        return
     try:
         check_writable(tables.artifacts_root)
     except UsageError as error:
@@ -73,7 +76,7 @@ def record_folder(
         ) from None
     row = {"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}
     tables.add(EXPORTS, [row])
-    return None
+    return
 
 
 def write_folder_of_parts(

@@ -1,6 +1,7 @@
 """Processing of a micro-batch: pin its inputs, encode its users and publish their rows in one commit."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
 from userrep.store.tables import Tables
 from userrep.streaming.encoding import NO_BASE, Encoding, PinnedBase, PinnedSpace, UpdateFiles
 from userrep.streaming.redis_store import online_store
+
+logger = logging.getLogger(__name__)
 
 _WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds before each new attempt; the last one repeats
 _POLL_EVERY = 0.3  # seconds between checks of ``is_stopping`` during a wait
@@ -58,7 +61,6 @@ class MicroBatches:
     tables: FileTables
     config: Config
     query_id: str
-    report: Callable[[str], None]
     gives_up: bool = False
     is_stopping: Callable[[], bool] = lambda: False
     results: dict[int, BatchResult] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class MicroBatches:
                 if reason is None or self.is_stopping():
                     raise
             wait = seconds_before_retry(num_failures)
-            self.report(f"stream: batch {batch_id} waits: {reason}; next attempt in {wait} s")
+            logger.warning(f"stream: batch {batch_id} waits: {reason}; next attempt in {wait} s")
             pause(wait, self.is_stopping)
 
     def _wait_reason(self, error: Exception) -> str | None:

@@ -6,6 +6,7 @@ failure of the client is reported and fails no stage.
 
 import atexit
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from userrep.errors import UsageError, in_one_line
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
+
+logger = logging.getLogger(__name__)
 
 PRODUCER = "https://pypi.org/project/userrep"
 _LAST_EVENTS = 5.0  # seconds at the end of the process
@@ -64,13 +67,12 @@ def dataset_name(location: str) -> tuple[str, str]:
 
 
 class StageEvents:
-    """The events of the stages of a process. ``report``: gets the first failure of the client."""
+    """The events of the stages of a process. The first failure of the client is logged."""
 
-    def __init__(self, config: Config, report: Callable[[str], None]) -> None:
+    def __init__(self, config: Config) -> None:
         settings = config.lineage
         self._job_namespace = settings.namespace if settings else "userrep"
         self._transport = settings.transport if settings else None
-        self._report = report
         self._client: OpenLineageClient | None = None
         self._has_failed = False
 
@@ -86,7 +88,7 @@ class StageEvents:
         except Exception as fault:
             self._has_failed = True
             reason = re.sub(r"\w+://\S+", "URL", in_one_line(fault))  # which may contain a secret
-            self._report(f"lineage: no more events of this run are sent ({reason})")
+            logger.warning(f"lineage: no more events of this run are sent ({reason})")
 
     def _emit(self, kind: str, stage_id: str, stage: StageFacts, error: str | None) -> None:
         from openlineage.client import OpenLineageClient

@@ -5,7 +5,7 @@ of a random generator: the order of rows and their noise are keyed by (seed, epo
 determine both.
 """
 
-from collections.abc import Callable
+import logging
 from typing import NamedTuple
 
 from pydantic import ConfigDict, Field
@@ -13,6 +13,8 @@ from pydantic import ConfigDict, Field
 from userrep.errors import ArtifactError
 from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, write_frozen
 from userrep.store.filesystem import PARTIAL, delete_folder, folder_names
+
+logger = logging.getLogger(__name__)
 
 NUM_KEPT = 2
 _CURE = "An older checkpoint is used, or the training starts from the beginning."
@@ -63,13 +65,13 @@ def checkpoint_names(folder: str) -> list[str]:
     return [name for name in reversed(folder_names(folder)) if not name.startswith(PARTIAL)]
 
 
-def newest_checkpoint(folder: str, identity: str, report: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest valid checkpoint of a task, None if there is none. Reports each checkpoint it skips."""
+def newest_checkpoint(folder: str, identity: str) -> Checkpoint | None:
+    """Return the newest valid checkpoint of a task, None if there is none. Logs each checkpoint it skips."""
     for name in checkpoint_names(folder):
         try:
             return Checkpoint(name, *load_checkpoint(folder, name, identity))
         except ArtifactError as error:
-            report(f"checkpoint {error}")
+            logger.warning(f"checkpoint {error}")
     return None
 
 

@@ -1,7 +1,8 @@
 """Alerts of runs and of ``userrep check``: a metrics file and a webhook, both made from the findings of the report."""
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,8 @@ from userrep.report.metrics import metrics_of
 from userrep.report.state import RootState, read_state
 from userrep.store.tables import Tables
 
+logger = logging.getLogger(__name__)
+
 _NO_FAILURE = (LogIncompleteError, AlreadyRunningError)  # the same command succeeds later
 _POSTED = {("runs", BAD), ("snapshots", BAD), ("freshness", BAD), ("drift", BAD), ("drift", WARN)}  # check and level
 
@@ -32,7 +35,7 @@ def check_alerts(config: Config) -> None:
 
 
 @contextmanager
-def alerting(tables: Tables, config: Config, command: str, report: Callable[[str], None]) -> Iterator[None]:
+def alerting(tables: Tables, config: Config, command: str) -> Iterator[None]:
     """Report the outcome of a run in the block, and the state of the tables after it. Errors of the run go on.
 
     A log that is not complete yet is no failure, and neither is another run of the same job. What fails here is
@@ -49,35 +52,30 @@ def alerting(tables: Tables, config: Config, command: str, report: Callable[[str
         error = raised
         raise
     finally:
-        _alert(tables, config, command, report, error)
+        _alert(tables, config, command, error)
 
 
-def _alert(
-    tables: Tables, config: Config, command: str, report: Callable[[str], None], error: Exception | None
-) -> None:
+def _alert(tables: Tables, config: Config, command: str, error: Exception | None) -> None:
     try:
         state = read_state(tables, config)
         # Findings name a configuration file, which a run does not know.
         facts = gather(state, tables, config, state.registry.serving, named="CONFIG", sample=False)
-        send(config, command, state, facts, report, error=error)
+        send(config, command, state, facts, error=error)
     except Exception as fault:
-        report(f"alerts: not sent ({in_one_line(fault)})")
+        logger.warning(f"alerts: not sent ({in_one_line(fault)})")
 
 
-def send(
-    config: Config, command: str, state: RootState, facts: Facts, report: Callable[[str], None], *,
-    error: Exception | None = None,
-) -> None:  # fmt: skip
+def send(config: Config, command: str, state: RootState, facts: Facts, *, error: Exception | None = None) -> None:
     """Write the metrics file, and post a message if there is something to say. Failures are reported, not raised."""
     found, alerts, root = findings(facts), config.alerts, config.root or f"{config.catalog}.{config.schema_}"
     if alerts.prometheus_file:
         try:
             write_metrics(alerts.prometheus_file, root, metrics_of(state, facts, found))
         except OSError as fault:
-            report(f"alerts.prometheus_file: not written ({in_one_line(fault)})")
+            logger.warning(f"alerts.prometheus_file: not written ({in_one_line(fault)})")
     message = message_of(command, root, found, error) if alerts.webhook else None
     if message and alerts.webhook and (reason := post(webhook_url(alerts.webhook), message)):
-        report(f"alerts.webhook: the message was not accepted ({reason})")
+        logger.warning(f"alerts.webhook: the message was not accepted ({reason})")
 
 
 def message_of(command: str, root: str, found: Sequence[Finding], error: Exception | None) -> dict[str, Any] | None:

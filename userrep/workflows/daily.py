@@ -1,5 +1,6 @@
 """The daily run and backfills: publish snapshots of the next date, of past dates and of stale dates."""
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -14,6 +15,8 @@ from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.run_plan import DATES_PER_GROUP
 from userrep.workflows.stream import build_stream_bases
+
+logger = logging.getLogger(__name__)
 
 _STAGES = (
     "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
@@ -67,12 +70,12 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     for space in spaces:
         stale = [day for day in stale_by_space.get(space.space_id, []) if day != as_of]
         if stale:
-            work.report(
+            logger.warning(
                 f"stale: snapshots of space {space.space_id} for {_listed(stale)} were published before the log "
                 "changed; run `userrep backfill --stale` to rebuild them"
             )
         needed = work.schedule.snapshot_dates(space)
-        expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed, report=work.report)
+        expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed)
     if refusals:
         raise GateRefusedError("\n".join(refusals))
     return spaces
@@ -92,7 +95,7 @@ def spaces_to_refresh(work: RunContext) -> list[Space]:
     for space_id, why in registry.spaces_in_use().items():
         other = registry.space(space_id).lineage_id
         if other != lineage_id:
-            work.report(
+            logger.warning(
                 f"space {space_id} ({why}) is not refreshed: it uses item vectors {other}, this configuration "
                 f"{lineage_id}; also run `userrep daily` with the configuration it was trained with"
             )
@@ -130,7 +133,7 @@ def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> Non
         space_stages.publish_snapshots(work, space, group)
         done = start + len(group)
         left = (time.monotonic() - started) / done * (len(dates) - done)
-        work.report(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
+        logger.info(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
 
 
 def backfill_stale(work: RunContext) -> None:
@@ -148,10 +151,10 @@ def backfill_stale(work: RunContext) -> None:
         stale_by_space = stale_dates(work.tables, work.config)
         for space in spaces:
             if stale := stale_by_space.get(space.space_id, []):
-                work.report(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
+                logger.info(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
                 _publish_dates(work, space, stale)
             else:
-                work.report(f"space {space.space_id} has no stale snapshot")
+                logger.info(f"space {space.space_id} has no stale snapshot")
 
 
 def _listed(dates: Sequence[date]) -> str:

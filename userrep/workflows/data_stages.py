@@ -1,5 +1,6 @@
 """The batch stages from the log to user features: tiles, item vectors, window sums and features."""
 
+import logging
 from collections.abc import Sequence
 from datetime import date
 
@@ -12,6 +13,8 @@ from userrep.store.schemas import ITEM_VECTOR_VERSIONS, SUM_GENERATIONS, TILE_DA
 from userrep.tiles.build import build_tiles
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import StageRun
+
+logger = logging.getLogger(__name__)
 
 
 def build_activity_tiles(work: RunContext) -> None:
@@ -36,7 +39,7 @@ def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
         if not missing:
             return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
         run.reason = f"{len(missing)} versions missing, {missing[0]} to {missing[-1]}"
-        run.num_rows = train_versions(work.tables, work.config, versions, missing, work.report)
+        run.num_rows = train_versions(work.tables, work.config, versions, missing)
         num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])
         run.reason += "".join(f"; {n:,} items without a {name} vector" for name, n in num_without.items() if n)
         run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
@@ -79,7 +82,7 @@ def _build_features(
     for done, group in enumerate(groups, start=1):
         run.num_rows += build_features(work.tables, work.config, versions, group, profiles=profiles)
         if len(groups) > 1:
-            work.report(f"features of {min(len(by_tiles), done * DATES_PER_JOB)} of {len(stale)} as-of dates")
+            logger.info(f"features of {min(len(by_tiles), done * DATES_PER_JOB)} of {len(stale)} as-of dates")
     if sums_of is not None and sums_of in stale:
         refresh = refresh_features(work.tables, work.config, versions, sums_of, profiles=profiles)
         how = f"updated {refresh.reason}" if refresh.since else f"rebuilt: {refresh.reason}"

@@ -1,6 +1,6 @@
 """The demo: its configuration, its as-of date and the event log it generates."""
 
-from collections.abc import Callable
+import logging
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from userrep.config import Config, load_config
 from userrep.ids import short_hash
 from userrep.store.filesystem import exists, read_bytes, write_bytes
 from userrep.synthetic.generator import LogSpec, generate_log
+
+logger = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 OF_REPOSITORY = Path("conf/demo.yaml")  # the same file, where the repository is the working directory
@@ -37,13 +39,13 @@ def config_file() -> Path:
     return file
 
 
-def ensure_log(spark: SparkSession, config: Config, spec: LogSpec, report: Callable[[str], None]) -> bool:
+def ensure_log(spark: SparkSession, config: Config, spec: LogSpec) -> bool:
     """Generate the event log of a configuration unless the same log exists; return True if it was generated."""
     folder = str(Path(config.events.all_sources["events"].path).parent)
     hash_file, spec_hash = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
     if exists(hash_file) and read_bytes(hash_file, max_bytes=100) == spec_hash:
         return False
-    report(f"generating {spec.num_days} days of events for {spec.num_users:,} users in {folder}")
+    logger.info(f"generating {spec.num_days} days of events for {spec.num_users:,} users in {folder}")
     generate_log(spark, spec, folder)
     write_bytes(hash_file, spec_hash)
     return True

@@ -44,7 +44,6 @@ def evaluate_space(
             versions=work.schedule.versions,
             plan=plan,
             representations=representations(storages),
-            report=work.report,
         )
         metrics = write_results(work.tables, results, out)
         run.num_rows = sum(results.manifest["num_rows"].values())

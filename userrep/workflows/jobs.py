@@ -39,7 +39,7 @@ def _monitor_drift(work: RunContext) -> None:
 
 def _maintain_tables(work: RunContext) -> None:
     with work.runs.stage("maintain_tables") as run:
-        run.outputs = maintain_tables(work.tables, work.config, report=work.report)
+        run.outputs = maintain_tables(work.tables, work.config)
 
 
 def _train_return_propensity(work: RunContext) -> None:

@@ -46,7 +46,6 @@ class DailyParts:
     config: Config
     as_of: date
     context: Callable[[], RunContext]
-    report: Callable[[str], None]
     failed: Callable[[Exception], object]
 
     def run(self) -> Iterator[Part]:
@@ -72,7 +71,7 @@ class DailyParts:
     def _forget(self) -> tuple[str, str]:
         if all(request.state == ERASED for request in newest_requests(self.tables)):
             return SKIPPED, "no request is waiting"
-        receipt = Erasure(self.tables, self.config, [], self.report).run(now=False)
+        receipt = Erasure(self.tables, self.config, []).run(now=False)
         if receipt.get("is_idle"):
             return SKIPPED, "a request was interrupted before it began. Repeat it with its file of users"
         return DONE, f"{receipt['num_done']} requests finished, {sum(receipt['rows'].values()):,} rows erased"
@@ -84,15 +83,15 @@ class DailyParts:
             return SKIPPED, f"due on {due}"
         with (
             held(self.tables, _MAINTENANCE),
-            Runs(self.tables, self.config, report=self.report).stage(_MAINTENANCE) as run,
+            Runs(self.tables, self.config).stage(_MAINTENANCE) as run,
         ):
-            run.outputs = maintain_tables(self.tables, self.config, report=self.report)
+            run.outputs = maintain_tables(self.tables, self.config)
         return DONE, "old files and rows removed"
 
     def _retrain(self) -> tuple[str, str]:
         from userrep.workflows.retraining import Retrainer  # imports LightGBM, which takes a second
 
-        return Retrainer(self.tables, self.config, self.as_of, self.context, self.report).run()
+        return Retrainer(self.tables, self.config, self.as_of, self.context).run()
 
 
 def last_maintenance(tables: Tables) -> datetime | None:

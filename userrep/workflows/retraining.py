@@ -4,6 +4,7 @@ Each step leaves its result in a ledger (a space, a snapshot, a verdict, a promo
 it stopped.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -26,6 +27,8 @@ from userrep.workflows.runs import DONE, SKIPPED, Runs
 from userrep.workflows.space_compare import compare_spaces
 from userrep.workflows.space_diff import diff_spaces
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Retrainer:
@@ -38,7 +41,6 @@ class Retrainer:
     config: Config
     as_of: date
     context: Callable[[], RunContext]
-    report: Callable[[str], None]
 
     def run(self) -> tuple[str, str]:
         """Do what is due; return the outcome and its reason.
@@ -55,9 +57,9 @@ class Retrainer:
         _complete_publication(self.tables, registry.spaces[-1])
         reason = _reason_to_train(self.tables, registry, policy, self.as_of)
         if reason is not None:
-            self.report(f"retraining: {reason}")
+            logger.info(f"retraining: {reason}")
             if self.config.training.as_ofs.until is not None:
-                self.report("retraining: training.as_ofs.until is set, so the candidate sees no later part of the log")
+                logger.warning("retraining: training.as_ofs.until is set: the candidate sees no later part of the log")
             run_pipeline(self.context(), retrain=True)
         candidate = _waiting(read_registry(self.tables))
         if candidate is None:
@@ -72,7 +74,7 @@ class Retrainer:
         pending = {name: recipes[name] for name, known in before.items() if known is None and name in recipes}
         if reason is None and not pending and not self._may_promote(candidate, policy, before):
             return SKIPPED, _state(candidate, before)
-        runs, verdicts = Runs(self.tables, self.config, report=self.report), before
+        runs, verdicts = Runs(self.tables, self.config), before
         if pending:
             with runs.stage("compare_spaces") as run:
                 self._compare(serving, candidate, pending)
@@ -94,7 +96,7 @@ class Retrainer:
     def _compare(self, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]) -> None:
         """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
         if not has_map(candidate, serving):
-            diff_spaces(self.tables, old=serving, new=candidate, report=self.report)
+            diff_spaces(self.tables, old=serving, new=candidate)
             candidate = find_space(self.tables, candidate.space_id)
         for name, label_table in pending.items():
             try:
@@ -102,7 +104,7 @@ class Retrainer:
                     self.tables, self.config, old=serving, new=candidate, label_table=label_table
                 )
             except UsageError as error:
-                self.report(f"consumer {name} is not compared: {' '.join(error.faults)}")
+                logger.warning(f"consumer {name} is not compared: {' '.join(error.faults)}")
                 continue
             record_verdict(self.tables, comparison.verdict_for(name, label_table))
 

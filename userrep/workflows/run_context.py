@@ -1,5 +1,6 @@
 """The context of a run: its tables, its inputs, resolved once for all stages, and the record of its stages."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -9,7 +10,6 @@ from pyspark.sql import SparkSession
 
 from userrep.config import Config
 from userrep.features.profiles import Profiles, check_sources, refresh_profiles
-from userrep.logs import to_stderr
 from userrep.model.self_check import SelfCheck
 from userrep.sources.listing import Listings
 from userrep.sources.open_log import OpenLog
@@ -26,6 +26,8 @@ from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
 from userrep.workflows.schedule import Schedule, scheduled
 
+logger = logging.getLogger(__name__)
+
 
 class RunContext:
     """A run on the tables of a configuration. Opening it does no I/O.
@@ -39,13 +41,12 @@ class RunContext:
         config: Config,
         spark: SparkSession,
         as_of: date | None = None,
-        report: Callable[[str], None] = to_stderr,
         listings: Listings | None = None,
     ) -> None:
-        self.config, self.spark, self.report = config, spark, report
+        self.config, self.spark = config, spark
         self._listings = listings or Listings()
         self.tables = open_tables(config, spark)
-        self.runs = Runs(self.tables, config, report=report)
+        self.runs = Runs(self.tables, config)
         self.self_check: SelfCheck | None = None
         self._requested_as_of = as_of
 
@@ -63,7 +64,7 @@ class RunContext:
         check_alerts(self.config)
         check_lineage_client(self.config)
         self.runs.command = job
-        with alerting(self.tables, self.config, job, self.report):
+        with alerting(self.tables, self.config, job):
             self.check()
             with held(self.tables, job):
                 yield
@@ -96,7 +97,7 @@ class RunContext:
                 "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
             }
         for warning in inventory.warnings:
-            self.report(warning)
+            logger.warning(warning)
         return schedule
 
     def predict(self, stages: Callable[[RunPlan], list[PlannedStage]]) -> None:

@@ -1,10 +1,11 @@
 """The record of a run: one row of ``job_runs`` per stage, with its inputs, outputs, duration and outcome."""
 
 import json
+import logging
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from functools import cached_property, partial
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
-from userrep.logs import StageLine, as_json, in_stage, this_run_id, to_stderr
+from userrep.logs import as_json, in_stage, this_run_id
 from userrep.operations.stage_rates import StageRates
 from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
@@ -21,6 +22,8 @@ from userrep.store.tables import Tables
 from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents, StageFacts, is_on
 from userrep.workflows.run_plan import PlannedStage
 from userrep.workflows.stage_lineage import stage_facts
+
+logger = logging.getLogger(__name__)
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _LONG_STAGE = 5.0  # seconds
@@ -48,13 +51,12 @@ class Runs:
     ``command``: the command or job of the run, which the records then have in ``outputs``.
     """
 
-    def __init__(self, tables: Tables, config: Config, *, report: Callable[[str], None] = to_stderr) -> None:
+    def __init__(self, tables: Tables, config: Config) -> None:
         self.run_id = this_run_id()
         self.command: str | None = None
-        self.report = report
         self.stages: list[StageRun] = []
         self._tables, self._config = tables, config
-        self._events = StageEvents(config, report) if is_on(config) else None
+        self._events = StageEvents(config) if is_on(config) else None
         self._expected: Sequence[str] = ()
         self._predicted: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         self._config_hash = short_hash(config.model_dump())
@@ -88,7 +90,7 @@ class Runs:
         last = self.rates.last_seconds(name)
         if last is None or last >= _LONG_STAGE:
             position = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
-            self.report(f"{position}: {name} ({'first run' if last is None else f'{last:.0f} s last time'})")
+            logger.info(f"{position}: {name} ({'first run' if last is None else f'{last:.0f} s last time'})")
 
     @contextmanager
     def stage(
@@ -150,7 +152,7 @@ class Runs:
         figures = {"outcome": run.outcome, "seconds": round(run.seconds, 3), "num_rows": run.num_rows}
         with in_stage(self.run_id, run.stage):
             line = f"{run.stage}: {result}" + (f" ({run.reason})" if run.reason else "")
-            self.report(StageLine(line, figures | {"reason": run.reason}))
+            logger.info(line, extra={"figures": figures | {"reason": run.reason}})
 
     def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
         outputs = run.outputs | ({"command": self.command} if self.command else {})

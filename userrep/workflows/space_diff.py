@@ -1,6 +1,7 @@
 """``userrep spaces diff``: what consumers lose if a new space is mapped into the coordinates of an old one."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
@@ -17,6 +18,8 @@ from userrep.spaces.mapping import common_dates, fit_map, has_map, load_map, sav
 from userrep.spaces.registry import Space, find_space
 from userrep.store.filesystem import absolute, exists
 from userrep.store.tables import Tables
+
+logger = logging.getLogger(__name__)
 
 FITTED_DATES = 4  # the newest as-of dates that both spaces have
 
@@ -62,9 +65,7 @@ class SavedModel:
             raise UsageError(faults)
 
 
-def diff_spaces(
-    tables: Tables, *, old: Space, new: Space, model: SavedModel | None = None, report: Callable[[str], None]
-) -> SpaceDiff:
+def diff_spaces(tables: Tables, *, old: Space, new: Space, model: SavedModel | None = None) -> SpaceDiff:
     """Compare two spaces by their vectors of the same users, and by the AUC that a model of the old space loses.
 
     The map from ``new`` to ``old`` is fitted on their newest ``FITTED_DATES`` common as-of dates and saved with the
@@ -84,7 +85,7 @@ def diff_spaces(
     if old.space_id == new.space_id:
         raise UsageError(f"space {old.space_id} cannot be compared with itself. Name two spaces.")
     as_ofs = common_dates(tables, new, old)[-FITTED_DATES:]
-    vector_agreement = _map_agreement(tables, old, new, as_ofs, report)
+    vector_agreement = _map_agreement(tables, old, new, as_ofs)
     models = []
     if model is not None:
         labels = tables.spark.read.parquet(absolute(model.labels))
@@ -94,9 +95,7 @@ def diff_spaces(
     return SpaceDiff(old.space_id, new.space_id, as_ofs, vector_agreement, models)
 
 
-def _map_agreement(
-    tables: Tables, old: Space, new: Space, as_ofs: Sequence[date], report: Callable[[str], None]
-) -> Agreement:
+def _map_agreement(tables: Tables, old: Space, new: Space, as_ofs: Sequence[date]) -> Agreement:
     """Evaluate the map from ``new`` to ``old`` on held-out users; fit and save it first if there is none."""
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
@@ -108,7 +107,7 @@ def _map_agreement(
         pairs.unpersist()
     if not is_saved:
         save_map(tables, new, old, linear_map, agreement=asdict(vector_agreement), as_ofs=as_ofs)
-        report(f"fitted the map from space {new.space_id} to {old.space_id} on {len(as_ofs)} as-of dates")
+        logger.info(f"fitted the map from space {new.space_id} to {old.space_id} on {len(as_ofs)} as-of dates")
     return vector_agreement
 
 

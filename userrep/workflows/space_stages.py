@@ -1,10 +1,12 @@
 """The batch stages of a space: self-check, training, snapshots, drift, publication and first promotion."""
 
+import logging
 from collections.abc import Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import features_table
+from userrep.logs import prefixed
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift
 from userrep.spaces import registry, snapshots
@@ -16,6 +18,8 @@ from userrep.spaces.unrecorded import record_kept
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS, USER_EMBEDDINGS
 from userrep.workflows.run_context import RunContext
+
+logger = logging.getLogger(__name__)
 
 
 def check_quality(work: RunContext) -> SelfCheck | None:
@@ -31,7 +35,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
         return None
     from userrep.evaluation import self_check as checks  # imports scikit-learn, LightGBM and torch
 
-    check_training(work.tables, work.config, work.report)
+    check_training(work.tables, work.config)
     check = checks.plan_check(
         schedule.training_as_ofs,
         until=schedule.until,
@@ -43,10 +47,11 @@ def check_quality(work: RunContext) -> SelfCheck | None:
         try:
             if check is None:
                 raise UsageError("the log is too short: a check would drop more than half of the training dates")
-            result = checks.self_check(
-                work.tables, work.config, space_id=next_space_id(work.tables, work.config, schedule.until),
-                versions=schedule.versions, check=check, report=lambda line: work.report(f"self-check: {line}"),
-            )  # fmt: skip
+            space_id = next_space_id(work.tables, work.config, schedule.until)
+            with prefixed("self-check: "):
+                result = checks.self_check(
+                    work.tables, work.config, space_id=space_id, versions=schedule.versions, check=check
+                )
         except UsageError as error:
             if quality.min_gain is not None:
                 raise GateRefusedError(f"quality.min_gain is set, but the self-check failed: {error}") from error
@@ -55,7 +60,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
         run.num_rows = result.num_test_users
         run.reason = f"trained until {result.trained_until}, {result.summary}"
         run.outputs = result.model_dump(mode="json")
-        checks.check_gain(result, quality.min_gain, work.report)
+        checks.check_gain(result, quality.min_gain)
     return result
 
 
@@ -67,8 +72,8 @@ def train_autoencoder(work: RunContext) -> Space:
             run.reason = "no space yet" if schedule.usable_space is None else "requested"
             _warn_short_history(work)
             plan = TrainingPlan(schedule.versions, schedule.training_as_ofs, schedule.until)
-            space = create_space(work.tables, work.config, plan, self_check=work.self_check, report=work.report)
-            record_kept(work.tables, work.config, work.report)
+            space = create_space(work.tables, work.config, plan, self_check=work.self_check)
+            record_kept(work.tables, work.config)
             run.num_rows = work.tables.read(TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
             run.outputs = {"space_id": space.space_id}
             run.reason += f"; space {space.space_id}"
@@ -80,7 +85,7 @@ def _warn_short_history(work: RunContext) -> None:
     days, first_training_date = work.config.history_window, work.schedule.training_as_ofs[0]
     first_day = work.schedule.inventory.first_day
     if days and first_training_date - timedelta(days=days) < first_day:
-        work.report(
+        logger.warning(
             f"the log starts on {first_day}, so the first training date, {first_training_date}, has less than "
             f"{days} days of history; set history_days: 0 to leave history out"
         )
@@ -99,7 +104,7 @@ def train_unless_trained(work: RunContext) -> Space:
 
 def skip_training(work: RunContext, space: Space) -> Space:
     with work.runs.stage("train_autoencoder", space_id=space.space_id) as run:
-        record_kept(work.tables, work.config, work.report)  # trainings that MLflow did not accept at the time
+        record_kept(work.tables, work.config)  # trainings that MLflow did not accept at the time
         is_judged = snapshots.list_snapshots(
             work.tables, space.space_id, states=(snapshots.PUBLISHED, snapshots.REFUSED)
         )
@@ -144,9 +149,12 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
                 f"drift: {names}: past drift.fail: {', '.join(failed)}. Check the last days of the log, or change "
                 "the limits. Published snapshots do not change."
             )
-        result = f"{names}: {', '.join(drift.describe(WARN)) or 'nothing'} past drift.warn"
+        warned = ", ".join(drift.describe(WARN))
+        result = f"{names}: {warned or 'nothing'} past drift.warn"
         if not drift.is_new:
             return run.skip(result)
+        if warned:
+            logger.warning(f"drift: {result}")
         run.reason = result
     return None
 

@@ -45,9 +45,7 @@ def stream_embeddings(
     build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
     schemas = checkpoint.claim(config, lambda: schemas_of(work.spark, config))
     today = last_seen_day(tables)
-    batches = MicroBatches(
-        tables, config, query_id, work.report, gives_up=until_empty, is_stopping=is_stopping, today=today
-    )
+    batches = MicroBatches(tables, config, query_id, gives_up=until_empty, is_stopping=is_stopping, today=today)
     since, folder = newest + timedelta(days=1 - stream.open_days), checkpoint.folder
     run = StreamRun(work.runs, batches, is_stopping)
     run.until_done(

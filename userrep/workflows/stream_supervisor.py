@@ -1,5 +1,6 @@
 """The queries of a running stream: report their batches, record their progress, restart them after failures."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from userrep.errors import UserrepError, in_one_line
 from userrep.streaming.micro_batches import BatchResult, MicroBatches, pause, seconds_before_retry
 from userrep.streaming.query import Queries
 from userrep.workflows.runs import Runs
+
+logger = logging.getLogger(__name__)
 
 _OTHER_RUN = "CONCURRENT_STREAM_LOG_UPDATE"  # Spark's error class if two processes write to one checkpoint
 _POLL_INTERVAL = 0.3  # seconds
@@ -86,7 +89,7 @@ class StreamRun:
                 if failures > _MOST_RESTARTS:
                     raise UserrepError(f"stream: the query failed {failures} times ({in_one_line(error)}).") from error
                 wait = seconds_before_retry(failures)
-                self.runs.report(f"stream: the query failed ({in_one_line(error)[:300]}), restart in {wait} s")
+                logger.warning(f"stream: the query failed ({in_one_line(error)[:300]}), restart in {wait} s")
                 pause(wait, self.is_stopping)
             finally:
                 for query in queries:
@@ -124,7 +127,7 @@ class StreamRun:
             if batch["batchId"] > self.progress.last_batch and batch["numInputRows"]:
                 result = self.batches.results.pop(batch["batchId"], None)
                 self.progress.add(batch, result)
-                self.runs.report(_batch_line(batch, result))
+                logger.info(_batch_line(batch, result))
         if not self.is_stopping():
             for failure in filter(None, (query.exception() for query in queries)):
                 raise failure
@@ -136,7 +139,7 @@ class StreamRun:
         elif self._silent_since is None:
             self._silent_since = time.monotonic()
         elif time.monotonic() - self._silent_since > _SILENCE:
-            self.runs.report(f"stream: no answer from a source for {_SILENCE:.0f} s, still waiting: {message}")
+            logger.warning(f"stream: no answer from a source for {_SILENCE:.0f} s, still waiting: {message}")
             self._silent_since = float("inf")
 
 

@@ -92,7 +92,7 @@ def kill_in_shuffles(cluster: StandaloneCluster, driver: Driver) -> Counter[str]
         for executor in cluster.executors():
             if new := shuffles_on(executor) - seen:
                 seen |= new
-                stage = ATTACKED.get(len(re.findall(r"^[\d:]{8} [a-z_]+: ", driver.said(), re.MULTILINE)))
+                stage = ATTACKED.get(len(re.findall(r"^[\d:]{8} (?!warning)[a-z_]+: ", driver.said(), re.MULTILINE)))
                 if stage and kills[stage] < KILLS_PER_STAGE:
                     with suppress(psutil.NoSuchProcess):
                         executor.kill()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.unit.training.test_training import losses_of, task_of, write_planted
+from userrep.logs import log_to_stderr
 from userrep.spark.session import get_session
 from userrep.training.launch.backends import run_training
 
@@ -24,4 +25,5 @@ def main(folder: Path, max_epochs: int, *backends: str) -> None:
 
 
 if __name__ == "__main__":
+    log_to_stderr()
     main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

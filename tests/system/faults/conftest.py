@@ -108,7 +108,7 @@ def erasure(spark: SparkSession, nightly: Attack, tmp_path_factory: pytest.TempP
     ids.write_text("\n".join(FORGOTTEN), encoding="utf-8")
 
     def again(world: World) -> None:
-        Erasure(open_tables(world.config, spark), world.config, FORGOTTEN, lambda _: None).run(now=False)
+        Erasure(open_tables(world.config, spark), world.config, FORGOTTEN).run(now=False)
 
     target = attack("forget", f"forget --users {ids}", nightly.after, nightly.after.copy(folder / "after"), again)
     target.reader = ReaderWhileUsersLeave

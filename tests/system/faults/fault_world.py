@@ -93,7 +93,7 @@ class World:
 
     def pipeline(self, spark: SparkSession, as_of: date = AS_OF) -> RunContext:
         """Open the batch stages in this process, whose session is warm."""
-        return RunContext(self.config, spark, as_of, report=lambda _: None)
+        return RunContext(self.config, spark, as_of)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:

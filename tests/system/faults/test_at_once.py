@@ -50,7 +50,7 @@ def test_a_daily_run_maintenance_and_an_erasure_at_once_end_as_one_after_the_oth
 ) -> None:
     def jobs(world: World) -> list[Callable[[], Any]]:
         work = world.pipeline(spark, NIGHT)
-        erasure = Erasure(work.tables, world.config, FORGOTTEN, lambda _: None)
+        erasure = Erasure(work.tables, world.config, FORGOTTEN)
         return [
             lambda: daily.daily(work, on_time=True),
             lambda: run_job(work, "maintain_tables"),

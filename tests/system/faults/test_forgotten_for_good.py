@@ -27,7 +27,7 @@ FORGOTTEN = ["u0000006", "u0000007"]
 
 
 def forget(world: World, spark: SparkSession, *users: str, now: bool) -> dict[str, Any]:
-    return Erasure(open_tables(world.config, spark), world.config, users, lambda _: None).run(now=now)
+    return Erasure(open_tables(world.config, spark), world.config, users).run(now=now)
 
 
 def with_vectors(root: Path) -> set[str]:

@@ -88,8 +88,8 @@ def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathF
     config = config_on(f"{bucket.uri}/log", f"{bucket.uri}/my root")
     bucket.store.take_counts()
     with bucket.store.failing(SHARE, seed=1):
-        run_pipeline(RunContext(config, spark, AS_OF, report=lambda _: None))
-        daily(RunContext(config, spark, AS_OF + timedelta(days=1), report=lambda _: None), on_time=True)
+        run_pipeline(RunContext(config, spark, AS_OF))
+        daily(RunContext(config, spark, AS_OF + timedelta(days=1)), on_time=True)
     failed = bucket.store.take_counts()["failed"]
     assert min(failed[kind] for kind in ("SlowDown", "InternalError", "lost")) >= 5, failed
-    return RunContext(config, spark, AS_OF + timedelta(days=1), report=lambda _: None)
+    return RunContext(config, spark, AS_OF + timedelta(days=1))

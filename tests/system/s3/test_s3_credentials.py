@@ -60,7 +60,7 @@ def undisturbed(
 ) -> dict[str, tuple[int, str]]:
     """What a root holds after an undisturbed night."""
     config = _copy(work, f"{bucket.uri}/undisturbed")
-    daily(RunContext(config, work.tables.spark, NIGHT, report=lambda _: None), on_time=True)
+    daily(RunContext(config, work.tables.spark, NIGHT), on_time=True)
     return contents(_on_disk(config, tmp_path_factory.mktemp("undisturbed")))
 
 
@@ -110,7 +110,7 @@ def test_a_night_whose_credentials_expire_leaves_what_is_whole_and_run_again_end
     tmp_path: Path, when: str,
 ) -> None:  # fmt: skip
     assert "Renew them, and run the command again" in night(world, WHILE_IT_WRITES[when])
-    again = RunContext(world, work.tables.spark, NIGHT, report=lambda _: None)
+    again = RunContext(world, work.tables.spark, NIGHT)
     for snapshot in list_snapshots(again.tables, again.schedule.space_to_use().space_id):
         assert again.tables.read(USER_EMBEDDINGS).where(snapshot.where).count() == snapshot.num_users > 0
     daily(again, on_time=True)

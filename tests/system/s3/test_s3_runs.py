@@ -50,7 +50,7 @@ def test_small_files_that_a_stream_has_left_are_joined(work: RunContext) -> None
         tables.add(REJECTED_EVENTS, [row])
     of_stream = f"revision = {STREAM_REVISION}"
     num_others = tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count()
-    assert maintain_tables(tables, work.config, report=lambda _: None)["joined"]["rejected_events"] == 1
+    assert maintain_tables(tables, work.config)["joined"]["rejected_events"] == 1
     assert len(tables.files(REJECTED_EVENTS, lambda of: of["revision"] == STREAM_REVISION)) == 1
     assert tables.read(REJECTED_EVENTS).where(of_stream).count() == 16
     assert tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count() == num_others > 0
@@ -67,7 +67,7 @@ def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: RunContext,
     user = min(row.user_id for row in tables.read(USER_EMBEDDINGS).where(f"as_of = DATE'{AS_OF}'").collect())
     with bucket.store.failing(SHARE, seed=2):
         manifest = export_embeddings(tables, work.config, find_space(tables, None), AS_OF, f"{bucket.uri}/out")
-        receipt = Erasure(tables, work.config, [user], lambda _: None).run(now=True)
+        receipt = Erasure(tables, work.config, [user]).run(now=True)
     assert manifest["num_rows"] > 20
     assert receipt["num_with_rows"] == 1
     assert receipt["exports"] == {f"{bucket.uri}/out": "1 rows"}

@@ -185,12 +185,12 @@ def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
 
 
 def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
-    tmp_path: Path, sessions: list[object], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, sessions: list[object], lines: list[str]
 ) -> None:
     with pytest.raises(UsageError, match=r"events\.path .*: does not exist"):
         context_for_run(config_of(tmp_path))
-    assert (sessions, capsys.readouterr().err) == ([], "")
+    assert (sessions, lines) == ([], [])
     (tmp_path / "events").mkdir()
     context_for_run(config_of(tmp_path))
     assert sessions == [("local[*]", {})]
-    assert capsys.readouterr().err.endswith(f" starting Spark (local[*]); root {tmp_path / 'root'}\n")
+    assert lines == [f"starting Spark (local[*]); root {tmp_path / 'root'}"]

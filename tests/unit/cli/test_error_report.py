@@ -1,6 +1,7 @@
 """How errors are reported: lines on stderr, an object on stdout with --json, and cures that run as printed."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -20,8 +21,13 @@ pytestmark = pytest.mark.fast
     ],
 )
 def test_an_error_has_a_line_per_fault_and_an_exit_code(
-    capsys: pytest.CaptureFixture[str], error: Exception, code: int, lines: list[str]
+    capsys: pytest.CaptureFixture[str],
+    log_to_stderr: Callable[[], None],
+    error: Exception,
+    code: int,
+    lines: list[str],
 ) -> None:
+    log_to_stderr()
     assert explain(error) == (code, lines)
     assert report_error(error) == code
     assert capsys.readouterr() == ("", "".join(f"userrep: {line}\n" for line in lines))

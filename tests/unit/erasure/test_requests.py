@@ -56,7 +56,7 @@ def tables(spark: SparkSession, config: Config) -> Tables:
 @pytest.fixture
 def forget(tables: Tables, config: Config) -> Callable[..., dict[str, Any]]:
     def run(*user_ids: str, now: bool = False) -> dict[str, Any]:
-        return Erasure(tables, config, user_ids, lambda _: None).run(now=now)
+        return Erasure(tables, config, user_ids).run(now=now)
 
     return run
 
@@ -93,7 +93,7 @@ def test_a_replay_of_the_log_brings_nobody_back(tables: Tables, tmp_path: Path, 
     arrive("a", rows)
     assert build().num_events == 3
     assert BOB in tables.read(REJECTED_EVENTS).first().row  # type: ignore[union-attr]
-    Erasure(tables, config, [BOB], lambda _: None).run(now=False)
+    Erasure(tables, config, [BOB]).run(now=False)
     assert users_in(tables, USER_ITEM_DAYS) == {ANN, EVE}
     assert tables.read(REJECTED_EVENTS).isEmpty()
     arrive("b", [event(user, "i2", f"{D1} 12:00:00") for user in (BOB, EVE)] + [event(BOB, None, f"{D1} 13:00:00")])
@@ -108,7 +108,7 @@ def test_users_and_picks_that_come_again_are_passed_over(tables: Tables, tmp_pat
     config = config_of(tmp_path, users=users)
     write_rows(tmp_path / "users" / "a.parquet", [{"user_id": user, "country": "se"} for user in (ANN, BOB)])
     refresh_profiles(tables, config)
-    Erasure(tables, config, [BOB], lambda _: None).run(now=False)
+    Erasure(tables, config, [BOB]).run(now=False)
     assert users_in(tables, USER_PROFILES) == {ANN}
     write_rows(tmp_path / "users" / "b.parquet", [{"user_id": user, "country": "se"} for user in (BOB, EVE)])
     refresh_profiles(tables, config)

@@ -51,16 +51,13 @@ class Ones:
 
 
 def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_examples_left_out(
-    tmp_path: Path,
+    tmp_path: Path, lines: list[str]
 ) -> None:
     planted = world(num_users=150)
     config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 20})
     both = described(embedding=planted.taste_of_rows(), popularity=np.zeros((len(planted.rows), 1), np.float32))
     truth = replace(planted.truth, cluster_I=np.full(80, -1))
-    lines: list[str] = []
-    found, left_out = measure(
-        [NextItem(7), Return(7), NeighboursByFavourite(30)], truth, both, config.evaluation, lines.append
-    )
+    found, left_out = measure([NextItem(7), Return(7), NeighboursByFavourite(30)], truth, both, config.evaluation)
     assert [(one.task, one.metric, one.representation, len(one.by_seed)) for one in found] == [
         (task, metric, name, num_draws)
         for task, metrics, num_draws in (
@@ -81,7 +78,7 @@ def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setti
     planted = world(num_users=150)
     config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 25, "seed": 6})
     x_NF = planted.taste_of_rows()
-    [found, _], _ = measure([NextItem(7)], planted.truth, described(embedding=x_NF), config.evaluation, lambda _: None)
+    [found, _], _ = measure([NextItem(7)], planted.truth, described(embedding=x_NF), config.evaluation)
     problems = [
         problem for seed in (6, 7) if isinstance(problem := NextItem(7).problem(planted.truth, seed), PairProblem)
     ]
@@ -101,12 +98,12 @@ def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Pa
     rows = rows_at_all_dates(50)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* positive rows"):
-        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path).evaluation, lambda _: None))
+        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path).evaluation))
 
 
-def test_a_representation_is_fitted_then_described() -> None:
-    context, one, lines = context_of([]), Ones(), list[str]()
-    found = fit_and_describe(one, context, lines.append)
+def test_a_representation_is_fitted_then_described(lines: list[str]) -> None:
+    context, one = context_of([]), Ones()
+    found = fit_and_describe(one, context)
     assert one.calls == ["fit", "matrix"]
     assert (found.name, found.cost.num_rows, found.cost.width) == ("ones", len(context.rows), 3)
     assert lines[0].startswith("ones: 3 values per row, fitted in ")

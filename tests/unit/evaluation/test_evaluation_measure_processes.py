@@ -26,9 +26,9 @@ def test_several_processes_give_the_same_figures_as_one(tmp_path: Path) -> None:
             ("popularity", np.zeros((len(planted.rows), 1), np.float32)),
         )
     ]
-    found, _ = measure([Return(7)], planted.truth, described, settings, lambda _: None)
+    found, _ = measure([Return(7)], planted.truth, described, settings)
     with parallel_map(10**6) as each:
-        again, _ = measure([Return(7)], planted.truth, described, settings, lambda _: None, each=each)
+        again, _ = measure([Return(7)], planted.truth, described, settings, each=each)
     assert len(found) == 6
     assert [one.by_seed for one in again] == [one.by_seed for one in found]
     assert [one.bootstraps_B.tolist() for one in again] == [one.bootstraps_B.tolist() for one in found]

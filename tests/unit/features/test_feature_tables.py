@@ -16,6 +16,7 @@ from userrep.features import build
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.profiles import profiles_fingerprint, refresh_profiles
 from userrep.items.versions import train_versions, versions_of
+from userrep.spark.spark_work import SparkWork
 from userrep.store.open import open_tables
 from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
@@ -67,7 +68,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple
     inventory = take_inventory(tables, config.events)
     build_tiles(tables, config, inventory, before=inventory.last_day)
     versions = versions_of(tables, config, anchor=date(2024, 3, 20))
-    train_versions(tables, config, versions, versions.missing([date(2024, 3, 20)]), lambda _: None)
+    train_versions(tables, config, versions, versions.missing([date(2024, 3, 20)]))
     build_features(tables, config, versions_of(tables, config, anchor=AS_OF), [date(2024, 3, 20)])
     return tables, config
 
@@ -128,6 +129,14 @@ def test_features_have_the_same_bits_at_1_and_7_partitions(
         build_features(tables, config, versions, [date(2024, 3, 20)])
         found.append(_rows(tables, config))
     assert found[0] == found[1]
+
+
+def test_pooling_shuffles_lists_of_files_and_no_rows_of_users(shop: tuple[Tables, Config]) -> None:
+    tables, config = shop
+    versions, profiles = versions_of(tables, config, anchor=AS_OF), refresh_profiles(tables, config)
+    work = SparkWork(tables.spark)
+    num_users = build_features(tables, config, versions, [date(2024, 3, 20)], profiles=profiles)
+    assert work.found()["shuffle_rows"] <= 2 < num_users
 
 
 def test_features_are_stale_when_the_log_or_the_users_change(shop: tuple[Tables, Config]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of, event, write_rows
+from tests.support.log_lines import messages_to
 from userrep.config import Config
 from userrep.features.build import read_features
 from userrep.features.heavy import HeavyUsers, heavy_users
@@ -77,10 +78,11 @@ def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Log:
 def told(log: Log, spark: SparkSession) -> list[str]:
     """What a run over it says."""
     said: list[str] = []
-    work = RunContext(log.config, spark, AS_OF, report=said.append)
-    build_activity_tiles(work)
-    train_item_vectors(work, [AS_OF])
-    build_user_features(work, [AS_OF])
+    work = RunContext(log.config, spark, AS_OF)
+    with messages_to(said.append):
+        build_activity_tiles(work)
+        train_item_vectors(work, [AS_OF])
+        build_user_features(work, [AS_OF])
     return said
 
 

@@ -74,7 +74,7 @@ class Shop:
         )  # fmt: skip
         self.tables = open_tables(self.config, spark)
         self.tile()
-        train_versions(self.tables, self.config, self.versions, self.versions.missing([D1, D3]), lambda _: None)
+        train_versions(self.tables, self.config, self.versions, self.versions.missing([D1, D3]))
 
     def add(self, day: date, num_events: int, name: str) -> None:
         """Add a file of events of one day."""
@@ -285,7 +285,7 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
         with monkeypatch.context() as patch:
             patch.setattr(shop, "tables", tables)
             shop.config = in_parts
-            work = RunContext(in_parts, shop.tables.spark, day, report=lambda _: None)
+            work = RunContext(in_parts, shop.tables.spark, day)
             work.tables = tables
             refresh_user_features(work)
             stage = work.runs.stages[-1]

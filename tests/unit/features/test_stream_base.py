@@ -45,7 +45,7 @@ def build(world: World, as_of: date) -> dict[date, str]:
 
 
 def encoding(world: World) -> Encoding:
-    return MicroBatches(world.tables, world.config, "test", world.said.append).encoding()
+    return MicroBatches(world.tables, world.config, "test").encoding()
 
 
 def records_between(world: World, start: date, end: date) -> pa.Table:

@@ -55,7 +55,7 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         item_vectors={"own": {"kind": "vector", "dim": 3}, **vectors},
         training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
     )
-    work = RunContext(config, spark, report=lambda _: None)
+    work = RunContext(config, spark)
     dates = sorted(work.schedule._training_feature_dates() | set(without_heads(work).schedule.training_as_ofs))
     build_activity_tiles(work)
     train_item_vectors(work, dates)
@@ -66,7 +66,7 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
 def without_heads(work: RunContext) -> RunContext:
     weights = {"next_items_weight": 0.0, "next_days_weight": 0.0}
     config = work.config.model_copy(update={"model": work.config.model.model_copy(update=weights)})
-    return RunContext(config, work.tables.spark, report=lambda _: None)
+    return RunContext(config, work.tables.spark)
 
 
 def plan_of(work: RunContext) -> TrainingPlan:
@@ -78,7 +78,7 @@ def rows_of(work: RunContext) -> tuple[TrainingInputs, Rows]:
     config, as_ofs, lineage_id = work.config, work.schedule.training_as_ofs, work.schedule.versions.lineage_id
     if exists(training_folder(config, "s1")):
         delete_folder(training_folder(config, "s1"))
-    inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1", report=lambda _: None)
+    inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1")
     features = with_split(
         read_features(work.tables, config, lineage_id, as_ofs),
         held_out_share=config.training.held_out_share,
@@ -196,7 +196,7 @@ def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates
     _, whole = made
     training = work.config.training.model_copy(update={"max_rows": len(whole) // 2})
     config = work.config.model_copy(update={"training": training})
-    inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1", report=lambda _: None)
+    inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1")
     assert inputs.files
     users = sorted({user for user, _ in whole})
     few = {user for user, bucket in zip(users, bucket_of(pa.array(users)), strict=True) if bucket < NUM_BUCKETS / 2}

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from tests.support.builders import config_of, write_rows
+from tests.support.log_lines import messages_to
 from userrep.config import Config, TextVectors
 from userrep.errors import UsageError
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
@@ -173,7 +174,8 @@ def _trained(
     _put_tiles(tables, pairs)
     trained = Trained(tables, config, {}, [], [])
     for wanted in runs:
-        train_versions(tables, config, versions_of(tables, config, anchor=V1), wanted, trained.reports.append)
+        with messages_to(trained.reports.append):
+            train_versions(tables, config, versions_of(tables, config, anchor=V1), wanted)
         trained.index.append({row.item_id: row.item_index for row in tables.read(ITEM_INDEX).collect()})
     for version in (version for wanted in runs for version in wanted):
         rows = read_vectors(tables, lineage_of(config), version).collect()
@@ -301,4 +303,4 @@ def test_an_item_table_that_lacks_what_is_mapped_is_refused(
     config = whole.config.model_copy(update={"items": items})
     versions = Versions("l1", V1, 7, frozenset())
     with pytest.raises(UsageError, match=fault):
-        train_versions(whole.tables, config, versions, [V1], print)
+        train_versions(whole.tables, config, versions, [V1])

@@ -55,7 +55,7 @@ def tables(spark: SparkSession, tmp_path: Path) -> Tables:
 
 
 def maintain(tables: Tables) -> dict[str, Any]:
-    return maintain_tables(tables, CONFIG, report=lambda _: None)
+    return maintain_tables(tables, CONFIG)
 
 
 def num_files(tables: Tables, table: Any, **values: Any) -> int:

@@ -58,15 +58,14 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
 
 
 def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     monkeypatch.setattr(maintenance.schemas, "ALL", ())  # nothing is old enough to be removed
     for k in range(15):
         tables.add(JOB_RUNS, [{"run_id": f"r{k}", "stage": "s"}])
-    lines: list[str] = []
-    assert maintain_tables(tables, config_of(tmp_path), report=lines.append)["joined"] == {}
+    assert maintain_tables(tables, config_of(tmp_path))["joined"] == {}
     tables.add(JOB_RUNS, [{"run_id": "r15", "stage": "s"}])
-    done = maintain_tables(tables, config_of(tmp_path), report=lines.append)
+    done = maintain_tables(tables, config_of(tmp_path))
     nothing = dict.fromkeys(("refused_snapshots", "superseded_tiles", "features", "updates", "orphans"), 0)
     assert done == {"joined": {"job_runs": 16}} | nothing
     assert lines[2] == "maintain_tables: compacted the files of 1 tables"

@@ -1,9 +1,8 @@
 """A new space: a training that is cut off goes on with the rows it had, and may begin with another space's weights."""
 
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import roc_auc_score
 
 from tests.support.builders import AS_OF, config_of, pipeline_config
+from tests.support.log_lines import messages_to
 from userrep.config import Config
 from userrep.errors import AlreadyRunningError, ArtifactError, SlotsError, UsageError, UserrepError
 from userrep.features.build import read_features
@@ -28,7 +28,6 @@ from userrep.spaces.registry import Space, artifact_folder, find_space
 from userrep.spaces.training_inputs import TrainingInputs, training_folder
 from userrep.store import schemas
 from userrep.training.checkpoint import checkpoint_names
-from userrep.training.task import TrainingResult, TrainingTask
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.space_stages import train_autoencoder, train_unless_trained
@@ -43,48 +42,39 @@ class Cut(Exception):  # noqa: N818
 class Work:
     """A pipeline's tables, to be trained on again with other settings."""
 
-    def __init__(self, spark: SparkSession, log: Path, root: str, folder: Path) -> None:
+    def __init__(self, spark: SparkSession, log: Path, root: str, folder: Path, lines: list[str]) -> None:
+        self.said = lines
         self.spark, self.log, self.root = spark, log, shutil.copytree(root, folder / "root")
-        self.said: list[str] = []
 
     def pipeline(self, **training: object) -> RunContext:
         config = pipeline_config(self.log, self.root)
         quick = {"max_epochs": 2} | training
         model = config.model.model_copy(update=quick.pop("model", {}))
         config = config.model_copy(update={"model": model, "training": config.training.model_copy(update=quick)})
-        return RunContext(config, self.spark, AS_OF, report=self.said.append)
+        return RunContext(config, self.spark, AS_OF)
 
 
 @pytest.fixture
-def work(spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path: Path) -> Work:
+def work(spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path: Path, lines: list[str]) -> Work:
     assert done[1].root is not None
-    return Work(spark, log, done[1].root, tmp_path)
+    return Work(spark, log, done[1].root, tmp_path, lines)
 
 
-def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let trainings end after some epochs, as a kill would."""
+def cut_after(epochs: int) -> AbstractContextManager[None]:
+    """Let trainings in a block end after some epochs, as a kill would."""
 
-    def run_training(task: TrainingTask, *, report: Callable[[str], None], **_: object) -> TrainingResult:
-        def until(line: str) -> None:
-            report(line)
-            if line.startswith(f"epoch {epochs + 1}/"):
-                raise Cut
+    def hears(line: str) -> None:
+        if line.startswith(f"epoch {epochs + 1}/"):
+            raise Cut
 
-        return real(task, report=until)
-
-    real = create.run_training
-    monkeypatch.setattr(create, "run_training", run_training)
+    return messages_to(hears)
 
 
-def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
-    work: Work, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(work: Work) -> None:
     pipeline = work.pipeline()
     folder = training_folder(pipeline.config, next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until))
-    with monkeypatch.context() as patch:
-        cut_after(1, patch)
-        with pytest.raises(Cut):
-            train_autoencoder(pipeline)
+    with cut_after(1), pytest.raises(Cut):
+        train_autoencoder(pipeline)
     assert len(checkpoint_names(f"{folder}/checkpoints")) == 1
     version = pipeline.tables.version(schemas.TRAINING_ROWS)
     work.said.clear()
@@ -154,12 +144,10 @@ def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
 
 
 @pytest.mark.full
-def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work) -> None:
     pipeline = work.pipeline()
-    with monkeypatch.context() as patch:
-        cut_after(1, patch)
-        with pytest.raises(Cut):
-            train_autoencoder(pipeline)
+    with cut_after(1), pytest.raises(Cut):
+        train_autoencoder(pipeline)
     space_id = next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until)
     rows = Path(str(work.root), "tables", "training_rows", f"space_id={space_id}")
     next(rows.rglob("*.parquet")).unlink()
@@ -174,7 +162,7 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     cold = train_autoencoder(work.pipeline(max_epochs=1))
     work.said.clear()
     warm = train_autoencoder(work.pipeline(max_epochs=1, init_from=serving.space_id))
-    said = next(line for line in work.said if line.startswith("training begins"))
+    said = next(line for line in work.said if line.startswith("training: starting from weights"))
     assert said.startswith(f"training: starting from weights of space {serving.space_id}: encoder_linear, ")
     config = work.pipeline().config
     losses = {
@@ -208,7 +196,7 @@ def test_a_damaged_space_to_start_from_is_reported_before_propensities_are_fitte
     monkeypatch.setattr(create, "_propensities", lambda *_: fitted.append(1))
     tables: Any = None
     with pytest.raises(ArtifactError, match="damaged"):
-        create._train(tables, config_of(tmp_path), plan, space_id="s1", report=print)
+        create._train(tables, config_of(tmp_path), plan, space_id="s1")
     assert (steps, fitted) == ([1], [])
 
 

@@ -70,14 +70,13 @@ def days_with_rows(tables: Tables, space_id: str = "s001-a") -> set[int]:
     }
 
 
-def expire(tables: Tables, said: list[str] | None = None) -> None:
+def expire(tables: Tables) -> None:
     space = find_space(tables, "s001-a")
-    report = (said if said is not None else []).append
-    expire_snapshots(tables, space, FEW, today=TODAY, needed=[TODAY - timedelta(days=5)], report=report)
+    expire_snapshots(tables, space, FEW, today=TODAY, needed=[TODAY - timedelta(days=5)])
 
 
 def test_a_deletion_that_is_killed_ends_the_same_when_it_is_run_again(
-    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     at = datetime(2024, 5, 4, 12)  # resolves to the snapshot of that day, 11 days old
     labels = spark.createDataFrame([("u", at)], "user_id STRING, label_at TIMESTAMP")
@@ -96,12 +95,12 @@ def test_a_deletion_that_is_killed_ends_the_same_when_it_is_run_again(
     kept = {0, 1, 2, 9, 5, 11}
     assert {age for age, state in states(tables).items() if state == PUBLISHED} == kept
     assert days_with_rows(tables) == set(range(20))
-    said: list[str] = []
+    lines.clear()
     for _ in range(2):
-        expire(tables, said)
+        expire(tables)
         assert days_with_rows(tables) == kept
         assert {age for age, state in states(tables).items() if state == PUBLISHED} == kept
-    assert said == []
+    assert lines == []
     assert days_with_rows(tables, "s002-b") == set(range(20))
     assert [row.embedding_status for row in begun.collect()] == ["found"] * 11
     rows = join_embeddings(other, tables=tables, space="s001-a").collect()
@@ -111,15 +110,12 @@ def test_a_deletion_that_is_killed_ends_the_same_when_it_is_run_again(
     assert [row.embedding for row in again.collect()] == [[11.0]]
 
 
-def test_of_a_retired_space_nothing_is_kept_for_being_the_newest(tables: Tables) -> None:
+def test_of_a_retired_space_nothing_is_kept_for_being_the_newest(tables: Tables, lines: list[str]) -> None:
     retire(tables, find_space(tables, "s001-a"))
-    said: list[str] = []
-    expire_snapshots(
-        tables, find_space(tables, "s001-a"), FEW, today=TODAY + timedelta(days=40), needed=[], report=said.append
-    )
+    expire_snapshots(tables, find_space(tables, "s001-a"), FEW, today=TODAY + timedelta(days=40), needed=[])
     assert set(states(tables).values()) == {EXPIRED}
     assert days_with_rows(tables) == set()
-    assert said == ["space s001-a: 20 snapshots expired, 2024-04-26 to 2024-05-15; 0 kept"]
+    assert lines == ["space s001-a: 20 snapshots expired, 2024-04-26 to 2024-05-15; 0 kept"]
 
 
 def test_partitions_are_dropped_by_sql_where_files_are_left_to_spark(tables: Tables) -> None:

@@ -145,7 +145,7 @@ def test_spaces_that_were_never_embedded_at_the_same_date_are_told(tables: Table
 
 
 def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
-    tables: Tables, spark: SparkSession, tmp_path: Path
+    tables: Tables, spark: SparkSession, tmp_path: Path, lines: list[str]
 ) -> None:
     join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
     Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark)).write().save(
@@ -153,18 +153,17 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     )
     labels(spark).write.parquet(str(tmp_path / "labels"))
     own = SavedModel(str(tmp_path / "model"), str(tmp_path / "labels"))
-    said: list[str] = []
     for _ in range(2):
         new, old = spaces(tables)
-        diff = diff_spaces(tables, old=old, new=new, model=own, report=said.append)
-    assert said == [f"fitted the map from space {NEW} to {OLD} on 2 as-of dates"]
-    lines = diff_lines(diff)
-    assert lines[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
-    assert f"model of {tmp_path}/model, 201 labels since 2024-04-01: AUC" in lines[-1]
+        diff = diff_spaces(tables, old=old, new=new, model=own)
+    assert lines == [f"fitted the map from space {NEW} to {OLD} on 2 as-of dates"]
+    shown = diff_lines(diff)
+    assert shown[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
+    assert f"model of {tmp_path}/model, 201 labels since 2024-04-01: AUC" in shown[-1]
     assert diff.agreement.mean_cosine > 0.999
     assert diff.agreement.residual < 1e-3
     nowhere = SavedModel(str(tmp_path / "model"), str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"--labels .*nowhere: not found"):
-        diff_spaces(tables, old=old, new=new, model=nowhere, report=said.append)
+        diff_spaces(tables, old=old, new=new, model=nowhere)
     with pytest.raises(UsageError, match=r"space s001-a cannot be compared with itself\. Name two spaces"):
-        diff_spaces(tables, old=old, new=old, report=said.append)
+        diff_spaces(tables, old=old, new=old)

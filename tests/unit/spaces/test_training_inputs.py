@@ -143,21 +143,28 @@ def test_the_key_follows_from_what_rows_are_made_of(tables: Tables, config: Conf
     assert len({first, *others}) == len(others) + 1
 
 
-def test_rows_of_a_run_that_was_cut_off_are_used_again(tables: Tables, config: Config, inputs: TrainingInputs) -> None:
+def test_rows_of_a_run_that_was_cut_off_are_used_again(
+    tables: Tables, config: Config, inputs: TrainingInputs, lines: list[str]
+) -> None:
     inputs = _write(
         f"{training_folder(config, 's1')}/inputs", inputs_key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES
     )
-    lines: list[str] = []
-    found = training_inputs(tables, config, PLAN, space_id="s1", report=lines.append)
+    found = training_inputs(tables, config, PLAN, space_id="s1")
     assert_same(found, inputs)
     assert lines == ["training rows: reusing those of the interrupted run"]
 
 
 @pytest.mark.parametrize(("max_rows", "share"), [(20, 1.0), (1000, 1.0), (5, 0.25)])
 def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
-    tables: Tables, tmp_path: Path, inputs: TrainingInputs, monkeypatch: pytest.MonkeyPatch, max_rows: int, share: float
+    tables: Tables,
+    tmp_path: Path,
+    inputs: TrainingInputs,
+    monkeypatch: pytest.MonkeyPatch,
+    max_rows: int,
+    share: float,
+    lines: list[str],
 ) -> None:
-    config, shares, lines = config_of(tmp_path), list[float](), list[str]()
+    config, shares = config_of(tmp_path), list[float]()
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_rows": max_rows})})
     folder = Path(training_folder(config, "s1"))
     _write(f"{folder}/inputs", "another key", inputs, {})
@@ -168,7 +175,7 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
         return inputs, {}
 
     monkeypatch.setattr(module, "_build", make)  # needs Spark
-    found = training_inputs(tables, config, PLAN, space_id="s1", report=lines.append)
+    found = training_inputs(tables, config, PLAN, space_id="s1")
     assert found == inputs
     assert shares == [share]  # of ten users at each of two as-of dates; dates of futures do not count
     assert [path.name for path in folder.iterdir()] == ["inputs"]

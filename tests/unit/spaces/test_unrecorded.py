@@ -70,13 +70,12 @@ def waiting(config: Config) -> list[str]:
 
 
 def test_a_kept_training_is_recorded_once_as_it_was_kept(
-    tables: Tables, config: Config, recorded: list[dict[str, Any]]
+    tables: Tables, config: Config, recorded: list[dict[str, Any]], lines: list[str]
 ) -> None:
     keep_training(config, "s001-a", ranks=[])
     keep_training(config, "s001-a", ranks=RANKS)  # takes the place of what a killed run left
-    lines: list[str] = []
-    record_kept(tables, config, lines.append)
-    record_kept(tables, config, lines.append)
+    record_kept(tables, config)
+    record_kept(tables, config)
     (training,) = recorded
     assert training.pop("manifest").space_id == "s001-a"
     assert training == {
@@ -92,13 +91,13 @@ def test_the_oldest_space_is_recorded_first_and_what_was_never_registered_waits(
 ) -> None:
     for space_id in ("s001-a", "s002-b", "s003-c"):
         keep_training(config, space_id, ranks=RANKS)
-    record_kept(tables, config, lambda _: None)
+    record_kept(tables, config)
     assert [training["manifest"].space_id for training in recorded] == ["s002-b", "s001-a"]
     assert waiting(config) == ["s003-c.json"]
 
 
 def test_a_training_that_cannot_be_recorded_is_kept_and_those_after_it_are_not_tried(
-    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     for space_id in ("s001-a", "s002-b"):
         keep_training(config, space_id, ranks=RANKS)
@@ -107,8 +106,7 @@ def test_a_training_that_cannot_be_recorded_is_kept_and_those_after_it_are_not_t
         raise TrackingError(f"no server for {space_id}.")
 
     assert answer_with(monkeypatch, unreachable) == []
-    lines: list[str] = []
-    record_kept(tables, config, lines.append)
+    record_kept(tables, config)
     assert lines == ["no server for s002-b. The space itself is complete. The next run of the pipeline records it."]
     assert waiting(config) == ["s001-a.json", "s002-b.json"]
 
@@ -120,5 +118,5 @@ def test_nothing_is_kept_or_recorded_where_tracking_is_off(
     keep_training(off, "s001-a", ranks=RANKS)
     assert waiting(config) == []
     keep_training(config, "s001-a", ranks=RANKS)
-    record_kept(tables, off, lambda _: None)
+    record_kept(tables, off)
     assert (waiting(config), recorded) == (["s001-a.json"], [])

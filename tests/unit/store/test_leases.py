@@ -248,12 +248,12 @@ def test_jobs_that_are_under_way_elsewhere_are_refused_and_write_nothing(
     spark: SparkSession, done: tuple[RunContext, Config]
 ) -> None:
     work, config = done
-    again = RunContext(config, spark, report=lambda _: None)
+    again = RunContext(config, spark)
     jobs = {
         "pipeline": lambda: run_pipeline(again),
         "daily": lambda: daily.daily(again, on_time=True),
         "backfill": lambda: daily.backfill_stale(again),
-        "forget": lambda: Erasure(work.tables, config, ["u1"], lambda _: None).run(now=False),
+        "forget": lambda: Erasure(work.tables, config, ["u1"]).run(now=False),
         "maintain_tables": lambda: run_job(again, "maintain_tables"),
     }
     for name, job in jobs.items():

@@ -1,6 +1,7 @@
 """Tables without Spark: changes that are one commit or none."""
 
 import json
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_files_become_visible_with_their_commit_and_replace_whole_partitions(tab
     assert [file.num_rows for file in tables.files(SHARES, lambda of: of["day"] == D1)] == [1]
     assert [file.num_rows for file in tables.files(SHARES, lambda of: of["day"] == D1, version=1)] == [2]
     assert tables.num_bytes(SHARES) == sum(file.size for file in tables.files(SHARES, lambda _: True)) > 0
+
+
+def test_the_files_of_a_table_take_less_than_two_kilobytes_of_driver_memory_each(tables: Tables) -> None:
+    values = {"day": D1, "part": "p"}
+    listed = [TableFile(f"day={D1}/part=p/part-{k:032x}.parquet", 1000, 10, values) for k in range(2_000)]
+    tables.create(SHARES)
+    tables.commit(SHARES, listed, replacing=lambda _: False, since=0)
+    tracemalloc.start()
+    try:
+        assert len(tables.files(SHARES, lambda _: True)) == len(listed)
+        assert tracemalloc.get_traced_memory()[1] < 2_000 * len(listed)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_commit_fails_where_another_one_has_changed_the_same_partitions(tables: Tables) -> None:

@@ -46,8 +46,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-def batches_on(tables: Tables, folder: Path, said: list[str], **more: Any) -> MicroBatches:
-    return MicroBatches(tables, config_of(folder), "clicks", said.append, **more)
+def batches_on(tables: Tables, folder: Path, **more: Any) -> MicroBatches:
+    return MicroBatches(tables, config_of(folder), "clicks", **more)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, result: BatchResult | None = None) -> None:
@@ -66,16 +66,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, result: BatchResult | 
 
 
 def test_a_missing_opening_and_a_redis_that_is_away_are_waited_for_ever_longer_up_to_a_minute(
-    tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     failing(monkeypatch, NO_BASE, *[NO_REDIS] * 8, result=BatchResult(7))
-    said: list[str] = []
-    run = batches_on(tables, tmp_path, said)
+    run = batches_on(tables, tmp_path)
     run(None, 4)  # type: ignore[arg-type]
     assert waits == [1, 2, 4, 8, 15, 30, 60, 60, 60]
     no_base = "no stream base for as-of date 2024-05-09, the newest is 2024-05-08. Run `userrep daily` to build it"
     no_redis = f"Redis does not answer (RuntimeError: {NO_REDIS})"
-    assert said == [
+    assert lines == [
         f"stream: batch 4 waits: {no_redis if k else no_base}; next attempt in {wait} s" for k, wait in enumerate(waits)
     ]
     assert run.results == {4: BatchResult(7)}
@@ -93,7 +92,7 @@ def test_what_does_not_pass_and_what_fails_at_the_end_is_raised_at_once(
     tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch, text: str, more: dict[str, Any]
 ) -> None:
     failing(monkeypatch, text)
-    run = batches_on(tables, tmp_path, [], **more)
+    run = batches_on(tables, tmp_path, **more)
     with pytest.raises(RuntimeError, match=text):
         run(None, 0)  # type: ignore[arg-type]
     assert (waits, run.results, run.failed) == ([], {}, None)
@@ -103,7 +102,7 @@ def test_a_stream_that_ends_when_it_is_empty_gives_up_on_a_missing_opening(
     tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, NO_REDIS, NO_BASE)
-    run = batches_on(tables, tmp_path, [], gives_up=True)
+    run = batches_on(tables, tmp_path, gives_up=True)
     with pytest.raises(RuntimeError, match="no stream base"):
         run(None, 0)  # type: ignore[arg-type]
     assert waits == [1]  # a server that is away is waited for all the same
@@ -173,7 +172,7 @@ def file_row(name: str, as_of: date, newest: date, seconds: list[float]) -> Row:
 def run(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MicroBatches:
     """A stream whose tasks need nothing pinned."""
     monkeypatch.setattr(MicroBatches, "encoding", lambda self: None)
-    return batches_on(tables, tmp_path, [], today=D2)
+    return batches_on(tables, tmp_path, today=D2)
 
 
 def test_a_batch_is_committed_once_with_its_number_and_measured(run: MicroBatches, tables: Tables) -> None:
@@ -238,7 +237,7 @@ def test_a_stream_base_is_read_at_the_table_version_of_its_ledger_row(
     def files(table_version: int, lineage_id: str = "l1") -> list[str]:
         versions = Versions(lineage_id, anchor=D1, refit_days=7, present=frozenset({D1}))
         base = StreamBase(D2, D1, D1, {}, "hash", 1, table_version)
-        pinned = batches_on(tables, tmp_path, [])._pinned_base(versions, base)
+        pinned = batches_on(tables, tmp_path)._pinned_base(versions, base)
         return [uri.rpartition("/")[2] for uri in pinned.files.uris]
 
     commit("other-lineage", "l2")

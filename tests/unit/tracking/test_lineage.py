@@ -60,14 +60,13 @@ def as_event(values: dict[str, Any]) -> RunEvent:
     )
 
 
-def test_a_stage_that_ends_is_two_events_of_one_run_with_its_tables(tmp_path: Path) -> None:
-    said: list[str] = []
-    events = StageEvents(settings(tmp_path, namespace="prod"), said.append)
+def test_a_stage_that_ends_is_two_events_of_one_run_with_its_tables(tmp_path: Path, lines: list[str]) -> None:
+    events = StageEvents(settings(tmp_path, namespace="prod"))
     stage_id = str(uuid4())
     events.emit(START, stage_id, lambda: STAGE)
     events.emit(COMPLETE, stage_id, lambda: STAGE)
     begun, ended = written(tmp_path)
-    assert said == []
+    assert lines == []
     for values, kind in ((begun, RunState.START), (ended, RunState.COMPLETE)):
         event = as_event(values)
         assert (event.eventType, event.run.runId) == (kind, stage_id)
@@ -91,7 +90,7 @@ def test_a_stage_that_ends_is_two_events_of_one_run_with_its_tables(tmp_path: Pa
 
 
 def test_a_failed_stage_has_its_message_and_no_outputs(tmp_path: Path) -> None:
-    events = StageEvents(settings(tmp_path), print)
+    events = StageEvents(settings(tmp_path))
     events.emit(FAIL, str(uuid4()), lambda: STAGE, "gates: too few users")
     (failed,) = written(tmp_path)
     assert as_event(failed).eventType == RunState.FAIL
@@ -99,28 +98,26 @@ def test_a_failed_stage_has_its_message_and_no_outputs(tmp_path: Path) -> None:
     assert failed["run"]["facets"]["errorMessage"]["message"] == "gates: too few users"
 
 
-def test_a_client_that_fails_is_reported_once_and_is_left_alone_then(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_client_that_fails_is_reported_once_and_is_left_alone_then(tmp_path: Path, lines: list[str]) -> None:
     config = config_of(
         tmp_path, lineage={"transport": {"type": "file", "log_file_path": str(tmp_path / "no" / "e"), "append": True}}
     )
-    events = StageEvents(config, said.append)
+    events = StageEvents(config)
     for _ in range(2):
         events.emit(START, str(uuid4()), lambda: STAGE)
-    (line,) = said
+    (line,) = lines
     assert line.startswith("lineage: no more events of this run are sent (")
 
 
-def test_a_server_that_refuses_is_reported_without_its_address(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_server_that_refuses_is_reported_without_its_address(tmp_path: Path, lines: list[str]) -> None:
     with WebhookServer() as server:
         server.statuses = [403] * 9
         transport = {"type": "http", "url": server.url, "endpoint": "S3CRET/lineage", "retry": {"total": 0}}
-        events = StageEvents(config_of(tmp_path, lineage={"transport": transport}), said.append)
+        events = StageEvents(config_of(tmp_path, lineage={"transport": transport}))
         events.emit(START, str(uuid4()), lambda: STAGE)
         assert server.requests[0][:2] == ("POST", "/S3CRET/lineage")
-    assert len(said) == 1
-    assert "S3CRET" not in said[0]
+    assert len(lines) == 1
+    assert "S3CRET" not in lines[0]
 
 
 def test_events_are_off_unless_configured_or_in_the_environment(

@@ -343,31 +343,31 @@ def test_a_server_that_is_away_is_told_in_one_line_without_the_password(tmp_path
 
 
 def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_environment(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     config = config_of(tmp_path, tracking={"uri": "${TRACKING_SERVER}"})
-    tables, said = open_tables(config, spark), list[str]()
+    tables = open_tables(config, spark)
     manifest = saved(Path(str(config.root)), is_space=True)
     monkeypatch.setattr("userrep.spaces.unrecorded.training_environment", lambda: {"python": "of the training"})
     keep_training(config, "s1", ranks=RANKS)
     monkeypatch.setenv("TRACKING_SERVER", AWAY)
-    record_kept(tables, config, said.append)
-    assert said == []  # a space that was never registered is none
+    record_kept(tables, config)
+    assert lines == []  # a space that was never registered is none
     add_candidate(
         tables, space_id="s1", lineage_id="l1", trained_until=date(2024, 1, 1), content_hash=manifest.content_hash
     )
-    record_kept(tables, config, said.append)
-    assert len(said) == 1
-    assert said[0].startswith("tracking: space s1 could not be recorded at ${TRACKING_SERVER}: ")
-    assert said[0].endswith("The space itself is complete. The next run of the pipeline records it.")
+    record_kept(tables, config)
+    assert len(lines) == 1
+    assert lines[0].startswith("tracking: space s1 could not be recorded at ${TRACKING_SERVER}: ")
+    assert lines[0].endswith("The space itself is complete. The next run of the pipeline records it.")
     monkeypatch.delenv("TRACKING_SERVER")
-    record_kept(tables, config, said.append)
-    assert "TRACKING_SERVER" in said[1]
+    record_kept(tables, config)
+    assert "TRACKING_SERVER" in lines[1]
     monkeypatch.setenv("TRACKING_SERVER", f"sqlite:///{tmp_path}/m.db")
-    record_kept(tables, config, said.append)
-    record_kept(tables, config, said.append)
-    assert len(said) == 3
-    assert "space s1 recorded in MLflow: run " in said[2]
+    record_kept(tables, config)
+    record_kept(tables, config)
+    assert len(lines) == 3
+    assert "space s1 recorded in MLflow: run " in lines[2]
     assert not list(Path(str(config.root), "artifacts", "unrecorded").iterdir())
     with asking(config) as client:
         run_id = client.get_model_version_by_alias("userrep", "candidate").run_id
@@ -443,7 +443,7 @@ def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
         config = config_of(Path("..").absolute(), tracking={"mlflow": False, "uri": "nonsense://"})
         check_tracking(config)
         keep_training(config, "s1", ranks=[])
-        record_kept(None, config, print)
+        record_kept(None, config)
         print([name for name in ("mlflow", "sqlalchemy") if name in sys.modules])
         """
     done = ran(code, tmp_path / "empty")

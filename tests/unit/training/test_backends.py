@@ -103,11 +103,12 @@ def on_cluster(tmp_path: Path, **training: Any) -> TrainingTask:
     return task_on(tmp_path, backend="horovod", num_workers=2, checkpoint_every="0s", **training)
 
 
-def test_a_dead_rank_is_restarted_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_rank_is_restarted_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     resumed = scripted(monkeypatch, dies, dies, trains)
-    lines: list[str] = []
     task = on_cluster(tmp_path)
-    result = run_training(task, spark=cluster_session(), report=lines.append)
+    result = run_training(task, spark=cluster_session())
     assert resumed == [None, "step-000000011", "step-000000024"]  # 15 means, of which two were validation's
     died = "training: rank 1 of 2 on h (pid 7) died without an error message (killed, or out of memory?)."
     assert lines == [
@@ -121,12 +122,13 @@ def test_a_dead_rank_is_restarted_from_the_last_checkpoint(tmp_path: Path, monke
     assert result.metrics["epochs"] == 2
 
 
-def test_after_the_last_restart_the_rank_s_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_last_restart_the_rank_s_failure_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     scripted(monkeypatch, raises("MemoryError"), raises("MemoryError"))
-    lines: list[str] = []
     said = r"training: rank 1 of 2 on h \(pid 7\) failed: MemoryError: seven\.$"
     with pytest.raises(RankFailedError, match=said):
-        run_training(on_cluster(tmp_path, max_restarts=1), spark=cluster_session(), report=lines.append)
+        run_training(on_cluster(tmp_path, max_restarts=1), spark=cluster_session())
     assert lines[0] == "Traceback ...\nMemoryError: seven"
     assert lines[1].endswith("Restart 1 of 1.")
     assert lines[2:] == lines[:1]
@@ -137,17 +139,16 @@ def test_a_deliberate_exception_of_a_rank_is_raised_without_a_restart(
 ) -> None:
     resumed = scripted(monkeypatch, raises("DivergedError"))
     with pytest.raises(DivergedError, match=r"^seven$"):
-        run_training(on_cluster(tmp_path), spark=cluster_session(), report=silent)
+        run_training(on_cluster(tmp_path), spark=cluster_session())
     assert resumed == [None]
 
 
 def test_the_last_output_of_a_launcher_is_reported_if_no_rank_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     scripted(monkeypatch, stays_away)
-    lines: list[str] = []
     with pytest.raises(RankFailedError, match=r"the ranks did not start \(RuntimeError: non-zero status\)"):
-        run_training(on_cluster(tmp_path, max_restarts=0), spark=cluster_session(), report=lines.append)
+        run_training(on_cluster(tmp_path, max_restarts=0), spark=cluster_session())
     assert lines == ["ModuleNotFoundError: No module named 'userrep'"]
 
 
@@ -156,7 +157,7 @@ def test_ranks_that_share_no_folder_with_the_driver_are_refused(
 ) -> None:
     scripted(monkeypatch, does_nothing)
     with pytest.raises(UserrepError, match=r"contains no finished checkpoint. Driver and executors must see the same"):
-        run_training(on_cluster(tmp_path), spark=cluster_session(), report=silent)
+        run_training(on_cluster(tmp_path), spark=cluster_session())
 
 
 def test_a_launcher_that_does_not_return_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +170,16 @@ def test_a_launcher_that_does_not_return_is_abandoned(tmp_path: Path, monkeypatc
 
     scripted(monkeypatch, hangs)
     with pytest.raises(RankFailedError, match="failed: OSError: seven"):
-        run_training(on_cluster(tmp_path, max_restarts=0), spark=cluster_session(), report=silent)
+        run_training(on_cluster(tmp_path, max_restarts=0), spark=cluster_session())
     over.set()
 
 
-def test_the_check_waits_for_executors_that_are_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_waits_for_executors_that_are_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     slots = iter([0, 1, 2])
     monkeypatch.setattr(backends, "num_slots", lambda spark: next(slots))
-    lines: list[str] = []
-    check_backend(on_cluster(tmp_path).training, cluster_session(), lines.append)
+    check_backend(on_cluster(tmp_path).training, cluster_session())
     assert lines == ["waiting for executors: 0 of 2 slots"]
 
 
@@ -188,17 +190,17 @@ def test_too_few_executors_are_refused_after_a_wait(tmp_path: Path, monkeypatch:
         r"num_workers is 2, but Spark can run 1 task at once. Set training.num_workers to 1, or give Spark more slots"
     )
     with pytest.raises(SlotsError, match=said):
-        check_backend(on_cluster(tmp_path).training, cluster_session(), silent)
+        check_backend(on_cluster(tmp_path).training, cluster_session())
 
 
 def test_the_check_does_not_wait_for_slots_of_a_local_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "time", SimpleNamespace(monotonic=lambda: 0.0))  # nothing to sleep with
     training = on_cluster(tmp_path).training.model_copy(update={"num_workers": 4})
     with pytest.raises(SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once\. .* local\[4\]"):
-        check_backend(training, cluster_session("local[2]"), silent)
+        check_backend(training, cluster_session("local[2]"))
     monkeypatch.setattr(backends, "num_slots", lambda spark: 0)
     with pytest.raises(SlotsError, match=r"can run 0 tasks at once. Set training.num_workers to 1, or give"):
-        check_backend(training, cluster_session("local-cluster[0,1,1]"), silent)
+        check_backend(training, cluster_session("local-cluster[0,1,1]"))
 
 
 def test_a_spark_connect_session_trains_with_torch_distributor_only(
@@ -215,9 +217,9 @@ def test_a_spark_connect_session_trains_with_torch_distributor_only(
 
     session: Any = Connected()
     training = on_cluster(tmp_path).training
-    check_backend(training.model_copy(update={"backend": "torch_distributor"}), session, silent)
+    check_backend(training.model_copy(update={"backend": "torch_distributor"}), session)
     with pytest.raises(UsageError, match=r"Spark Connect session, and Horovod needs a SparkContext"):
-        check_backend(training, session, silent)
+        check_backend(training, session)
 
 
 def test_a_missing_horovod_is_refused_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,4 +227,4 @@ def test_a_missing_horovod_is_refused_with_the_fix(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "horovod", None)
     monkeypatch.setitem(sys.modules, "horovod.spark", None)
     with pytest.raises(UsageError, match=r"Horovod is not installed. Build it with deploy/build_horovod_wheel.sh"):
-        check_backend(on_cluster(tmp_path).training, cluster_session(), silent)
+        check_backend(on_cluster(tmp_path).training, cluster_session())

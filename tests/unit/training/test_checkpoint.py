@@ -53,7 +53,7 @@ def interrupt(task: TrainingTask, steps: int) -> str:
     """Train for some steps, then interrupt; return the name of the newest checkpoint."""
     with pytest.raises(Cut):
         train(task, CutComm(steps), silent)
-    found = newest_checkpoint(task.folder, task.identity, silent)
+    found = newest_checkpoint(task.folder, task.identity)
     assert found is not None
     return found[0]
 
@@ -87,20 +87,19 @@ def test_a_training_resumes_on_another_number_of_ranks(tmp_path: Path) -> None:
         assert losses_of(result) == pytest.approx(losses_of(expected), rel=1e-4)
 
 
-def test_a_second_run_resumes_and_reports_from_where(tmp_path: Path) -> None:
+def test_a_second_run_resumes_and_reports_from_where(tmp_path: Path, lines: list[str]) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
     interrupt(task, 11)
-    lines: list[str] = []
-    result = run_training(task, report=lines.append)
+    result = run_training(task)
     assert lines[0] == "training resumes from its checkpoint in epoch 1, after 11 steps"
     assert result.weights == undisturbed(task).weights
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_on(tmp_path)
-    first = run_training(task, report=silent)
+    first = run_training(task)
     monkeypatch.setattr("userrep.training.launch.backends.train", None)
-    again = run_training(task, report=silent)
+    again = run_training(task)
     assert (again.weights, again.curve) == (first.weights, first.curve)
     assert losses_of(again) == losses_of(first)
 
@@ -131,14 +130,15 @@ def damage_tensors(folder: Path) -> None:
         (damage_tensors, r"weights\.safetensors and manifest\.json were not written together"),
     ],
 )
-def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, spoil: Callable[[Path], Any], fault: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_reported(
+    tmp_path: Path, spoil: Callable[[Path], Any], fault: str, lines: list[str]
+) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
     newest = interrupt(task, 11)
     spoil(Path(task.folder, newest))
     with pytest.raises(ArtifactError, match=fault):
         load_checkpoint(task.folder, newest, task.identity)
-    lines: list[str] = []
-    result = run_training(task, report=lines.append)
+    result = run_training(task)
     assert newest in lines[0]
     assert "An older checkpoint is used, or the training starts from the beginning." in lines[0]
     assert lines[1] == "training resumes from its checkpoint in epoch 1, after 10 steps"
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tmp_path: Path) -> N
     other = replace(task, training=task.training.model_copy(update={"learning_rate": 0.5}))
     with pytest.raises(ArtifactError, match="written for other rows or settings"):
         load_checkpoint(other.folder, name, other.identity)
-    assert run_training(other, report=silent).weights == undisturbed(other).weights
+    assert run_training(other).weights == undisturbed(other).weights
 
 
 def test_the_backend_does_not_change_a_training_s_identity(tmp_path: Path) -> None:
@@ -217,14 +217,13 @@ train(task_of(Path(sys.argv[1]), checkpoint_every="0s"), LocalComm(), silent)
 """
 
 
-def test_a_kill_while_writing_a_checkpoint_loses_only_that_checkpoint(tmp_path: Path) -> None:
+def test_a_kill_while_writing_a_checkpoint_loses_only_that_checkpoint(tmp_path: Path, lines: list[str]) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
     assert killed.returncode == -signal.SIGKILL
     halves = [path for path in Path(task.folder).iterdir() if path.name.startswith(".step-")]
     assert len(halves) == 1
-    lines: list[str] = []
-    result = run_training(task, report=lines.append)
+    result = run_training(task)
     assert lines[0] == "training resumes from its checkpoint in epoch 1, after 4 steps"  # four syncs each
     assert result.weights == undisturbed(task).weights
     assert not halves[0].exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.log_lines import messages_to
 from userrep.errors import PeerLostError
 from userrep.training.launch import rank_monitor
 from userrep.training.launch.rank_monitor import HEARTBEAT_SECONDS, Address, Failure, RankMonitor, rank_name
@@ -25,7 +26,7 @@ class Driver:
         self.lines: list[str] = []
         self.stopped = threading.Event()
         self.sockets: list[socket.socket] = []
-        self.monitor = RankMonitor("127.0.0.1", "127.0.0.1", size, report=self.lines.append, stop=self.stopped.set)
+        self.monitor = RankMonitor("127.0.0.1", "127.0.0.1", size, stop=self.stopped.set)
 
     def stranger(self) -> socket.socket:
         """Connect without sending anything."""
@@ -43,7 +44,7 @@ class Driver:
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     monkeypatch.setattr(rank_monitor, "SETTLE_SECONDS", 0.5)
     driver = Driver()
-    with driver.monitor:
+    with driver.monitor, messages_to(driver.lines.append):
         yield driver
     for connection in driver.sockets:
         connection.close()

@@ -199,12 +199,17 @@ TORCH_OUTPUT = re.compile(r"\[?[IWE]\d{4} |Exception raised from |frame #|<omitt
 @pytest.mark.parametrize("backend", ["horovod", "torch_distributor"])
 @pytest.mark.full
 def test_two_ranks_on_spark_give_the_losses_of_one_and_report_progress(
-    tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str], backend: str
+    tmp_path: Path,
+    spark: SparkSession,
+    capfd: pytest.CaptureFixture[str],
+    log_to_stderr: Callable[[], None],
+    backend: str,
 ) -> None:
     task = task_on(tmp_path)
-    local = run_training(replace(task, folder=str(tmp_path / "local")), report=silent)
+    local = run_training(replace(task, folder=str(tmp_path / "local")))
     on_spark = replace(task, training=task.training.model_copy(update={"backend": backend, "num_workers": 2}))
     capfd.readouterr()
+    log_to_stderr()
     result = run_training(on_spark, spark=spark)
     said = capfd.readouterr()
     assert losses_of(result) == pytest.approx(losses_of(local), rel=1e-4)

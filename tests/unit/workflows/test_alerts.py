@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import userrep.report.gather  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
 from tests.support.builders import config_of
 from tests.support.command_line import Userrep, config_file
+from tests.support.log_lines import messages_to
 from tests.support.webhook_server import WebhookServer
 from tests.unit.report.test_report_gather import a_run
 from userrep.config import Config
@@ -49,10 +50,10 @@ def settings(tmp_path: Path, **more: Any) -> Config:
 
 
 def end_run(tables: Tables, config: Config, error: Exception | None = None) -> list[str]:
-    """End a daily run with an error or without one; return what it reports."""
+    """End a daily run with an error or without one; return what it logs."""
     said: list[str] = []
     try:
-        with alerting(tables, config, "daily", said.append):
+        with messages_to(said.append), alerting(tables, config, "daily"):
             if error is not None:
                 raise error
     except Exception as raised:

@@ -60,7 +60,7 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
         lambda *given, profile_hashes: {d: "not built yet" for d in given[3] if d in stale},
     )
     schedule = SimpleNamespace(as_of=AS_OF, versions=SimpleNamespace(lineage_id="l1"))
-    rest = {"tables": None, "config": None, "profiles": Profiles("h", 3), "report": lambda _: None}
+    rest = {"tables": None, "config": None, "profiles": Profiles("h", 3)}
     return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))
 
 

@@ -66,17 +66,16 @@ def test_the_log_holds_the_days_that_the_demo_is_about(config: Config) -> None:
 
 
 def test_a_log_is_generated_once_and_again_for_another_specification(
-    config: Config, generated: list[tuple[LogSpec, str]], tmp_path: Path
+    config: Config, generated: list[tuple[LogSpec, str]], tmp_path: Path, lines: list[str]
 ) -> None:
-    lines: list[str] = []
     spark = cast(Any, None)
     folder = f"{tmp_path}/log"
-    assert demo.ensure_log(spark, config, demo.SPEC, lines.append)
-    assert not demo.ensure_log(spark, config, demo.SPEC, lines.append)
+    assert demo.ensure_log(spark, config, demo.SPEC)
+    assert not demo.ensure_log(spark, config, demo.SPEC)
     assert generated == [(demo.SPEC, folder)]
     assert lines == [f"generating 150 days of events for 3,000 users in {folder}"]
     other = LogSpec(num_users=3000, num_items=600, first_day=date(2024, 1, 1), num_days=150, seed=8)
-    assert demo.ensure_log(spark, config, other, lines.append)
+    assert demo.ensure_log(spark, config, other)
     assert generated[1:] == [(other, folder)]
 
 
@@ -89,6 +88,6 @@ def test_a_log_whose_generation_was_cut_off_is_generated_again(
     with monkeypatch.context() as patch:
         patch.setattr(demo, "generate_log", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            demo.ensure_log(cast(Any, None), config, demo.SPEC, lambda _: None)
-    assert demo.ensure_log(cast(Any, None), config, demo.SPEC, lambda _: None)
+            demo.ensure_log(cast(Any, None), config, demo.SPEC)
+    assert demo.ensure_log(cast(Any, None), config, demo.SPEC)
     assert len(generated) == 1

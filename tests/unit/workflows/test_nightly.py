@@ -64,7 +64,7 @@ def run_parts(tables: Tables, folder: Path, **sections: Any) -> dict[str, Part]:
     def context() -> Any:
         return None
 
-    run = DailyParts(tables, config_of(folder, **sections), NOW.date(), context, lambda _: None, lambda _: None).run()
+    run = DailyParts(tables, config_of(folder, **sections), NOW.date(), context, lambda _: None).run()
     return {part.part: part for part in run}
 
 

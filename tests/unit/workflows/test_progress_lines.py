@@ -1,9 +1,12 @@
 """What runs say on stderr, for people and as JSON; one id through all stages of a run; what jobs do in a retraining."""
 
+import io
 import json
+import logging
 import re
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
@@ -24,6 +27,8 @@ from userrep.workflows import data_stages, jobs, space_stages
 from userrep.workflows.runs import Runs
 
 pytestmark = pytest.mark.default
+
+logger = logging.getLogger("userrep.tests")
 
 Captured = pytest.CaptureFixture[str]
 
@@ -47,19 +52,20 @@ def objects(capsys: Captured) -> list[dict[str, Any]]:
 
 def two_stages(runs: Runs) -> None:
     with runs.stage("build_activity_tiles") as run:
-        thread = threading.Thread(target=runs.report, args=("as ranks say it,\nfrom a thread",))
+        thread = threading.Thread(target=logger.info, args=("as ranks say it,\nfrom a thread",))
         thread.start()
         thread.join()
         run.num_rows, run.reason = 1200, "2 days"
     with pytest.raises(GateRefusedError), runs.stage("publish_snapshot"):
         raise GateRefusedError("gates: too few users\nmore of it")
-    runs.report("between stages")
+    logger.info("between stages")
 
 
 def test_json_lines_name_run_and_stage_and_a_stage_s_end_has_its_figures(
-    runs: Runs, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, capsys: Captured, monkeypatch: pytest.MonkeyPatch, log_to_stderr: Callable[[], None]
 ) -> None:
     monkeypatch.setenv("USERREP_LOG", "json")
+    log_to_stderr()
     two_stages(runs)
     said, done, refused, between = objects(capsys)
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:]{8}\.\d{3}Z", line["time"]) for line in (said, done, refused))
@@ -74,7 +80,8 @@ def test_json_lines_name_run_and_stage_and_a_stage_s_end_has_its_figures(
     assert (between["stage"], between["message"]) == (None, "between stages")
 
 
-def test_people_read_lines_and_an_error_once(runs: Runs, capsys: Captured) -> None:
+def test_people_read_lines_and_an_error_once(runs: Runs, capsys: Captured, log_to_stderr: Callable[[], None]) -> None:
+    log_to_stderr()
     two_stages(runs)
     said = capsys.readouterr().err.splitlines()
     assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in said] == [
@@ -102,6 +109,51 @@ def test_runs_have_ids_of_their_own_unless_one_is_given(tmp_path: Path, monkeypa
     monkeypatch.setenv("USERREP_LOG", "xml")
     with pytest.raises(UsageError, match="USERREP_LOG is 'xml'; use json or text"):
         logs.begin_run("a-job-s")
+    logs.end_run()
+
+
+def test_lines_have_their_level_their_prefix_and_their_traceback(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, log_to_stderr: Callable[[], None]
+) -> None:
+    def log_three() -> list[str]:
+        log_to_stderr()
+        log_to_stderr()  # prints no line twice
+        with logs.prefixed("self-check: "):
+            logger.warning("a peer is ahead")
+        try:
+            raise ValueError("odd")
+        except ValueError:
+            logger.exception("it failed")
+        return capsys.readouterr().err.splitlines()
+
+    warned, failed, *trace = log_three()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d warning: self-check: a peer is ahead", warned)
+    assert (failed, trace[-1]) == ("userrep: it failed", "ValueError: odd")
+    monkeypatch.setenv("USERREP_LOG", "json")
+    warned, failed = log_three()
+    assert (json.loads(warned)["level"], json.loads(warned)["message"]) == ("warning", "self-check: a peer is ahead")
+    assert json.loads(failed)["message"].endswith("ValueError: odd")
+
+
+def test_a_run_leaves_the_logger_as_it_was_and_lines_of_a_closed_terminal_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, log_to_stderr: Callable[[], None]
+) -> None:
+    userreps = logging.getLogger("userrep")
+    before = userreps.level, userreps.propagate, userreps.handlers[:]
+    logs.begin_run("a-run")
+    logs.end_run()
+    assert (userreps.level, userreps.propagate, userreps.handlers) == before
+    log_to_stderr()
+    logs.begin_run("a-run")
+    logs.end_run()
+    logger.info("still printed")
+    assert capsys.readouterr().err.endswith(" still printed\n")
+    with monkeypatch.context() as patch:
+        closed = io.StringIO()
+        patch.setattr(sys, "stderr", closed)
+        log_to_stderr()
+        closed.close()
+        logger.info("lost")
 
 
 @pytest.fixture

@@ -85,9 +85,9 @@ def night(tables: FileTables, results: dict[str, Any], tmp_path: Path) -> Callab
     """Return a function that runs the part with a policy, some days after today."""
 
     def run(days: int = 0, **policy: Any) -> tuple[str, str]:
-        config, said = config_of(tmp_path, retraining=policy), results.setdefault("said", [])
+        config = config_of(tmp_path, retraining=policy)
         context: Any = lambda: "work"  # noqa: E731
-        return Retrainer(tables, config, TODAY + timedelta(days=days), context, said.append).run()
+        return Retrainer(tables, config, TODAY + timedelta(days=days), context).run()
 
     return run
 
@@ -159,13 +159,13 @@ def test_an_interrupted_training_or_publication_is_completed(
 
 
 def test_followers_are_compared_once_on_the_labels_of_their_newest_verdict(
-    tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any]
+    tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any], lines: list[str]
 ) -> None:
     follow(tables, ads=LABELS, mail=OTHER, search=None)
     results[OTHER.labels] = UsageError("labels: too few.")
     _, reason = night(28)
     assert reason.endswith("space s2 waits to serve: ads pass, mail has no verdict, search has no verdict")
-    assert "consumer mail is not compared: labels: too few." in results["said"]
+    assert "consumer mail is not compared: labels: too few." in lines
     results |= {OTHER.labels: "undecided", LABELS.labels: UsageError("not read again")}
     assert night() == ("done", "space s2 waits to serve: ads pass, mail undecided, search has no verdict")
     assert night() == ("skipped", "space s2 waits to serve: ads pass, mail undecided, search has no verdict")
@@ -219,4 +219,4 @@ def test_a_refused_training_leaves_no_candidate_and_is_repeated(
 def test_without_a_serving_space_there_is_nothing_to_retrain(results: dict[str, Any], tmp_path: Path) -> None:
     empty = FileTables(None, str(tmp_path / "empty"))
     config, context = config_of(tmp_path, retraining={}), results.get
-    assert Retrainer(empty, config, TODAY, context, print).run() == ("skipped", "no space is serving")  # type: ignore[arg-type]
+    assert Retrainer(empty, config, TODAY, context).run() == ("skipped", "no space is serving")  # type: ignore[arg-type]

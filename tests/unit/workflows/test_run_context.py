@@ -33,7 +33,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     def open_run(as_of: date | None, *, listings: list[str] | None = None, **sections: Any) -> RunContext:
         calls = [] if listings is None else listings
         monkeypatch.setattr(run_context, "check_sources", lambda *_: calls.append("log") or [])
-        return RunContext(config_of(tmp_path, **sections), cast(Any, object()), as_of, report=lambda _: None)
+        return RunContext(config_of(tmp_path, **sections), cast(Any, object()), as_of)
 
     return open_run
 

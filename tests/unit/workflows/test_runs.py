@@ -29,14 +29,8 @@ def tables(tmp_path: Path) -> Tables:
 
 
 @pytest.fixture
-def lines() -> list[str]:
-    """The lines that runs report."""
-    return []
-
-
-@pytest.fixture
 def runs(tables: Tables, tmp_path: Path, lines: list[str]) -> Runs:
-    return Runs(tables, config_of(tmp_path), report=lines.append)
+    return Runs(tables, config_of(tmp_path))
 
 
 def recorded(tables: Tables) -> list[dict[str, Any]]:
@@ -147,7 +141,7 @@ def test_an_error_of_the_record_does_not_hide_that_of_the_stage(
 def test_runs_of_one_configuration_have_its_hash(tables: Tables, tmp_path: Path) -> None:
     configs = [config_of(tmp_path), config_of(tmp_path), config_of(tmp_path, model={"latent_dim": 8})]
     for config in configs:
-        with Runs(tables, config, report=lambda _: None).stage("s"):
+        with Runs(tables, config).stage("s"):
             pass
     first, second, other = (row["config_hash"] for row in recorded(tables))
     assert first == second != other
@@ -169,7 +163,7 @@ def test_long_and_new_stages_of_a_run_are_told_when_they_begin(
             pass
     assert lines[1] == "stage 1 of 3: build_user_features (42 s last time)"
     assert [line.split(":")[0] for line in lines[2:]] == ["build_user_features", "promote", "maintain_tables"]
-    again = Runs(tables, config_of(tmp_path), report=lines.append)
+    again = Runs(tables, config_of(tmp_path))
     again.expect(["train_autoencoder"])
     with again.stage("train_autoencoder"):
         assert lines[-1] == "stage 1 of 1: train_autoencoder (first run)"

@@ -35,12 +35,12 @@ def test_what_cannot_be_compared_is_refused_before_spark_is_needed(tmp_path: Pat
     config = config_of(tmp_path)
     tables = open_tables(config, None)
     with pytest.raises(UsageError, match=r"space s001-a cannot be compared with itself\. Name two spaces"):
-        diff_spaces(tables, old=OLD, new=OLD, report=print)
+        diff_spaces(tables, old=OLD, new=OLD)
     with pytest.raises(UsageError, match=r"--model .*nowhere: not found"):
-        diff_spaces(tables, old=OLD, new=NEW, model=SavedModel(f"{tmp_path}/nowhere", str(tmp_path)), report=print)
+        diff_spaces(tables, old=OLD, new=NEW, model=SavedModel(f"{tmp_path}/nowhere", str(tmp_path)))
     record_snapshots(tables, [snapshot(date(2024, 5, 1)), snapshot(date(2024, 5, 2), space="s002-b")])
     with pytest.raises(UsageError, match="s001-a and s002-b have no published snapshot of the same as-of date"):
-        diff_spaces(tables, old=OLD, new=NEW, report=print)
+        diff_spaces(tables, old=OLD, new=NEW)
 
 
 def test_a_comparison_is_printed_with_the_loss_of_each_model() -> None:

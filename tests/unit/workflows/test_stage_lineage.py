@@ -66,7 +66,7 @@ def test_every_feature_column_has_its_sources_and_an_embedding_has_all_features(
 
 
 def events_of(config: Config, tables: Tables, tmp_path: Path, fail: bool = False) -> list[dict[str, Any]]:
-    runs = Runs(tables, config, report=lambda _: None)
+    runs = Runs(tables, config)
     runs.command = "daily"
     try:
         with runs.stage("embed_users", [FEATURE_SETS], space_id="s001-a") as run:

@@ -55,11 +55,11 @@ class Query:
 class Site:
     """A stream's run with a clock that only sleeping moves, what it reported and what it recorded."""
 
-    def __init__(self, results: dict[int, BatchResult], is_stopping: Callable[[], bool]) -> None:
-        self.said: list[str] = []
+    def __init__(self, results: dict[int, BatchResult], is_stopping: Callable[[], bool], lines: list[str]) -> None:
+        self.said = lines
         self.recorded: list[Any] = []
         self.now = 0.0
-        runs: Any = SimpleNamespace(stage=self.stage, report=self.said.append)
+        runs: Any = SimpleNamespace(stage=self.stage)
         batches: Any = SimpleNamespace(failed=None, query_id="clicks", results=results)
         self.run = StreamRun(runs, batches, is_stopping)
 
@@ -86,9 +86,9 @@ class Site:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+def site(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> Callable[..., Site]:
     def new(results: dict[int, BatchResult] | None = None, is_stopping: Callable[[], bool] = lambda: False) -> Site:
-        site = Site(results or {}, is_stopping)
+        site = Site(results or {}, is_stopping, lines)
         monkeypatch.setattr(stream_supervisor, "time", SimpleNamespace(monotonic=lambda: site.now, sleep=site.sleep))
         monkeypatch.setattr(stream_supervisor, "pause", lambda seconds, stops: site.sleep(seconds))
         return site

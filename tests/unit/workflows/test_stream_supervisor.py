@@ -31,12 +31,12 @@ class FailedQuery:
         self.stopped += 1
 
 
-def run_of(said: list[str]) -> StreamRun:
+def stream_run() -> StreamRun:
     @contextmanager
     def stage(name: str) -> Iterator[Any]:
         yield SimpleNamespace(num_rows=0, outputs={})
 
-    runs: Any = SimpleNamespace(stage=stage, report=said.append)
+    runs: Any = SimpleNamespace(stage=stage)
     batches: Any = SimpleNamespace(failed=None, query_id="clicks", results={})
     return StreamRun(runs, batches, lambda: False)
 
@@ -49,10 +49,9 @@ def run_of(said: list[str]) -> StreamRun:
     ],
 )
 def test_a_query_that_fails_is_started_again_unless_that_cannot_help(
-    monkeypatch: pytest.MonkeyPatch, text: str, attempts: int, why: str
+    monkeypatch: pytest.MonkeyPatch, lines: list[str], text: str, attempts: int, why: str
 ) -> None:
     monkeypatch.setattr(stream_supervisor, "pause", lambda seconds, is_stopping: None)
-    said: list[str] = []
     started: list[FailedQuery] = []
 
     def start() -> Queries:
@@ -61,7 +60,7 @@ def test_a_query_that_fails_is_started_again_unless_that_cannot_help(
         return Queries(*queries)
 
     with pytest.raises(UserrepError, match=why):
-        run_of(said).until_done(start)
+        stream_run().until_done(start)
     assert len(started) == 2 * attempts
     assert all(query.stopped == 1 for query in started)
-    assert len(said) == attempts - 1
+    assert len(lines) == attempts - 1

@@ -1,7 +1,7 @@
 """Training backends: run the training loop in this process, or in ranks on Spark's executors."""
 
+import logging
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ from pyspark import InheritableThread
 from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
-from userrep.logs import to_stderr
 from userrep.model.frozen_folder import tensor_bytes
 from userrep.training.checkpoint import Checkpoint, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
@@ -22,14 +21,13 @@ from userrep.training.task import TrainingResult, TrainingTask
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+logger = logging.getLogger(__name__)
+
 SLOT_SECONDS = 40.0  # for executors to start, or to be replaced
 _GIVE_UP_SECONDS = 15.0  # after which a launcher that does not return is abandoned
-Report = Callable[[str], None]
 
 
-def run_training(
-    task: TrainingTask, *, spark: "SparkSession | None" = None, report: Report = to_stderr
-) -> TrainingResult:
+def run_training(task: TrainingTask, *, spark: "SparkSession | None" = None) -> TrainingResult:
     """Train on the backend that the task's configuration names, resuming from the newest checkpoint if there is one.
 
     All backends but ``local`` need ``spark``. If a rank fails, dies or hangs, all ranks are stopped, its traceback is
@@ -48,26 +46,26 @@ def run_training(
     """
     restarts = 0
     while True:
-        checkpoint = newest_checkpoint(task.folder, task.identity, report)
+        checkpoint = newest_checkpoint(task.folder, task.identity)
         if checkpoint and checkpoint.state.finished:
             return _result(checkpoint, [])
         if checkpoint:
             state = checkpoint.state
-            report(f"training resumes from its checkpoint in epoch {state.epoch}, after {state.step} steps")
+            logger.info(f"training resumes from its checkpoint in epoch {state.epoch}, after {state.step} steps")
         resume = checkpoint.name if checkpoint else None
         if task.training.backend == "local":
-            return train(task, LocalComm(), report, resume=resume)
+            return train(task, LocalComm(), logger.info, resume=resume)
         assert spark is not None
         try:
-            return _train_on_spark(task, spark, report, resume)
+            return _train_on_spark(task, spark, resume)
         except RankFailedError as error:
             if restarts == task.training.max_restarts:
                 raise
             restarts += 1
-            report(f"{error} Restart {restarts} of {task.training.max_restarts}.")
+            logger.warning(f"{error} Restart {restarts} of {task.training.max_restarts}.")
 
 
-def check_backend(training: Training, spark: "SparkSession", report: Report = to_stderr) -> None:
+def check_backend(training: Training, spark: "SparkSession") -> None:
     """Check that the backend can run here, before any work is done for it.
 
     Waits up to ``SLOT_SECONDS`` for executors that are still starting.
@@ -84,14 +82,14 @@ def check_backend(training: Training, spark: "SparkSession", report: Report = to
             "training.backend horovod: Horovod is not installed. Build it with deploy/build_horovod_wheel.sh, "
             "or set training.backend: torch_distributor, or local with training.num_workers: 1."
         )
-    if not _wait_for_slots(training.num_workers, spark, report) and training.backend == "horovod":
+    if not _wait_for_slots(training.num_workers, spark) and training.backend == "horovod":
         raise UsageError(
             "training.backend horovod: this is a Spark Connect session, and Horovod needs a SparkContext "
             "(on Databricks dedicated access mode). Train there, or set training.backend: torch_distributor."
         )
 
 
-def _wait_for_slots(num_workers: int, spark: "SparkSession", report: Report) -> bool:
+def _wait_for_slots(num_workers: int, spark: "SparkSession") -> bool:
     """Wait until Spark has enough slots. Return False if they cannot be counted, as under Spark Connect."""
     started, reported_at = time.monotonic(), 0.0
     is_local = (spark.conf.get("spark.master", "") or "").startswith("local")
@@ -106,29 +104,29 @@ def _wait_for_slots(num_workers: int, spark: "SparkSession", report: Report) -> 
                 "spark.dynamicAllocation.minExecutors)."
             )
         if now - reported_at > 10:
-            report(f"waiting for executors: {slots} of {num_workers} slots")
+            logger.info(f"waiting for executors: {slots} of {num_workers} slots")
             reported_at = now
         time.sleep(0.5)
     return slots is not None
 
 
-def _train_on_spark(task: TrainingTask, spark: "SparkSession", report: Report, resume: str | None) -> TrainingResult:
+def _train_on_spark(task: TrainingTask, spark: "SparkSession", resume: str | None) -> TrainingResult:
     """Launch the ranks once and wait until they end."""
-    check_backend(task.training, spark, report)
+    check_backend(task.training, spark)
     launch = HorovodLaunch(spark) if task.training.backend == "horovod" else TorchLaunch(spark)
     host = spark.conf.get("spark.driver.host") or "localhost"
     bind = spark.conf.get("spark.driver.bindAddress", host) or host
-    with RankMonitor(host, bind, task.training.num_workers, report=report, stop=launch.stop) as monitor:
+    with RankMonitor(host, bind, task.training.num_workers, stop=launch.stop) as monitor:
         error = _run_launcher(launch, task, monitor, resume)
         failure = monitor.failure()
         if failure is not None:
-            raise _as_error(failure, monitor, task, report)
+            raise _as_error(failure, monitor, task)
         if error is not None:
             for line in launch.last_output:
-                report(line)
+                logger.warning(line)
             raise RankFailedError(f"training: the ranks did not start ({in_one_line(error)}).")
         ranks = [monitor.ranks[rank] for rank in sorted(monitor.ranks)]
-    checkpoint = newest_checkpoint(task.folder, task.identity, report)
+    checkpoint = newest_checkpoint(task.folder, task.identity)
     if checkpoint is None or not checkpoint.state.finished:
         raise UserrepError(
             f"training: the ranks finished, but {task.folder} contains no finished checkpoint. "
@@ -165,13 +163,13 @@ def _run_launcher(
     return launch_errors[0] if launch_errors else None
 
 
-def _as_error(failure: Failure, monitor: RankMonitor, task: TrainingTask, report: Report) -> UserrepError:
+def _as_error(failure: Failure, monitor: RankMonitor, task: TrainingTask) -> UserrepError:
     """Convert a rank's failure to an exception. Exceptions of ``userrep.errors`` keep their class and message."""
     deliberate = getattr(errors, failure.kind, None) if failure.kind else None
     if isinstance(deliberate, type) and issubclass(deliberate, UserrepError) and not failure.is_echo:
         return deliberate(failure.message)
     if failure.traceback:
-        report(failure.traceback.rstrip())
+        logger.warning(failure.traceback.rstrip())
     name = rank_name(failure.rank, monitor.ranks.get(failure.rank, {}), task.training.num_workers)
     reason = f"failed: {failure.kind}: {failure.message}" if failure.kind else failure.message
     return RankFailedError(f"training: {name} {reason}".rstrip(".") + ".")

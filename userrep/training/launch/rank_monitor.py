@@ -8,6 +8,7 @@ is unpickled.
 
 import asyncio
 import json
+import logging
 import secrets
 import socket
 import threading
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from userrep.errors import PeerLostError
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 30.0  # without a heartbeat, after which a rank counts as hung
@@ -53,17 +56,15 @@ class Failure:
 class RankMonitor:
     """The driver's end of all connections, served by an event loop in a thread.
 
-    ``report`` receives the ranks' progress. ``stop`` is called once, after a rank has failed and all connections are
-    closed. ``ranks``: the facts reported so far, by rank.
+    Logs the ranks' progress. ``stop`` is called once, after a rank has failed and all connections are closed.
+    ``ranks``: the facts reported so far, by rank.
     """
 
-    def __init__(
-        self, host: str, bind: str, size: int, *, report: Callable[[str], None], stop: Callable[[], None]
-    ) -> None:
+    def __init__(self, host: str, bind: str, size: int, *, stop: Callable[[], None]) -> None:
         server = socket.create_server((bind, 0))
         self.address = Address(host, server.getsockname()[1], secrets.token_hex(16))
         self.ranks: dict[int, Message] = {}
-        self._size, self._report, self._stop = size, report, stop
+        self._size, self._stop = size, stop
         self._devices_reported = False
         self._connections: set[asyncio.StreamWriter] = set()
         self._done: set[int] = set()
@@ -154,7 +155,7 @@ class RankMonitor:
         if "device" in message.get("facts", ()):
             self._report_devices()
         if "say" in message:
-            self._say(message["say"])
+            logger.info(message["say"])
         if "failed" in message:
             self._fail(Failure(rank, message["failed"], message["kind"], message["traceback"]))
         if "done" in message or "failed" in message:
@@ -169,11 +170,7 @@ class RankMonitor:
             self._devices_reported = True
             shown = [f"{facts['rank']} {facts['host']}: {facts['device']}" for facts in placed[:_MAX_RANKS_SHOWN]]
             more = f"; and {len(placed) - _MAX_RANKS_SHOWN} more" if len(placed) > _MAX_RANKS_SHOWN else ""
-            self._say(f"ranks: {'; '.join(shown)}{more}")
-
-    def _say(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # a terminal that is gone does not end the training
-            self._report(line)
+            logger.info(f"ranks: {'; '.join(shown)}{more}")
 
     def _lost(self, rank: int | None, reason: str) -> None:
         """Record a failure if a connection ended before its rank did."""

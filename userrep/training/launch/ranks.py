@@ -38,7 +38,7 @@ class DriverConnection:
         self._send({"facts": facts})
 
     def report(self, line: str) -> None:
-        """Send a line of progress for the driver to print."""
+        """Send a line of progress for the driver to log."""
         self._send({"say": line})
 
     def done(self) -> None:

@@ -28,6 +28,9 @@ S3_EXCLUDES = "software.amazon.awssdk:bundle"  # for spark.jars.excludes
 # in URLs.
 REDACTED = r"(?i)secret|password|passwd|token|access[.]?key|credential|sasl[.]jaas|://[^/@\s]+@"
 _JVM_OPTIONS = "spark.driver.extraJavaOptions"
+# No limit on the bytes of an Arrow batch, only on its rows: with a limit, Spark 4.1 and later compute the size of the
+# whole batch after each row, which takes longer than all else for rows with nested lists.
+_BATCH_BYTES = {"spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1)}
 _VECTOR_DICTIONARY = "parquet.enable.dictionary#embedding.list.element"
 _CORES = os.cpu_count() or 2
 _LOCAL = {
@@ -38,7 +41,7 @@ _LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
-_ALWAYS = {
+_ALWAYS = _BATCH_BYTES | {
     "spark.sql.session.timeZone": "UTC",
     "spark.executorEnv.TZ": "UTC",  # as in this process: Python workers convert timestamps in this zone
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -106,7 +109,8 @@ def get_session(
             "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog."
         )
     session.conf.set("spark.sql.session.timeZone", "UTC")
-    session.conf.set("spark.sql.maxConcurrentOutputFileWriters", _ALWAYS["spark.sql.maxConcurrentOutputFileWriters"])
+    for key in ("spark.sql.maxConcurrentOutputFileWriters", *_BATCH_BYTES):
+        session.conf.set(key, _ALWAYS[key])
     return session
 
 

@@ -168,10 +168,9 @@ def _run_with(**facts: str) -> Iterator[None]:
 
 def in_columns(head: list[str], rows: list[list[str]]) -> list[str]:
     """Return a text table: a header line and one line per row, with columns of numbers aligned to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
-    is_number = [
-        all(cell.replace(",", "").replace(".", "").isdigit() for cell in column) for column in zip(*rows, strict=True)
-    ]
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    is_number = [all(cell.replace(",", "").replace(".", "").isdigit() for cell in cells) for _, *cells in columns]
 
     def line(cells: list[str]) -> str:
         padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, is_number, strict=True)]

@@ -157,7 +157,7 @@ def test_an_event_two_hours_ahead_of_the_clock_is_rejected_by_the_stream_and_tak
     source = config.events.all_sources["events"]
     log = read_source(spark, source, what="events")
     arrived = log.withColumns({PLACE: F.lit("here"), ARRIVED: F.current_timestamp()})
-    streamed = checked_rows({"events": arrived}, config, in_kafka=False, since=now.date())
+    streamed = checked_rows({"events": arrived}, config, is_own_source=False, since=now.date())
     batch = with_validity(log, source)
     reasons = [dict(of.select("user_id", "reason").collect()) for of in (streamed, batch)]
     assert reasons == [

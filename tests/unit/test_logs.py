@@ -370,6 +370,31 @@ def test_a_delta_log_by_event_date_rebuilds_the_partitions_whose_files_changed(
     assert files_read(read_source(spark, config.events, what="events")) == {"dt=2024-05-01", "dt=2024-05-02"}
 
 
+def test_a_delta_log_is_read_as_it_was_when_the_run_began(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_of(tmp_path, events={"format": "delta"})
+    path, tables = config.events.path, open_tables(config, spark)
+    _write_delta(spark, path, [("u1", "2024-05-01"), ("u2", "2024-05-01"), ("u3", "2024-05-01")],
+                 enableDeletionVectors="false")  # fmt: skip
+    logs = open_logs(spark, config.events)
+    spark.sql(f"DELETE FROM delta.`{path}` WHERE user_id = 'u2'")
+    assert [(day.day, day.num_rows) for day in take_inventory(tables, config.events, logs).days] == [(D1, 3)]
+    assert [(day.day, day.num_rows) for day in take_inventory(tables, config.events).days] == [(D1, 2)]
+
+
+def test_a_delta_log_without_folders_of_its_partitions_is_left_to_spark(spark: SparkSession, tmp_path: Path) -> None:
+    columns = EVENT_COLUMNS | {"event_type": "kind"}
+    config = config_of(tmp_path, events={"format": "delta", "columns": columns})
+    path, tables = config.events.path, open_tables(config, spark)
+    spark.sql(
+        f"CREATE TABLE delta.`{path}` (user_id STRING, item_id STRING, event_at STRING, kind STRING) USING delta "
+        "PARTITIONED BY (kind) TBLPROPERTIES ('delta.randomizeFilePrefixes' = 'true', "
+        "'delta.enableDeletionVectors' = 'false')"
+    )
+    spark.sql(f"INSERT INTO delta.`{path}` VALUES ('u1', 'i1', '2024-05-01', 'play')")
+    assert built(tables, config, D2)[1].num_events == 1
+    assert tiles(tables) == {(1, "u1", "i1", "play", 1)}
+
+
 @pytest.mark.full
 def test_a_delta_log_with_deletion_vectors_is_followed_by_its_change_data_feed(
     spark: SparkSession, tmp_path: Path

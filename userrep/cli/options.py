@@ -228,6 +228,8 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
     def printing(**values: Any) -> None:
         if "config" in own:
             file = values["config_file"]
+            if file is None and values["overrides"]:
+                raise UsageError("--set changes a configuration. Name its file with --config.")
             values["config"] = load_config(file, values["overrides"] or []) if file else None
         output = run(**{name: values[name] for name in own})
         if output is not None:
@@ -243,7 +245,7 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
 def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     """Print a result on stdout, as lines or as one JSON object."""
     if as_json:
-        typer.echo(json.dumps(to_jsonable_python(result, fallback=str)))
+        typer.echo(json.dumps(to_jsonable_python(result, fallback=str, inf_nan_mode="null")))
     else:
         for line in lines:
             typer.echo(line)

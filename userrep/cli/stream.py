@@ -17,6 +17,7 @@ from userrep.cli.options import (
     tables_of,
 )
 from userrep.config import Config, load_config
+from userrep.errors import UsageError
 from userrep.logs import in_columns
 
 app = typer.Typer(invoke_without_command=True)
@@ -49,6 +50,9 @@ def stream(
     stopped.
     """
     if context.invoked_subcommand is not None:
+        source = context.get_parameter_source("config_file")
+        if overrides or until_empty or new_query_id or (source is not None and source.name == "COMMANDLINE"):
+            raise UsageError("stream: give options after `verify`, such as `userrep stream verify --config FILE`.")
         return None
     config = load_config(config_file or required_config(), overrides or [])
     from userrep.workflows.jobs import stop_on_signals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
@@ -98,7 +99,9 @@ def _as_ids(values: pd.Series, where: str) -> pa.Array:
     if pa.types.is_integer(ids.type):
         warn_of_cast(where)
     elif not (is_text(ids.type) or pa.types.is_null(ids.type)):
-        raise UsageError(f"{where} must be of type string, got {values.dtype} ({ids.type}). Cast it to string.")
+        # As text, floats would be 1.0, which matches no id.
+        cure = "Convert whole numbers with astype('Int64')" if pa.types.is_floating(ids.type) else "Cast it to string"
+        raise UsageError(f"{where} must be of type string, got {values.dtype} ({ids.type}). {cure}.")
     return ids.cast(pa.string())
 
 
@@ -108,13 +111,16 @@ def _as_times(values: pd.Series, where: str) -> pa.Array:
     times = _as_arrow(values, where, cure)
     if not (pa.types.is_timestamp(times.type) or pa.types.is_date(times.type) or pa.types.is_null(times.type)):
         raise UsageError(f"{where} must be of type timestamp, got {values.dtype} ({times.type}). {cure}.")
+    is_mixed = pa.types.is_date(times.type) and any(isinstance(value, datetime) for value in values.dropna())
+    if is_mixed:  # pyarrow has cut the times to their dates
+        raise UsageError(f"{where} has values of several types (dates and times). {cure}.")
     return times.cast(_TIMES, safe=False)  # nanoseconds are cut off
 
 
 def _as_arrow(values: pd.Series, where: str, cure: str) -> pa.Array:
     try:
         array = pa.Array.from_pandas(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{where} has values of several types ({reason}). {cure}.") from None
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from userrep.config import Config, load_config
 from userrep.errors import UsageError, missing_package
+from userrep.store.filesystem import absolute
 from userrep.store.open import open_root, open_schema, open_tables
 from userrep.store.tables import Tables
 
@@ -21,22 +22,30 @@ def load_target(target: str | os.PathLike[str] | Config) -> str | Config:
     if isinstance(target, Config):
         return target
     text = os.path.expanduser(os.fspath(target))
-    return load_config(text) if text.endswith((".yaml", ".yml")) else text
+    if text.endswith((".yaml", ".yml")):
+        return load_config(text)
+    return text if _is_schema(text) else absolute(text)
 
 
 def tables_at(target: str | Config, spark: SparkSession | None) -> Tables:
     """Return the tables of a target, for a session or for none."""
     if isinstance(target, Config):
         return open_tables(target, spark or partial(_start, target.spark.master, target.spark.conf), expected=True)
-    if re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target) and not os.path.exists(target):
+    if _is_schema(target):
         return open_schema(target, spark or _start, expected=True)
     return open_root(target, spark or _start, expected=True)
 
 
+def _is_schema(target: str) -> bool:
+    return bool(re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target)) and not os.path.exists(target)
+
+
 def _start(*settings: Any) -> SparkSession:
-    """Return the active Spark session, or start one. Raises UsageError if PySpark is not installed."""
+    """Return the active Spark session as it is, or start one. Raises UsageError if PySpark is not installed."""
     try:
+        from pyspark.sql import SparkSession
+
         from userrep.spark.session import get_session
     except ModuleNotFoundError as error:
         raise UsageError(missing_package(error) or str(error)) from None
-    return get_session(*settings)
+    return SparkSession.getActiveSession() or get_session(*settings)

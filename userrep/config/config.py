@@ -25,6 +25,8 @@ from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 
+# Names of features besides pooled vectors, which a modality must not have.
+_FEATURES = {"num_events", "weight", "num_active_days", "num_by_context", "part_of_day", "weekday"}
 _FUTURE_DAYS = 30  # longest default horizon; each day of it shortens the range of training dates by one day
 
 
@@ -119,6 +121,8 @@ class Config(Section):
             faults.append("artifacts must be set with catalog, which stores only tables. Name a folder or URI")
         for modality, vectors in self.item_vectors.items():
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
+            if modality in _FEATURES:
+                faults.append(f"item_vectors.{modality}: this is the name of another feature. Choose another name")
             if column and (self.items is None or getattr(self.items.columns, column) is None):
                 faults.append(f"item_vectors.{modality}: kind {vectors.kind} needs items.columns.{column}")
         if self.history_days and self.history_days <= self.windows_days[-1]:

@@ -122,11 +122,11 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
     if parts[:2] == ["spark", "conf"] and len(parts) > 2:
         parts = ["spark", "conf", ".".join(parts[2:])]
     for part in parts[:-1]:
-        if values.get(part) is None:
-            values[part] = {}
-        values = values[part]
-        if not isinstance(values, dict):
+        section = {} if values.get(part) is None else values[part]
+        if not isinstance(section, dict):
             raise UsageError(f"--set {shown}: {in_line(part)} is not a section and has no keys.")
+        values[part] = dict(section)  # a copy: an alias in YAML shares the section with another key
+        values = values[part]
     try:
         values[parts[-1]] = read_yaml(text)
     except ValueError:

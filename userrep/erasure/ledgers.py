@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
+from typing import Any
+
+from pyspark.sql import Row
 
 from userrep.features.build import features_tables
 from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
-from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, record_snapshots
+from userrep.spaces.snapshots import PUBLISHED, STAGED
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
     FEATURE_SETS,
     OPENINGS,
+    SNAPSHOTS,
     TRAINING_ROWS,
     USER_EMBEDDINGS,
     USER_FEATURES,
@@ -41,10 +44,17 @@ def recount(tables: Tables) -> None:
             tables.add(FEATURE_SETS, changed, replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}")
     num_users = {key: partition.num_rows for key, partition in tables.partitions(USER_EMBEDDINGS).items()}
     for space in read_registry(tables).spaces:
-        snapshots = list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED))
-        counted = [replace(s, num_users=num_users.get((s.space_id, s.as_of, s.revision), 0)) for s in snapshots]
-        if changed_snapshots := [snapshot for snapshot in counted if snapshot not in snapshots]:
-            record_snapshots(tables, changed_snapshots)
+
+        def recounted(rows: list[Row]) -> list[dict[str, Any]] | None:
+            counts = [num_users.get((row.space_id, row.as_of, row.revision), 0) for row in rows]
+            new = [
+                row.asDict() | ({"num_users": num} if row.state in (STAGED, PUBLISHED) else {})
+                for row, num in zip(rows, counts, strict=True)
+            ]
+            return None if new == [row.asDict() for row in rows] else new
+
+        of_space = f"space_id = '{space.space_id}'"
+        tables.change(SNAPSHOTS, recounted, replacing=of_space, space_id=space.space_id)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
         "training_rows_dropped": is_searched and bool(tables.partitions(TRAINING_ROWS)),
         "exports": _exports(tables, users) if is_searched else {},
         "online_spaces": len(read_registry(tables).spaces) if is_searched and config.streaming.redis else 0,
-        "checkpoints_removed": folder_names(f"{tables.artifacts_root}/streams") if now else [],
+        "checkpoints_removed": folder_names(f"{tables.artifacts_root}/streams") if now and is_searched else [],
         "open_requests": len(requests),
         "due_requests": sum(row.state == DELETED and (now or row.due_at <= utc_now()) for row in requests),
         "under_way": sorted(under_way(tables, but="forget").values()),

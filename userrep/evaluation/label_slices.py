@@ -81,7 +81,8 @@ def _by_value(profiles: pa.Table, attributes: Sequence[str], users: pa.StringArr
     values_U = combined(profiles["attributes"]).to_pylist()
     slices: dict[str, Mask] = {}
     for k, name in enumerate(attributes):
-        value_M = np.array([values_U[index][k] if index >= 0 else None for index in index_M], object)
+        known_M = (values_U[index] if index >= 0 else None for index in index_M)
+        value_M = np.array([values and values[k] for values in known_M], object)
         counts = Counter(value for value in value_M if value is not None)
         slices |= {f"{name}={in_line(value)}": value_M == value for value, _ in counts.most_common(_MOST_VALUES)}
     return slices

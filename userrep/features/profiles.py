@@ -12,8 +12,8 @@ from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text, named
 from userrep.sources.listing import Listings, driver_lists, list_files
-from userrep.sources.open_log import OpenLog, open_logs
-from userrep.sources.read import read_source
+from userrep.sources.open_log import OpenLog, deletions_version, open_logs
+from userrep.sources.read import is_missing_id, read_source
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
 from userrep.store.schemas import USER_PROFILES
@@ -27,7 +27,7 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
 
     Rows without a user id are dropped.
     """
-    return users_of(read_source(spark, users, what="users"), users).where(F.col("user_id").isNotNull())
+    return users_of(read_source(spark, users, what="users"), users).where(~is_missing_id("user_id"))
 
 
 def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
@@ -45,7 +45,8 @@ def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
 
 def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
     """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a null in any of them are dropped."""
-    return picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
+    picks = picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
+    return picks.where(~is_missing_id("user_id"))
 
 
 def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> DataFrame:
@@ -131,7 +132,9 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
 
 
 def profiles_fingerprint(spark: SparkSession, config: Config) -> str:
-    """Hash the names, sizes and times of the files of the users and picks. Cost: a listing."""
+    """Hash the names, sizes and times of the files of the users and picks, and the versions of Delta tables with
+    deletion vectors. Cost: a listing.
+    """
     return short_hash({what: _files(spark, source, what) for what, source in _profile_sources(config).items()})
 
 
@@ -154,7 +157,9 @@ def _is_listed_here(source: Source) -> bool:
 
 def _files(spark: SparkSession, source: Source, what: str) -> list[list[str]]:
     if source.format in ("delta", "table"):
-        return [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
+        paths = [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
+        version = deletions_version(spark, source)
+        return [*paths, *([[f"version {version}"]] if version else [])]
     if _is_listed_here(source):
         return _files_listed_here(source, what)
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)

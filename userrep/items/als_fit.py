@@ -3,6 +3,7 @@
 Shapes: N rows of interactions, U users, I item numbers (0 up to the largest), D factors.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,9 @@ def free_bytes() -> int:
     free = 1024 * int(_text(_MEMINFO).partition("MemAvailable:")[2].partition("kB")[0] or 0)
     limit = _text(_CGROUP / "memory.max").strip()
     if limit.isdigit():
-        free = min(free, int(limit) - int(_text(_CGROUP / "memory.current") or 0))
+        cache = re.search(r"^inactive_file (\d+)", _text(_CGROUP / "memory.stat"), re.MULTILINE)  # freed on demand
+        used = int(_text(_CGROUP / "memory.current") or 0) - int(cache[1] if cache else 0)
+        free = min(free, max(1, int(limit) - used))
     return free
 
 

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits
 
 from userrep.config import TextVectors
+from userrep.errors import UsageError
 from userrep.items.vectors import rounded
 from userrep.store.arrow import combined, listed
 from userrep.store.filesystem import exists, read_bytes, write_bytes
@@ -78,7 +79,12 @@ def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
 
     sample = items.orderBy(F.xxhash64("item_index")).limit(_MAX_ITEMS).select("tokens")
     row = sample.mapInArrow(fit, "basis BINARY").first()
-    write_bytes(path, bytes(row.basis))  # type: ignore[union-attr]  # the single task returns one row
+    if row is None:  # there was no row, so no task ran
+        raise UsageError(
+            "items.columns.text: no item has a text, so item vectors of kind text cannot be fitted. Fill in texts, or "
+            "remove the modality from item_vectors."
+        )
+    write_bytes(path, bytes(row.basis))
 
 
 def basis_of(counts_NH: scipy.sparse.csr_matrix, settings: TextVectors) -> Basis:

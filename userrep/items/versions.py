@@ -22,6 +22,7 @@ from userrep.items.text import text_vectors
 from userrep.items.vectors import given_vectors
 from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
+from userrep.store.delta_files import changed_meanwhile
 from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any, sql_date
@@ -211,7 +212,10 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
 
     Files contain equal ranges of item buckets, sorted, with about 64 MB of the widest modality each, so that a task
     that needs some items reads only their row groups. Cost: the vectors are cached, and shuffled once.
+
+    Raises UserrepError if another run has built one of the versions meanwhile.
     """
+    since = inputs.tables.version(ITEM_VECTORS)
     keys: Keys = [{"lineage_id": inputs.lineage_id, "valid_from": version} for version in group]
     modalities = (inputs.modality(name, group, present) for name in inputs.config.item_vectors)
     rows = reduce(DataFrame.unionByName, modalities).join(inputs.index, on="item_index", how="inner").cache()
@@ -225,13 +229,17 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         keyed = rows.withColumns({"lineage_id": F.lit(inputs.lineage_id), "item_bucket": item_bucket()})
         in_order = repartition_by_number(keyed, num_files, slice_number(num_files, "item_bucket"))
         in_order = in_order.sortWithinPartitions("valid_from", "modality", "item_bucket", "item_id")
-        inputs.tables.replace(in_order, ITEM_VECTORS, keys)
+        if version_records(inputs.tables, inputs.lineage_id).keys() & set(group):
+            raise changed_meanwhile(ITEM_VECTOR_VERSIONS.name)  # features may already use the other run's vectors
+        inputs.tables.replace(in_order, ITEM_VECTORS, keys, since=since)
     finally:
         rows.unpersist()
     records = []
     for key in keys:
         version_counts = [row for row in counts if row.valid_from == key["valid_from"]]
-        num_vectors = {row.modality: row.num_vectors for row in version_counts}
+        num_vectors = dict.fromkeys(inputs.config.item_vectors, 0) | {
+            row.modality: row.num_vectors for row in version_counts
+        }
         record = VersionRecord(num_items, num_vectors, max((row.largest for row in version_counts), default=0.0))
         records.append({**key, **record._asdict(), "built_at": utc_now()})
     inputs.tables.add(ITEM_VECTOR_VERSIONS, records, replacing=sql_any(keys))

@@ -106,6 +106,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     return with_outputs(
         rows,
         options,
+        kept=labels.columns,
         space_id=space.space_id,
         dim=sources.dim,
         new_user=new_user_vector(tables, space) if options.missing == "new_user" else None,

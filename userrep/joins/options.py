@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from userrep.errors import UsageError, did_you_mean
@@ -83,10 +84,11 @@ class JoinOptions:
             for name, kind in get_type_hints(type(self)).items()
             if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind)
         ]
-        if self.max_age_days is not None and self.max_age_days < 0:
-            faults.append(
-                f"max_age_days: expected a number of days of at least 0, or None for no limit, got {self.max_age_days}."
-            )
+        days = self.max_age_days
+        if days is not None and not (isinstance(days, Integral) and days >= 0):
+            faults.append(f"max_age_days: expected a whole number of at least 0, or None for no limit, got {days}.")
+        if len(set(self.added)) < len(self.added):
+            faults.append(f"output: the join adds another column named {self.output!r}. Choose another name.")
         if faults:
             raise UsageError(faults)
 

@@ -1,5 +1,7 @@
 """Output columns of a join: the vector, its snapshot and as-of date, and a status."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.ml.functions import array_to_vector
@@ -26,10 +28,10 @@ from userrep.spaces.snapshots import EXPIRED
 
 
 def with_outputs(
-    rows: DataFrame, options: JoinOptions, *, space_id: str, dim: int | None, new_user: NDArray[np.float32] | None,
-    into: tuple[str, LinearMap] | None,
+    rows: DataFrame, options: JoinOptions, *, kept: Sequence[str], space_id: str, dim: int | None,
+    new_user: NDArray[np.float32] | None, into: tuple[str, LinearMap] | None,
 ) -> DataFrame:  # fmt: skip
-    """Replace the intermediate columns, which begin with two underscores, by the output columns of a join.
+    """Replace the intermediate columns of a join by its output columns.
 
     These are snapshot_id (null before the first snapshot and for an update), as_of, the vector, whose metadata has the
     space id, and its status.
@@ -37,9 +39,9 @@ def with_outputs(
     Parameters
     ----------
     rows : labels with their snapshot (__snapshot_id, __as_of, __state, __in_sample), its __embedding, and with updates
-        __update. dim : number of dimensions of the space's vectors; a vector of another width fails the job. None to
-        skip the check. new_user : the vector for users that are not in the snapshot, if any. into : id of the space
-        that vectors are mapped into, and the map, if any.
+        __update. kept : the labels' own columns. dim : number of dimensions of the space's vectors; a vector of another
+        width fails the job. None to skip the check. new_user : the vector for users that are not in the snapshot, if
+        any. into : id of the space that vectors are mapped into, and the map, if any.
     """
     rows = rows.withColumn("__status", _status(options))
     status = F.col("__status")
@@ -51,14 +53,13 @@ def with_outputs(
         as_of = F.when(status == UPDATE, F.col("__update.as_of")).otherwise(as_of)
     if new_user is not None:
         vector = vector.when(status == NEW_USER, F.lit(new_user))
-    kept = [column(name) for name in rows.columns if not name.startswith("__")]
     vector = _of_width(vector, space_id, dim)
     if into is None:
         vector = as_vectors(vector, options, {SPACE_ID: space_id})
     else:
         vector = as_vectors(mapped(vector, into[1]), options, {SPACE_ID: into[0], MAPPED_FROM: space_id})
     output = rows.select(
-        *kept, snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
+        *map(column, kept), snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
     )
     return by_rule(output, options)
 

@@ -28,6 +28,7 @@ from userrep.utc import EPOCH, utc_now
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
 
+_MAX_NAME = 64 - 11  # the id of a training set adds a dash and a hash
 # Ids of the snapshots that labels resolve to, and their first and last time, in microseconds since 1970.
 _Use: TypeAlias = tuple[Collection[str], int, int]
 TRAINING_SET_ID = "userrep_training_set_id"  # key in the metadata of a vector column, and in ``attrs`` of pandas
@@ -76,7 +77,7 @@ def create_training_set(
     Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or
     the consumer is not registered.
     """
-    checked_name(name, "training set")
+    _check_name(name)
     labels = prepared(labels, options)
     sources = _sources(tables, space, consumer)
     use = _use(labels, sources, options)
@@ -97,7 +98,7 @@ def create_training_table(
         frame = tables.spark.createDataFrame(labels)
         made = create_training_set(frame, tables=tables, name=name, space=space, consumer=consumer, options=options)
         return made.toArrow(), training_set_id(made)
-    checked_name(name, "training set")
+    _check_name(name)
     sources = _sources(tables, space, consumer)
     resolved = Resolved.of(labels, sources, options)
     span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
@@ -106,6 +107,12 @@ def create_training_table(
     rows = joined_arrow(labels, resolved, tables, sources, options)
     _name_in_registry(tables, record)
     return rows, record.training_set_id
+
+
+def _check_name(name: str) -> None:
+    checked_name(name, "training set")
+    if len(name) > _MAX_NAME:
+        raise UsageError(f"training set {name!r}: use at most {_MAX_NAME} characters, because its id is longer.")
 
 
 def _sources(tables: Tables, space: Space | str | None, consumer: str | None) -> Sources:
@@ -138,7 +145,7 @@ def _recorded(
         consumer=consumer,
         space_id=sources.space.space_id,
         snapshot_ids=snapshot_ids,
-        options=json.dumps(asdict(options)),
+        options=json.dumps(asdict(options), default=int),
         first_label_at=first,
         last_label_at=last,
         created_at=utc_now(),
@@ -211,7 +218,8 @@ def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: Trainin
         updates_until=record.created_at,
     )
     options, metadata = record.join_options, {SPACE_ID: record.space_id, TRAINING_SET_ID: record.training_set_id}
-    return joined(labels, tables, pinned, options).withMetadata(options.output, metadata)
+    rows = joined(labels, tables, pinned, options)
+    return rows.withColumn(options.output, column(options.output).alias(options.output, metadata=metadata))
 
 
 def _use(labels: DataFrame, sources: Sources, options: JoinOptions) -> _Use:

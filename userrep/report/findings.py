@@ -137,7 +137,7 @@ def _snapshots(facts: Facts) -> Iterator[Finding]:
         )
     if space is None or not space.in_use or space.newest_as_of is None or not facts.log.days:
         return
-    next_as_of = facts.log.days[-1].day + timedelta(days=1)
+    next_as_of = min(facts.log.days[-1].day + timedelta(days=1), facts.made_at.date())  # today is not over yet
     if space.newest_as_of < next_as_of:
         yield Finding(
             WARN,

@@ -80,15 +80,18 @@ def _of_stages(state: RootState, facts: Facts) -> list[Metric]:
 
 def _last_successes(state: RootState) -> dict[str, float]:
     """Return the end of the last run of each command that reached its last stage without a failed stage."""
-    stages: dict[tuple[str, str], dict[str, Any]] = {}
+    attempts: dict[tuple[str, str], list[Any]] = {}
     for row in state.runs:
         command = json.loads(row.outputs).get("command", row.stage if row.stage == "maintain_tables" else None)
         if command:
-            stages.setdefault((command, row.run_id), {})[row.stage] = row
+            attempt = attempts.setdefault((command, row.run_id), [])
+            if row.stage == "take_inventory":  # the first stage: a scheduler has repeated the run under the same id
+                attempt.clear()
+            attempt.append(row)
     ends: dict[str, float] = {}
-    for (command, _), by_stage in stages.items():
-        last = by_stage.get(_LAST_STAGE.get(command, command))
-        if last is not None and all(row.outcome != "failed" for row in by_stage.values()):
+    for (command, _), attempt in attempts.items():
+        last = next((row for row in reversed(attempt) if row.stage == _LAST_STAGE.get(command, command)), None)
+        if last is not None and all(row.outcome != "failed" for row in attempt):
             ends[command] = max(ends.get(command, 0.0), _seconds(last.started_at) + last.seconds)
     return ends
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
 from userrep.report.findings import Finding, findings, headline
@@ -77,7 +78,8 @@ def _users_tile(facts: Facts) -> Tile:
     space, days = facts.space, facts.log.days
     if space is None or space.newest_as_of is None:
         return Tile("Users embedded", NONE, "no snapshot yet", NOTE)
-    is_late = bool(days) and space.newest_as_of <= days[-1].day and space.in_use is not None
+    is_late = bool(days) and space.newest_as_of <= min(days[-1].day, facts.made_at.date() - timedelta(days=1))
+    is_late &= space.in_use is not None
     return Tile(
         "Users embedded", short(space.newest_users), f"as of {day(space.newest_as_of)}", WARN if is_late else OK
     )

@@ -103,6 +103,7 @@ def _num_duplicates(rows: pa.Table, log: EventSource, times: pa.ChunkedArray) ->
     if log.columns.event_id is not None:
         days = pc.divide(times.cast(pa.int64()), DAY_US)
         rows = pa.table({"event_id": rows[log.columns.event_id], "day": days})
+        rows = rows.filter(pc.is_valid(rows["event_id"]))  # rows without an id are compared by all columns
     try:
         return int(rows.num_rows - rows.group_by(rows.column_names, use_threads=False).aggregate([]).num_rows)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):

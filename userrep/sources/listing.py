@@ -139,9 +139,9 @@ def _data_files(
 
 
 def _regex(pattern: str) -> str:
-    """Translate a pattern of Hadoop, with ``*``, ``?``, ``[a-c]``, ``[^a]`` and ``{a,b}``."""
+    """Translate a pattern of Hadoop, with ``*``, ``?``, ``[a-c]``, ``[^a]``, ``[!a]`` and ``{a,b}``."""
     regex = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    regex = re.sub(r"\\\[(.+?)\\\]", lambda part: "[" + part[1].replace("\\", "") + "]", regex)
+    regex = re.sub(r"\\\[(.+?)\\\]", lambda part: "[" + re.sub("^!", "^", part[1].replace("\\", "")) + "]", regex)
     return re.sub(r"\\\{(.+?)\\\}", lambda part: "(?:" + part[1].replace(",", "|") + ")", regex)
 
 

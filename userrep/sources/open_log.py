@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from userrep.config import Events, EventSource
+from userrep.config import Events, EventSource, Source
 from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import check_events, event_columns, find_column, leaves
@@ -43,8 +44,8 @@ class DeltaLog:
     """Facts about a log that is a Delta table.
 
     ``hides_deletes``: deletion vectors may mark rows of the files as deleted. ``is_plain``: the files contain exactly
-    the table's rows, under its column names. ``has_changes``: the change data feed is on. ``version``: the newest
-    version, or 0 unless ``hides_deletes``.
+    the table's rows, under its column names, in folders of their partitions. ``has_changes``: the change data feed is
+    on. ``version``: the newest version, or 0 unless ``hides_deletes``. ``newest``: the newest version.
     """
 
     table_id: str
@@ -52,24 +53,30 @@ class DeltaLog:
     is_plain: bool
     has_changes: bool
     version: int
+    newest: int
     bytes_per_file: int
+    partition_columns: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, spark: SparkSession, log: EventSource) -> "DeltaLog":
+    def of(cls, spark: SparkSession, log: Source) -> "DeltaLog":
         """Read the facts of the log's table. Cost: one or two reads of Delta's own log."""
         name = log.path if log.format == "table" else f"delta.`{absolute(log.path)}`"
         detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
         facts = detail.asDict() if detail else {}
         features = facts.get("tableFeatures") or []
         hides_deletes = "deletionVectors" in features
-        newest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if hides_deletes else None
+        newest = (
+            spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if log.format == "delta" or hides_deletes else None
+        )
         return cls(
             table_id=str(facts.get("id")),
             hides_deletes=hides_deletes,
             is_plain=not hides_deletes and "columnMapping" not in features,
             has_changes=(facts.get("properties") or {}).get("delta.enableChangeDataFeed") == "true",
-            version=int(newest.version) if newest else 0,
+            version=int(newest.version) if newest and hides_deletes else 0,
+            newest=int(newest.version) if newest else 0,
             bytes_per_file=int((facts.get("sizeInBytes") or 0) / max(1, facts.get("numFiles") or 0)),
+            partition_columns=tuple(facts.get("partitionColumns") or ()),
         )
 
 
@@ -140,9 +147,12 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
     """
     delta = None
     if log.format in ("delta", "table"):
-        source = read_source(spark, log, what=what)
-        delta = DeltaLog.of(spark, log)
+        with readable(log, what):
+            delta = DeltaLog.of(spark, log)
+        source = read_source(spark, log, what=what, version=delta.newest if log.format == "delta" else None)
         files = _files_of_table(source, delta)
+        if any(f"/{name}=" not in file.path for name in delta.partition_columns for file in files):
+            delta = replace(delta, is_plain=False)  # with random prefixes instead of folders
         columns = _columns(source.schema, log)
     else:
         files = _listed(spark, log, what, listings)
@@ -189,6 +199,17 @@ def _columns(schema: T.StructType, log: EventSource) -> dict[str, str]:
     return columns
 
 
+def deletions_version(spark: SparkSession, source: Source) -> int:
+    """Return the newest version of a Delta table with deletion vectors, whose files do not show all changes; else 0.
+
+    ``source``: of format delta or table. Cost: one or two reads of Delta's own log.
+    """
+    try:
+        return DeltaLog.of(spark, source).version
+    except PySparkException:  # a table that is not a Delta table
+        return 0
+
+
 def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
     """List the files of a table.
 
@@ -204,7 +225,7 @@ def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings
         return [ListedFile.of(log, file) for file in listings.files(log, what)]
     with readable(log, what):
         files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
-        rows = files.select("path", "length", "modificationTime").collect()
+        rows = files.where("length > 0").select("path", "length", "modificationTime").collect()
     if not rows:
         raise no_files(log.path, what)
     return [ListedFile(one_slash(path), size, modified_at) for path, size, modified_at in rows]

@@ -25,7 +25,7 @@ def partition_day(frame: DataFrame, partition: Partition) -> Column:
 
 def folder_day(path: str, partition: Partition) -> date | None:
     """Return the date in a file's partition folder, such as ``dt=2024-05-01``; None if there is none."""
-    text = re.search(rf"/{re.escape(partition.column)}=(\d{{4}})-?(\d\d)-?(\d\d)/", path)
+    text = re.search(rf".*/{re.escape(partition.column)}=(\d{{4}})-?(\d\d)-?(\d\d)/", path)
     try:
         return date(*map(int, text.groups())) if text else None
     except ValueError:

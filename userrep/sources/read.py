@@ -33,8 +33,11 @@ def read_source(
     what: str,
     files: Sequence[str] | None = None,
     schema: T.StructType | None = None,
+    version: int | None = None,
 ) -> DataFrame:
     """Read a source, or only its ``files``, which may have only some of the columns of ``schema``.
+
+    ``version``: of a Delta table, by default the newest at each read.
 
     CSV (with a header) and JSON values are read as text, since a type inferred from a sample could be wrong. For
     Parquet, Spark takes the columns of one file for all; if a log lacks a mapped column there, all footers are read.
@@ -49,6 +52,8 @@ def read_source(
         reader, target = spark.read, None
     else:
         reader, target = spark.read.format(source.format), source.path
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
         if source.format == "csv":
             reader = reader.option("header", True).option("mode", "PERMISSIVE")
         if source.format == "json":

@@ -146,6 +146,9 @@ def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:
 def _flat(rows: pa.Table) -> pa.Table:
     while any(pa.types.is_struct(field.type) for field in rows.schema):
         rows = rows.flatten()
+    for k, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type):  # few functions of Arrow take them
+            rows = rows.set_column(k, field.name, rows[k].cast(field.type.value_type))
     return rows
 
 

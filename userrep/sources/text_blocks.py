@@ -35,11 +35,12 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
             stream.seek(start - 1)
             at += len(stream.readline()) - 1  # of the line of the byte before, which begins before this range
         elif stream.peek(len(_BOM)).startswith(_BOM):
-            stream.read(len(_BOM))
+            at += len(stream.read(len(_BOM)))
         if has_header and not start:
-            while (line := stream.readline()) and not line.strip():
-                pass
-            at += len(line)
+            while line := stream.readline():
+                at += len(line)
+                if line.strip():
+                    break
         while stop is None or at < stop:
             block = stream.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - at))
             if not block:

@@ -62,6 +62,13 @@ def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
     return pc.if_else(is_plausible, at, pa.scalar(None, _MICROSECONDS))
 
 
+def _in_utc(at: datetime) -> datetime | None:
+    try:
+        return at.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # at the ends of the calendar
+        return None
+
+
 def _to_utc(at: Any, zone: str) -> Any:
     if zone == "UTC":
         return at
@@ -87,7 +94,7 @@ def _parsed_parts(texts: pa.StringArray, zone: str) -> Iterator[pa.Array]:
     if len(texts) <= _FEW:
         read = [_time(text) for text in texts.to_pylist()]
         naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
-        zoned = [at.astimezone(UTC).replace(tzinfo=None) if at is not None and at.tzinfo else None for at in read]
+        zoned = [_in_utc(at) if at is not None and at.tzinfo else None for at in read]
         yield pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone))
         return
     for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]):

@@ -90,7 +90,8 @@ def _possible_ids(text: str | None) -> set[str]:
     """Return every part of a text that may be an id: JSON values, values of JSON inside them, and separated words."""
     if text is None:
         return set()
-    ids, pending = set(_WORD.findall(text)) | {text}, [text]
+    words = _WORD.findall(text)  # a torn line of compact JSON has :7 for a number
+    ids, pending = {part for word in words for part in (word, *word.split(":"))} | {text}, [text]
     while pending:
         try:
             value = json.loads(pending.pop())
@@ -111,6 +112,8 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(inner)
     elif value is not None:
         yield str(value)
+        if isinstance(value, float) and value.is_integer():  # an id in a column of floats
+            yield str(int(value))
 
 
 NO_TOMBSTONES = Tombstones(b"", frozenset())

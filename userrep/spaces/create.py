@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
 from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
-from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
+from userrep.spaces.recipe import next_space_id
+from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.registry_state import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
@@ -40,21 +41,6 @@ logger = logging.getLogger(__name__)
 _STANDARDIZATION_ROWS = 16_384  # maximum training rows that the latent code is standardized on
 _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
 _SELF_CHECK_ROWS = 100_000  # maximum training rows of a self-check model
-
-
-def next_space_id(tables: Tables, config: Config, until: date) -> str:
-    """Return the id that a training started now would get: a running number and a hash of the training recipe."""
-    number = 1 + len(list_spaces(tables))
-    return f"s{number:03d}-{_recipe_hash(config, until)}"
-
-
-def is_trained_so(space: Space, config: Config, until: date) -> bool:
-    """Return whether a space was trained with this model, these training settings and the same ``until`` date."""
-    return space.space_id.endswith(f"-{_recipe_hash(config, until)}")
-
-
-def _recipe_hash(config: Config, until: date) -> str:
-    return short_hash([config.model.model_dump(), config.training.recipe, until], 6)
 
 
 def check_training(tables: Tables, config: Config) -> None:

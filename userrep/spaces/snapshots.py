@@ -124,7 +124,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
             "Build them with `userrep run build_user_features --as-of …`."
         )
     begun = _next_revisions(tables, space, {as_of: built[as_of] for as_of in sorted(as_ofs)})
-    record_snapshots(tables, begun)
+    _claim(tables, begun)
     keys = {snapshot.as_of: snapshot.key for snapshot in begun}
     if isinstance(tables, FileTables):
         write_files(tables, config, space, keys)
@@ -134,6 +134,19 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
     _replace_unchanged(tables, begun, staged)
     return staged
+
+
+def _claim(tables: Tables, begun: Sequence[Snapshot]) -> None:
+    """Record begun snapshots. Raises UserrepError if another run has finished one of these revisions meanwhile."""
+    ids = {snapshot.snapshot_id for snapshot in begun}
+
+    def claimed(rows: list[Row]) -> list[dict[str, Any]] | None:
+        is_taken = any(row.snapshot_id in ids and row.state in _FINISHED for row in rows)
+        return None if is_taken else [vars(snapshot) for snapshot in begun]
+
+    where = sql_in("snapshot_id", sorted(ids))
+    if not tables.change(SNAPSHOTS, claimed, replacing=where, space_id=begun[0].space_id):
+        raise changed_meanwhile(SNAPSHOTS.name)
 
 
 def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:

@@ -61,6 +61,13 @@ def slice_number(num_slices: int, bucket: str | Column = "user_bucket") -> Colum
     return F.floor(bucket / (NUM_BUCKETS // num_slices)).cast("int")
 
 
+def part_number(bucket: Column, num_parts: int) -> Column:
+    """Return which of ``num_parts`` equal ranges of buckets contains a bucket."""
+    from pyspark.sql import functions as F
+
+    return F.floor(bucket.cast("long") * num_parts / NUM_BUCKETS).cast("int")  # an int would overflow
+
+
 def user_slice(num_slices: int) -> Column:
     """Return the name of the slice that contains ``user_bucket``, such as ``3-of-16``."""
     from pyspark.sql import functions as F

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
@@ -77,7 +76,7 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
     other, which would take another pass over the rows. Driver memory: one entry per part.
     """
     key, num_parts = order[0], _num_parts(rows.count())
-    part_number = F.floor(buckets.bucket_of(key) * num_parts / buckets.NUM_BUCKETS).cast("int")
+    part_number = buckets.part_number(buckets.bucket_of(key), num_parts)
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)

@@ -26,7 +26,7 @@ PARTIAL = "."  # prefix of the names of incomplete files and folders: PARTIAL, n
 
 def artifacts_root(config: Config) -> str:
     """Return the artifacts folder: ``root``, ``artifacts``, or the volume ``userrep`` of the catalog's schema."""
-    return absolute(config.root or config.artifacts or f"/Volumes/{config.catalog}/{config.schema_}/userrep")
+    return root_path(config.root or config.artifacts or f"/Volumes/{config.catalog}/{config.schema_}/userrep")
 
 
 def absolute(path: str) -> str:

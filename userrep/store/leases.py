@@ -212,9 +212,9 @@ def _silence(tables: Tables, holder: Row) -> timedelta | None:
             return None  # second case: the store was unreachable when this process released the lease
     heartbeat_at = _last_heartbeat(tables, holder)
     silent = utc_now() - heartbeat_at
-    if silent < EXPIRY:
+    if abs(silent) < EXPIRY:
         return silent
-    time.sleep(2 * HEARTBEAT.total_seconds())  # the holder's clock may be behind: look for a new heartbeat
+    time.sleep(2 * HEARTBEAT.total_seconds())  # the holder's clock may be wrong: look for a new heartbeat
     return None if _last_heartbeat(tables, holder) == heartbeat_at else timedelta(0)
 
 

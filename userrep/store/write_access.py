@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.fs
@@ -60,7 +61,8 @@ def check_writable(uri: str) -> None:
         probe = f"{path}/.userrep-write-check"
         with files.open_output_stream(probe):
             pass
-        files.delete_file(probe)
+        with suppress(FileNotFoundError):  # deleted by another command that checks at the same time
+            files.delete_file(probe)
     except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not support
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"root {uri}: not writable ({reason}). Name another one, or request write access.") from None

@@ -80,7 +80,7 @@ def arrived_rows(tables: Tables, config: Config, schemas: Mapping[str, str], *, 
     arrived = {
         name: arriving(spark, source, stream, schema=columns[name], since=since) for name, source in sources.items()
     }
-    rows = checked_rows(arrived, config, in_kafka=sources["events"].topic is not None, since=since)
+    rows = checked_rows(arrived, config, is_own_source=stream.events is not None, since=since)
     return read_tombstones(tables).without(rows)
 
 

@@ -26,16 +26,18 @@ _ARRIVAL = (ARRIVED, PLACE)
 _Checked = tuple[DataFrame, dict[str, Column]]  # rows with a reason, and the columns of their records
 
 
-def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, in_kafka: bool, since: date) -> DataFrame:
+def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_source: bool, since: date) -> DataFrame:
     """Validate arriving rows of all sources and convert them to records.
 
     Events are validated as in the batch, with one more rule: an event more than one hour ahead of the clock is
     rejected, because it would move the watermark and close days too early. The batch accepts it once its time has come.
 
+    A registration before the open days, or without a time, gets its arrival as ``at``.
+
     Parameters
     ----------
-    arrived : streams by source name. in_kafka : whether events are messages, which have no partition column.
-    since : UTC day; a registration before it, or without a time, gets its arrival as ``at``.
+    arrived : streams by source name. is_own_source : whether events come from a source of the stream, which has no
+        partition column. since : UTC day of the stream's start.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, in_kafka: 
     registered_at, attributes. Narrow, without a shuffle.
     """
     to_records: dict[str, Callable[[DataFrame], _Checked]] = {
-        "events": partial(_events, config=config, in_kafka=in_kafka),
+        "events": partial(_events, config=config, is_own_source=is_own_source),
         "onboarding": partial(_picks, config=config),
         "users": partial(_registrations, config=config, since=since),
     }
@@ -68,9 +70,9 @@ def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, in_kafka: 
     return reduce(DataFrame.unionByName, [with_record(rows, values) for rows, values in checked])
 
 
-def _events(arrived: DataFrame, *, config: Config, in_kafka: bool) -> _Checked:
+def _events(arrived: DataFrame, *, config: Config, is_own_source: bool) -> _Checked:
     log, context = config.events.all_sources["events"], config.events.context
-    if in_kafka:
+    if is_own_source:
         log = log.model_copy(update={"partition": None})
     rows = with_validity(arrived, log, context, pass_through=_ARRIVAL)
     rows = rows.withColumns({"at": F.col("event_at"), "row": F.coalesce("corrupt", F.to_json("raw"))})
@@ -95,7 +97,8 @@ def _picks(arrived: DataFrame, *, config: Config) -> _Checked:
 def _registrations(arrived: DataFrame, *, config: Config, since: date) -> _Checked:
     assert config.users is not None
     rows = users_of(_with_row(arrived), config.users, *_ARRIVAL, "row", "corrupt")
-    is_recent = F.col("registered_at") >= F.lit(since).cast("timestamp")
+    first_open = F.greatest(F.lit(since), F.date_sub(F.to_date(ARRIVED), config.streaming.open_days - 1))
+    is_recent = F.col("registered_at") >= first_open.cast("timestamp")
     rows = rows.withColumn("at", F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED)))
     record = {"kind": F.lit(USER)} | {name: F.col(name) for name in ("at", "registered_at", "attributes")}
     return _with_reason(rows, {}), record

@@ -58,7 +58,9 @@ class JsonLines:
         """Return the type as which Arrow reads a field, by some of its values."""
         kinds = frozenset(type(value) for row in sample if (value := _value(row, path)) is not None)
         is_weight = [name for name, other in self.paths.items() if other == path] == ["weight"]
-        return pa.float64() if is_weight and kinds and kinds <= {int, float} else _TYPES.get(kinds, pa.string())
+        if is_weight:  # a boolean is not a number
+            return pa.float64() if kinds and kinds <= {int, float} else pa.string()
+        return _TYPES.get(kinds, pa.string())
 
     def _by_arrow(self, lines: bytes, ends: Ends, schema: pa.Schema) -> pa.Table | None:
         starts = np.append(0, ends[:-1] + 1)
@@ -126,6 +128,7 @@ class CsvLines:
         return [value or None for value in values] + [None] * (len(self.names) - len(values))
 
 
+csv.field_size_limit(2**31 - 1)  # no limit: by default, values above 128 kB are an error
 Lines = JsonLines | CsvLines
 
 

@@ -124,16 +124,22 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
 
 
 def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> None:
+    """Build and publish snapshots of dates in groups. A refused date does not keep later groups from being built."""
     data_stages.train_item_vectors(work, dates)
-    started = time.monotonic()
+    started, refusals = time.monotonic(), list[str]()
     for start in range(0, len(dates), DATES_PER_GROUP):
         group = dates[start : start + DATES_PER_GROUP]
         data_stages.build_user_features(work, group)
         space_stages.embed_users(work, space, group)
-        space_stages.publish_snapshots(work, space, group)
+        try:
+            space_stages.publish_snapshots(work, space, group)
+        except GateRefusedError as error:
+            refusals.append(str(error))
         done = start + len(group)
         left = (time.monotonic() - started) / done * (len(dates) - done)
         logger.info(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
+    if refusals:
+        raise GateRefusedError("\n".join(refusals))
 
 
 def backfill_stale(work: RunContext) -> None:

@@ -93,7 +93,7 @@ def _build_features(
     parts = max(item_parts(work.tables, work.config, versions, group) for group in groups)
     run.reason += f"; {parts}" if parts.num_parts > 1 else ""
     sets = feature_sets(work.tables, versions.lineage_id)
-    if inexact := sum(sets[day].num_inexact for day in stale):
+    if inexact := sum(sets[day].num_inexact for day in stale if day in sets):
         run.reason += f"; {inexact} users with inexact sums (weights too large)"
     users = heavy_users(work.tables, work.config, versions.lineage_id, max(stale))
     if users is not None:

@@ -52,9 +52,11 @@ class Retrainer:
         """
         registry, policy = read_registry(self.tables), self.config.retraining
         assert policy is not None
-        if registry.serving is None:
+        serving = registry.serving
+        if serving is None:
             return SKIPPED, "no space is serving"
         _complete_publication(self.tables, registry.spaces[-1])
+        registry = read_registry(self.tables)
         reason = _reason_to_train(self.tables, registry, policy, self.as_of)
         if reason is not None:
             logger.info(f"retraining: {reason}")
@@ -65,7 +67,7 @@ class Retrainer:
         if candidate is None:
             newest, days = registry.spaces[-1], policy.every.days
             return SKIPPED, f"due on {newest.created_at.date() + policy.every}, {days} days after {newest.space_id}"
-        return self._judge(registry.serving, candidate, policy, reason)
+        return self._judge(serving, candidate, policy, reason)
 
     def _judge(self, serving: Space, candidate: Space, policy: Retraining, reason: str | None) -> tuple[str, str]:
         """Compare a candidate for the followers that have no verdict on it, and promote it if the policy says so."""

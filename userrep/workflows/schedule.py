@@ -7,6 +7,7 @@ from functools import cached_property
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.items.versions import Versions, lineage_of, versions_of
+from userrep.spaces.recipe import is_trained_so
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import REFUSED, list_snapshots
@@ -108,9 +109,11 @@ class Schedule:
         return [space for space in in_use if space.lineage_id == self.lineage_id] or [self.space_to_use()]
 
     def unfinished_candidate(self) -> Space | None:
-        """Return the newest space if it is a candidate of this lineage, unless a gate has refused a snapshot of it."""
+        """Return the newest space if it is a candidate of this lineage and recipe, unless a gate has refused it."""
         newest = next(iter(reversed(self.registry.spaces)), None)
         if newest is None or newest.state != CANDIDATE or newest.lineage_id != self.lineage_id:
+            return None
+        if not is_trained_so(newest, self.config, newest.trained_until):
             return None
         return None if list_snapshots(self.tables, newest.space_id, states=(REFUSED,)) else newest
 
@@ -134,7 +137,8 @@ class Schedule:
         """
         until, first = space.trained_until if space else self.until, self.inventory.first_day + MIN_HISTORY
         weeks = [until + timedelta(weeks=k) for k in range((self.as_of - until) // timedelta(weeks=1))]
-        dates = [day for day in weeks if day >= first]
+        longest = self.config.windows_days[-1]
+        dates = [day for day in weeks if day >= first and self.inventory.has_events(day, longest)]
         return dates[max(0, len(dates) - self.config.snapshots.history_dates) :]
 
     def snapshot_dates(self, space: Space | None) -> list[date]:

@@ -149,9 +149,9 @@ def model_loss(model: PipelineModel, labels: DataFrame, *, since: date, consumer
     join = next((stage for stage in model.stages if isinstance(stage, EmbeddingJoin)), None)
     if join is None:
         raise UsageError(f"{consumer}: the model has no EmbeddingJoin stage, so its space is unknown. Add one.")
-    labels = labels.where(column(join.getOrDefault(join.timeCol)) >= F.lit(since))
+    labels = labels.where(column(join.getOrDefault(join.timeCol)) >= F.lit(since)).where("label IS NOT NULL")
     counts = {row.label: row["count"] for row in labels.groupBy("label").count().collect()}
-    if len(counts) != 2:
+    if set(counts) != {0, 1}:
         raise UsageError(
             f"{consumer}: labels since {since} must have the values 0.0 and 1.0, got {sorted(counts)}. Add labels."
         )

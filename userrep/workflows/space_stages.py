@@ -10,7 +10,8 @@ from userrep.logs import prefixed
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift
 from userrep.spaces import registry, snapshots
-from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
+from userrep.spaces.create import check_training, create_space
+from userrep.spaces.recipe import is_trained_so, next_space_id
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.stale import without_snapshot
 from userrep.spaces.training_inputs import TrainingPlan

@@ -48,6 +48,12 @@ def test_objects_are_times_too_and_a_date_is_its_midnight(time: date) -> None:
     assert found.to_pylist() == [datetime(2024, 5, 1, tzinfo=UTC), None]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_dates_and_times_in_one_column_are_refused_in_any_order(order: int) -> None:
+    mixed = pd.Series([DAY, NOON][::order], dtype="object")
+    assert "has values of several types" in faults(labels(["u", "u"], mixed))[0]
+
+
 @pytest.mark.parametrize("kind", ["object", "string", "category", pd.ArrowDtype(pa.string())])
 def test_every_text_type_of_pandas_is_taken_as_it_is(kind: Any) -> None:
     with warnings.catch_warnings(action="error"):
@@ -67,7 +73,8 @@ def test_other_types_are_refused_with_a_cure_and_all_at_once() -> None:
     assert faults(wrong, vectors="vector") == [
         "labels: column 'as_of' already exists, and the join adds a column of that name. Rename or drop it.",
         "vectors: 'vector' is a type of Spark ML, and these labels are of pandas. Leave the option out.",
-        "labels: column 'user_id' must be of type string, got float64 (double). Cast it to string.",
+        "labels: column 'user_id' must be of type string, got float64 (double). "
+        "Convert whole numbers with astype('Int64').",
         "labels: column 'label_at' must be of type timestamp, got object (string). "
         "Convert it with pandas.to_datetime(column, utc=True).",
     ]

@@ -25,6 +25,13 @@ def test_a_file_is_read_and_home_is_expanded(tmp_path: Path, monkeypatch: pytest
     assert load_target(config) is config
 
 
+def test_a_relative_root_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = load_target("root")
+    monkeypatch.chdir("/")
+    assert tables_at(target, None).location == f"{tmp_path}/root"
+
+
 def test_two_names_are_a_schema_unless_there_is_such_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert isinstance(tables_at("main.userrep", None), SparkTables)

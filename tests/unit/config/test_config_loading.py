@@ -321,6 +321,14 @@ def test_an_override_gives_spark_conf_any_key_and_text(
     assert config.spark.conf == {"spark.kept": "yes", key: value}
 
 
+def test_an_override_changes_one_of_two_sections_that_share_an_alias(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    columns = "{user_id: u, item_id: i, event_at: t}"
+    path.write_text(f"root: r\nevents: {{path: log, columns: {columns}}}\ndrift: {{warn: &l {{psi: 0.2}}, fail: *l}}\n")
+    drift = load_config(path, ["drift.fail.psi=0.5"]).drift
+    assert (drift.warn.psi, drift.fail.psi) == (0.2, 0.5)
+
+
 def test_an_override_may_hold_an_equals_sign(tmp_path: Path) -> None:
     assert loaded(tmp_path, "events.path=/log/day=1").events.path == "/log/day=1"
 

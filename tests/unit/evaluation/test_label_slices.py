@@ -48,8 +48,11 @@ def tables(tmp_path: Path) -> FileTables:
     tables.add(
         USER_PROFILES,
         [
-            profile | {"user_id": user, "user_bucket": int(bucket_of(pa.array([user]))[0]), "attributes": [value, "x"]}
-            for user, value in countries.items()
+            profile | {"user_id": user, "user_bucket": int(bucket_of(pa.array([user]))[0]), "attributes": values}
+            for user, values in [
+                *((user, [value, "x"]) for user, value in countries.items()),
+                ("never", None),
+            ]  # only picks
         ],
     )
     return tables

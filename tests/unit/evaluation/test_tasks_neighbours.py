@@ -123,6 +123,13 @@ def test_rows_without_a_value_take_no_part() -> None:
     assert problem.pool_N.tolist() == (truth.rows.user_N % 3 != 2).tolist()
 
 
+def test_values_that_nearly_every_user_has_alone_are_left_out() -> None:
+    truth = truth_with(120, zip=[f"z{user}" for user in range(120)])
+    left_out = NeighboursByAttribute("zip").problem(truth, 1)
+    assert isinstance(left_out, LeftOut)
+    assert "share their kind with another row of their date" in str(left_out)
+
+
 def test_the_same_seed_gives_the_same_neighbours(planted: World) -> None:
     x_NF = planted.taste_of_rows()
     once, again = (judged(planted.truth, NeighboursByFavourite(30), x_NF, seed=4) for _ in range(2))

@@ -53,7 +53,7 @@ def records_between(world: World, start: date, end: date) -> pa.Table:
     log = read_source(world.spark, world.config.events.all_sources["events"], what="events")
     beside = {PLACE: F.lit("here"), ARRIVED: F.current_timestamp()}
     arrived = {"events": log.withColumns(beside)}
-    rows = checked_rows(arrived, world.config, in_kafka=False, since=start).where("reason IS NULL")
+    rows = checked_rows(arrived, world.config, is_own_source=False, since=start).where("reason IS NULL")
     records = rows.where((F.col("at") >= F.lit(start)) & (F.col("at") < F.lit(end)))
     return records.groupBy("user_id").agg(F.collect_set("record").alias("records")).toArrow()
 

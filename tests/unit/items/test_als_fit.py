@@ -99,10 +99,19 @@ def test_a_fit_needs_memory_for_its_interactions_and_for_the_factors_of_users_an
         ({"meminfo": "MemTotal: 9 kB\nMemAvailable:   4000 kB\n"}, 4_096_000),
         ({"meminfo": "MemAvailable: 4000 kB\n", "memory.max": "3000000\n", "memory.current": "1000000\n"}, 2_000_000),
         ({"meminfo": "MemAvailable: 1000 kB\n", "memory.max": "3000000\n", "memory.current": "1000000\n"}, 1_024_000),
+        (
+            {
+                "meminfo": "MemAvailable: 4000 kB\n",
+                "memory.max": "3000000\n",
+                "memory.current": "2900000\n",
+                "memory.stat": "anon 5\ninactive_file 1900000\n",
+            },
+            2_000_000,
+        ),
         ({"meminfo": "MemAvailable: 4000 kB\n", "memory.max": "max\n"}, 4_096_000),
         ({}, 0),
     ],
-    ids=["machine", "container", "container on a full machine", "container without a limit", "not Linux"],
+    ids=["machine", "container", "container on a full machine", "page cache", "container without a limit", "not Linux"],
 )
 def test_free_memory_is_that_of_the_machine_or_of_its_container(
     files: dict[str, str], free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,8 @@ def test_a_command_has_succeeded_once_its_last_stage_is_done_and_none_has_failed
         run("monitor_drift", "r2", 10, "failed"), run("publish_snapshot", "r2", 11),
         run("embed_users", "r3", 20),  # killed
         run("embed_users", "r4", 2, command="embed_users"),
+        run("take_inventory", "r6", 40), run("publish_snapshot", "r6", 41, "failed"),  # of the serving space
+        run("publish_snapshot", "r6", 42),  # of a space that waits
         run("maintain_tables", "r5", 3, command=None), run("publish_snapshot", "r0", 30, command=None),
     ]  # fmt: skip
     at = AT.replace(tzinfo=UTC).timestamp()

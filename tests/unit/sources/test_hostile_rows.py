@@ -140,7 +140,7 @@ def test_every_message_is_counted_or_kept_with_a_reason(
     columns = T.StructType.fromDDL(schema).add(CORRUPT, T.StringType())
     config = config_of(tmp_path, events={"columns": COLUMNS})
     checked = checked_rows(
-        {"events": _parsed_messages(messages, columns)}, config, in_kafka=True, since=date(2024, 1, 1)
+        {"events": _parsed_messages(messages, columns)}, config, is_own_source=True, since=date(2024, 1, 1)
     )
     counts = Counter(row.reason for row in checked.select("reason").collect())
     assert sum(counts.values()) == len(rows), f"seed {SEED}"

@@ -41,6 +41,7 @@ def test_a_star_of_a_pattern_matches_within_a_folder_and_a_matching_folder_is_re
         ("*-?.csv", "ab"),
         ("*-[a-b].csv", "ab"),
         ("*-[^a].csv", "b"),
+        ("*-[!a].csv", "b"),
         ("*-{a,cc}.csv", ["a", "cc"]),
         ("x,y-?.csv", "ab"),
         ("x[,]y-a.csv", "a"),

@@ -38,6 +38,7 @@ def test_ranges_are_disjoint_and_cover_each_day_with_its_late_days_and_no_other(
     [
         ("file:/log/dt=2024-05-01/a.parquet", D1),
         ("file:/log/x=1/dt=20240502/a.parquet", D2),
+        ("file:/exports/dt=2024-06-01/log/dt=2024-05-01/a.parquet", D1),
         ("file:/log/my_dt=2024-05-01/a.parquet", None),
         ("file:/log/dt=2024-13-01/a.parquet", None),
         ("file:/log/dt=soon/a.parquet", None),

@@ -83,5 +83,9 @@ def test_dates_begin_at_midnight_and_numbers_are_no_times() -> None:
     assert read([1714521600]) == [None]
 
 
+def test_times_at_the_ends_of_the_calendar_are_none_among_texts_of_any_form() -> None:
+    assert read(["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00", ""]) == [None] * 3
+
+
 def test_implausible_times_are_none() -> None:
     assert read([datetime(1970, 1, 1), datetime(2201, 1, 1), None], pa.timestamp("us")) == [None, None, None]

@@ -67,6 +67,8 @@ def test_tombstones_without_a_user_are_falsy() -> None:
         ("bob;i1;2024", True),
         ("bob", True),
         (json.dumps({"user": 4711}), True),
+        (json.dumps({"user": 4711.0}), True),
+        ('{"user":4711,"it', True),
         (json.dumps({"user": "two words"}), True),
         (json.dumps({"user": "bobby", "bob2": None}), False),
         (json.dumps({"user": 47110}), False),

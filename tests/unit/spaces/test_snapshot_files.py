@@ -139,11 +139,28 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
             site.stage()
     assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "record_snapshots", killed)
+        patch.setattr(snapshots, "_replace_unchanged", killed)
         with pytest.raises(Killed):
             site.stage()
     publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
     assert site.tables.read(USER_EMBEDDINGS).count() == 2 * NUM_USERS
+
+
+def test_a_snapshot_that_another_run_publishes_before_this_one_claims_its_revision_stays(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = snapshots._next_revisions
+
+    def late(*arguments: Any) -> list[Snapshot]:
+        monkeypatch.setattr(snapshots, "_next_revisions", look)
+        begun = look(*arguments)
+        publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
+        return begun
+
+    monkeypatch.setattr(snapshots, "_next_revisions", late)
+    with pytest.raises(UserrepError, match="snapshots: another run has changed the same rows meanwhile"):
+        site.stage()
+    assert [one.as_of for one in list_snapshots(site.tables, "s1")] == list(DATES)
 
 
 def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(

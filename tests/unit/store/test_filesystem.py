@@ -78,6 +78,7 @@ def test_artifacts_lie_below_the_root_or_where_a_catalog_says_or_in_a_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert artifacts_root(config_of(tmp_path)) == f"{tmp_path}/root"
+    assert artifacts_root(config_of(tmp_path, root="s3a://lake/x/")) == "s3a://lake/x"
     catalog = {"root": None, "catalog": "main", "schema": "rep"}
     assert artifacts_root(config_of(tmp_path, **catalog, artifacts="/models")) == "/models"
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")

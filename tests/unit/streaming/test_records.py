@@ -44,7 +44,7 @@ def test_events_are_recorded_with_their_context_and_judged_by_the_clock(spark: S
     )
     columns = {**EVENT_COLUMNS, "weight": "points", "context": ["device", "os"]}
     config = config_of(tmp_path, events={"columns": columns})
-    rows = by_place(checked_rows({"events": events}, config, in_kafka=True, since=SINCE))
+    rows = by_place(checked_rows({"events": events}, config, is_own_source=True, since=SINCE))
     assert [row.reason for row in rows] == [
         None, "negative_weight", "missing_user_id", "missing_item_id", None, "ahead_of_the_clock",
         "ahead_of_the_clock",
@@ -80,10 +80,11 @@ def test_picks_and_registrations_are_recorded_next_to_events(spark: SparkSession
             ("r2", None, None, None, None),
             (None, MORNING, "SE", None, None),
             ("r4", MORNING, "SE", None, "{broken"),
+            ("r5", at("2024-04-29"), "SE", None, None),
         ),
     }
     config = config_of(tmp_path, onboarding={"path": "picks", "columns": EVENT_COLUMNS}, users=USERS)
-    rows = checked_rows(parts, config, in_kafka=True, since=SINCE)
+    rows = checked_rows(parts, config, is_own_source=True, since=SINCE)
     picks = by_place(rows.where("record.kind = 'pick'"))
     assert [row.reason for row in picks] == [
         None, "missing_item_id", "missing_user_id", "unreadable_event_at", "implausible_event_at",
@@ -91,11 +92,12 @@ def test_picks_and_registrations_are_recorded_next_to_events(spark: SparkSession
     assert (picks[0]["at"], picks[0].record["at"], picks[0].record.item_id) == (old, old, "i")
     assert (picks[0].record.raw, picks[0].record.weight, picks[0].record.words) == (None, None, None)
     users = by_place(rows.where("record.kind = 'user'"))
-    assert [row.reason for row in users] == [None, None, None, "missing_user_id", "unparsable_row"]
+    assert [row.reason for row in users] == [None, None, None, "missing_user_id", "unparsable_row", None]
     assert [row["at"] for row in users[:3]] == [MORNING, NOON, NOON]  # one from before it is news when it arrives
     assert [row.record.registered_at for row in users[:3]] == [MORNING, at("2024-05-01 23:59:59"), None]
     assert [row.record.attributes for row in users[:3]] == [["SE", None], ["SE", "16-24"], [None, None]]
-    assert [row.row for row in users[3:]] == [
+    assert users[5]["at"] == NOON  # from after the stream's start, but before the open days
+    assert [row.row for row in users[3:5]] == [
         '{"since":"2024-05-02T08:00:00.000Z","country":"SE"}', "{broken",
     ]  # fmt: skip
 
@@ -109,5 +111,5 @@ def test_columns_may_have_dots_and_backticks_in_their_names(spark: SparkSession,
             ("r0", MORNING, "SE", None, "x"),
         ),
     }
-    (row,) = checked_rows(parts, config_of(tmp_path, users=USERS), in_kafka=True, since=SINCE).collect()
+    (row,) = checked_rows(parts, config_of(tmp_path, users=USERS), is_own_source=True, since=SINCE).collect()
     assert (row.reason, json.loads(row.row)["a`b.c"]) == (None, "x")

@@ -339,6 +339,7 @@ def test_a_value_that_moves_between_columns_changes_the_day(spark: SparkSession)
     log = spark.createDataFrame([("x", None), (None, "x")], "a STRING, b STRING")
     raw = log.select(F.struct("a", "b").alias("raw"), F.lit(None).cast("string").alias("corrupt"))
     assert raw.select(row_hash(["a", "b"])).distinct().count() == 2
+    assert raw.select(row_hash(["a", "b"])).first() != raw.select(row_hash(["b", "a"])).first()
 
 
 def test_a_log_without_a_readable_time_is_refused(spark: SparkSession, tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ def test_numbers_and_flags_of_all_lines_are_texts_except_weights() -> None:
     ]
 
 
+@pytest.mark.parametrize("among", [0, 2000])
+def test_a_flag_is_no_weight(among: int) -> None:
+    text = lines(*['{"user": {"id": "u"}, "item": "i", "points": 1}'] * among, '{"item": "i", "points": true}')
+    assert rows(JSON.table(text))[-1][-1] is None
+
+
 def test_a_weight_that_is_also_a_text_keeps_its_digits() -> None:
     both = JsonLines({"user_id": ("u",), "item_id": ("w",), "weight": ("w",)})
     assert rows(both.table(lines('{"u": "u", "w": 1.50}'))) == [("u", "1.50", 1.5)]
@@ -129,6 +135,7 @@ def test_lines_of_equal_rows_are_equal_in_any_order_of_fields() -> None:
         ("u,a\\b,n,", ("u", "a\\b", None)),
         (",,,", (None, None, None)),
         ("007,日,n,1e3", ("007", "日", 1000.0)),
+        ("u,i," + "x" * 200_000, ("u", "i", None)),
     ],
 )
 def test_values_of_a_line_belong_to_columns_by_position(line: str, row: Row, among: int) -> None:

@@ -158,6 +158,16 @@ def test_an_interrupted_training_or_publication_is_completed(
     assert results["trained"] == ["s3"]
 
 
+def test_drift_trains_no_other_space_in_the_night_that_completes_a_publication(
+    tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any]
+) -> None:
+    add_spaces(tables, "s2")
+    record_snapshots(tables, [snapshot(TODAY, space="s2")])
+    drift(tables, "warn")
+    assert night() == ("skipped", "space s2 waits to serve: no consumer follows")
+    assert results["trained"] == []
+
+
 def test_followers_are_compared_once_on_the_labels_of_their_newest_verdict(
     tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any], lines: list[str]
 ) -> None:

@@ -11,6 +11,7 @@ from tests.support.embedding_tables import snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.items.versions import lineage_of
+from userrep.spaces.recipe import next_space_id
 from userrep.spaces.registry import change_registry
 from userrep.spaces.registry_state import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
@@ -36,9 +37,17 @@ def tables(config: Config) -> Tables:
     return open_tables(config, None)
 
 
-def schedule_of(tables: Tables, config: Config, as_of: date = AS_OF) -> Schedule:
-    """Lay out the dates of a log of some months."""
-    days = [LogDay(day, 10, 0, "f") for day in (date(2024, 1, 1), AS_OF)]
+@pytest.fixture
+def same_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the spaces here, whose ids have no hash, as trained with today's settings."""
+    monkeypatch.setattr("userrep.workflows.schedule.is_trained_so", lambda *_: True)
+
+
+def schedule_of(tables: Tables, config: Config, as_of: date = AS_OF, *, gap: int = 7) -> Schedule:
+    """Lay out the dates of a log of some months with an event every ``gap`` days."""
+    first = date(2024, 1, 1)
+    dates = [first + timedelta(days=days) for days in range(0, (AS_OF - first).days, gap)]
+    days = [LogDay(day, 10, 0, "f") for day in (*dates, AS_OF)]
     return Schedule(config, tables, Inventory(days, 0, 0), as_of)
 
 
@@ -47,7 +56,7 @@ def register(tables: Tables, config: Config, *spaces: tuple[str, str], lineage_i
     made = [
         Space(space_id, state, lineage_id or lineage_of(config), UNTIL, "hash", at, at)
         for space_id, state in spaces
-        for at in [datetime(2024, 5, 1, int(space_id[1:]))]
+        for at in [datetime(2024, 5, 1, int(space_id[1:4]))]
     ]
     change_registry(tables, lambda known: Registry((*known.spaces, *made)))
     return made
@@ -103,6 +112,7 @@ def test_spaces_of_another_lineage_are_not_used(tables: Tables, config: Config) 
         ("ready", [], False),
     ],
 )
+@pytest.mark.usefixtures("same_recipe")
 def test_a_candidate_without_a_refused_snapshot_is_unfinished(
     tables: Tables, config: Config, state: str, snapshots: list[str], is_unfinished: bool
 ) -> None:
@@ -113,6 +123,14 @@ def test_a_candidate_without_a_refused_snapshot_is_unfinished(
     assert (found.space_id if found else None) == ("s001" if is_unfinished else None)
 
 
+def test_a_candidate_of_other_settings_is_not_unfinished(tables: Tables, config: Config) -> None:
+    register(tables, config, (next_space_id(tables, config, UNTIL), "candidate"))
+    assert schedule_of(tables, config).unfinished_candidate() is not None
+    other = config.model_copy(update={"model": config.model.model_copy(update={"latent_dim": 64})})
+    assert schedule_of(tables, other).unfinished_candidate() is None
+
+
+@pytest.mark.usefixtures("same_recipe")
 def test_only_the_newest_space_can_be_unfinished_and_only_of_this_lineage(tables: Tables, config: Config) -> None:
     assert schedule_of(tables, config).unfinished_candidate() is None
     register(tables, config, ("s000", "candidate"), ("s001", "ready"))
@@ -143,6 +161,7 @@ def test_a_history_has_the_latest_weeks_that_end_by_the_as_of_date(tables: Table
     config = config_of(tmp_path, snapshots={"history_dates": 3})
     assert schedule_of(tables, config).history_dates(None) == HISTORY[1:]
     assert schedule_of(tables, config, AS_OF - timedelta(days=1)).history_dates(None)[-1] < HISTORY[-1]
+    assert schedule_of(tables, config, gap=14).history_dates(None) != HISTORY[1:]  # a week without an event is left out
     early = config_of(tmp_path, training={"as_ofs": {"until": date(2024, 1, 1)}})
     first = date(2024, 1, 15)  # two weeks after the log's first day
     assert schedule_of(tables, early, date(2024, 1, 29)).history_dates(None) == [first, first + timedelta(days=7)]

@@ -139,10 +139,18 @@ def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOu
         candidates = np.flatnonzero((rows.date_N == d) & (kind_N >= 0))
         pool_N[rng.permutation(candidates)[:_MAX_POOL]] = True
     for name, roles in (("train", (TRAIN, VALID)), ("test", (TEST,))):
-        kinds = kind_N[pool_N & np.isin(rows.role_N, roles)]
+        takes_part_N = pool_N & np.isin(rows.role_N, roles)
+        kinds = kind_N[takes_part_N]
         if len(kinds) < 2 * MIN_EXAMPLES or len(np.unique(kinds)) < 2:
             return LeftOut(
                 f"{len(kinds)} rows of {len(np.unique(kinds))} kinds in the {name} split; "
                 f"at least {2 * MIN_EXAMPLES} rows of 2 kinds are required"
+            )
+        alike = np.unique(np.stack([rows.date_N[takes_part_N], kinds]), axis=1, return_counts=True)[1]
+        num_ranked = int(alike[alike > 1].sum())
+        if num_ranked < MIN_EXAMPLES:
+            return LeftOut(
+                f"{num_ranked} rows of the {name} split share their kind with another row of their date; at least "
+                f"{MIN_EXAMPLES} are required"
             )
     return NeighbourProblem(rows, kind_N, pool_N, seed)

@@ -89,7 +89,10 @@ def build_bases(
         day, open_from = as_of + timedelta(days=k), as_of + timedelta(days=k - open_days)
         revisions = ledger.revisions(day - timedelta(days=span), open_from)
         target = StreamBase(day, open_from, versions.valid_at(as_of), revisions, profiles.profiles_hash)
-        reason = _stale_reason(existing.get(day), target)
+        before = existing.get(day)
+        if before is not None and before.valid_from > target.valid_from:
+            continue  # of a run for a later date
+        reason = _stale_reason(before, target)
         if reason and not (only_missing and day in existing):
             sums = Generation(0, day, target.valid_from, revisions, 0)
             update = SumsUpdate(sums, tables, config, versions, ledger)

@@ -51,6 +51,10 @@ class Inventory:
         """Raise an error for an as-of date outside the log, as ``check_within`` does."""
         check_within(as_of, self.first_day, self.last_day, retry_within=retry_within)
 
+    def has_events(self, as_of: date, window_days: int) -> bool:
+        """Return whether a window has an event: the days ``[as_of - window_days, as_of)``."""
+        return any(as_of - timedelta(days=window_days) <= day.day < as_of for day in self.days)
+
     def check_window(self, as_of: date, window_days: int) -> None:
         """Raise ``UsageError`` if the longest window, ``[as_of - window_days, as_of)``, has no event."""
         before = max((day.day for day in self.days if day.day < as_of), default=None)
@@ -91,7 +95,7 @@ class Inventory:
         """Raise an error if the share of malformed rows in some of ``days``, or of undated rows, exceeds a limit."""
         bad = [day for day in self.days if day.day in days and (day.num_rejected or 0) > limit * (day.num_rows or 0)]
         without_day = self.num_undated + self.num_ahead
-        num_rows = sum(day.num_rows or 0 for day in self.days) + without_day
+        num_rows = sum(day.expected_rows for day in self.days) + without_day
         faults = _of_days(f"{day.day}: {day.num_rejected} of {day.num_rows} rows are malformed" for day in bad)
         if without_day > limit * num_rows:
             faults.append(f"{without_day} of {num_rows} rows have no readable time, or one after tomorrow")
@@ -149,6 +153,8 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     sources = [_days_of(tables, log) for log in logs]
     all_days, undated = merged([found for found, _ in sources])
     days, ahead = [day for day in all_days if day.day <= tomorrow], [day for day in all_days if day.day > tomorrow]
+    if not all_days:
+        raise UsageError("events: the log has no rows. Check the paths of its sources.")
     if not days:
         raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}; the first day is {ahead[0].day}.")
     held_back = _future_days([day.day for day in ahead], total_of(day.num_rows for day in ahead))
@@ -199,7 +205,7 @@ def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
             f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file again in the "
             "format of the others, or remove it from the log."
         ) from None
-    if all(day.day == NO_DAY for day in days):
+    if days and all(day.day == NO_DAY for day in days):
         raise UsageError(f"{log.what}.path {settings.path}: no row has a readable time. Check columns.event_at.")
     return days, num_new
 

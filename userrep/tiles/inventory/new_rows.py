@@ -164,10 +164,10 @@ def _in_partitions_of(new: Sequence[ListedFile], log: OpenLog) -> DataFrame:
 
 
 def row_hash(columns: list[str]) -> Column:
-    """Hash a row. The hash includes which columns are null, because xxhash64 skips nulls."""
+    """Hash a row, with the names of its columns and which of them are null, because xxhash64 skips nulls."""
     values = [F.col("raw").getField(name) for name in columns]
     nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
-    return F.xxhash64(*values, nulls, "corrupt")
+    return F.xxhash64(F.lit("\n".join(columns)), *values, nulls, "corrupt")
 
 
 def exact_sum(number: str) -> Column:

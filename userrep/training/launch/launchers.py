@@ -123,7 +123,7 @@ class TorchLaunch:
         logger = logging.getLogger("TorchDistributor")
         logger.addHandler(logging.NullHandler())  # TorchDistributor adds its own only to a logger without handlers
         logger.propagate = False
-        has_gpus = int(self._spark.conf.get("spark.task.resource.gpu.amount", None) or 0) > 0
+        has_gpus = float(self._spark.conf.get("spark.task.resource.gpu.amount", None) or 0) > 0
         self._spark.addTag(self._tag)
         try:
             distributor = TorchDistributor(task.training.num_workers, local_mode=False, use_gpu=has_gpus)

@@ -145,7 +145,7 @@ def doctor(
 
         found = consumer_findings(_consumed(config, target))
     elif target is not None:
-        raise UsageError("--open is for --as consumer. Name a producer's root with --config or --set root=PATH.")
+        raise UsageError("--open is for --as consumer. Name a producer's root with --config FILE.")
     else:
         from userrep.cli.doctor import findings
 

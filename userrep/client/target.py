@@ -41,11 +41,18 @@ def _is_schema(target: str) -> bool:
 
 
 def _start(*settings: Any) -> SparkSession:
-    """Return the active Spark session as it is, or start one. Raises UsageError if PySpark is not installed."""
+    """Return the active Spark session as it is, or start one.
+
+    Raises UsageError if PySpark is not installed, or the session has no Delta.
+    """
     try:
         from pyspark.sql import SparkSession
 
-        from userrep.spark.session import get_session
+        from userrep.spark.session import check_delta, get_session
     except ModuleNotFoundError as error:
         raise UsageError(missing_package(error) or str(error)) from None
-    return SparkSession.getActiveSession() or get_session(*settings)
+    active = SparkSession.getActiveSession()
+    if active is None:
+        return get_session(*settings)
+    check_delta(active)
+    return active

@@ -1,6 +1,6 @@
 """Updates ledgers and pinned versions after users were erased from tables. Every step is safe to repeat."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
@@ -20,8 +20,9 @@ from userrep.store.schemas import (
     USER_EMBEDDINGS,
     USER_FEATURES,
     USER_OPENINGS,
+    TableSchema,
 )
-from userrep.store.sql import sql_date, sql_in
+from userrep.store.sql import sql_date, sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
@@ -32,29 +33,37 @@ def recount(tables: Tables) -> None:
     Cost: milliseconds, and one entry per file in the driver's memory; in a catalog, a count of these tables.
     """
     for table in features_tables(tables):
-        lineage_id, partitions = table.name.removeprefix(USER_FEATURES), tables.partitions(table)
-        changed = [
-            row.asDict() | {"num_users": partitions[row.as_of,].num_rows}
-            for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
-            if row.begun_by is None
-            if (row.as_of,) in partitions and partitions[row.as_of,].num_rows != row.num_users
-        ]
-        if changed:
-            dates = [row["as_of"] for row in changed]
-            tables.add(FEATURE_SETS, changed, replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}")
+        _recount_features(tables, table)
     num_users = {key: partition.num_rows for key, partition in tables.partitions(USER_EMBEDDINGS).items()}
+
+    def in_snapshot(row: Row) -> int | None:
+        is_stored = row.state in (STAGED, PUBLISHED)
+        return num_users.get((row.space_id, row.as_of, row.revision), 0) if is_stored else None
+
     for space in read_registry(tables).spaces:
+        _recount_rows(tables, SNAPSHOTS, {"space_id": space.space_id}, in_snapshot)
 
-        def recounted(rows: list[Row]) -> list[dict[str, Any]] | None:
-            counts = [num_users.get((row.space_id, row.as_of, row.revision), 0) for row in rows]
-            new = [
-                row.asDict() | ({"num_users": num} if row.state in (STAGED, PUBLISHED) else {})
-                for row, num in zip(rows, counts, strict=True)
-            ]
-            return None if new == [row.asDict() for row in rows] else new
 
-        of_space = f"space_id = '{space.space_id}'"
-        tables.change(SNAPSHOTS, recounted, replacing=of_space, space_id=space.space_id)
+def _recount_features(tables: Tables, table: TableSchema) -> None:
+    partitions = tables.partitions(table)
+
+    def in_features(row: Row) -> int | None:
+        is_stored = row.begun_by is None and (row.as_of,) in partitions
+        return partitions[row.as_of,].num_rows if is_stored else None
+
+    _recount_rows(tables, FEATURE_SETS, {"lineage_id": table.name.removeprefix(USER_FEATURES)}, in_features)
+
+
+def _recount_rows(
+    tables: Tables, ledger: TableSchema, key: dict[str, str], num_users: Callable[[Row], int | None]
+) -> None:
+    """Set the number of users in a ledger's rows with a key, except where the function returns None."""
+
+    def recounted(rows: list[Row]) -> list[dict[str, Any]] | None:
+        new = [row.asDict() if (num := num_users(row)) is None else row.asDict() | {"num_users": num} for row in rows]
+        return None if new == [row.asDict() for row in rows] else new
+
+    tables.change(ledger, recounted, replacing=sql_key(key), **key)
 
 
 @contextmanager

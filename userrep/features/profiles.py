@@ -44,7 +44,7 @@ def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
 
 
 def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
-    """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a null in any of them are dropped."""
+    """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a missing value are dropped."""
     picks = picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
     return picks.where(~is_missing_id("user_id"))
 
@@ -132,8 +132,9 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
 
 
 def profiles_fingerprint(spark: SparkSession, config: Config) -> str:
-    """Hash the names, sizes and times of the files of the users and picks, and the versions of Delta tables with
-    deletion vectors. Cost: a listing.
+    """Hash the state of the sources of users and picks. Cost: a listing.
+
+    Their files by name, size and time, and the versions of Delta tables with deletion vectors.
     """
     return short_hash({what: _files(spark, source, what) for what, source in _profile_sources(config).items()})
 

@@ -23,6 +23,7 @@ from userrep.items.vectors import given_vectors
 from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.store.delta_files import changed_meanwhile
+from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any, sql_date
@@ -215,7 +216,8 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
 
     Raises UserrepError if another run has built one of the versions meanwhile.
     """
-    since = inputs.tables.version(ITEM_VECTORS)
+    # In a catalog, a version of the table would also exclude commits of other lineages.
+    since = inputs.tables.version(ITEM_VECTORS) if isinstance(inputs.tables, FileTables) else None
     keys: Keys = [{"lineage_id": inputs.lineage_id, "valid_from": version} for version in group]
     modalities = (inputs.modality(name, group, present) for name in inputs.config.item_vectors)
     rows = reduce(DataFrame.unionByName, modalities).join(inputs.index, on="item_index", how="inner").cache()

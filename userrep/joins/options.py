@@ -22,6 +22,13 @@ Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]
 InSample = Literal["warn", "refuse"]
 
+_INTERMEDIATE = frozenset(
+    f"__{name}"
+    for name in (
+        "as_of", "bucket", "day", "embedding", "in_sample", "number", "revision", "since", "snapshot_id", "state",
+        "status", "until", "update", "user", "vector_as_of", "vector_revision",
+    )
+)  # fmt: skip
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
 
 
@@ -85,8 +92,10 @@ class JoinOptions:
             if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind)
         ]
         days = self.max_age_days
-        if days is not None and not (isinstance(days, Integral) and days >= 0):
+        if days is not None and (isinstance(days, bool) or not isinstance(days, Integral) or days < 0):
             faults.append(f"max_age_days: expected a whole number of at least 0, or None for no limit, got {days}.")
+        elif days is not None:
+            object.__setattr__(self, "max_age_days", int(days))  # of NumPy's types, too
         if len(set(self.added)) < len(self.added):
             faults.append(f"output: the join adds another column named {self.output!r}. Choose another name.")
         if faults:
@@ -220,6 +229,8 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         if types.get(name) != expected
     ]
     faults += name_faults(list(types), options)
+    faults += [f"labels: column {name!r} is a name that the join uses itself. Rename it." for name in types
+               if name.lower() in _INTERMEDIATE]  # fmt: skip
     if faults:
         raise UsageError(faults)
 

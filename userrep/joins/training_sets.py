@@ -112,7 +112,10 @@ def create_training_table(
 def _check_name(name: str) -> None:
     checked_name(name, "training set")
     if len(name) > _MAX_NAME:
-        raise UsageError(f"training set {name!r}: use at most {_MAX_NAME} characters, because its id is longer.")
+        raise UsageError(
+            f"training set {name!r}: must have at most {_MAX_NAME} characters, got {len(name)}. Its id adds a hash. "
+            "Choose a shorter name."
+        )
 
 
 def _sources(tables: Tables, space: Space | str | None, consumer: str | None) -> Sources:
@@ -145,7 +148,7 @@ def _recorded(
         consumer=consumer,
         space_id=sources.space.space_id,
         snapshot_ids=snapshot_ids,
-        options=json.dumps(asdict(options), default=int),
+        options=json.dumps(asdict(options)),
         first_label_at=first,
         last_label_at=last,
         created_at=utc_now(),

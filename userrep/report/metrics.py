@@ -85,7 +85,7 @@ def _last_successes(state: RootState) -> dict[str, float]:
         command = json.loads(row.outputs).get("command", row.stage if row.stage == "maintain_tables" else None)
         if command:
             attempt = attempts.setdefault((command, row.run_id), [])
-            if row.stage == "take_inventory":  # the first stage: a scheduler has repeated the run under the same id
+            if row.stage in ("take_inventory", command):  # the first or only stage of a run, perhaps repeated
                 attempt.clear()
             attempt.append(row)
     ends: dict[str, float] = {}

@@ -100,11 +100,14 @@ def _is_outside_partition(times: pa.ChunkedArray, column: pa.ChunkedArray, late_
 
 def _num_duplicates(rows: pa.Table, log: EventSource, times: pa.ChunkedArray) -> int | None:
     """Count the rows that share an event id within a day or, without ids, all columns with another row."""
+    parts = [rows]
     if log.columns.event_id is not None:
         days = pc.divide(times.cast(pa.int64()), DAY_US)
-        rows = pa.table({"event_id": rows[log.columns.event_id], "day": days})
-        rows = rows.filter(pc.is_valid(rows["event_id"]))  # rows without an id are compared by all columns
+        ids = rows[log.columns.event_id]
+        keyed = pa.table({"event_id": ids, "day": days})
+        parts = [keyed.filter(pc.is_valid(ids)), rows.filter(pc.is_null(ids))]  # without an id, all columns count
     try:
-        return int(rows.num_rows - rows.group_by(rows.column_names, use_threads=False).aggregate([]).num_rows)
+        kept = [part.group_by(part.column_names, use_threads=False).aggregate([]).num_rows for part in parts]
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return None
+    return int(rows.num_rows - sum(kept))

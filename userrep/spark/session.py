@@ -102,16 +102,22 @@ def get_session(
         for key, value in (conf or {}).items():
             if session.conf.isModifiable(key):
                 session.conf.set(key, value)
+    check_delta(session)
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    for key in ("spark.sql.maxConcurrentOutputFileWriters", *_BATCH_BYTES):
+        if key not in (conf or {}):
+            session.conf.set(key, _ALWAYS[key])
+    return session
+
+
+def check_delta(session: SparkSession) -> None:
+    """Raise UsageError if a session has no Delta."""
     if not _has_delta(session):
         raise UsageError(
             f"the Spark session has no Delta. Start it with the package {DELTA_COORDINATES} (spark-submit --packages) "
             "and, in a notebook, spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension and "
             "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog."
         )
-    session.conf.set("spark.sql.session.timeZone", "UTC")
-    for key in ("spark.sql.maxConcurrentOutputFileWriters", *_BATCH_BYTES):
-        session.conf.set(key, _ALWAYS[key])
-    return session
 
 
 def _has_delta(session: SparkSession) -> bool:

@@ -121,7 +121,7 @@ class MicroBatches:
         """Pin the inputs of a micro-batch. Cost: reads of a few ledgers, milliseconds each."""
         tables, config = self.tables, self.config
         versions = versions_of(tables, config, anchor=date.min)
-        open_days = timedelta(days=config.streaming.open_days)  # since then, a daily run may have had another number
+        open_days = timedelta(days=config.streaming.open_days)  # bases of another number do not fit the records
         bases = stream_bases(tables, versions.lineage_id)
         bases = {as_of: base for as_of, base in bases.items() if as_of - base.open_from == open_days}
         pinned = {as_of: self._pinned_base(versions, base) for as_of, base in bases.items()}

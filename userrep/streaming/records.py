@@ -32,12 +32,11 @@ def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_sou
     Events are validated as in the batch, with one more rule: an event more than one hour ahead of the clock is
     rejected, because it would move the watermark and close days too early. The batch accepts it once its time has come.
 
-    A registration before the open days, or without a time, gets its arrival as ``at``.
-
     Parameters
     ----------
     arrived : streams by source name. is_own_source : whether events come from a source of the stream, which has no
-        partition column. since : UTC day of the stream's start.
+        partition column. since : UTC day; a registration before it, or without a time, gets its
+        arrival as ``at``.
 
     Returns
     -------
@@ -97,8 +96,7 @@ def _picks(arrived: DataFrame, *, config: Config) -> _Checked:
 def _registrations(arrived: DataFrame, *, config: Config, since: date) -> _Checked:
     assert config.users is not None
     rows = users_of(_with_row(arrived), config.users, *_ARRIVAL, "row", "corrupt")
-    first_open = F.greatest(F.lit(since), F.date_sub(F.to_date(ARRIVED), config.streaming.open_days - 1))
-    is_recent = F.col("registered_at") >= first_open.cast("timestamp")
+    is_recent = F.col("registered_at") >= F.lit(since).cast("timestamp")
     rows = rows.withColumn("at", F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED)))
     record = {"kind": F.lit(USER)} | {name: F.col(name) for name in ("at", "registered_at", "attributes")}
     return _with_reason(rows, {}), record

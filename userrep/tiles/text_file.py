@@ -92,7 +92,7 @@ def days_of_lines(
     file. Cost: one read; memory for a block. Raises NeedsSparkError.
     """
     places = [columns.source.index(path[0]) for path in columns.mapped.values()] if columns.format == "csv" else []
-    start_of_hash = repr(places).encode()  # in CSV, names of columns are not in the lines
+    start_of_hash = repr(places).encode() if places else b""  # in CSV, names of columns are not in the lines
     counts, hashes = Counter[int](), defaultdict[int, Any](lambda: blake2b(start_of_hash, digest_size=8))
     for lines, parser in _blocks(path, columns, start=start, stop=stop, only="event_at"):
         times = times_of(parser.table(lines)["event_at"], columns.time_zone)

@@ -154,13 +154,18 @@ def backfill_stale(work: RunContext) -> None:
         spaces = spaces_to_refresh(work)
         work.predict(lambda plan: plan.backfill(plan.stale_published()))
         data_stages.build_activity_tiles(work)
-        stale_by_space = stale_dates(work.tables, work.config)
+        stale_by_space, refusals = stale_dates(work.tables, work.config), list[str]()
         for space in spaces:
             if stale := stale_by_space.get(space.space_id, []):
                 logger.info(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
-                _publish_dates(work, space, stale)
+                try:
+                    _publish_dates(work, space, stale)
+                except GateRefusedError as error:
+                    refusals.append(str(error))
             else:
                 logger.info(f"space {space.space_id} has no stale snapshot")
+        if refusals:
+            raise GateRefusedError("\n".join(refusals))
 
 
 def _listed(dates: Sequence[date]) -> str:

@@ -56,7 +56,7 @@ class RunPlan:
     def pipeline(self, *, retrain: bool = False) -> list[PlannedStage]:
         """Return the stages of ``userrep pipeline``, in order."""
         schedule, dates = self.schedule, self.schedule.feature_dates(retrain=retrain)
-        space = schedule.unfinished_candidate() if retrain else schedule.usable_space
+        space = schedule.resumable_candidate() if retrain else schedule.usable_space
         embedded = schedule.snapshot_dates(space)
         stale = self._stale_features(sorted({*dates, *embedded}))
         return [

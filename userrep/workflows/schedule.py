@@ -109,13 +109,17 @@ class Schedule:
         return [space for space in in_use if space.lineage_id == self.lineage_id] or [self.space_to_use()]
 
     def unfinished_candidate(self) -> Space | None:
-        """Return the newest space if it is a candidate of this lineage and recipe, unless a gate has refused it."""
+        """Return the newest space if it is a candidate of this lineage, unless a gate has refused a snapshot of it."""
         newest = next(iter(reversed(self.registry.spaces)), None)
         if newest is None or newest.state != CANDIDATE or newest.lineage_id != self.lineage_id:
             return None
-        if not is_trained_so(newest, self.config, newest.trained_until):
-            return None
         return None if list_snapshots(self.tables, newest.space_id, states=(REFUSED,)) else newest
+
+    def resumable_candidate(self) -> Space | None:
+        """Return the ``unfinished_candidate`` if it was trained with these settings."""
+        candidate = self.unfinished_candidate()
+        is_same = candidate is not None and is_trained_so(candidate, self.config, candidate.trained_until)
+        return candidate if is_same else None
 
     @property
     def versions(self) -> Versions:

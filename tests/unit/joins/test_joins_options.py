@@ -30,7 +30,7 @@ def test_columns_are_named_after_that_of_vectors() -> None:
 def test_an_age_limit_of_no_days_is_one_and_a_negative_one_is_not() -> None:
     assert JoinOptions(max_age_days=0).max_age_days == 0
     with pytest.raises(
-        UsageError, match="max_age_days: expected a number of days of at least 0, or None for no limit, got -1"
+        UsageError, match="max_age_days: expected a whole number of at least 0, or None for no limit, got -1"
     ):
         JoinOptions(max_age_days=-1)
 

@@ -27,7 +27,13 @@ def outputs(spark: SparkSession, labels: list[dict[str, Any]], **options: Any) -
     """Return what the join adds to labels, each FOUND but for what it names."""
     rows = [tuple((FOUND | {"n": n} | of)[name] for name in ("n", *FOUND)) for n, of in enumerate(labels)]
     frame = with_outputs(
-        spark.createDataFrame(rows, COLUMNS), JoinOptions(**options), space_id="s001-a", dim=1, new_user=None, into=None
+        spark.createDataFrame(rows, COLUMNS),
+        JoinOptions(**options),
+        kept=["n", "user_id", "label_at"],
+        space_id="s001-a",
+        dim=1,
+        new_user=None,
+        into=None,
     )
     return sorted(frame.collect(), key=lambda row: row.n)
 

@@ -73,6 +73,7 @@ def test_a_command_has_succeeded_once_its_last_stage_is_done_and_none_has_failed
         run("embed_users", "r4", 2, command="embed_users"),
         run("take_inventory", "r6", 40), run("publish_snapshot", "r6", 41, "failed"),  # of the serving space
         run("publish_snapshot", "r6", 42),  # of a space that waits
+        run("maintain_tables", "r7", 1, "failed", command=None), run("maintain_tables", "r7", 2, command=None),
         run("maintain_tables", "r5", 3, command=None), run("publish_snapshot", "r0", 30, command=None),
     ]  # fmt: skip
     at = AT.replace(tzinfo=UTC).timestamp()

@@ -27,7 +27,7 @@ def schedule_of(folder: Path, until: date = UNTIL, windows: tuple[int, ...] = (7
         folder, windows_days=list(windows), item_vectors=ALS, model=model,
         training={"as_ofs": {"until": until, "max_dates": 8}, **training},
     )  # fmt: skip
-    days = [LogDay(day, 10, 0, "f") for day in (FIRST, LAST)]
+    days = [LogDay(FIRST + timedelta(days=k), 10, 0, "f") for k in range((LAST - FIRST).days + 1)]
     return Schedule(config, FileTables(None, str(folder)), Inventory(days, 0, 0), until + timedelta(days=14))
 
 

@@ -37,12 +37,6 @@ def tables(config: Config) -> Tables:
     return open_tables(config, None)
 
 
-@pytest.fixture
-def same_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the spaces here, whose ids have no hash, as trained with today's settings."""
-    monkeypatch.setattr("userrep.workflows.schedule.is_trained_so", lambda *_: True)
-
-
 def schedule_of(tables: Tables, config: Config, as_of: date = AS_OF, *, gap: int = 7) -> Schedule:
     """Lay out the dates of a log of some months with an event every ``gap`` days."""
     first = date(2024, 1, 1)
@@ -112,7 +106,6 @@ def test_spaces_of_another_lineage_are_not_used(tables: Tables, config: Config) 
         ("ready", [], False),
     ],
 )
-@pytest.mark.usefixtures("same_recipe")
 def test_a_candidate_without_a_refused_snapshot_is_unfinished(
     tables: Tables, config: Config, state: str, snapshots: list[str], is_unfinished: bool
 ) -> None:
@@ -123,14 +116,14 @@ def test_a_candidate_without_a_refused_snapshot_is_unfinished(
     assert (found.space_id if found else None) == ("s001" if is_unfinished else None)
 
 
-def test_a_candidate_of_other_settings_is_not_unfinished(tables: Tables, config: Config) -> None:
+def test_a_candidate_of_other_settings_is_not_resumed(tables: Tables, config: Config) -> None:
     register(tables, config, (next_space_id(tables, config, UNTIL), "candidate"))
-    assert schedule_of(tables, config).unfinished_candidate() is not None
+    assert schedule_of(tables, config).resumable_candidate() is not None
     other = config.model_copy(update={"model": config.model.model_copy(update={"latent_dim": 64})})
-    assert schedule_of(tables, other).unfinished_candidate() is None
+    assert schedule_of(tables, other).unfinished_candidate() is not None
+    assert schedule_of(tables, other).resumable_candidate() is None
 
 
-@pytest.mark.usefixtures("same_recipe")
 def test_only_the_newest_space_can_be_unfinished_and_only_of_this_lineage(tables: Tables, config: Config) -> None:
     assert schedule_of(tables, config).unfinished_candidate() is None
     register(tables, config, ("s000", "candidate"), ("s001", "ready"))

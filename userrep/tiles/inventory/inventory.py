@@ -14,7 +14,7 @@ from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
-from userrep.sources.partitions import ranges
+from userrep.sources.partitions import folder_day, ranges
 from userrep.sources.read import has_naive_time
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
@@ -189,13 +189,19 @@ def mapping_of(events: Events) -> str:
     return short_hash([events.meaning, 1] if events.sources else events.meaning)
 
 
+def _in_folders(log: OpenLog) -> bool:
+    """Return False for a Delta table whose files have random prefixes instead of folders of their partitions."""
+    partition = log.settings.partition
+    return log.delta is None or all(partition and folder_day(file.path, partition) for file in log.files)
+
+
 def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """Return the days of one source and the number of its new files, by the cheapest method that sees all changes."""
     settings, delta = log.settings, log.delta
     try:
         if delta is not None and delta.hides_deletes and delta.has_changes:
             days, num_new = days_by_changes(tables, log, delta)
-        elif settings.partition is not None and settings.partition.holds == "event_date":
+        elif settings.partition is not None and settings.partition.holds == "event_date" and _in_folders(log):
             num_bytes = [log.num_bytes(file) for file in log.files]
             days, num_new = days_by_partition(log.what, settings.partition, log.files, num_bytes), 0
         else:

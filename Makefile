@@ -139,8 +139,9 @@ bench-streaming: setup  ## run the benchmarks of near real time, with their own 
 bench-%: setup  ## run benchmarks/NAME.py (NAME with dashes); RECORD=1 keeps its lines for the results page
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
-results: $(DEV)  ## write docs/results.md from docs/results/*.json
+results: $(DEV)  ## write docs/results.md and a table in README.md from docs/results/*.json
 	@$(BIN)/python -m benchmarks.results
+	@$(BIN)/python -m benchmarks.readme_table
 
 notebooks: setup  ## run notebooks/ on generated data and write them with outputs to docs/tutorials/notebooks
 	@$(BIN)/python -m deploy.build_notebooks

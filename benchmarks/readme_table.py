@@ -37,21 +37,25 @@ def quality_table(folder: Path = RECORDS) -> str:
         if not path.exists():
             continue
         values = json.loads(path.read_text(encoding="utf-8"))["line"]["values"]
-        rows.append([f"**{title}**", *[""] * len(TASKS)])
-        rows += [[shown, *(_cell(values[task], name) for task in TASKS)] for name, shown in REPRESENTATIONS.items()]
-    return markdown_table(["", *TASKS.values()], rows)
+        names = [title, *[""] * (len(REPRESENTATIONS) - 1)]
+        for shown_log, (name, shown) in zip(names, REPRESENTATIONS.items(), strict=True):
+            rows.append([shown_log, shown, *(_cell(values.get(task, {}), name) for task in TASKS)])
+    return markdown_table(["log", "", *TASKS.values()], rows)
 
 
 def with_table(readme: str, folder: Path = RECORDS) -> str:
-    """Return the text of README.md with the table of today's records."""
-    return _BLOCK.sub(lambda _: quality_table(folder), readme)
+    """Return the text of README.md with the table of today's records. Raises ValueError if it has no place for it."""
+    text, num_places = _BLOCK.subn(lambda _: quality_table(folder), readme)
+    if num_places != 1:
+        raise ValueError("README.md needs one pair of lines with the markers of the table of quality")
+    return text
 
 
 def _cell(values: dict[str, float], name: str) -> str:
     if name not in values:
         return "-"
     text = f"{values[name]:.3f}"
-    is_best = text == f"{max(values.get(other, 0.0) for other in REPRESENTATIONS):.3f}"
+    is_best = text == f"{max(values[other] for other in REPRESENTATIONS if other in values):.3f}"
     return f"**{text}**" if is_best else text
 
 

@@ -183,7 +183,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("demo --set model.latent_dim=wide", "--set model.latent_dim: must be a whole number, got 'wide'."),
         ("doctor --config C --set windows_days=[]", "--set windows_days: must not be empty, got []."),
         ("doctor --as consumer", "--as consumer: name what the consumer opens with --open ROOT or --config FILE."),
-        ("doctor --open build/demo", "--open is for --as consumer. Name a producer's root with --config or --set"),
+        ("doctor --open build/demo", "--open is for --as consumer. Name a producer's root with --config FILE"),
         (
             "status --config C --set latent_dim",
             "--set latent_dim: not of the form key.path=value. Example: --set model.latent",

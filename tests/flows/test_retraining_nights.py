@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def labels(log: Path, tmp_path: Path) -> Path:
     events = pq.read_table(log / "events", columns=["user_id", "event_at"]).to_pylist()
     rows = []
     for day in LABEL_DATES:
-        at, since = (datetime(day.year, day.month, day.day) - timedelta(days=back) for back in (0, 7))
+        at, since = (datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=back) for back in (0, 7))
         known = {event["user_id"] for event in events if event["event_at"] < at}
         recent = {event["user_id"] for event in events if since <= event["event_at"] < at}
         rows += [

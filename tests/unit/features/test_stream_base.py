@@ -24,6 +24,7 @@ from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.record_tiles import Records
 from userrep.streaming.records import checked_rows
 from userrep.streaming.sources import ARRIVED, PLACE
+from userrep.workflows.data_stages import build_activity_tiles
 
 pytestmark = pytest.mark.default
 
@@ -141,7 +142,7 @@ def add_late_event(world: World, day: date) -> None:
     file = world.log / "events" / f"ingest_date={AS_OF}" / f"late-{day}.parquet"
     file.parent.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist([row], schema=like), file)
-    world.work(AS_OF).build_activity_tiles()
+    build_activity_tiles(world.work(AS_OF))
 
 
 @pytest.mark.full

@@ -34,17 +34,18 @@ def config(done: tuple[RunContext, Config], log: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def labels(log: Path, tmp_path: Path) -> Path:
     """Labels that any space knows, so that all spaces are judged alike: events in the week before the label."""
-    events = pq.read_table(log / "events", columns=["user_id", "event_at"]).to_pylist()
-    rows = []
+    rows = pq.read_table(log / "events", columns=["user_id", "event_at"]).to_pylist()
+    events = [row for row in rows if row["user_id"] and row["event_at"]]  # without the malformed ones
+    labels = []
     for day in LABEL_DATES:
         at, since = (datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=back) for back in (0, 7))
         known = {event["user_id"] for event in events if event["event_at"] < at}
         recent = {event["user_id"] for event in events if since <= event["event_at"] < at}
-        rows += [
+        labels += [
             {"user_id": user, "label_at": at + timedelta(hours=12), "label": float(user in recent)}
             for user in sorted(known)
         ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "labels.parquet")
+    pq.write_table(pa.Table.from_pylist(labels), tmp_path / "labels.parquet")
     return tmp_path / "labels.parquet"
 
 

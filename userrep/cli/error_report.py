@@ -35,7 +35,7 @@ def report_error(error: Exception, *, as_json: bool = False) -> int:
 
 
 def report_faults(code: int, lines: Iterable[str], *, as_json: bool) -> int:
-    """Log faults, and with ``as_json`` as one object on stdout; return the exit code."""
+    """Log faults, and with ``as_json`` print them as one object on stdout; return the exit code."""
     faults = with_config(lines)
     for fault in faults:
         logger.error(fault)

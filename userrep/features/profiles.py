@@ -12,7 +12,7 @@ from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text, named
 from userrep.sources.listing import Listings, driver_lists, list_files
-from userrep.sources.open_log import OpenLog, deletions_version, open_logs
+from userrep.sources.open_log import OpenLog, open_logs, version_of_deletions
 from userrep.sources.read import is_missing_id, read_source
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
@@ -159,7 +159,7 @@ def _is_listed_here(source: Source) -> bool:
 def _files(spark: SparkSession, source: Source, what: str) -> list[list[str]]:
     if source.format in ("delta", "table"):
         paths = [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
-        version = deletions_version(spark, source)
+        version = version_of_deletions(spark, source)
         return [*paths, *([[f"version {version}"]] if version else [])]
     if _is_listed_here(source):
         return _files_listed_here(source, what)

@@ -35,8 +35,7 @@ def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_sou
     Parameters
     ----------
     arrived : streams by source name. is_own_source : whether events come from a source of the stream, which has no
-        partition column. since : UTC day; a registration before it, or without a time, gets its
-        arrival as ``at``.
+        partition column. since : UTC day; a registration before it, or without a time, gets its arrival as ``at``.
 
     Returns
     -------

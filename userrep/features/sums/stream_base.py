@@ -69,9 +69,9 @@ def build_bases(
     """Build the missing or stale stream bases of the ``open_days - 1`` dates after ``as_of``, and delete older ones.
 
     A base contains no day that closed within the last day, since the stream reads late events of those days itself. A
-    base is stale if its days, item vectors, users or picks have changed; ``only_missing`` keeps stale ones, and one
-    with newer item vectors, of a run for a later date, is always kept. ``as_of``:
-    the newest date with tiles and features. Its item vectors are used even if a later date starts a new version.
+    base is stale if its days, item vectors, users or picks have changed; ``only_missing`` keeps stale ones. A base with
+    newer item vectors, which a run for a later date has built, is always kept. ``as_of``: the newest date with tiles
+    and features. Its item vectors are used even if a later date starts a new version.
     ``profiles``: the profiles pinned by the run; without them, ``user_profiles`` is refreshed first. Returns the bases
     that were built, with the reason.
 
@@ -91,11 +91,11 @@ def build_bases(
         revisions = ledger.revisions(day - timedelta(days=span), open_from)
         target = StreamBase(day, open_from, versions.valid_at(as_of), revisions, profiles.profiles_hash)
         before = existing.get(day)
-        is_usable = before is not None and before.open_from == open_from  # else of another number of open days
-        if before is not None and is_usable and before.valid_from > target.valid_from:
+        usable = before if before and before.open_from == open_from else None  # else of another number of open days
+        if usable and usable.valid_from > target.valid_from:
             continue  # of a run for a later date
         reason = _stale_reason(before, target)
-        if reason and not (only_missing and is_usable):
+        if reason and not (only_missing and usable):
             sums = Generation(0, day, target.valid_from, revisions, 0)
             update = SumsUpdate(sums, tables, config, versions, ledger)
             built.append((_build(tables, update, target, profiles, oldest=as_of), reason))

@@ -57,8 +57,8 @@ class Inventory:
 
     def check_window(self, as_of: date, window_days: int) -> None:
         """Raise ``UsageError`` if the longest window, ``[as_of - window_days, as_of)``, has no event."""
-        before = max((day.day for day in self.days if day.day < as_of), default=None)
-        if before is None or (as_of - before).days > window_days:
+        if not self.has_events(as_of, window_days):
+            before = max((day.day for day in self.days if day.day < as_of), default=None)
             raise UsageError(
                 f"--as-of {as_of}: the longest window, {window_days} days, is empty; the last day with events before "
                 f"the date is {before}. Choose another date or a longer window in windows_days."

@@ -56,6 +56,8 @@ def read_source(
             reader = reader.option("versionAsOf", version)
         if source.format == "csv":
             reader = reader.option("header", True).option("mode", "PERMISSIVE")
+            # A file with another order of columns is an error. The inventory checks the files of a log.
+            reader = reader.option("enforceSchema", isinstance(source, EventSource))
         if source.format == "json":
             reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
     if schema is not None:

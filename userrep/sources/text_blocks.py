@@ -1,5 +1,6 @@
 """Whole lines of text files, in blocks."""
 
+import csv
 import io
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from userrep.sources.listing import COMPRESSED, listed_uri
 from userrep.store.filesystem import file_system
 
 _BLOCK_BYTES = 1 << 22
+_HEADER_BYTES = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
 
@@ -26,10 +28,8 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
     None for bytes that are no UTF-8 text, or where only Spark sees the end of a line. Cost: one read; memory for one
     block.
     """
-    files, target = file_system(listed_uri(path))
-    raw = files.open_input_file(target) if is_splittable(path) else files.open_input_stream(target)
     ahead = _BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, max(stop - start, io.DEFAULT_BUFFER_SIZE))
-    with io.BufferedReader(raw, ahead) as stream:
+    with _opened(path, ahead) as stream:
         at = start
         if start:
             stream.seek(start - 1)
@@ -50,6 +50,21 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
             plain = _plain(block)
             if plain != b"":
                 yield plain
+
+
+def header_of(path: str) -> list[str]:
+    """Return the names in the first line of a CSV file that is not blank; none if there is no such line."""
+    with _opened(path, _HEADER_BYTES) as stream:
+        line = next((line for line in stream if line.strip()), b"")
+    return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]), [])
+
+
+def _opened(path: str, ahead: int) -> io.BufferedReader:
+    """Open a file, decompressed, for reads of ``ahead`` bytes."""
+    files, target = file_system(listed_uri(path))
+    return io.BufferedReader(
+        files.open_input_file(target) if is_splittable(path) else files.open_input_stream(target), ahead
+    )
 
 
 def _plain(block: bytes) -> bytes | None:

@@ -4,7 +4,7 @@ Array suffix N: rows of the file.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -116,15 +116,21 @@ def _blocks(
 ) -> Iterator[tuple[bytes, Lines]]:
     """Yield the lines of a file in blocks, with their parser. Raises NeedsSparkError."""
     paths = {only: columns.mapped[only]} if only else columns.mapped
-    folders = folders_of(path)
-    names = tuple(name for name in columns.source if name.lower() not in folders)  # lines have no partition columns
-    parser = JsonLines(paths) if columns.format == "json" else CsvLines(names, paths)
-    if folders.keys() & {field[0].lower() for field in columns.mapped.values()}:
+    parser = JsonLines(paths) if columns.format == "json" else CsvLines(columns_in_lines(columns.source, path), paths)
+    if folders_of(path).keys() & {field[0].lower() for field in columns.mapped.values()}:
         raise NeedsSparkError
     for lines in blocks_of(path, has_header=columns.format == "csv", start=start, stop=stop):
         if lines is None:
             raise NeedsSparkError
         yield lines, parser
+
+
+def columns_in_lines(columns: Sequence[str], path: str) -> tuple[str, ...]:
+    """Return the columns of a log without those of the folders on a file's path, which Spark puts last."""
+    folders, names = folders_of(path), list(columns)
+    while names and names[-1].lower() in folders:
+        names.pop()
+    return tuple(names)
 
 
 def _split(lines: bytes) -> pa.BinaryArray:

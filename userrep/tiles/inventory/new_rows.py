@@ -20,6 +20,7 @@ from userrep.sources.text_blocks import is_splittable
 from userrep.spark.tasks import map_in_tasks
 from userrep.store.tables import Tables
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_utc
+from userrep.tiles.inventory.csv_headers import check_headers
 from userrep.tiles.inventory.footers import day_of_file
 from userrep.tiles.inventory.log_days import NO_DAY, Counts, DaysOfFile, LogDay, record, recorded, summed
 from userrep.tiles.text_file import days_of_lines
@@ -37,17 +38,18 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     stand for its rows, and malformed rows are found when the day's tiles are built. So are those of text files, of
     which tasks read only the times here. Cost: the footers of new files, and one read of the other new files, or of the
     whole log if it is a Delta log without partitions. Driver memory: one entry per file, part of a large text file and
-    day.
+    day. Raises UsageError if the header of a CSV file differs.
     """
     known = recorded(tables, log.mapping)
-    num_new = sum(file not in known for file in log.files)
+    new = [file for file in log.files if file not in known]
+    check_headers(tables.spark, log, new)
     for read in (_read_by_tasks, _read_by_spark):
         if unread := [file for file in log.files if file not in known]:
             days_by_path = read(tables.spark, log, unread)
             found = {file: days_by_path[file.path] for file in unread if file.path in days_by_path}
             record(tables, log.mapping, found)
             known |= found
-    return summed(known[file] for file in log.files), num_new
+    return summed(known[file] for file in log.files), len(new)
 
 
 def _read_by_tasks(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:

@@ -32,8 +32,8 @@ class EventColumns(Section):
     """Time of the event: a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Rows without a readable time are
     rejected."""
     event_id: str | None = None
-    """Event id for deduplication within a day; of rows with the same id one is kept. Without this column, rows that are
-    equal in all columns are duplicates."""
+    """Event id for deduplication within a day; of rows with the same id one is kept. Without this column, or with a
+    blank id, rows that are equal in all columns are duplicates."""
     event_type: str | None = None
     """Type of the event. Tiles keep types apart; features sum over them. Rows without a type are rejected. Without
     this column, the type is `events.event_type`, or `event`."""

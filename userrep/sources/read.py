@@ -106,7 +106,7 @@ def with_validity(
     Returns
     -------
     One row per row of the log: user_id, item_id, event_type (``event`` by default), event_at (UTC), event_date, weight
-    (rounded to 1/256; 1 by default), one ``context_K`` per context column, event_id (null by default), reason (null for
+    (rounded to 1/256; 1 by default), one ``context_K`` per context column, event_id (null if blank), reason (null for
     a valid row), raw (an orderable struct of all the log's columns), and corrupt (the text of an unparsable row).
     No shuffle. A row without a plausible time has no event_date; in a partitioned log, it and a row outside of its
     partition get the partition's day. Rows in the future are valid here; the inventory holds them back.
@@ -149,12 +149,17 @@ def _mapped(
         _utc(source, columns.event_at, log.time_zone).alias("event_at"),
         (named(source, columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
         *(_context(source, log, name).alias(f"context_{k}") for k, name in enumerate(context)),
-        (id_text(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
+        (_event_id(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
         (F.col(CORRUPT) if CORRUPT in source.columns else F.lit(None).cast("string")).alias("corrupt"),
         F.struct(*(_orderable(field) for field in fields)).alias("raw"),
         *pass_through,
         *([partition_day(source, log.partition).alias("partition_day")] if log.partition else []),
     ]
+
+
+def _event_id(source: DataFrame, name: str) -> Column:
+    text = id_text(source, name)
+    return F.when(F.trim(text) != "", text)
 
 
 def _reason(fits_partition: Column) -> Column:

@@ -122,19 +122,23 @@ class DayRows:
 def without_copies(rows: DayRows, valid_V: RowIndexes, columns: LogColumns) -> RowIndexes:
     """Return one row of each event among some rows.
 
-    Of rows with the same event id, the latest is kept; of rows without one, one of those that are equal in all columns.
-    Raises NeedsSparkError if the mapped columns do not decide which row to keep, or if columns cannot be compared here.
+    Of rows with the same event id, the latest is kept; of rows without one (null, empty or only spaces), one of those
+    that are equal in all columns. Raises NeedsSparkError if the mapped columns do not decide which row to keep, or if
+    columns cannot be compared here.
     """
     if rows.event_id is None:
-        return _distinct_rows(rows, valid_V, columns)
+        return _distinct_rows(rows, valid_V, columns, np.zeros(len(valid_V), np.int32))
     is_whole_day = len(valid_V) == len(rows.at_N)
     ids = (rows.event_id if is_whole_day else rows.event_id.take(pa.array(valid_V))).dictionary_encode()
     code_V = ids.indices.fill_null(-1).to_numpy()
     has_id = code_V >= 0
+    if pa.types.is_string(ids.type.value_type):
+        blank = np.append(is_blank(ids.dictionary).to_numpy(zero_copy_only=False), True)  # the last for null, code -1
+        has_id = ~blank[code_V]
     latest = _latest(rows, valid_V[has_id], code_V[has_id])
     if has_id.all():
         return latest
-    return np.sort(np.concatenate([latest, _distinct_rows(rows, valid_V[~has_id], columns)]))
+    return np.sort(np.concatenate([latest, _distinct_rows(rows, valid_V[~has_id], columns, code_V[~has_id])]))
 
 
 def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> RowIndexes:
@@ -157,12 +161,12 @@ def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> Row
     return rows_V[~has_copies]
 
 
-def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> RowIndexes:
-    """Return one of each set of rows that are equal in all columns.
+def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns, id_V: NDArray[np.int32]) -> RowIndexes:
+    """Return one of each set of rows that are equal in all columns. ``id_V``: codes of their event ids, null or blank.
 
     Columns that are not mapped are read only for rows whose mapped columns are equal.
     """
-    mapped: list[Any] = [*rows.codes(rows_V), rows.at_N[rows_V]]
+    mapped: list[Any] = [id_V, *rows.codes(rows_V), rows.at_N[rows_V]]
     if rows.weight_N is not None:
         mapped.append(rows.weight_N[rows_V] + 0.0)
     hash_V = np.zeros(len(rows_V), np.uint64)

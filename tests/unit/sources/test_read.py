@@ -240,4 +240,4 @@ def test_times_in_text_are_those_that_the_inspection_reads_without_spark(spark: 
     rows = [(text, "u", "i", text) for text in TIMES_BY_TEXT]
     frame = spark.createDataFrame(rows, "event_id STRING, user_id STRING, item_id STRING, event_at STRING")
     events = with_validity(frame, _log(event_id="event_id")).collect()
-    assert {row.event_id: row.event_at for row in events} == TIMES_BY_TEXT
+    assert {row.event_id or "": row.event_at for row in events} == TIMES_BY_TEXT

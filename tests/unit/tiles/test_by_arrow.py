@@ -39,6 +39,8 @@ IDS = {name: (name,) for name in ("user_id", "item_id", "event_at")}
 COLUMNS = LogColumns(IDS, context=(), fixed_type="event", source=(), integers=frozenset())
 WITH_ID = COLUMNS._replace(mapped=IDS | {"event_id": ("event_id",)})
 
+BLANK = {**dict.fromkeys(range(20), ""), 20: " ", 21: "  "}  # event ids by number
+
 Row = dict[str, Any]
 
 
@@ -148,7 +150,8 @@ class RandomLog:
         else:
             table["user_id"] = users
         if self.event_id == "text":
-            table["eid"] = pa.array([None if e is None else f"e{e}" for e in values.get("eid", [])], pa.string())
+            eids = [None if e is None else BLANK.get(e, f"e{e}") for e in values.get("eid", [])]
+            table["eid"] = pa.array(eids, pa.string())
         if k == 0:
             del table["row"]
         if k == 0 and not self.event_id:  # else copies in other files would differ from it
@@ -338,6 +341,14 @@ def test_users_of_one_bucket_are_in_the_order_of_their_bytes(tmp_path: Path) -> 
 
 
 # Days that need Spark
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_rows_with_a_blank_event_id_are_copies_only_if_all_columns_are_equal(tmp_path: Path, blank: str) -> None:
+    path = write_rows(tmp_path / "a.parquet", _copies(blank, blank, blank, "e", "e", note=["a", "a", "b", "c", "c"]))
+    tiles = _one(path, columns=WITH_ID._replace(source=(*WITH_ID.source, "note"))).tiles
+    assert tiles is not None
+    assert tiles["num_events"].to_pylist() == [3]
 
 
 def _copies(*ids: str | None, **values: list[Any]) -> list[Row]:

@@ -57,9 +57,7 @@ def test_a_file_may_lack_the_last_columns_or_have_more(
 
 
 @pytest.mark.default
-def test_a_file_with_another_order_of_columns_is_refused(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_a_file_with_another_order_of_columns_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path, events={"format": "csv"})
     tables, log = open_tables(config, spark), tmp_path / "events"
     log.mkdir()

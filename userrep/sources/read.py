@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
 from userrep.sources.columns import as_text, event_columns, find_column, id_text, named, type_of
-from userrep.sources.listing import base_folder, check_local, is_pattern
+from userrep.sources.listing import base_folder, check_local, is_pattern, not_a_pattern
 from userrep.sources.partitions import partition_day
 from userrep.store.sql import sql_name
 
@@ -67,7 +67,7 @@ def read_source(
     with readable(source, what):
         if target is None:
             return spark.table(source.path)
-        frame = reader.load(target if files is None else list(files))
+        frame = reader.load(target if files is None else list(map(not_a_pattern, files)))
         if source.format == "parquet" and schema is None and files is None and isinstance(source, EventSource):
             names = event_columns(source).values()
             if any(find_column(frame.schema, name) is None for name in names):

@@ -133,6 +133,16 @@ def test_columns_that_cannot_be_ordered_are_json_in_the_raw_row(spark: SparkSess
     assert row.raw["odd.name"] == '{"value":{"a":1}}'
 
 
+def test_names_of_files_are_no_patterns(spark: SparkSession, tmp_path: Path) -> None:
+    names = ["e[1]", "e1", "{a,b}", "x*", "back\\slash", "b%20 c"]
+    for name in names:
+        (tmp_path / name).write_text(f"note\n{name.replace(',', ';')}\n")
+    log = Events(path=str(tmp_path), format="csv", columns=EVENT_COLUMNS)
+    for name in names:
+        rows = read_source(spark, log, what="events", files=[f"file:{tmp_path}/{name}"]).collect()
+        assert [row.note for row in rows] == [name.replace(",", ";")]
+
+
 @pytest.mark.parametrize("kind", ["csv", "json", "delta"])
 def test_other_formats_read_as_the_same_events(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "log"

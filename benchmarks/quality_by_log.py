@@ -52,7 +52,7 @@ PEERS = (
 STORAGES = (f"{STORED}float16", f"{STORED}int8")
 LOOK_ALIKES = "look_alikes"
 # Metrics of storage losses: where there are trees, that of the regression, since trees change with any perturbation.
-_STEADY = ("auc_linear", "r2_linear", "ndcg", "recall")
+_STEADY = ("auc_linear", "r2_linear", "ndcg")
 
 
 class Log(NamedTuple):

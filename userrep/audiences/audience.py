@@ -168,7 +168,7 @@ class _Scorer:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=self.left_out)))
-        return pa.table([rows["user_id"], pa.array(self.ensemble.logits(self.inputs(rows["embedding"])))], SCORES)
+        return pa.table([rows["user_id"], pa.array(self.ensemble.scores(self.inputs(rows["embedding"])))], SCORES)
 
 
 def _ranked(best: pa.Table, snapshot: Snapshot, ensemble: Ensemble) -> pa.Table:

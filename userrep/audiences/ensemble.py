@@ -1,7 +1,8 @@
 """The score of a seed list: a classifier and the similarity to seed clusters, combined and calibrated.
 
 deWet and Ou (Finding Users Who Act Alike, KDD 2019) found that a classifier per list and a similarity to the list's
-users complement each other: their ensemble was best at all sizes of the list.
+users complement each other. Here the classifier alone is about as good (docs/decisions/quality-measurements.md), so it
+is the default that the similarity has to improve.
 
 Shapes: B users of a batch, N users, D dimensions, K clusters, F features (2).
 """
@@ -30,6 +31,9 @@ _PRECISELY = {"maxiter": 500, "gtol": 1e-9, "ftol": 1e-12}  # probabilities are 
 _MAX_STEPS = 500
 _MOST_CLUSTERS = 20
 _SEED = 7
+_CLASSIFIER = np.array([1.0, 0.0])  # weights of standardized features if nothing is known
+_PRIOR = 3.0  # strength of these weights: that of about three seeds
+_LEAST = 1e-2  # so that equal scores are only those of users with equal features
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -87,22 +91,45 @@ def _unit(x_ND: Floats) -> Floats:
     return x_ND / length_N1
 
 
-class Calibration(NamedTuple):
-    """The probability that a user is on the seed list: ``share`` x the logistic function of the user's score.
+def weights_of(features_NF: Floats, is_seed_N: Flags) -> Floats:
+    """Fit the weight of each feature in the score, which no feature lowers.
 
-    The score weighs both features. ``share`` estimates which share of the users alike the list has: however alike a
-    user is, the probability does not exceed it (Elkan and Noto, KDD 2008).
+    A logistic regression of standardized features, in which all seeds weigh as much as all others. With few seeds, the
+    weights stay near those of the classifier alone: its order of users is the default, and similarity needs evidence.
+    """
+    scale_F = np.maximum(features_NF.std(axis=0), 1e-12)
+    x_NG = np.column_stack([(features_NF - features_NF.mean(axis=0)) / scale_F, np.ones(len(features_NF))])
+    num_seeds = int(is_seed_N.sum())
+    weight_N = np.where(is_seed_N, 0.5 / num_seeds, 0.5 / (len(is_seed_N) - num_seeds))
+    penalty = _PRIOR / num_seeds
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        z_N, moved_F = x_NG @ flat, flat[:2] - _CLASSIFIER
+        value = -float(weight_N @ log_expit(np.where(is_seed_N, z_N, -z_N))) + penalty * float(moved_F @ moved_F)
+        return value, x_NG.T @ (weight_N * (expit(z_N) - is_seed_N)) + np.append(2 * penalty * moved_F, 0)
+
+    start, bounds = np.append(_CLASSIFIER, 0), [(_LEAST, None), (0, None), (None, None)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_PRECISELY).x
+    weight_F: Floats = found[:2] / scale_F
+    return weight_F
+
+
+class Calibration(NamedTuple):
+    """The probability that a user is on the seed list: ``share`` x the logistic function of slope x score + bias.
+
+    ``share`` estimates which share of the users alike the list has: however alike a user is, the probability does not
+    exceed it (Elkan and Noto, KDD 2008).
     """
 
-    weight_F: Floats
+    slope: float
     bias: float
     share: float
 
     @classmethod
-    def fit(cls, features_NF: Floats, is_seed_N: Flags, weight_N: Floats) -> "Calibration":
-        """Maximize the likelihood. No feature counts against a user."""
-        scale_F = np.maximum(features_NF.std(axis=0), 1e-12)
-        x_NG = np.column_stack([features_NF / scale_F, np.ones(len(features_NF))])
+    def fit(cls, score_N: Floats, is_seed_N: Flags, weight_N: Floats) -> "Calibration":
+        """Maximize the likelihood. The probability never falls with the score."""
+        scale = max(float(score_N.std()), 1e-12)
+        x_NG = np.column_stack([score_N / scale, np.ones(len(score_N))])
         weight_N = weight_N / weight_N.sum()
 
         def loss(flat: Floats) -> tuple[float, Floats]:
@@ -112,31 +139,28 @@ class Calibration(NamedTuple):
             error_N = weight_N * np.where(is_seed_N, -1, p_N / (1 - p_N))
             return -float(weight_N @ likelihood_N), np.append(x_NG.T @ (error_N * expit(-z_N)), error_N.sum())
 
-        start = np.array([1.0, 1.0, np.log(weight_N[is_seed_N].sum()), np.log(0.5)])
-        bounds = [(0, None), (0, None), (None, None), (np.log(1e-6), 0)]
-        weights = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_PRECISELY).x
-        return cls(weights[:2] / scale_F, float(weights[2]), float(np.exp(weights[3])))
+        start = np.array([1.0, np.log(weight_N[is_seed_N].sum()), np.log(0.5)])
+        bounds = [(_LEAST, 1 / _LEAST), (None, None), (np.log(1e-6), 0)]
+        slope, bias, share = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_PRECISELY).x
+        return cls(float(slope / scale), float(bias), float(np.exp(share)))
 
-    def logits(self, features_BF: Floats) -> Floats:
-        """Return the score of each user."""
-        logit_B: Floats = features_BF @ self.weight_F + self.bias
-        return logit_B
-
-    def probabilities(self, logit_B: Floats) -> Floats:
+    def probabilities(self, score_B: Floats) -> Floats:
         """Return the probability of each score."""
-        probability_B: Floats = self.share * expit(logit_B)
+        probability_B: Floats = self.share * expit(self.slope * score_B + self.bias)
         return probability_B
 
 
 class Ensemble(NamedTuple):
-    """A fitted score of inputs."""
+    """A fitted score of inputs: the weighted sum of a member's features."""
 
     member: Member
+    weight_F: Floats
     calibration: Calibration
 
-    def logits(self, x_BD: Floats) -> Floats:
+    def scores(self, x_BD: Floats) -> Floats:
         """Return the score of each user."""
-        return self.calibration.logits(self.member.features(x_BD))
+        score_B: Floats = self.member.features(x_BD) @ self.weight_F
+        return score_B
 
 
 @dataclass(frozen=True)
@@ -146,14 +170,14 @@ class HeldOut:
     ``weight_N``: the number of users of the snapshot that each stands for.
     """
 
-    logit_N: Floats
+    score_N: Floats
     is_seed_N: Flags
     weight_N: Floats
 
     @property
     def auc(self) -> float:
         """Area under the ROC curve of seeds against sampled users."""
-        return round(float(roc_auc_score(self.is_seed_N, self.logit_N)), 4)
+        return round(float(roc_auc_score(self.is_seed_N, self.score_N)), 4)
 
     def facts(self, size: int, num_users: int) -> dict[str, Any]:
         """Return the AUC, and rows for a quarter, half, all, twice and four times the size, up to all users."""
@@ -166,7 +190,7 @@ class HeldOut:
         seeds_found : share of the seeds among them. precision : share of them that are seeds. lift : precision
         divided by the share of seeds in the snapshot.
         """
-        group_N = np.unique(-self.logit_N, return_inverse=True)[1]  # users with equal scores, in no order
+        group_N = np.unique(-self.score_N, return_inverse=True)[1]  # users with equal scores, in no order
         weight_G = np.bincount(group_N, self.weight_N)
         seeds_G = np.bincount(group_N, self.weight_N * self.is_seed_N)
         taken_G = np.clip(size - (np.cumsum(weight_G) - weight_G), 0, weight_G)
@@ -201,6 +225,7 @@ def fit_ensemble(seeds_ND: Floats, others_ND: Floats, *, num_seeds: int, num_oth
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
     for fitted, held_out in folds.split(x_ND, is_seed_N):
         features_NF[held_out] = Member.fit(x_ND[fitted], is_seed_N[fitted]).features(x_ND[held_out])
-    calibration = Calibration.fit(features_NF, is_seed_N, weight_N)
-    scores = HeldOut(calibration.logits(features_NF), is_seed_N, weight_N)
-    return Ensemble(Member.fit(x_ND, is_seed_N), calibration), scores
+    weight_F = weights_of(features_NF, is_seed_N)
+    score_N = features_NF @ weight_F
+    ensemble = Ensemble(Member.fit(x_ND, is_seed_N), weight_F, Calibration.fit(score_N, is_seed_N, weight_N))
+    return ensemble, HeldOut(score_N, is_seed_N, weight_N)

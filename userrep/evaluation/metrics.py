@@ -31,9 +31,9 @@ Metric = Callable[[Floats, Floats, Counts], Floats]  # score_MK, label_MK, weigh
 def auc(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the probability that a positive scores above a negative, ties counting half; mean over K labels.
 
-    Labels are 0 and 1. NaN if all weighted examples are of one class.
+    Labels are 0 and 1, and NaN for examples that do not count. NaN if all weighted examples are of one class.
     """
-    columns = [_auc(score_MK[:, k], label_MK[:, k] > 0, weight_MB) for k in range(score_MK.shape[1])]
+    columns = [_auc(score_MK[:, k], label_MK[:, k], weight_MB) for k in range(score_MK.shape[1])]
     value_B: Floats = np.mean(columns, axis=0)
     return value_B
 
@@ -116,8 +116,8 @@ def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
     return value_Q
 
 
-def _auc(score_M: Floats, is_positive_M: NDArray[np.bool_], weight_MB: Counts) -> Floats:
-    positive, negative = np.flatnonzero(is_positive_M), np.flatnonzero(~is_positive_M)
+def _auc(score_M: Floats, label_M: Floats, weight_MB: Counts) -> Floats:
+    positive, negative = np.flatnonzero(label_M > 0), np.flatnonzero(label_M <= 0)
     negative = negative[np.argsort(score_M[negative], kind="stable")]
     below_NB = np.zeros((len(negative) + 1, weight_MB.shape[1]), np.float32)
     np.cumsum(weight_MB[negative], axis=0, out=below_NB[1:])

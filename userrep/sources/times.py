@@ -70,10 +70,12 @@ def _in_utc(at: datetime) -> datetime | None:
 
 
 def _to_utc(at: Any, zone: str) -> Any:
+    """Convert local times; one that the clocks skip has the offset from before they did, as in Spark."""
     if zone == "UTC":
         return at
-    zoned = pc.assume_timezone(at, zone, ambiguous="earliest", nonexistent="latest")
-    return zoned.cast(pa.timestamp("us", "UTC")).cast(_MICROSECONDS)
+    zoned = pc.assume_timezone(at, zone, ambiguous="earliest", nonexistent="earliest")  # skipped: just before the skip
+    offset = pc.subtract(pc.local_timestamp(zoned), zoned.cast(pa.timestamp("us", "UTC")).cast(_MICROSECONDS))
+    return pc.subtract(at, offset)
 
 
 def _parsed(texts: pa.StringArray, zone: str) -> pa.Array:

@@ -185,12 +185,15 @@ def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns, id_V:
 
 
 def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> list[pa.ChunkedArray]:
-    """Read the columns of some rows that are not mapped. Raises NeedsSparkError if a column cannot be compared."""
+    """Read the columns of some rows that are not mapped, and texts of times and weights, which can differ if these are
+    equal. Raises NeedsSparkError if a column cannot be compared.
+    """
     starts = np.cumsum([0, *(piece.rows.num_rows for piece in rows.pieces)])
     piece_V = np.searchsorted(starts, rows_V, side="right") - 1
     used = [int(k) for k in np.unique(piece_V)]
     pieces = [rows.pieces[k] for k in used]
-    mapped = {path[0] for path in columns.mapped.values() if len(path) == 1}
+    fields = {key: path for key, path in columns.mapped.items() if key not in columns.texts_to_parse}
+    mapped = {path[0] for path in fields.values() if len(path) == 1}
     names = [name for name in columns.source if name not in mapped]
     if len({tuple(folders_of(piece.file.path).items()) for piece in pieces}) > 1:
         raise NeedsSparkError  # rows may differ in a column that is stored only in the folders' names

@@ -4,31 +4,52 @@ import numpy as np
 import pytest
 
 from tests.support.audience_world import vectors_of
-from userrep.audiences.ensemble import Calibration, HeldOut, Inputs, Member, fit_ensemble
+from userrep.audiences.ensemble import Calibration, HeldOut, Inputs, Member, fit_ensemble, weights_of
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
 
 def test_the_probability_levels_off_at_the_share_of_users_alike_that_the_list_has() -> None:
     rng = np.random.default_rng(0)
-    logit_N = rng.normal(-2, 3, 50_000)
-    is_alike_N = rng.random(len(logit_N)) < 1 / (1 + np.exp(-logit_N))
-    is_seed_N = is_alike_N & (rng.random(len(logit_N)) < 0.3)
-    features_NF = np.column_stack([logit_N, rng.standard_normal(len(logit_N))])
-    found = Calibration.fit(features_NF, is_seed_N, np.ones(len(logit_N)))
+    score_N = rng.normal(-2, 3, 50_000)
+    is_alike_N = rng.random(len(score_N)) < 1 / (1 + np.exp(-score_N))
+    is_seed_N = is_alike_N & (rng.random(len(score_N)) < 0.3)
+    found = Calibration.fit(score_N, is_seed_N, np.ones(len(score_N)))
     assert found.share == pytest.approx(0.3, abs=0.03)
-    assert found.weight_F == pytest.approx([1, 0], abs=0.1)
-    p_N = found.probabilities(found.logits(features_NF))
-    assert p_N == pytest.approx(0.3 / (1 + np.exp(-logit_N)), abs=0.03)
+    assert found.probabilities(score_N) == pytest.approx(0.3 / (1 + np.exp(-score_N)), abs=0.03)
+
+
+def test_probabilities_never_fall_with_a_score_that_says_nothing() -> None:
+    score_N = np.linspace(-1, 1, 500)
+    probability_N = Calibration.fit(score_N, score_N < -0.8, np.ones(500)).probabilities(score_N)
+    assert (np.diff(probability_N) > 0).all()
+    assert probability_N == pytest.approx(0.1, abs=0.01)
+
+
+def test_many_seeds_decide_the_weights_and_few_keep_the_classifier() -> None:
+    rng = np.random.default_rng(1)
+    for num_seeds, least, most in ((20, 0, 1), (5000, 2, 5)):
+        is_seed_N = np.arange(10 * num_seeds) < num_seeds
+        noise_NF = rng.standard_normal((len(is_seed_N), 2))
+        weight_F = weights_of(np.column_stack([0.5 * is_seed_N, 1.5 * is_seed_N]) + noise_NF, is_seed_N)
+        assert weight_F[0] > 0
+        assert least < weight_F[1] / weight_F[0] < most
 
 
 def test_a_feature_that_counts_against_seeds_gets_no_weight() -> None:
     rng = np.random.default_rng(1)
     is_seed_N = rng.random(5000) < 0.1
     features_NF = np.column_stack([is_seed_N + rng.standard_normal(5000), -2 * is_seed_N + rng.standard_normal(5000)])
-    weight_F = Calibration.fit(features_NF, is_seed_N, np.ones(5000)).weight_F
+    weight_F = weights_of(features_NF, is_seed_N)
     assert weight_F[0] > 0
     assert weight_F[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_seeds_that_no_feature_tells_apart_leave_the_order_of_the_classifier() -> None:
+    features_NF = np.column_stack([np.tile([0.0, 1.0], 100), np.repeat([0.0, 1.0], 100)])
+    is_seed_N = features_NF.sum(axis=1) == 0
+    weight_F = weights_of(features_NF, is_seed_N)
+    assert weight_F[0] > 0
 
 
 def test_seeds_of_several_kinds_have_a_center_each() -> None:

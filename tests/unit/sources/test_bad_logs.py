@@ -15,6 +15,7 @@ from userrep.config import Events, EventSource, parse_config
 from userrep.errors import RejectedShareError, UsageError
 from userrep.sources.columns import check_events
 from userrep.sources.read import with_validity
+from userrep.sources.times import times_of
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
 from userrep.tiles.build import build_tiles
@@ -106,6 +107,7 @@ def test_times_without_a_zone_are_in_the_configured_zone(spark: SparkSession) ->
     }
     source = spark.createDataFrame([("u", "i", text) for text in texts], list(EVENT_COLUMNS))
     assert [row.event_at for row in with_validity(source, log).collect()] == list(texts.values())
+    assert times_of(pa.chunked_array([[*texts]]), log.time_zone).to_pylist() == list(texts.values())
     for kind, at in (("TIMESTAMP", 12), ("TIMESTAMP_NTZ", 10)):
         typed = spark.sql(f"SELECT 'u' user_id, 'i' item_id, {kind}'2024-05-01 12:00:00' event_at")
         assert with_validity(typed, log).first().event_at == datetime(2024, 5, 1, at)

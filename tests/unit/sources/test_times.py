@@ -1,6 +1,7 @@
 """Times in UTC, by the rules of the batch."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -68,6 +69,14 @@ def test_a_column_of_all_kinds_of_texts_is_read_like_single_texts(zone: str) -> 
     usual = [f"2024-05-01T{k % 24:02}:00:00{'Z' if k < 1000 else ''}" for k in range(3000)]
     texts = [*usual, None, *TIMES_BY_TEXT, *usual]
     assert read(list(texts), zone=zone) == [read([text], zone=zone)[0] for text in texts]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "America/Sao_Paulo", "Pacific/Apia"])
+def test_local_times_that_the_clocks_skip_have_the_offset_from_before(zone: str) -> None:
+    """The skips last half an hour, an hour (at midnight, too), and a whole day."""
+    hours = [datetime(year, 1, 1) + timedelta(minutes=15 * k) for year in (2011, 2018) for k in range(366 * 96)]
+    expected = [at.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).replace(tzinfo=None) for at in hours]
+    assert read(list(hours), pa.timestamp("us"), zone) == expected
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

@@ -385,6 +385,17 @@ def test_rows_are_compared_by_the_columns_of_the_log_not_of_the_file(tmp_path: P
         assert (tiles is None) == ("NOTE" in names)
 
 
+def test_texts_of_one_time_are_not_copies(tmp_path: Path) -> None:
+    rows = [
+        dict(event("u1", "i1", "2024-05-01"), event_at=text)
+        for text in ("2024-05-01", "2024-05-01", "2024-05-01 00:00")
+    ]
+    columns = COLUMNS._replace(source=("user_id", "item_id", "event_at"), texts_to_parse=frozenset({"event_at"}))
+    tiles = _one(write_rows(tmp_path / "a.parquet", rows), columns=columns).tiles
+    assert tiles is not None
+    assert tiles["num_events"].to_pylist() == [2]
+
+
 def test_likely_copies_in_folders_of_two_values_need_spark(tmp_path: Path) -> None:
     paths = [str(write_rows(tmp_path / f"place={k}" / "a.parquet", _copies(None))) for k in range(2)]
     assert next(tiles_of_files([SourceFiles({path: [D1] for path in paths}, COLUMNS)])).tiles is None

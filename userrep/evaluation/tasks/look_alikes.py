@@ -46,7 +46,7 @@ class LookAlikeProblem:
 
     ``num_seeds`` users of a list are drawn as seeds; the others are hidden among all users of the pool. There is no
     probe; the only setting is whether to standardize each number of a representation, or only all of them together as
-    ``userrep audience`` does. It is chosen by recall at the training date.
+    ``userrep audience`` does. It is chosen by AUC at the training date.
     """
 
     rows: Rows
@@ -63,12 +63,12 @@ class LookAlikeProblem:
     def choose(self, x_NF: Floats32) -> str:
         """Choose whether to standardize."""
         settings = (AS_IT_IS, STANDARDIZED)
-        return max(settings, key=lambda setting: value_of("recall", self._scores(x_NF, setting, self.training)))
+        return max(settings, key=lambda setting: value_of("auc", self._scores(x_NF, setting, self.training)))
 
     def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
         """Return the scores of all users of the test date; labels are 1 for hidden users and NaN for seeds."""
         scores = self._scores(x_NF, choice, self.test)
-        return {"recall": scores, "lift": scores}
+        return dict.fromkeys(LookAlikes.metrics, scores)
 
     def _scores(self, x_NF: Floats32, setting: str, pool: _Pool) -> Scores:
         if setting == STANDARDIZED:
@@ -80,7 +80,7 @@ class LookAlikeProblem:
             seeds = rng.choice(np.flatnonzero(is_listed_Q), self.num_seeds, replace=False)
             others_QF = np.delete(x_QF, seeds, axis=0)
             ensemble, _ = fit_ensemble(x_QF[seeds], others_QF, num_seeds=len(seeds), num_others=len(others_QF))
-            score_QL[:, k], label_QL[seeds, k] = ensemble.logits(x_QF), np.nan
+            score_QL[:, k], label_QL[seeds, k] = ensemble.scores(x_QF), np.nan
         return Scores(score_QL, label_QL, self.rows.user_N[pool.row_Q])
 
 
@@ -97,7 +97,7 @@ class LookAlikes(Task):
     num_seeds: int
     days: int
     attribute: str | None = None
-    metrics = ("recall", "lift")
+    metrics = ("recall", "lift", "auc")
 
     @property
     def name(self) -> str:

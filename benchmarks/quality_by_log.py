@@ -6,9 +6,9 @@ users who repeat a few items, who explore, or who leave for good. A unit is a lo
 unit is kept, and skipped when the benchmark runs again with the same code and settings. One line per log and split:
 ``ahead`` is the lead of the embedding by peer and family of tasks, relative (or the difference for R2), and the mean
 over families with equal weights. Intervals of 90% are over resampled users and, with several seeds, over trainings.
-``value`` is the smallest of these means over peers. The line also has recall and lift of look-alike audiences, and what
-the embedding loses in other storage types, with an interval. Peers that need long trainings are
-in ``quality`` and in ``userrep evaluate``. ``--small``: one training, the earlier split of one log.
+``value`` is the smallest of these means over peers. The line also has what the embedding loses in other storage types,
+with an interval. Peers that need long trainings are in ``quality`` and in ``userrep evaluate``, look-alike audiences in
+``look_alikes``. ``--small``: one training, the earlier split of one log.
 
     make bench-quality-by-log
     python -m benchmarks.quality_by_log --small
@@ -29,6 +29,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
+from userrep.evaluation.dates import Plan
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
@@ -50,7 +51,7 @@ PEERS = (
 )  # fmt: skip
 
 STORAGES = (f"{STORED}float16", f"{STORED}int8")
-LOOK_ALIKES = "look_alikes"
+_LOOK_ALIKES = "look_alikes"
 # Metrics of storage losses: where there are trees, that of the regression, since trees change with any perturbation.
 _STEADY = ("auc_linear", "r2_linear", "ndcg")
 
@@ -92,8 +93,7 @@ def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
         "value": min(families[MEAN].value for families in compared.values()),
         "ahead": compared,
         "values": _values(found),
-        "look_alikes": _look_alikes(found[0]),
-        "storage_losses": _storage_losses(found[0]),
+        "storage_losses": storage_losses([one for one in found[0] if not one.task.startswith(_LOOK_ALIKES)]),
         "not judged": sorted({one.task for one in first_metrics(found[0]) if not one.is_judged}),
     }
 
@@ -109,16 +109,7 @@ def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:
     return values
 
 
-def _look_alikes(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
-    """Return recall and lift by task and representation."""
-    figures: dict[str, dict[str, list[float]]] = {}
-    for one in measured:
-        if one.task.startswith(LOOK_ALIKES):  # recall comes first
-            figures.setdefault(one.task, {}).setdefault(one.representation, []).append(round(one.value, 4))
-    return figures
-
-
-def _storage_losses(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
+def storage_losses(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
     """Return the loss of the embedding by task and storage type, with the ends of its interval: relative, or of R2."""
     figures: dict[str, dict[str, list[float]]] = {}
     by_key = {_key(one): one for one in measured}
@@ -143,7 +134,7 @@ def _key(one: Measured) -> tuple[str, str, str]:
 
 def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
     """Train and evaluate a space, or read the result of an earlier run. Peers are fitted with the first seed."""
-    config = _config(name, split, seed, root)
+    config = config_of_split(name, split, seed, root)
     made_by = short_hash([code_hash(), config.model_dump()])
     kept = root / "quality_by_log" / f"{name}-{split}" / f"seed{seed}-{made_by}.json"
     if not kept.exists():
@@ -157,7 +148,8 @@ def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
     return [Measured(**row | {"bootstraps_B": np.array(row["bootstraps_B"])}) for row in rows]
 
 
-def _config(name: str, split: str, seed: int, root: Path) -> Config:
+def config_of_split(name: str, split: str, seed: int, root: Path) -> Config:
+    """Return the configuration of a log's split, with its tables below ``root``. Raises Skipped without the log."""
     log = LOGS[name]
     settings = [
         f"root={root}/quality_by_log/{name}-{split}/tables",
@@ -180,16 +172,21 @@ def _config(name: str, split: str, seed: int, root: Path) -> Config:
     return config
 
 
-def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
+def prepared_space(config: Config) -> tuple[RunContext, Space, Plan]:
+    """Train a space, and build what an evaluation of it reads."""
     until = config.training.as_ofs.until
     assert until is not None
     trained = _pipeline(config, until)
     run_pipeline(trained, retrain=bool(list_spaces(trained.tables)))
     space = _newest(list_spaces(trained.tables))
     work = _pipeline(config, None)
+    return work, space, prepared(work, space)
+
+
+def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
+    work, space, plan = prepared_space(config)
     wanted = {EMBEDDING, *(PEERS + STORAGES if with_peers else ())}
     some = [one for one in representations(("float16", "int8")) if one.name in wanted]
-    plan = prepared(work, space)
     results = evaluate(
         work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
     )  # fmt: skip

@@ -224,7 +224,7 @@ def _git(*arguments: str) -> str | None:
 def _details(kept: Record) -> str:
     """Return a record's details in addition to its main value: size, parts, load and versions."""
     line = kept["line"]
-    if "ahead" in line:
+    if "storage_losses" in line:
         return _quality_details(kept)
     shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value", "runs")
     rows = [[name.replace("_", " "), _plain(value)] for name, value in line.items() if name not in shown]
@@ -233,11 +233,13 @@ def _details(kept: Record) -> str:
 
 
 def _quality_details(kept: Record) -> str:
-    """Return the tables of a log's quality: representations in rows, tasks or families in columns."""
+    """Return the tables of a log's quality or look-alikes: representations in rows, tasks or families in columns."""
     line = kept["line"]
-    by_task = {task: {name: f"{value:.3f}" for name, value in found.items()} for task, found in line["values"].items()}
+    by_task = {
+        task: {name: f"{value:.3f}" for name, value in found.items()} for task, found in line.get("values", {}).items()
+    }
     leads: dict[str, dict[str, str]] = {}
-    for peer, families in line["ahead"].items():
+    for peer, families in line.get("ahead", {}).items():
         for family, (lead, low, high) in families.items():
             leads.setdefault(family, {})[peer] = f"{lead:+.3f} [{low:+.3f}, {high:+.3f}]"
     alike = {
@@ -248,7 +250,7 @@ def _quality_details(kept: Record) -> str:
     for task, found in line.get("storage_losses", {}).items():
         for storage, (loss, low, high) in found.items():
             losses.setdefault(storage, {})[task] = f"{loss:+.3%} [{low:+.3%}, {high:+.3%}]"
-    facts = {"size": line["size"], "not judged": ", ".join(line["not judged"]) or "none"}
+    facts = {"size": line["size"], "not judged": ", ".join(line.get("not judged", [])) or "none"}
     facts |= {"load before": kept["load_before"], "versions": kept["versions"]}
     parts = [f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {_plain(fact)}" for name, fact in facts.items())]
     for caption, columns in (

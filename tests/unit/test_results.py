@@ -94,7 +94,6 @@ def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> No
         "benchmark": "quality_ml100k_later", "size": {"seeds": 3}, "value": 0.01,
         "ahead": {"raw": {"mean": [0.01, -0.002, 0.03]}, "pca": {"mean": [0.2, 0.1, 0.3]}}, "not judged": ["return_7d"],
         "values": {"volume_30d": {"embedding": 0.25, "raw": 0.24}, "return_7d": {"embedding": 0.8}},
-        "look_alikes": {"look_alikes_20": {"embedding": [0.3, 4.0]}},
         "storage_losses": {"volume_30d": {"int8": [0.0002, -0.0001, 0.0005]}},
     }  # fmt: skip
     found = written(tmp_path, line)
@@ -102,10 +101,22 @@ def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> No
     assert cells(found, "quality_explore_later")[0] == "not measured"
     for row in (
         "| | volume_30d | return_7d |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
-        "| raw | +0.010 [-0.002, +0.030] |", "| embedding | 0.300 (4.00) |",
+        "| raw | +0.010 [-0.002, +0.030] |",
         "| volume_30d | +0.020% [-0.010%, +0.050%] |", "- not judged: return_7d",
     ):  # fmt: skip
         assert row.replace("| |", "|  |") in found
+
+
+def test_look_alikes_have_recall_lift_and_losses(tmp_path: Path) -> None:
+    line = {
+        "benchmark": "look_alikes_ml100k", "size": {"log": "ml100k"}, "value": 0.0002,
+        "look_alikes": {"look_alikes_20": {"embedding": [0.3, 4.0]}},
+        "storage_losses": {"look_alikes_20": {"int8": [0.0002, -0.0001, 0.0005]}},
+    }  # fmt: skip
+    found = written(tmp_path, line)
+    assert cells(found, "look_alikes_ml100k")[0] == "0.0002"
+    assert "| embedding | 0.300 (4.00) |" in found
+    assert "| look_alikes_20 | +0.020% [-0.010%, +0.050%] |" in found
 
 
 def test_an_age_counts_only_commits_that_changed_what_is_measured(

@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial, wraps
 from pathlib import Path
@@ -68,12 +68,19 @@ def date_option(name: str, help: str, *, named: str | None = None) -> Any:  # no
     return typer.Option(name, metavar="YYYY-MM-DD", parser=partial(as_date, option=named or name), help=help)
 
 
-def choice_argument(name: str, choices: Sequence[str], command: str) -> Any:
-    """Return an argument that must be one of some names. Another one is refused before Spark or torch is imported."""
+def choice_argument(
+    name: str, choices: Sequence[str], command: str, *, elsewhere: Mapping[str, str] | None = None
+) -> Any:
+    """Return an argument that must be one of some names. Another one is refused before Spark or torch is imported.
+
+    ``elsewhere``: names that are commands of their own, with these.
+    """
 
     def checked(value: str | None) -> str | None:  # None: not given yet, in shell completion
         if value is None or value in choices:
             return value
+        if elsewhere and value in elsewhere:
+            raise UsageError(f"{command} {value}: this job is the command `userrep {elsewhere[value]}`. Run that.")
         near = did_you_mean(value, choices)
         hint = f"; {near}" if near else "."
         raise UsageError(f"{command} {value}: unknown{hint} Choose one of: {', '.join(choices)}.")

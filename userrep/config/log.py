@@ -114,8 +114,9 @@ class Events(LogSettings):
     """Sources that together form the log, instead of `path`, `format` and `columns`."""
     max_rejected_share: Share = 0.05
     """Largest share of malformed rows in a day; a day above it fails."""
-    min_day_share: Share = 0.01
-    """Smallest size of a day, as a share of the rows of the log's median day; a smaller day fails when it is built."""
+    min_day_share: Share = 0.0
+    """Smallest size of a day, as a share of the rows of the log's median day, such as 0.01; a smaller day fails when it
+    is built. By default, there is none."""
     require_all_days: bool = False
     """Whether a missing day within the log is an error; by default, it is a warning."""
 

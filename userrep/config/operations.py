@@ -138,8 +138,13 @@ class Freshness(Section):
     warn_after: Duration | None = None
     """Age above which there is a warning, such as 26h. By default, there is none."""
     error_after: Duration | None = None
-    """Age above which `userrep check` exits with code 3, such as 50h. Also the longest time after the log's end for
-    which a later as-of date means "log not complete yet" (exit code 4). By default, neither applies."""
+    """Age above which `userrep check` exits with code 3, such as 50h. By default, there is none. Also the longest time
+    after the log's end for which a later as-of date means "log not complete yet" (exit code 4), by default 50h."""
+
+    @property
+    def retry_within(self) -> timedelta:
+        """The longest time after the log's end for which a later as-of date means that the log is not complete yet."""
+        return self.error_after or timedelta(hours=50)
 
     @model_validator(mode="after")
     def _in_order(self) -> "Freshness":

@@ -42,7 +42,7 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
     span = log_span(config, listings) if as_ofs else None
     if span is not None:
         for as_of in as_ofs:
-            check_within(as_of, *span, retry_within=config.freshness.error_after)
+            check_within(as_of, *span, retry_within=config.freshness.retry_within)
 
 
 def _check_source(section: str, source: Source, columns: dict[str, str], listings: Listings) -> None:

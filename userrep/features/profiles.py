@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import results_of
 from userrep.ids import short_hash
-from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text, named
+from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text
 from userrep.sources.listing import Listings, driver_lists, list_files
 from userrep.sources.open_log import OpenLog, open_logs, version_of_deletions
-from userrep.sources.read import is_missing_id, read_source
+from userrep.sources.read import is_missing_id, plausible_time, read_source
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
 from userrep.store.schemas import USER_PROFILES
@@ -23,7 +23,8 @@ _PROFILES_PER_SLICE = 4_000_000
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
-    """Read the users: user_id, registered_at (UTC; null if unknown), attributes array<string> in configured order.
+    """Read the users: user_id, registered_at (UTC; null if unknown, unreadable or implausible, as in the log) and
+    attributes array<string> in configured order.
 
     Rows without a user id are dropped.
     """
@@ -33,11 +34,11 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
 def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
     """Map source rows to users, including rows without an id. ``extra_columns`` are passed through."""
     check_columns(source.schema, configured(users.columns) | _attributes(users.attributes), "users")
-    registered = named(source, users.columns.registered_at) if users.columns.registered_at else F.lit(None)
+    registered = users.columns.registered_at
     attributes = [as_text(source, name) for name in users.attributes]
     return source.select(
         id_text(source, users.columns.user_id).alias("user_id"),
-        registered.try_cast("timestamp").alias("registered_at"),
+        (plausible_time(source, registered) if registered else F.lit(None).cast("timestamp")).alias("registered_at"),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
         *extra_columns,
     )
@@ -56,7 +57,7 @@ def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> 
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
-        named(source, columns.event_at).try_cast("timestamp").alias("event_at"),
+        plausible_time(source, columns.event_at).alias("event_at"),
         *extra_columns,
     )
 

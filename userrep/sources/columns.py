@@ -11,6 +11,9 @@ from userrep.config import EventSource
 from userrep.errors import UsageError, did_you_mean
 from userrep.store.sql import sql_name
 
+_TIMES = (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType)
+_A_TIME = "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers first"
+
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:
     """Find a column by its name, or a field of a struct by its dotted path.
@@ -66,15 +69,30 @@ def configured(columns: BaseModel) -> dict[str, str]:
 
 
 def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> None:
-    """Check that a source has all mapped columns.
+    """Check that a source has all mapped columns, and that those of times have times.
 
     ``wanted`` maps configuration keys to column names; ``what`` is the configuration section of the source.
 
     Raises
     ------
     UsageError
-        With one fault per missing column, the nearest column, and the columns found.
+        With one fault per missing column, the nearest column, and the columns found; or one per column of another type.
     """
+    check_names(schema, wanted, what)
+    kinds = {
+        key: column_of(schema, wanted[key])[1] for key in ("columns.registered_at", "columns.event_at") if key in wanted
+    }
+    faults = [
+        f"{what}.{key}: column {wanted[key]!r} is {kind.simpleString()}; expected {_A_TIME}."
+        for key, kind in kinds.items()
+        if not isinstance(kind, _TIMES)
+    ]
+    if faults:
+        raise UsageError(faults)
+
+
+def check_names(schema: T.StructType, wanted: dict[str, str], what: str) -> None:
+    """Check that a source has all mapped columns; see ``check_columns``."""
     found, faults = leaves(schema), []
     for key, name in wanted.items():
         if find_column(schema, name) is None:
@@ -96,7 +114,7 @@ def event_columns(log: EventSource) -> dict[str, str]:
 
 def check_events(schema: T.StructType, log: EventSource, what: str = "events") -> None:
     """Check that a log has all mapped columns, with suitable types. Raises UsageError with every fault."""
-    check_columns(schema, event_columns(log), what)
+    check_names(schema, event_columns(log), what)
     columns, faults = log.columns, []
 
     def check(key: str, name: str | None, fits: Callable[[T.DataType], bool], expected: str) -> None:
@@ -106,8 +124,8 @@ def check_events(schema: T.StructType, log: EventSource, what: str = "events") -
     check(
         "columns.event_at",
         columns.event_at,
-        lambda kind: isinstance(kind, T.TimestampType | T.TimestampNTZType | T.DateType | T.StringType),
-        "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers first",
+        lambda kind: isinstance(kind, _TIMES),
+        _A_TIME,
     )
     for key in ("user_id", "item_id", "event_id", "event_type"):
         check(f"columns.{key}", getattr(columns, key), _is_scalar, "text or a number")

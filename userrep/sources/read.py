@@ -146,7 +146,7 @@ def _mapped(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
         event_type.alias("event_type"),
-        _utc(source, columns.event_at, log.time_zone).alias("event_at"),
+        utc_time(source, columns.event_at, log.time_zone).alias("event_at"),
         (named(source, columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
         *(_context(source, log, name).alias(f"context_{k}") for k, name in enumerate(context)),
         (_event_id(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
@@ -206,7 +206,7 @@ def is_plausible(column: str) -> Column:
     return F.col(column).between(F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp"))
 
 
-def _utc(source: DataFrame, column: str, zone: str) -> Column:
+def utc_time(source: DataFrame, column: str, zone: str = "UTC") -> Column:
     """Convert a column of times to UTC; null if a time cannot be parsed.
 
     A text must begin with a year, since Spark would read ``12:30`` as a time of today. Times without a zone are in
@@ -221,6 +221,13 @@ def _utc(source: DataFrame, column: str, zone: str) -> Column:
         return at
     converted = F.to_utc_timestamp(at, zone)
     return F.when(value.rlike(_NAIVE), converted).otherwise(at) if isinstance(kind, T.StringType) else converted
+
+
+def plausible_time(source: DataFrame, column: str) -> Column:
+    """Convert a column of times to UTC, those without a zone as UTC; null if a time is unreadable or implausible."""
+    at = utc_time(source, column)
+    first, last = (F.lit(day).cast("timestamp") for day in (EARLIEST, LATEST))
+    return F.when(at.between(first, last), at)
 
 
 def _context(source: DataFrame, log: EventSource, name: str) -> Column:

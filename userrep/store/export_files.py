@@ -88,7 +88,8 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
     sorted_rows = repartition_by_number(rows, num_parts, part_number).sortWithinPartitions(*order)
-    return sorted(Part(*row) for row in sorted_rows.mapInArrow(write, PART_DDL).collect())
+    parts = sorted(Part(*row) for row in sorted_rows.mapInArrow(write, PART_DDL).collect())
+    return parts or [_write_empty(rows.schema, folder, key, storage)]
 
 
 def write_parts_here(
@@ -113,7 +114,12 @@ def write_parts_here(
         part_rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
         if part_rows.num_rows:
             parts.append(_write(folder, _part_name(part), key, part_rows, [], storage=storage))
-    return parts
+    return parts or [_write_empty(columns, folder, key, storage)]
+
+
+def _write_empty(columns: StructType, folder: str, key: str, storage: VectorStorage) -> Part:
+    """Write a part without rows, so that an export has a file with its columns."""
+    return _write(folder, _part_name(0), key, to_arrow_schema(columns).empty_table(), [], storage=storage)
 
 
 def write_rows(rows: pa.Table, folder: str, *, key: str) -> list[Part]:

@@ -24,11 +24,11 @@ def scheduled(config: Config, tables: Tables, inventory: Inventory, as_of: date 
     UsageError
         If the as-of date is outside the log, or the log is too short for it.
     LogIncompleteError
-        If the log does not reach the as-of date yet, by at most ``freshness.error_after``.
+        If the log does not reach the as-of date yet, by at most ``freshness.retry_within``.
     """
     if as_of is None:
         return Schedule(config, tables, inventory, inventory.last_day + timedelta(days=1))
-    inventory.check_as_of(as_of, retry_within=config.freshness.error_after)
+    inventory.check_as_of(as_of, retry_within=config.freshness.retry_within)
     inventory.check_window(as_of, config.windows_days[-1])
     return Schedule(config, tables, inventory, as_of)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from userrep.config import Events, EventSource, Source, parse_config
+from userrep.config import EventSource, Source, parse_config
 from userrep.errors import UsageError, in_line, results_of
 from userrep.sources.facts import count_by_day
 from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
@@ -39,7 +39,7 @@ _COLUMNS = {
     },
     "users": {"user_id": "user id, with the same values as in the log", "registered_at": "time of the registration"},
 }
-_MIN_DAY_SHARE = Events.model_fields["min_day_share"].default
+_MIN_DAY_SHARE = 0.01
 _OTHERS = 4  # other candidates that a comment lists
 _WIDTH, _LONGEST = 46, 120  # of a setting before its comment, and of a line with both
 
@@ -120,8 +120,8 @@ def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
     lines.append(_line("root: userrep-root", "folder of all tables and models, next to this file"))
     lines += _source_lines(log, f"{about}{log.sample.num_rows:,} rows{span}")
-    if counts and log.sample.is_complete and min(counts.values()) < _MIN_DAY_SHARE * median(counts.values()):
-        lines.append(_line("  min_day_share: 0", "no check: some days have far fewer rows than the median day"))
+    if counts and log.sample.is_complete and min(counts.values()) >= _MIN_DAY_SHARE * median(counts.values()):
+        lines.append(_line(f"  min_day_share: {_MIN_DAY_SHARE}", "smaller days fail, compared with the median day"))
     for look in looks[1:]:
         lines += _source_lines(look)
     text = "\n".join([*lines, *_settings_lines(fit, days[1] if days else None), ""])

@@ -28,4 +28,4 @@ def test_users_are_forgotten_and_tables_maintained(catalog: Catalog) -> None:
 
 
 def test_a_stream_is_refused_before_it_begins(catalog: Catalog) -> None:
-    assert "set root:" in catalog.run("stream", "--until-empty", code=2)
+    assert "Set root:" in catalog.run("stream", "--until-empty", code=2)

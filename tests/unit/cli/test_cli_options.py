@@ -77,7 +77,9 @@ def test_an_argument_with_choices_names_the_nearest_one_and_all_and_a_shell_comp
     app, shell = typer.Typer(rich_markup_mode=None), CliRunner()
 
     @app.command()
-    def get(what: Annotated[str, choice_argument("WHAT", ("apples", "pears"), "get")]) -> None:
+    def get(
+        what: Annotated[str, choice_argument("WHAT", ("apples", "pears"), "get", elsewhere={"plums": "pick"})],
+    ) -> None:
         print(what)
 
     assert shell.invoke(app, ["pears"]).stdout == "pears\n"
@@ -87,6 +89,7 @@ def test_an_argument_with_choices_names_the_nearest_one_and_all_and_a_shell_comp
         == "get pear: unknown; did you mean pears? Choose one of: apples, pears."
     )
     assert str(shell.invoke(app, ["x"]).exception) == "get x: unknown. Choose one of: apples, pears."
+    assert str(shell.invoke(app, ["plums"]).exception) == "get plums: this job is the command `userrep pick`. Run that."
     assert "Missing argument 'WHAT'" in shell.invoke(app, []).stderr
 
 

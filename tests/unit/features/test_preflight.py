@@ -134,16 +134,19 @@ def test_dates_outside_the_days_of_the_files_are_refused(tmp_path: Path, kind: s
     config = config_of(tmp_path, events={"format": kind})
     check_before_spark(config, [date(2024, 5, 2), date(2024, 5, 21)])
     said = "outside the log, whose days are 2024-05-01 to 2024-05-20; choose a date from 2024-05-02 to 2024-05-21"
-    for day in (date(2024, 5, 1), date(2024, 5, 22)):
+    for day in (date(2024, 5, 1), date(2024, 5, 24)):
         with pytest.raises(UsageError, match=f"--as-of {day}: {said}"):
             check_before_spark(config, [date(2024, 5, 3), day])
 
 
 def test_a_date_close_to_the_end_of_the_log_is_to_be_retried(tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), event("u", "i", "2024-05-20")])
-    config = config_of(tmp_path, freshness={"error_after": "50h"})
-    with pytest.raises(LogIncompleteError, match="--as-of 2024-05-22: the log is not complete yet"):
-        check_before_spark(config, [date(2024, 5, 22)])
+    for settings, last in (({}, 23), ({"error_after": "24h"}, 22), ({"error_after": "72h"}, 24)):
+        config = config_of(tmp_path, freshness=settings)
+        with pytest.raises(LogIncompleteError, match=f"--as-of 2024-05-{last}: the log is not complete yet"):
+            check_before_spark(config, [date(2024, 5, last)])
+        with pytest.raises(UsageError, match="outside the log"):
+            check_before_spark(config, [date(2024, 5, last + 1)])
 
 
 def test_days_after_tomorrow_do_not_count_as_days_of_the_log(tmp_path: Path) -> None:

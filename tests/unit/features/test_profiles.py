@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import at, config_of, write_rows
+from userrep.config import Onboarding, Users
 from userrep.errors import UsageError
 from userrep.features.profiles import check_sources, profiles_of, read_picks, read_users
 
@@ -24,6 +26,7 @@ def test_a_profile_has_the_earliest_registration_the_largest_attributes_and_pick
         {"id": "a", "since": "2024-05-02 10:00:00", "country": "de", "age": 20},
         {"id": "a", "since": "2024-05-01 10:00:00", "country": "se", "age": None},
         {"id": "b", "since": "no time", "country": None, "age": 30},
+        {"id": "b", "since": "1970-01-01", "country": None, "age": None},  # a missing time
         {"id": None, "since": "2024-05-01 10:00:00", "country": "fr", "age": 40},
     ]
     picks = [
@@ -31,6 +34,8 @@ def test_a_profile_has_the_earliest_registration_the_largest_attributes_and_pick
         {"id": "a", "item": "early", "when": "2024-05-02 12:00:00"},
         {"id": "a", "item": "late", "when": "2024-05-03 12:00:00"},  # twice the same
         {"id": "a", "item": "no time", "when": "tomorrow"},
+        {"id": "a", "item": "no day", "when": "12:30"},
+        {"id": "a", "item": "in milliseconds", "when": "56334-01-01"},
         {"id": "c", "item": "only", "when": "2024-05-04 00:00:00"},
         {"id": "c", "item": None, "when": "2024-05-04 00:00:00"},
         {"id": None, "item": "nobody's", "when": "2024-05-04 00:00:00"},
@@ -54,6 +59,17 @@ def test_a_profile_has_the_earliest_registration_the_largest_attributes_and_pick
         "b": (None, [None, "30"], None, None),
         "c": (None, None, ["only"], [micros("2024-05-04 00:00:00")]),
     }  # fmt: skip
+
+
+def test_numbers_are_no_times_of_users_and_picks(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "users.parquet", [{"id": "a", "item": "i", "when": 1714521600}])
+    source: dict[str, Any] = {"path": str(tmp_path / "users.parquet")}
+    users = Users.model_validate(source | {"columns": {"user_id": "id", "registered_at": "when"}})
+    picks = Onboarding.model_validate(source | {"columns": {"user_id": "id", "item_id": "item", "event_at": "when"}})
+    with pytest.raises(UsageError, match=r"users.columns.registered_at: column 'when' is bigint; expected a timestamp"):
+        read_users(spark, users)
+    with pytest.raises(UsageError, match=r"onboarding.columns.event_at: column 'when' is bigint; expected a timestamp"):
+        read_picks(spark, picks)
 
 
 def test_faults_of_all_sources_are_reported_together(spark: SparkSession, tmp_path: Path) -> None:

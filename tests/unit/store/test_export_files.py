@@ -12,9 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import types as T
 
 from userrep.store import export_files
-from userrep.store.export_files import MANIFEST, Part, _erase_from_part, _groups, _write, erase_from_parts
+from userrep.store.export_files import (
+    MANIFEST,
+    Part,
+    StoredRows,
+    _erase_from_part,
+    _groups,
+    _write,
+    erase_from_parts,
+    write_parts_here,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -68,6 +78,14 @@ def test_a_part_has_the_same_bytes_however_its_rows_arrive(tmp_path: Path) -> No
     assert sha256(tmp_path / "b" / NAME) == once.sha256
     assert pq.read_table(tmp_path / "b" / NAME).equals(rows)
     assert names(tmp_path / "a") == [NAME]
+
+
+def test_an_export_without_rows_has_a_file_with_its_columns(tmp_path: Path) -> None:
+    columns = T.StructType([T.StructField("user_id", T.StringType()), T.StructField("n", T.LongType())])
+    stored = StoredRows([], lambda batch, _: batch)
+    (part,) = write_parts_here(stored, columns, str(tmp_path), order=["user_id"])
+    assert (part.name, part.num_rows, part.sha256) == (NAME, 0, sha256(tmp_path / NAME))
+    assert pq.read_table(tmp_path / NAME).to_pydict() == {"user_id": [], "n": []}
 
 
 def test_a_part_replaces_an_older_one_only_when_it_is_whole(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ D1, D2, D3, D4 = (date(2024, 5, day) for day in (1, 2, 3, 4))
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return config_of(tmp_path)
+    return config_of(tmp_path, events={"min_day_share": 0.01})
 
 
 @pytest.fixture

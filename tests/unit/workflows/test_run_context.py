@@ -49,9 +49,11 @@ def test_the_as_of_date_is_the_requested_one_or_the_day_after_the_log(opened: Op
 
 def test_a_date_outside_the_log_is_refused_and_one_close_to_its_end_is_to_be_retried(opened: Open) -> None:
     with pytest.raises(UsageError, match="outside the log"):
-        _ = opened(LAST + timedelta(days=2)).schedule
+        _ = opened(LAST + timedelta(days=4)).schedule
     with pytest.raises(LogIncompleteError, match="not complete yet"):
-        _ = opened(LAST + timedelta(days=2), freshness={"error_after": "50h"}).schedule
+        _ = opened(LAST + timedelta(days=3)).schedule
+    with pytest.raises(LogIncompleteError, match="not complete yet"):
+        _ = opened(LAST + timedelta(days=4), freshness={"error_after": "72h"}).schedule
 
 
 def test_the_log_is_listed_once_and_checked_before_a_lease_is_taken(opened: Open) -> None:

@@ -1,6 +1,7 @@
 """Logs as their owners have them: several at once, nested, in partitions; only what is needed of them is read."""
 
 import json
+import uuid
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
@@ -169,6 +170,23 @@ def test_a_day_has_the_rows_of_a_source_whose_files_do_not_show_which_rows_are_v
     tables = open_tables(config, spark)
     built(tables, config, D3)
     assert tiles(tables) == {(1, "u1", "i1", "play", 1), (1, "u2", "i1", "like", 1), (2, "u1", "i2", "play", 1)}
+
+
+def test_a_day_has_the_rows_of_a_delta_source_whose_files_are_in_no_folders_of_its_days(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "plays" / "a.parquet", [event("u1", "i1", "2024-05-01")])
+    likes = str(tmp_path / "likes" / "dt=2024-05-01")  # a folder above the table means nothing
+    frame = spark.createDataFrame([("u2", "i1", "2024-05-01")], list(EVENT_COLUMNS))
+    frame.withColumn("dt", F.to_date("event_at")).write.format("delta").save(likes)
+    config = config_with(
+        tmp_path,
+        {"path": str(tmp_path / "plays"), "columns": EVENT_COLUMNS, "event_type": "play"},
+        {"path": likes, "format": "delta", "columns": EVENT_COLUMNS, "event_type": "like", "partition": BY_EVENT_DATE},
+    )
+    tables = open_tables(config, spark)
+    built(tables, config, D3)
+    assert tiles(tables) == {(1, "u1", "i1", "play", 1), (1, "u2", "i1", "like", 1)}
 
 
 # Nested columns
@@ -370,11 +388,14 @@ def test_a_delta_log_by_event_date_rebuilds_the_partitions_whose_files_changed(
     assert files_read(read_source(spark, config.events, what="events")) == {"dt=2024-05-01", "dt=2024-05-02"}
 
 
-def test_a_delta_log_is_read_as_it_was_when_the_run_began(spark: SparkSession, tmp_path: Path) -> None:
-    config = config_of(tmp_path, events={"format": "delta"})
-    path, tables = config.events.path, open_tables(config, spark)
+@pytest.mark.parametrize("kind", ["delta", "table"])
+def test_a_delta_log_is_read_as_it_was_when_the_run_began(spark: SparkSession, tmp_path: Path, kind: str) -> None:
+    path, name = str(tmp_path / "log"), f"log_{uuid.uuid4().hex[:8]}"
+    config = config_of(tmp_path, events={"format": kind, "path": path if kind == "delta" else name})
+    tables = open_tables(config, spark)
     _write_delta(spark, path, [("u1", "2024-05-01"), ("u2", "2024-05-01"), ("u3", "2024-05-01")],
                  enableDeletionVectors="false")  # fmt: skip
+    spark.sql(f"CREATE TABLE {name} USING delta LOCATION '{path}'")
     logs = open_logs(spark, config.events)
     spark.sql(f"DELETE FROM delta.`{path}` WHERE user_id = 'u2'")
     assert [(day.day, day.num_rows) for day in take_inventory(tables, config.events, logs).days] == [(D1, 3)]

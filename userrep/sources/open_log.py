@@ -11,12 +11,13 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from userrep.config import Events, EventSource, Source
+from userrep.config import Events, EventSource, Partition, Source
 from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import check_events, event_columns, find_column, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
 from userrep.sources.listing import DataFile, Listings, deletions_version, driver_lists, folders_of, no_files
+from userrep.sources.partitions import folder_day
 from userrep.sources.read import CORRUPT, read_source, readable
 from userrep.store.filesystem import absolute
 from userrep.utc import EPOCH
@@ -45,16 +46,17 @@ class DeltaLog:
 
     ``hides_deletes``: deletion vectors may mark rows of the files as deleted. ``is_plain``: the files contain exactly
     the table's rows, under its column names, in folders of their partitions. ``has_changes``: the change data feed is
-    on. ``newest``: the newest version.
+    on. ``newest``: the newest version; None for a table of a catalog that is not a Delta table.
     """
 
     table_id: str
     hides_deletes: bool
     is_plain: bool
     has_changes: bool
-    newest: int
+    newest: int | None
     bytes_per_file: int
     partition_columns: tuple[str, ...] = ()
+    location: str = ""
 
     @classmethod
     def of(cls, spark: SparkSession, log: Source) -> "DeltaLog":
@@ -64,23 +66,28 @@ class DeltaLog:
         facts = detail.asDict() if detail else {}
         features = facts.get("tableFeatures") or []
         hides_deletes = "deletionVectors" in features
-        newest = (
-            spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if log.format == "delta" or hides_deletes else None
-        )
+        newest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if facts.get("format") == "delta" else None
         return cls(
             table_id=str(facts.get("id")),
             hides_deletes=hides_deletes,
             is_plain=not hides_deletes and "columnMapping" not in features,
             has_changes=(facts.get("properties") or {}).get("delta.enableChangeDataFeed") == "true",
-            newest=int(newest.version) if newest else 0,
+            newest=int(newest.version) if newest else None,
             bytes_per_file=int((facts.get("sizeInBytes") or 0) / max(1, facts.get("numFiles") or 0)),
             partition_columns=tuple(facts.get("partitionColumns") or ()),
+            location=one_slash(str(facts.get("location") or "")),
         )
 
     @property
     def version(self) -> int:
         """The newest version, or 0 unless ``hides_deletes``."""
-        return self.newest if self.hides_deletes else 0
+        return self.newest or 0 if self.hides_deletes else 0
+
+    def is_in_folders(self, file: ListedFile, partition: Partition | None) -> bool:
+        """Return whether a file is in folders of its partitions, below the table's own, and of the log's days."""
+        path = file.path.removeprefix(self.location)
+        in_columns = all(f"/{name}=" in path for name in self.partition_columns)
+        return in_columns and (partition is None or folder_day(path, partition) is not None)
 
 
 @dataclass(frozen=True)
@@ -152,10 +159,10 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
     if log.format in ("delta", "table"):
         with readable(log, what):
             delta = DeltaLog.of(spark, log)
-        source = read_source(spark, log, what=what, version=delta.newest if log.format == "delta" else None)
+        source = read_source(spark, log, what=what, version=delta.newest)
         files = _files_of_table(source, delta)
-        if any(f"/{name}=" not in file.path for name in delta.partition_columns for file in files):
-            delta = replace(delta, is_plain=False)  # with random prefixes instead of folders
+        if not all(delta.is_in_folders(file, log.partition) for file in files):
+            delta = replace(delta, is_plain=False)  # with random prefixes instead of folders, or not by the log's days
         columns = _columns(source.schema, log)
     else:
         files = _listed(spark, log, what, listings)

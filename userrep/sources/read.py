@@ -37,7 +37,7 @@ def read_source(
 ) -> DataFrame:
     """Read a source, or only its ``files``, which may have only some of the columns of ``schema``.
 
-    ``version``: of a Delta table, by default the newest at each read.
+    ``version``: of a Delta table, by its path or name; by default the newest at each read.
 
     CSV (with a header) and JSON values are read as text, since a type inferred from a sample could be wrong. For
     Parquet, Spark takes the columns of one file for all; if a log lacks a mapped column there, all footers are read.
@@ -66,13 +66,17 @@ def read_source(
         reader = reader.option("basePath", base_folder(target))
     with readable(source, what):
         if target is None:
-            return spark.table(source.path)
+            return spark.table(source.path) if version is None else _version_of(spark, source.path, version)
         frame = reader.load(target if files is None else list(map(not_a_pattern, files)))
         if source.format == "parquet" and schema is None and files is None and isinstance(source, EventSource):
             names = event_columns(source).values()
             if any(find_column(frame.schema, name) is None for name in names):
                 frame = reader.option("mergeSchema", True).load(target)
         return frame
+
+
+def _version_of(spark: SparkSession, table: str, version: int) -> DataFrame:
+    return spark.sql(f"SELECT * FROM {table} VERSION AS OF {version}")
 
 
 @contextmanager

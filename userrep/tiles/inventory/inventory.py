@@ -14,7 +14,7 @@ from userrep.config import Events
 from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
-from userrep.sources.partitions import folder_day, ranges
+from userrep.sources.partitions import ranges
 from userrep.sources.read import has_naive_time
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
@@ -190,9 +190,9 @@ def mapping_of(events: Events) -> str:
 
 
 def _in_folders(log: OpenLog) -> bool:
-    """Return False for a Delta table whose files have random prefixes instead of folders of their partitions."""
-    partition = log.settings.partition
-    return log.delta is None or all(partition and folder_day(file.path, partition) for file in log.files)
+    """Return False for a Delta table that does not have a folder for each day."""
+    delta, partition = log.delta, log.settings.partition
+    return delta is None or all(delta.is_in_folders(file, partition) for file in log.files)
 
 
 def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:

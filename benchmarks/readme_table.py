@@ -24,7 +24,7 @@ REPRESENTATIONS = {
     "rfm_history": "RFM with history",
     "als_refitted": "ALS, refitted at each date",
     "raw": "raw inputs",
-    "pca": "PCA of them",
+    "pca": "PCA of the raw inputs",
 }
 _BLOCK = re.compile(r"(?<=<!-- quality: written by make results -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 

@@ -54,7 +54,8 @@ def consumers_register(
 ) -> Output:
     """Register a consumer.
 
-    The consumer follows the serving space, or is pinned to one with --pin. Registering it again changes nothing.
+    The consumer follows the serving space, or is pinned to one with --pin. Registering it again with the same owner
+    and pin changes nothing. Another owner or pin is refused.
     """
     from userrep.spaces.consumers import register_consumer
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from userrep.store.tables import Tables
 
 app = typer.Typer(
-    help="Explain vectors, models on them, and segments.\n\nReads a sample of 20,000 users of a snapshot.",
+    help="Explain vectors, models on them, and segments.\n\nFigures come from a sample of 20,000 users of a snapshot. "
+    "`segments` then assigns every user.",
     no_args_is_help=True,
 )
 SnapshotDate = Annotated[

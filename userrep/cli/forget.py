@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from userrep.cli.options import Output, command, path_option, tables_of
-from userrep.cli.pipeline import DryRun
 from userrep.config import Config
 
 
@@ -22,7 +21,9 @@ def forget(
             "--now", help="Remove files of older table versions now instead of after 7 days. Stop all other runs first."
         ),
     ] = False,
-    dry_run: DryRun = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the rows and files that would be rewritten. Writes nothing.")
+    ] = False,
 ) -> Output:
     """Erase users from all tables and exports.
 

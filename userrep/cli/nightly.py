@@ -9,7 +9,7 @@ from userrep.config import Config
 
 @command
 def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> Output:  # type: ignore[assignment]
-    """Run `daily`, waiting erasures and maintenance.
+    """Run `daily`, erasures, maintenance and retraining.
 
     Maintenance runs if the last one was a week ago. With a section `retraining`, a candidate is trained when it is due,
     and compared with the serving space for the consumers that have recorded a verdict before. Each part runs even if an

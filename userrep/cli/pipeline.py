@@ -39,7 +39,8 @@ DryRun = Annotated[
 def demo(overrides: Overrides = None) -> Output:
     """Run all batch stages on a generated log.
 
-    Trains a space, publishes snapshots and trains a downstream model on them.
+    Generates a log of 3,000 users, trains a space, publishes snapshots and trains a downstream model on them. Writes
+    below build/demo and takes a few minutes.
     """
     from userrep.workflows.demo import AS_OF, SPEC, config_file, demo_config, ensure_log
 
@@ -155,7 +156,13 @@ def run(
     as_of: Annotated[
         date | None, date_option("--as-of", "Also today or yesterday. Default: the day after the last log day.")
     ] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Also prepare training of a new space.")] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain",
+            help="For train_item_vectors and build_user_features: also cover the dates that train_autoencoder needs.",
+        ),
+    ] = False,
 ) -> Output:
     """Run one job of jobs/ by name."""
     from userrep.workflows.jobs import FOR_RETRAINING, run_job

@@ -20,7 +20,7 @@ def report(
             "--space",
             metavar="ID",
             callback=checked_space_id,
-            help="Space for the sections training, drift, evaluation and map. Default: the serving space.",
+            help="Space for training, drift, evaluation, explanations and the map. Default: the serving space.",
         ),
     ] = None,
     model: Annotated[

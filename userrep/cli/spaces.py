@@ -75,7 +75,7 @@ def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
 def spaces_show(
     space_id: SpaceId,
     config: Config,
-    card: Annotated[bool, typer.Option("--card", help="Print a model card in Markdown; --json ignores this.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Print a model card in Markdown. Ignored with --json.")] = False,
 ) -> Output:
     """Show a space's manifest, metrics and snapshots."""
     from userrep.model.artifact import load_artifact
@@ -155,10 +155,11 @@ def spaces_compare(
 ) -> Output:
     """Compare two spaces on a consumer's labels.
 
-    Labels get vectors point in time. Probes are fitted on the earlier half of the labels and judged on the later half:
+    Each label gets the vectors of both spaces that were available at its time. Probes are fitted on the earlier half
+    of the labels and judged on the later half:
     on each space's own vectors, and on those of NEW mapped into the coordinates of OLD (`spaces diff` fits the map).
-    The verdict is pass if NEW loses at most 0.005 of the metric, fail (exit code 3) if it loses more than chance
-    explains, and undecided otherwise. With --model, it is about that model.
+    The verdict is pass if a loss of more than 0.005 is unlikely (90% interval), fail (exit code 3) if NEW is worse and
+    may lose more than that, and undecided otherwise. With --model, it is about that model.
     """
     from userrep.spaces.registry import read_registry
     from userrep.spaces.verdicts import FAIL, LabelTable, record_verdict

@@ -68,7 +68,9 @@ def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     """
     faults = name_faults(list(labels.columns), options)
     if options.vectors == "vector":
-        faults.append("vectors: 'vector' is a type of Spark ML, and these labels are of pandas. Leave the option out.")
+        faults.append(
+            "vectors: 'vector' is a type of Spark ML, and these labels are a pandas DataFrame. Leave the option out."
+        )
     keys: dict[str, pa.Array] = {_ROW: pa.array(range(len(labels)), pa.int64())}
     for name, cast in ((options.user, _as_ids), (options.time, _as_times)):
         if list(labels.columns).count(name) != 1:

@@ -72,7 +72,7 @@ def embedding_udf(space: str, storage: Storage = "float32") -> Callable[..., obj
     """Return a pandas UDF that encodes a struct of feature columns as an array<float>.
 
     The embeddings equal those of snapshots with the same ``storage`` to the bit. ``space`` is the folder of the space's
-    artifact, a path or a URI that workers can also read. In a notebook::
+    artifact, a path or a URI that workers can also read. In a notebook:
 
         embedding = embedding_udf(artifact_folder(config, find_space(tables, space_id)))
         features.select("user_id", embedding(F.struct("*")).alias("embedding"))

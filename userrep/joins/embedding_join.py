@@ -41,20 +41,22 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
 
     Params
     ------
-    userCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp), and of vectors. As in
-        ``Embeddings.join``, whole numbers, dates and times without a zone are cast, with a warning.
-    space : a space id, or ``serving``. spaceId : the resolved space id, set on first use.
+    userCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp), and of vectors. Whole
+        numbers, dates and times without a zone are cast, with a warning.
+    space : a space id, or ``serving``.
+    spaceId : the resolved space id, set on first use.
     mappedFrom : a newer space whose vectors are read instead and mapped into this stage's space, so that a fitted model
         can be used after its space was retired. Set it with ``setMappedFrom`` on the stage of the loaded pipeline.
-    root : path or URI of the tables' root. schema : ``catalog.schema`` of the tables. Set exactly one of the two.
+    root : path or URI of the tables' root, unless ``schema`` is set.
+    schema : ``catalog.schema`` of the tables, unless ``root`` is set.
     handleInvalid : rule for labels without a vector, such as those of unknown users, or from before the first snapshot:
         ``skip`` (default) leaves them out, ``error`` fails the job, ``keep`` keeps them with a null. Their
         ``embedding_status`` has the reason.
     missing : ``new_user`` gives users that are not in the snapshot the encoder's vector of a user without any data.
         ``null`` and ``drop`` are earlier names of ``handleInvalid="keep"`` and ``"skip"``.
     vectors : ``vector`` (default) for Spark ML's VectorUDT, ``array`` for array<float>.
-    availability : ``ledger`` uses the snapshots that were published at the label's time. ``as_of`` uses the newest
-        as-of date at or before it, although it may not have been published yet.
+    availability : ``ledger`` uses the newest snapshot whose ``available_at`` is at or before the label's time.
+        ``as_of`` uses the newest as-of date at or before it, although it may not have been published yet.
     maxAgeDays : maximum age of a vector at the label's time, in days. Unset for no limit.
     updates : also use near-real-time vectors.
     inSample : ``warn`` about labels from before the space's ``trained_until``, or ``refuse`` them.

@@ -211,8 +211,8 @@ def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: Trainin
         listed = [f"{name} ({states.get(name, 'not in the ledger')})" for name in missing]
         raise UserrepError(
             f"training set {record.training_set_id}: snapshots are missing: {', '.join(listed)}. The training set "
-            "cannot be read again. Rebuild these dates with `userrep backfill`, and create another training set from "
-            "the same labels."
+            "cannot be read again. Create another one, without the labels that resolve to these snapshots (status "
+            "'expired')."
         )
     pinned = replace(
         sources,

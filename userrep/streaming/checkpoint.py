@@ -9,11 +9,17 @@ from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.items.versions import lineage_of
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import exists, read_bytes, write_bytes
-from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.filesystem import delete_folder, exists, folder_names, read_bytes, write_bytes
+from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS
 from userrep.streaming.sources import sources_of
 
 _MAX_BYTES = 2**22
+_QUERIES = ("embeddings", "rejects")
+
+
+def rejects_id(query_id: str) -> str:
+    """Return the id of a stream's query of rejected rows."""
+    return f"{query_id}-rejects"
 
 
 class StreamCheckpoint(NamedTuple):
@@ -36,18 +42,17 @@ class StreamCheckpoint(NamedTuple):
             committed rows: new batch ids would then be skipped as committed. If the stream was started with other
             sources, broker, open days or lineage.
         """
-        has_written = tables.last_transaction(EMBEDDING_UPDATES, self.query_id) is not None
-        has_offsets = [exists(f"{self.folder}/{query}/offsets") for query in ("embeddings", "rejects")]
-        if is_new and (any(has_offsets) or has_written):
+        has_written, has_begun = self._has_written(tables), self._has_begun(tables)
+        if is_new and has_begun:
             raise UsageError(f"--new-query-id: the stream already exists, got {self.query_id}. Choose another name.")
-        if has_written and not all(has_offsets):
+        if has_written and not all(exists(f"{self.folder}/{query}/offsets") for query in _QUERIES):
             raise UsageError(
-                f"stream {self.query_id}: it has written embeddings, but its checkpoint {self.folder} is missing or "
+                f"stream {self.query_id}: it has written rows, but its checkpoint {self.folder} is missing or "
                 "incomplete. Start again from the oldest open day with `userrep stream --new-query-id NAME`, and set "
                 "stream.query_id: NAME."
             )
         started_with = self._read_settings()
-        if any(has_offsets) and started_with is not None:
+        if has_begun and started_with is not None:
             faults = [
                 f"stream {self.query_id}: started with {name} {started_with.get(name)}, got {value}. Start a new "
                 "stream with `userrep stream --new-query-id NAME`."
@@ -57,16 +62,30 @@ class StreamCheckpoint(NamedTuple):
             if faults:
                 raise UsageError(faults)
 
-    def claim(self, config: Config, schemas: Callable[[], dict[str, str]]) -> dict[str, str]:
-        """Record the settings of a stream on its first start. Return the schemas that it was started with.
+    def claim(self, tables: FileTables, config: Config, schemas: Callable[[], dict[str, str]]) -> dict[str, str]:
+        """Record the settings of a stream that has not finished a batch. Return the schemas that it was started with.
 
-        ``schemas`` returns the current schemas. It is called only on the first start.
+        ``schemas`` returns the current schemas. It is called only for such a stream. If the settings differ from those
+        of an earlier start, what that start left is deleted: Spark would continue with the offsets of its sources.
         """
         settings = self._read_settings()
-        if settings is None:
-            settings = _state_settings(config) | {"schemas": schemas()}
-            write_bytes(f"{self.folder}/stream.json", json.dumps(settings, indent=1).encode())
-        return dict(settings["schemas"])
+        if settings is not None and self._has_begun(tables):
+            return dict(settings["schemas"])
+        current = _state_settings(config) | {"schemas": schemas()}
+        if settings != current:
+            for query in _QUERIES:
+                delete_folder(f"{self.folder}/{query}")
+            write_bytes(f"{self.folder}/stream.json", json.dumps(current, indent=1).encode())
+        return dict(current["schemas"])
+
+    def _has_written(self, tables: FileTables) -> bool:
+        written = ((EMBEDDING_UPDATES, self.query_id), (REJECTED_EVENTS, rejects_id(self.query_id)))
+        return any(tables.last_transaction(table, name) is not None for table, name in written)
+
+    def _has_begun(self, tables: FileTables) -> bool:
+        """Return whether one of the queries has finished a batch, even one without rows."""
+        commits = (name for query in _QUERIES for name in folder_names(f"{self.folder}/{query}/commits"))
+        return self._has_written(tables) or any(name.isdigit() for name in commits)
 
     def _read_settings(self) -> dict[str, Any] | None:
         path = f"{self.folder}/stream.json"

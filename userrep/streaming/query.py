@@ -19,12 +19,16 @@ from userrep.sources.read import is_plausible
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.schemas import REJECTED_EVENTS
 from userrep.store.tables import Tables
+from userrep.streaming.checkpoint import rejects_id
 from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.records import checked_rows
 from userrep.streaming.sources import ARRIVED, PLACE, arriving, sources_of
 from userrep.tiles.ledger import STREAM_REVISION
 
+BatchWriter = Callable[[DataFrame, int], None]
+
 _REJECTS_EVERY = "30 seconds"
+_INTERRUPTED = "py4j.protocol.Py4JJavaError: An error occurred while calling a batch: java.lang.InterruptedException"
 _SETTINGS = {
     "spark.sql.streaming.stateStore.providerClass": (
         "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
@@ -55,18 +59,18 @@ def start_queries(
         batches.tables.spark.conf.set(key, value)
     rows = arrived_rows(batches.tables, config, schemas, since=since)
 
-    def start(
-        rows: DataFrame, name: str, kind: str, write: Callable[[DataFrame, int], None], every: str
-    ) -> StreamingQuery:
+    def start(rows: DataFrame, name: str, kind: str, write: BatchWriter, every: str) -> StreamingQuery:
         trigger = {"availableNow": True} if until_empty else {"processingTime": every}
         writer = rows.writeStream.queryName(name).outputMode("update").option("checkpointLocation", f"{folder}/{kind}")
         return writer.trigger(**trigger).foreachBatch(write).start()
 
     query_id, users = batches.query_id, changed_users(rows, stream, since=since)
-    write_rejects = _reject_writer(batches.tables, query_id)
+    write_users, write_rejects = (
+        _ending_quietly(write, batches.is_stopping) for write in (batches, _reject_writer(batches.tables, query_id))
+    )
     return Queries(
-        start(users, query_id, "embeddings", batches, _interval(stream.trigger)),
-        start(rejected(rows), f"{query_id}-rejects", "rejects", write_rejects, _REJECTS_EVERY),
+        start(users, query_id, "embeddings", write_users, _interval(stream.trigger)),
+        start(rejected(rows), rejects_id(query_id), "rejects", write_rejects, _REJECTS_EVERY),
     )
 
 
@@ -124,12 +128,29 @@ def rejected(rows: DataFrame) -> DataFrame:
     )
 
 
-def _reject_writer(tables: Tables, query_id: str) -> Callable[[DataFrame, int], None]:
+def _reject_writer(tables: Tables, query_id: str) -> BatchWriter:
     def write(rows: DataFrame, batch_id: int) -> None:
         rows = read_tombstones(tables).without_named(rows)
-        tables.append(rows, REJECTED_EVENTS, transaction=(f"{query_id}-rejects", batch_id))
+        tables.append(rows, REJECTED_EVENTS, transaction=(rejects_id(query_id), batch_id))
 
     return write
+
+
+def _ending_quietly(write: BatchWriter, is_stopping: Callable[[], bool]) -> BatchWriter:
+    """Shorten the error of a batch that a stop has interrupted, so that Spark takes it for an interruption.
+
+    Spark compares the text with a regular expression that overflows Java's stack on the trace of an aborted job.
+    """
+
+    def batch(rows: DataFrame, batch_id: int) -> None:
+        try:
+            write(rows, batch_id)
+        except Exception:
+            if is_stopping():
+                raise RuntimeError(_INTERRUPTED) from None
+            raise
+
+    return batch
 
 
 def _interval(span: timedelta) -> str:

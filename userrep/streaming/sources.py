@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from userrep.config import Config, Kafka, Source, Stream, StreamSource
 from userrep.config.environment import with_variables
 from userrep.errors import UsageError, UserrepError, in_one_line
-from userrep.sources.listing import is_pattern
+from userrep.sources.listing import base_folder, is_pattern
 from userrep.sources.read import CORRUPT, read_source
 from userrep.store.filesystem import exists
 from userrep.store.sql import sql_name
@@ -82,6 +82,8 @@ def arriving(
         return _parsed_messages(spark.readStream.format("kafka").options(**options).load(), schema)
     reader = spark.readStream.format(source.format).option("maxFilesPerTrigger", stream.max_files_per_batch)
     reader = reader.options(**_READ_OPTIONS.get(source.format, {}))
+    if source.path is not None and is_pattern(source.path):  # of folders that may be partitions
+        reader = reader.option("basePath", base_folder(source.path))
     is_delta = source.format == "delta"
     rows = (reader if is_delta else reader.schema(schema)).load(source.path)
     origin = F.lit(source.path) if is_delta else F.col("_metadata.file_path")

@@ -4,7 +4,7 @@ A day of tiles is a pure function of that day of the log.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ class TileLedger:
     days: dict[date, TileDay]
     undated: TileDay
     _tiles: dict[tuple[date, int], int]
+    _contents: dict[tuple[date, int], str] = field(default_factory=dict)
 
     @property
     def latest(self) -> dict[date, tuple[str, int]]:
@@ -57,6 +58,10 @@ class TileLedger:
     def revisions(self, start: date | None, end: date) -> dict[date, int]:
         """Return the newest revision of each of the days ``[start, end)``; ``start`` None: all days before ``end``."""
         return {d: entry.revision for d, entry in self.days.items() if d < end and (start is None or d >= start)}
+
+    def contents(self, revisions: Mapping[date, int]) -> dict[date, tuple[str, int]]:
+        """Return the (content, revision) of days in given revisions; the content is empty if it is not known."""
+        return {day: (self._contents.get((day, revision), ""), revision) for day, revision in revisions.items()}
 
     def num_tiles(self, days: Iterable[tuple[date, int]]) -> int:
         """Return the number of tiles of some (day, revision)."""
@@ -69,7 +74,9 @@ def tile_ledger(tables: Tables) -> TileLedger:
     rows = sorted(tables.ledger(TILE_DAYS, ("event_date", "num_tiles", *fields)), key=lambda row: row.revision)
     days = {row.event_date: TileDay(*(row[name] for name in fields)) for row in rows}
     undated = days.pop(None, TileDay("", "", 0, 0, 0))
-    return TileLedger(days, undated, {(row.event_date, row.revision): row.num_tiles for row in rows})
+    by_revision = {(row.event_date, row.revision): row for row in rows}
+    num_tiles = {key: row.num_tiles for key, row in by_revision.items()}
+    return TileLedger(days, undated, num_tiles, {key: row.content for key, row in by_revision.items()})
 
 
 def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:

@@ -14,7 +14,7 @@ from userrep.spaces.stale import stale_dates
 from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.run_plan import DATES_PER_GROUP
-from userrep.workflows.stream import build_stream_bases
+from userrep.workflows.stream import build_stream_bases, newest_published
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,7 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
             space_stages.publish_snapshots(work, space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refusals.append(str(error))
-    lineage_id = work.schedule.lineage_id
-    if work.config.stream is not None or stream_bases(work.tables, lineage_id):
-        build_stream_bases(work, as_of, work.schedule.versions)
+    _refresh_stream_bases(work, as_of)
     stale_by_space = stale_dates(work.tables, work.config)
     for space in spaces:
         stale = [day for day in stale_by_space.get(space.space_id, []) if day != as_of]
@@ -164,8 +162,16 @@ def backfill_stale(work: RunContext) -> None:
                     refusals.append(str(error))
             else:
                 logger.info(f"space {space.space_id} has no stale snapshot")
+        if any(stale_by_space.values()):
+            _refresh_stream_bases(work, newest_published(work))
         if refusals:
             raise GateRefusedError("\n".join(refusals))
+
+
+def _refresh_stream_bases(work: RunContext, as_of: date) -> None:
+    """Build the stream bases of the dates after an as-of date, if a stream is configured or has run."""
+    if work.config.stream is not None or stream_bases(work.tables, work.schedule.lineage_id):
+        build_stream_bases(work, as_of, work.schedule.versions)
 
 
 def _listed(dates: Sequence[date]) -> str:

@@ -43,7 +43,7 @@ def stream_embeddings(
     check_arriving(work.spark, config)
     newest = newest_published(work)
     build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
-    schemas = checkpoint.claim(config, lambda: schemas_of(work.spark, config))
+    schemas = checkpoint.claim(tables, config, lambda: schemas_of(work.spark, config))
     today = last_seen_day(tables)
     batches = MicroBatches(tables, config, query_id, gives_up=until_empty, is_stopping=is_stopping, today=today)
     since, folder = newest + timedelta(days=1 - stream.open_days), checkpoint.folder

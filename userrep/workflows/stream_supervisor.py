@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.errors import PySparkException
+from pyspark.sql.streaming.query import StreamingQuery
 
 from userrep.errors import UserrepError, in_one_line
 from userrep.streaming.micro_batches import BatchResult, MicroBatches, pause, seconds_before_retry
@@ -113,8 +114,8 @@ class StreamRun:
             self._report_silence(queries.embeddings.status["message"])
             if self.is_stopping():
                 stops_at = stops_at or time.monotonic() + _STOP_TIMEOUT
-                is_between = not queries.embeddings.status["isTriggerActive"] or self.progress.last_batch > last
-                if is_between or time.monotonic() > stops_at:
+                is_done = not _is_in_a_batch(queries.embeddings) or self.progress.last_batch > last
+                if (is_done and not _is_in_a_batch(queries.rejects)) or time.monotonic() > stops_at:
                     break
             else:
                 last = self.progress.last_batch
@@ -141,6 +142,10 @@ class StreamRun:
         elif time.monotonic() - self._silent_since > _SILENCE:
             logger.warning(f"stream: no answer from a source for {_SILENCE:.0f} s, still waiting: {message}")
             self._silent_since = float("inf")
+
+
+def _is_in_a_batch(query: StreamingQuery) -> bool:
+    return query.isActive and bool(query.status["isTriggerActive"])
 
 
 def _batch_line(batch: Any, result: BatchResult | None) -> str:

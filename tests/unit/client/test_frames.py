@@ -72,7 +72,7 @@ def test_other_types_are_refused_with_a_cure_and_all_at_once() -> None:
     wrong = labels([1.0, 2.0], "2024-05-01").assign(as_of=1)
     assert faults(wrong, vectors="vector") == [
         "labels: column 'as_of' already exists, and the join adds a column of that name. Rename or drop it.",
-        "vectors: 'vector' is a type of Spark ML, and these labels are of pandas. Leave the option out.",
+        "vectors: 'vector' is a type of Spark ML, and these labels are a pandas DataFrame. Leave the option out.",
         "labels: column 'user_id' must be of type string, got float64 (double). "
         "Convert whole numbers with astype('Int64').",
         "labels: column 'label_at' must be of type timestamp, got object (string). "

@@ -117,6 +117,22 @@ class Shop:
         return [tuple(row) for row in rows.select("user_id", "sums", "active_at", "num_by_context").collect()]
 
 
+def test_features_that_were_built_again_say_nothing_about_the_sums(spark: SparkSession, tmp_path: Path) -> None:
+    shop = Shop(spark, tmp_path)
+    heavy = tmp_path / "events" / "heavy.parquet"
+    write_rows(heavy, [event("u1", "i1", "2024-03-08 12:00:00", score=2.0**40, device="tv")])
+    shop.tile()
+    shop.refresh(D1)
+    assert feature_sets(shop.tables, shop.versions.lineage_id)[D1].num_inexact == 1
+    heavy.unlink()  # the log is corrected
+    shop.tile()
+    build_features(shop.tables, shop.config, shop.versions, [D1])
+    assert feature_sets(shop.tables, shop.versions.lineage_id)[D1].num_inexact == 0
+    moved = shop.refresh(D2)
+    assert (moved.since, moved.reason) == (None, f"features of {D1} were built from other days than the sums")
+    assert shop.refresh(D3).since == D2
+
+
 @pytest.fixture(scope="module")
 def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A shop whose sums have moved from D1 to D2, then by late events and a rewritten day to D3."""

@@ -12,7 +12,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, TableSchema
 from userrep.store.tables import Tables
 from userrep.streaming.checkpoint import StreamCheckpoint
 
@@ -22,7 +22,7 @@ SCHEMAS = {"events": '{"type": "struct", "fields": []}'}
 
 
 def config_with(folder: Path, **stream: Any) -> Config:
-    return config_of(folder, stream={"events": {"path": "arriving"}, **stream})
+    return config_of(folder, stream={"events": {"path": "arriving"}} | stream)
 
 
 @pytest.fixture
@@ -36,16 +36,19 @@ def checkpoint(tables: Tables) -> StreamCheckpoint:
 
 
 def begun(checkpoint: StreamCheckpoint, *queries: str) -> None:
-    """Let queries have begun."""
+    """Let queries have finished their first batch."""
     for query in queries:
-        Path(checkpoint.folder, query, "offsets").mkdir(parents=True)
+        for kind in ("offsets", "commits"):
+            Path(checkpoint.folder, query, kind).mkdir(parents=True)
+            Path(checkpoint.folder, query, kind, "0").touch()
 
 
-def has_written(tables: Tables, query_id: str) -> None:
+def has_written(tables: Tables, query_id: str, table: TableSchema = EMBEDDING_UPDATES) -> None:
     """Let a stream have committed its first batch."""
-    tables.create(EMBEDDING_UPDATES)
-    file = TableFile("part.parquet", 10, 1, {"space_id": "s1", "as_of": "2024-05-01"})
-    tables.add_files(EMBEDDING_UPDATES, [file], transaction=(query_id, 0))
+    tables.create(table)
+    values = {"space_id": "s1", "as_of": "2024-05-01", "event_date": "2024-05-01", "revision": "0"}
+    keys = {name: values[name] for name in table.partition_by}
+    tables.add_files(table, [TableFile("part.parquet", 10, 1, keys)], transaction=(query_id, 0))
 
 
 def never() -> dict[str, str]:
@@ -55,18 +58,23 @@ def never() -> dict[str, str]:
 def test_what_a_stream_was_begun_with_is_written_once(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    assert checkpoint.claim(config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    begun(checkpoint, "embeddings")
     written = json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text())
     assert written["sources"] == {"events": "arriving"}
     assert (written["open_days"], written["broker"], written["schemas"]) == (3, None, SCHEMAS)
-    assert checkpoint.claim(config_with(tmp_path, open_days=5), never) == SCHEMAS
+    assert checkpoint.claim(tables, config_with(tmp_path, open_days=5), never) == SCHEMAS
     assert json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text()) == written
 
 
 @pytest.mark.parametrize(
     "leave",
-    [lambda tables, checkpoint: begun(checkpoint, "rejects"), lambda tables, checkpoint: has_written(tables, "clicks")],
-    ids=["a checkpoint", "rows"],
+    [
+        lambda tables, checkpoint: begun(checkpoint, "rejects"),
+        lambda tables, checkpoint: has_written(tables, "clicks"),
+        lambda tables, checkpoint: has_written(tables, "clicks-rejects", REJECTED_EVENTS),
+    ],
+    ids=["a checkpoint", "rows", "rejected rows"],
 )
 def test_a_new_stream_may_not_have_the_name_of_one_that_was_begun(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint, leave: Callable[[Tables, StreamCheckpoint], None]
@@ -93,7 +101,7 @@ def test_a_stream_that_has_written_does_not_go_on_without_its_whole_checkpoint(
 def test_every_setting_that_the_state_depends_on_is_named_when_it_has_changed(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    checkpoint.claim(config_with(tmp_path), lambda: SCHEMAS)
+    checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS)
     changed = config_of(
         tmp_path, windows_days=[2, 9],
         stream={"events": {"topic": "clicks"}, "kafka": {"bootstrap_servers": "b:1"}, "open_days": 4},
@@ -106,6 +114,22 @@ def test_every_setting_that_the_state_depends_on_is_named_when_it_has_changed(
     assert caught.value.faults[1].startswith("stream clicks: started with broker None, got b:1.")
     has_written(tables, "clicks")
     checkpoint.check(tables, config_with(tmp_path, trigger="9s", late="1h", max_files_per_batch=1), is_new=False)
+
+
+def test_a_start_that_finished_no_batch_is_followed_by_one_with_other_settings(
+    tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
+) -> None:
+    checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS)
+    offsets = Path(checkpoint.folder, "embeddings", "offsets", "0")  # of the batch that failed
+    offsets.parent.mkdir(parents=True)
+    offsets.touch()
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    assert offsets.exists()
+    corrected = config_with(tmp_path, events={"topic": "clicks"}, kafka={"bootstrap_servers": "b:1"}, open_days=4)
+    checkpoint.check(tables, corrected, is_new=True)
+    assert checkpoint.claim(tables, corrected, lambda: {"events": "other"}) == {"events": "other"}
+    assert json.loads(Path(checkpoint.folder, "stream.json").read_text())["open_days"] == 4
+    assert not offsets.exists()
 
 
 def test_the_name_of_a_stream_is_no_path(checkpoint: StreamCheckpoint) -> None:

@@ -161,6 +161,22 @@ def test_a_stream_that_is_to_stop_waits_for_its_batch_but_no_longer_than_a_minut
     assert stops_by - 2 <= here.now <= stops_by
 
 
+def test_a_stream_that_is_to_stop_also_waits_for_a_batch_of_rejects(site: Callable[..., Site]) -> None:
+    here = site({}, lambda: True)
+    between, rejects = Query(lasts=10_000), Query(lasts=10_000)
+    between.status["isTriggerActive"] = False
+
+    def sleep(seconds: float) -> None:
+        here.now += seconds
+        rejects.status["isTriggerActive"] = here.now < 5
+
+    here.sleep = sleep  # type: ignore[method-assign]
+    stream_supervisor.time.sleep = sleep  # type: ignore[assignment]
+    both: Any = (between, rejects)
+    here.run._watch(Queries(*both), until=1e9)
+    assert 5 <= here.now <= 6
+
+
 def test_a_query_that_fails_after_a_batch_has_all_its_attempts_again(site: Callable[..., Site]) -> None:
     here = site()
     before, after = ([Query(error="the broker is away") for _ in range(num)] for num in (9, 10))

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.config import Config
-from userrep.features.build import Features, feature_sets
+from userrep.features.build import Features, feature_sets, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
@@ -123,10 +123,22 @@ class SumsUpdate:
         best = min(usable, key=lambda old: (work[old.generation], -old.generation))
         if work[best.generation] > _MAX_DIFFERENCE * ledger.num_tiles(target.revision_by_day.items()):
             return None, f"too much differs from the sums of {best.as_of}"
-        built = feature_sets(self.tables, self.versions.lineage_id).get(best.as_of)
-        if built is not None and built.num_inexact:
-            return None, f"sums of {built.num_inexact} users on {best.as_of} are not exact"
-        return best, f"from the sums of {best.as_of}"
+        inexact = self._why_inexact(best)
+        return (None, inexact) if inexact else (best, f"from the sums of {best.as_of}")
+
+    def _why_inexact(self, base: Generation) -> str | None:
+        """Return why stored sums are not exact, or not known to be; None if they are.
+
+        The number of users with inexact sums is recorded with the features of the date. If these were built again,
+        from other days than the sums, it says nothing about the sums.
+        """
+        built = feature_sets(self.tables, self.versions.lineage_id).get(base.as_of)
+        if built is None:
+            return None
+        days = self.ledger.contents(base.revision_by_day)
+        if built.log_hash != log_hash(days, self.config, self.versions, base.as_of):
+            return f"features of {base.as_of} were built from other days than the sums"
+        return f"sums of {built.num_inexact} users on {base.as_of} are not exact" if built.num_inexact else None
 
     @cached_property
     def difference(self) -> Difference:

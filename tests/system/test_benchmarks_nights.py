@@ -16,7 +16,6 @@ from tests.support.command_line import Userrep
 pytestmark = pytest.mark.full
 
 
-@pytest.mark.xfail(strict=True, reason="the corrected snapshot is judged by the drift measured on the broken one")
 def test_nights_with_a_broken_day_end_without_a_fault(
     spark: SparkSession, userrep: Userrep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,8 +57,8 @@ class Drift:
 def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> Drift | None:
     """Compare a staged or published snapshot with the published one of the date before; None if no such date exists.
 
-    Metrics are recorded in ``snapshot_drift``. Snapshots do not change, so recorded metrics are not measured again, but
-    the current limits are applied to them.
+    Metrics are recorded in ``snapshot_drift`` and measured again only if the snapshot was built again. The current
+    limits are applied to recorded metrics.
 
     Cost of measuring: a read of ``drift.sample_users`` vectors of both snapshots and a shuffle of them by user; two
     reads of the features, of which only the sample passes through encoder and decoder. Driver memory: D x D numbers per
@@ -84,8 +84,12 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
 
 
 def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | None:
-    """Return the metrics that an earlier run recorded for these snapshots; None if some metric is missing."""
-    rows = tables.ledger(SNAPSHOT_DRIFT, snapshot_id=snapshot.snapshot_id, before_id=before.snapshot_id)
+    """Return the metrics that an earlier run recorded for these snapshots; None if some metric is missing.
+
+    A staged snapshot that is built again keeps its id: metrics that were measured before are those of other vectors.
+    """
+    recorded = tables.ledger(SNAPSHOT_DRIFT, snapshot_id=snapshot.snapshot_id, before_id=before.snapshot_id)
+    rows = [row for row in recorded if row.measured_at >= snapshot.computed_at]
     outcomes = {row.metric: row.outcome for row in rows if not row.part}
     if not set(DriftLimits.model_fields) <= set(outcomes):
         return None

@@ -94,7 +94,7 @@ def page(text: str, records: dict[str, dict[str, Any]]) -> str:
     platforms = [[name, version, _state(name, series, records)] for name, series, version in PLATFORMS]
     head = ["Spark", "PySpark", "Delta", "Python", "other packages", "training", "tested on"]
     for name, lines in (
-        ("releases", table(head, releases)),
+        ("releases", table(head, releases) if releases else ["No run is recorded yet."]),
         ("platforms", table(["platform", "versions", "state"], platforms)),
     ):
         before, marker, after = re.split(rf"(<!-- {name}: .*-->\n)", text)

@@ -27,7 +27,7 @@ class Snapshots(Section):
 
     publish_delay: Duration = timedelta(hours=6)
     """Delay from 00:00 UTC of the as-of date until a snapshot counts as available, where history is built as if on time
-    (`pipeline`, `backfill`, `daily --as-if-on-time`)."""
+    (`pipeline`, `backfill`, `daily --as-if-on-time`, and the job `publish_snapshot`)."""
     keep_daily: Duration = timedelta(days=14)
     """Age up to which every snapshot is kept."""
     keep_weekly: Duration = timedelta(weeks=26)

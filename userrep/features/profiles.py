@@ -13,7 +13,7 @@ from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text
 from userrep.sources.listing import Listings, driver_lists, list_files
 from userrep.sources.open_log import OpenLog, open_logs, version_of_deletions
-from userrep.sources.read import is_missing_id, plausible_time, read_source
+from userrep.sources.read import is_missing_id, is_plausible, read_source, utc_time
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
 from userrep.store.schemas import USER_PROFILES
@@ -28,7 +28,8 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
 
     Rows without a user id are dropped.
     """
-    return users_of(read_source(spark, users, what="users"), users).where(~is_missing_id("user_id"))
+    rows = users_of(read_source(spark, users, what="users"), users).where(~is_missing_id("user_id"))
+    return rows.withColumn("registered_at", F.when(is_plausible("registered_at"), F.col("registered_at")))
 
 
 def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
@@ -38,16 +39,16 @@ def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
     attributes = [as_text(source, name) for name in users.attributes]
     return source.select(
         id_text(source, users.columns.user_id).alias("user_id"),
-        (plausible_time(source, registered) if registered else F.lit(None).cast("timestamp")).alias("registered_at"),
+        (utc_time(source, registered) if registered else F.lit(None).cast("timestamp")).alias("registered_at"),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
         *extra_columns,
     )
 
 
 def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
-    """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a missing value are dropped."""
+    """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a missing or implausible value are dropped."""
     picks = picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
-    return picks.where(~is_missing_id("user_id"))
+    return picks.where(~is_missing_id("user_id") & is_plausible("event_at"))
 
 
 def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> DataFrame:
@@ -57,7 +58,7 @@ def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> 
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
-        plausible_time(source, columns.event_at).alias("event_at"),
+        utc_time(source, columns.event_at).alias("event_at"),
         *extra_columns,
     )
 

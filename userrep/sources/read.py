@@ -227,13 +227,6 @@ def utc_time(source: DataFrame, column: str, zone: str = "UTC") -> Column:
     return F.when(value.rlike(_NAIVE), converted).otherwise(at) if isinstance(kind, T.StringType) else converted
 
 
-def plausible_time(source: DataFrame, column: str) -> Column:
-    """Convert a column of times to UTC, those without a zone as UTC; null if a time is unreadable or implausible."""
-    at = utc_time(source, column)
-    first, last = (F.lit(day).cast("timestamp") for day in (EARLIEST, LATEST))
-    return F.when(at.between(first, last), at)
-
-
 def _context(source: DataFrame, log: EventSource, name: str) -> Column:
     if name not in log.columns.context:
         return F.lit(None).cast("string")

@@ -31,7 +31,7 @@ COMMANDS = {
     ("demo",): "Run all batch stages on a generated log.",
     ("pipeline",): "Run all batch stages for an as-of date. Stages that are up to date are skipped.",
     ("daily",): "Refresh, embed, gate and publish; no training.",
-    ("nightly",): "Run `daily`, waiting erasures and maintenance. Maintenance runs if",
+    ("nightly",): "Run `daily`, erasures, maintenance and retraining. Maintenance runs if",
     ("backfill",): "Build and publish snapshots of past dates.",
     ("run",): "Run one job of jobs/ by name.",
     ("export",): "Export embeddings, features or item vectors.",

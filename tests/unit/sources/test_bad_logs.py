@@ -182,7 +182,7 @@ def test_a_day_much_smaller_than_the_median_is_refused_when_it_is_built() -> Non
 
 def test_days_without_counts_pass_until_they_are_counted() -> None:
     inventory = Inventory(_days(None, 100, 100), 0, 0)
-    events = Events(**ONE)
+    events = Events(**ONE, min_day_share=0.01)
     assert inventory.days[0].expected_rows == 10
     inventory.check_days(events, [D1, D2])
     with pytest.raises(UsageError, match="2024-05-01 has 0 rows"):

@@ -11,10 +11,11 @@ from userrep.store.open import open_tables
 from userrep.tiles.inventory.csv_headers import _first_difference, _is_named
 from userrep.tiles.inventory.inventory import take_inventory
 
+pytestmark = pytest.mark.default
+
 HEADER = "user_id,item_id,event_at,x"
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("name", "expected", "is_named"),
     [
@@ -30,7 +31,6 @@ def test_names_agree_as_spark_names_columns(name: str, expected: str, is_named: 
     assert _is_named(name, expected, 3) is is_named
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("header", "difference"),
     [
@@ -56,7 +56,6 @@ def test_a_file_may_lack_the_last_columns_or_have_more(
     assert [(row["place"], row["name"], row["expected"]) for row in found] == difference
 
 
-@pytest.mark.default
 def test_a_file_with_another_order_of_columns_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path, events={"format": "csv"})
     tables, log = open_tables(config, spark), tmp_path / "events"

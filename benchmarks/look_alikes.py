@@ -22,7 +22,7 @@ from userrep.evaluation.measure import fit_and_describe, parallel_map
 from userrep.evaluation.measure import measure as measure_tasks
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Measured
-from userrep.evaluation.run import gather
+from userrep.evaluation.run import gather, reasons_without_picks
 from userrep.evaluation.tasks.catalog import audience_tasks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder
@@ -49,7 +49,7 @@ def _measured(name: str, split: str, root: Path) -> list[Measured]:
     work, space, plan = prepared_space(config)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     context, truth = gather(work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan)
-    wanted = {EMBEDDING, *PEERS, *STORAGES} - ({"picks"} if config.onboarding is None else set())
+    wanted = {EMBEDDING, *PEERS, *STORAGES} - reasons_without_picks(context).keys()
     described = [fit_and_describe(one, context) for one in representations(("float16", "int8")) if one.name in wanted]
     tasks = audience_tasks(plan, config.evaluation.attribute_names)
     with parallel_map(len(context.rows)) as each:

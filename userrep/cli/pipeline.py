@@ -28,7 +28,7 @@ JOB_NAMES = (  # the keys of JOBS, whose module is slow to import
     "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder", "embed_users",
     "monitor_drift", "publish_snapshot", "maintain_tables", "train_return_propensity",
 )  # fmt: skip
-_OWN_COMMANDS = {"evaluate_space": "evaluate", "forget_users": "forget", "stream_embeddings": "stream start"}
+_OWN_COMMANDS = {"evaluate_space": "evaluate", "forget_users": "forget", "stream_embeddings": "stream"}
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print what would be read, run and skipped, and the expected time. Writes nothing."),

@@ -84,8 +84,7 @@ class Embeddings:
         -------
         A frame of the same kind: the labels with ``snapshot_id``, ``as_of``, ``embedding`` (in pandas, a float32 array
         per row) and ``embedding_status``: where the vector comes from, or the reason for a null. Spark frames are
-        lazy. Pandas
-        labels keep their order and index; below a root of files they need no Spark.
+        lazy. Pandas labels keep their order and index; below a root of files they need no Spark.
 
         Raises
         ------

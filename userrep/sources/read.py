@@ -163,7 +163,7 @@ def _mapped(
 
 def _event_id(source: DataFrame, name: str) -> Column:
     text = id_text(source, name)
-    return F.when(F.trim(text) != "", text)
+    return F.when(~is_missing_id(text), text)
 
 
 def _reason(fits_partition: Column) -> Column:
@@ -189,7 +189,7 @@ def first_broken(rules: Mapping[str, Column]) -> Column:
     return F.coalesce(*(F.when(is_broken, F.lit(name)) for name, is_broken in rules.items()))
 
 
-def is_missing_id(column: str) -> Column:
+def is_missing_id(column: str | Column) -> Column:
     """Return whether an id is null, empty or only spaces."""
     return F.coalesce(F.trim(column), F.lit("")) == ""
 

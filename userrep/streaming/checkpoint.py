@@ -72,9 +72,10 @@ class StreamCheckpoint(NamedTuple):
         if settings is not None and self._has_begun(tables):
             return dict(settings["schemas"])
         current = _state_settings(config) | {"schemas": schemas()}
-        if settings != current:
+        if settings is not None and settings != current:
             for query in _QUERIES:
                 delete_folder(f"{self.folder}/{query}")
+        if settings != current:
             write_bytes(f"{self.folder}/stream.json", json.dumps(current, indent=1).encode())
         return dict(current["schemas"])
 

@@ -127,7 +127,7 @@ def without_copies(rows: DayRows, valid_V: RowIndexes, columns: LogColumns) -> R
     columns cannot be compared here.
     """
     if rows.event_id is None:
-        return _distinct_rows(rows, valid_V, columns, np.zeros(len(valid_V), np.int32))
+        return _distinct_rows(rows, valid_V, columns)
     is_whole_day = len(valid_V) == len(rows.at_N)
     ids = (rows.event_id if is_whole_day else rows.event_id.take(pa.array(valid_V))).dictionary_encode()
     code_V = ids.indices.fill_null(-1).to_numpy()
@@ -161,12 +161,17 @@ def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> Row
     return rows_V[~has_copies]
 
 
-def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns, id_V: NDArray[np.int32]) -> RowIndexes:
-    """Return one of each set of rows that are equal in all columns. ``id_V``: codes of their event ids, null or blank.
+def _distinct_rows(
+    rows: DayRows, rows_V: RowIndexes, columns: LogColumns, id_V: NDArray[np.int32] | None = None
+) -> RowIndexes:
+    """Return one of each set of rows that are equal in all columns.
 
+    ``id_V``: codes of their event ids, all of them null or blank; None if the log has no event ids.
     Columns that are not mapped are read only for rows whose mapped columns are equal.
     """
-    mapped: list[Any] = [id_V, *rows.codes(rows_V), rows.at_N[rows_V]]
+    mapped: list[Any] = [*rows.codes(rows_V), rows.at_N[rows_V]]
+    if id_V is not None:
+        mapped.append(id_V)
     if rows.weight_N is not None:
         mapped.append(rows.weight_N[rows_V] + 0.0)
     hash_V = np.zeros(len(rows_V), np.uint64)

@@ -132,6 +132,15 @@ def test_a_start_that_finished_no_batch_is_followed_by_one_with_other_settings(
     assert not offsets.exists()
 
 
+def test_a_lost_file_of_settings_is_written_again_and_the_checkpoint_stays(
+    tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
+) -> None:
+    begun(checkpoint, "embeddings", "rejects")
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    assert Path(checkpoint.folder, "stream.json").exists()
+    assert Path(checkpoint.folder, "embeddings", "commits", "0").exists()
+
+
 def test_the_name_of_a_stream_is_no_path(checkpoint: StreamCheckpoint) -> None:
     assert checkpoint.folder == f"{checkpoint.root}/streams/clicks"
     with pytest.raises(UsageError, match=r"query id '\.\./clicks' is not a valid name"):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from typing import Any, NamedTuple
 
 from userrep.config import Config
@@ -20,6 +21,16 @@ _QUERIES = ("embeddings", "rejects")
 def rejects_id(query_id: str) -> str:
     """Return the id of a stream's query of rejected rows."""
     return f"{query_id}-rejects"
+
+
+class Start(NamedTuple):
+    """The first start of a stream: the schemas of its sources, and the day from which its state has all records.
+
+    ``since`` is None if it is unknown, because stream.json was lost.
+    """
+
+    schemas: dict[str, str]
+    since: date | None
 
 
 class StreamCheckpoint(NamedTuple):
@@ -62,22 +73,26 @@ class StreamCheckpoint(NamedTuple):
             if faults:
                 raise UsageError(faults)
 
-    def claim(self, tables: FileTables, config: Config, schemas: Callable[[], dict[str, str]]) -> dict[str, str]:
-        """Record the settings of a stream that has not finished a batch. Return the schemas that it was started with.
+    def claim(self, tables: FileTables, config: Config, schemas: Callable[[], dict[str, str]], *, since: date) -> Start:
+        """Record the settings of a stream that has not finished a batch. Return those of its first start.
 
         ``schemas`` returns the current schemas. It is called only for such a stream. If the settings differ from those
         of an earlier start, what that start left is deleted: Spark would continue with the offsets of its sources.
         """
-        settings = self._read_settings()
-        if settings is not None and self._has_begun(tables):
-            return dict(settings["schemas"])
-        current = _state_settings(config) | {"schemas": schemas()}
-        if settings is not None and settings != current:
-            for query in _QUERIES:
-                delete_folder(f"{self.folder}/{query}")
-        if settings != current:
-            write_bytes(f"{self.folder}/stream.json", json.dumps(current, indent=1).encode())
-        return dict(current["schemas"])
+        settings, has_begun = self._read_settings(), self._has_begun(tables)
+        if settings is None or not has_begun:
+            current = _state_settings(config) | {
+                "since": None if has_begun else since.isoformat(),
+                "schemas": schemas(),
+            }
+            if settings is not None and settings != current:
+                for query in _QUERIES:
+                    delete_folder(f"{self.folder}/{query}")
+            if settings != current:
+                write_bytes(f"{self.folder}/stream.json", json.dumps(current, indent=1).encode())
+            settings = current
+        day = settings.get("since")
+        return Start(dict(settings["schemas"]), date.fromisoformat(day) if day else None)
 
     def _has_written(self, tables: FileTables) -> bool:
         written = ((EMBEDDING_UPDATES, self.query_id), (REJECTED_EVENTS, rejects_id(self.query_id)))

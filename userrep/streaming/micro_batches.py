@@ -54,13 +54,15 @@ class MicroBatches:
     but replaces no committed rows. A batch is retried while a stream base is missing or the online store does not
     answer; its events stay in their source meanwhile.
 
-    ``gives_up`` makes a missing stream base an error instead of a wait. ``failed`` is that error. ``today`` is the
-    newest day with an event so far.
+    ``first_day``: the first day whose records the stream has. Dates with an earlier open day, which a space may still
+    need when the stream first starts, are left to the batch. ``gives_up`` makes a missing stream base an error instead
+    of a wait. ``failed`` is that error. ``today`` is the newest day with an event so far.
     """
 
     tables: FileTables
     config: Config
     query_id: str
+    first_day: date | None = None
     gives_up: bool = False
     is_stopping: Callable[[], bool] = lambda: False
     results: dict[int, BatchResult] = field(default_factory=dict)
@@ -121,9 +123,9 @@ class MicroBatches:
         """Pin the inputs of a micro-batch. Cost: reads of a few ledgers, milliseconds each."""
         tables, config = self.tables, self.config
         versions = versions_of(tables, config, anchor=date.min)
-        open_days = timedelta(days=config.streaming.open_days)  # bases of another number do not fit the records
-        bases = stream_bases(tables, versions.lineage_id)
-        bases = {as_of: base for as_of, base in bases.items() if as_of - base.open_from == open_days}
+        bases = {
+            as_of: base for as_of, base in stream_bases(tables, versions.lineage_id).items() if self._fits_records(base)
+        }
         pinned = {as_of: self._pinned_base(versions, base) for as_of, base in bases.items()}
         vector_dates = {base.valid_from for base in bases.values()}
         parts = max((item_parts(tables, config, versions, [day]).num_parts for day in vector_dates), default=1)
@@ -132,6 +134,11 @@ class MicroBatches:
             FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables),
             config.snapshots.storage,
         )  # fmt: skip
+
+    def _fits_records(self, base: StreamBase) -> bool:
+        """Return whether the base has the present number of open days and the stream has all records of them."""
+        open_days = timedelta(days=self.config.streaming.open_days)
+        return base.as_of - base.open_from == open_days and base.open_from >= (self.first_day or date.min)
 
     def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
         key = (versions.lineage_id, base.as_of)

@@ -43,10 +43,11 @@ def stream_embeddings(
     check_arriving(work.spark, config)
     newest = newest_published(work)
     build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
-    schemas = checkpoint.claim(tables, config, lambda: schemas_of(work.spark, config))
-    today = last_seen_day(tables)
-    batches = MicroBatches(tables, config, query_id, gives_up=until_empty, is_stopping=is_stopping, today=today)
     since, folder = newest + timedelta(days=1 - stream.open_days), checkpoint.folder
+    schemas, first_day = checkpoint.claim(tables, config, lambda: schemas_of(work.spark, config), since=since)
+    batches = MicroBatches(
+        tables, config, query_id, first_day, gives_up=until_empty, is_stopping=is_stopping, today=last_seen_day(tables)
+    )
     run = StreamRun(work.runs, batches, is_stopping)
     run.until_done(
         partial(start_queries, config, batches, schemas=schemas, since=since, folder=folder, until_empty=until_empty)

@@ -45,8 +45,8 @@ def build(world: World, as_of: date) -> dict[date, str]:
     return {base.as_of: reason for base, reason in made}
 
 
-def encoding(world: World) -> Encoding:
-    return MicroBatches(world.tables, world.config, "test").encoding()
+def encoding(world: World, first_day: date | None = None) -> Encoding:
+    return MicroBatches(world.tables, world.config, "test", first_day).encoding()
 
 
 def records_between(world: World, start: date, end: date) -> pa.Table:
@@ -175,6 +175,13 @@ def test_old_stream_bases_go(world: World) -> None:
     assert set(stream_bases(world.tables, lineage_id)) == {AS_OF + timedelta(days=k) for k in range(3)}
     assert set(encoding(world).bases) == {AS_OF + timedelta(days=k) for k in range(3)}
     assert all(used.files.uris for used in encoding(world).bases.values())
+
+
+def test_a_stream_does_not_encode_dates_with_an_open_day_before_its_own_start(world: World) -> None:
+    build(world, AS_OF)
+    first_day = AS_OF + timedelta(days=1 - 3)  # of a stream that starts now; the base of AS_OF has one day more
+    assert set(encoding(world, first_day).bases) == {AS_OF + DAY, AS_OF + 2 * DAY}
+    assert set(encoding(world, first_day - DAY).bases) == {AS_OF, AS_OF + DAY, AS_OF + 2 * DAY}
 
 
 def test_tables_in_a_catalog_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, TableSchema
 from userrep.store.tables import Tables
-from userrep.streaming.checkpoint import StreamCheckpoint
+from userrep.streaming.checkpoint import Start, StreamCheckpoint
 
 pytestmark = pytest.mark.fast
 
 SCHEMAS = {"events": '{"type": "struct", "fields": []}'}
+DAY, NEXT_DAY = date(2024, 5, 1), date(2024, 5, 2)
 
 
 def config_with(folder: Path, **stream: Any) -> Config:
@@ -58,12 +60,13 @@ def never() -> dict[str, str]:
 def test_what_a_stream_was_begun_with_is_written_once(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == Start(SCHEMAS, DAY)
     begun(checkpoint, "embeddings")
     written = json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text())
     assert written["sources"] == {"events": "arriving"}
     assert (written["open_days"], written["broker"], written["schemas"]) == (3, None, SCHEMAS)
-    assert checkpoint.claim(tables, config_with(tmp_path, open_days=5), never) == SCHEMAS
+    later = checkpoint.claim(tables, config_with(tmp_path, open_days=5), never, since=NEXT_DAY)
+    assert later == Start(SCHEMAS, DAY)
     assert json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text()) == written
 
 
@@ -101,7 +104,7 @@ def test_a_stream_that_has_written_does_not_go_on_without_its_whole_checkpoint(
 def test_every_setting_that_the_state_depends_on_is_named_when_it_has_changed(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS)
+    checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY)
     changed = config_of(
         tmp_path, windows_days=[2, 9],
         stream={"events": {"topic": "clicks"}, "kafka": {"bootstrap_servers": "b:1"}, "open_days": 4},
@@ -119,15 +122,16 @@ def test_every_setting_that_the_state_depends_on_is_named_when_it_has_changed(
 def test_a_start_that_finished_no_batch_is_followed_by_one_with_other_settings(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS)
+    checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY)
     offsets = Path(checkpoint.folder, "embeddings", "offsets", "0")  # of the batch that failed
     offsets.parent.mkdir(parents=True)
     offsets.touch()
-    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == Start(SCHEMAS, DAY)
     assert offsets.exists()
     corrected = config_with(tmp_path, events={"topic": "clicks"}, kafka={"bootstrap_servers": "b:1"}, open_days=4)
     checkpoint.check(tables, corrected, is_new=True)
-    assert checkpoint.claim(tables, corrected, lambda: {"events": "other"}) == {"events": "other"}
+    start = checkpoint.claim(tables, corrected, lambda: {"events": "other"}, since=NEXT_DAY)
+    assert start == Start({"events": "other"}, NEXT_DAY)
     assert json.loads(Path(checkpoint.folder, "stream.json").read_text())["open_days"] == 4
     assert not offsets.exists()
 
@@ -136,7 +140,7 @@ def test_a_lost_file_of_settings_is_written_again_and_the_checkpoint_stays(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
     begun(checkpoint, "embeddings", "rejects")
-    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == Start(SCHEMAS, None)
     assert Path(checkpoint.folder, "stream.json").exists()
     assert Path(checkpoint.folder, "embeddings", "commits", "0").exists()
 

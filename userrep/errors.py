@@ -1,4 +1,4 @@
-"""All deliberate exceptions, and one-line messages for errors from outside userrep.
+"""All deliberate exceptions, the parts of their messages, and one-line messages for errors from outside userrep.
 
 A message says where the fault is, what is wrong, which value was found, and what to do.
 """
@@ -47,6 +47,11 @@ _STORE_PATH = re.compile(r"\bs3[an]?://[^\s,;:'\")]+|(?<=for path )[^\s:]+")
 def in_line(text: str) -> str:
     """Return text from outside for use in a one-line message: at most 80 characters, escaped if not printable."""
     return text[:80] if text.isprintable() else ascii(text[:80])
+
+
+def plural(number: int, noun: str) -> str:
+    """Format a number with its noun, which takes a plural s unless the number is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.5) -> str:

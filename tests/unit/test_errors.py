@@ -12,6 +12,7 @@ from userrep.errors import (
     explain,
     in_line,
     in_one_line,
+    plural,
     results_of,
 )
 
@@ -39,6 +40,10 @@ WORKER = """An error occurred while calling o58.collect.
 )
 def test_text_from_outside_is_shown_within_a_line(text: str, shown: str) -> None:
     assert in_line(text) == shown
+
+
+def test_a_number_takes_a_plural_unless_it_is_one() -> None:
+    assert [plural(number, "day") for number in (0, 1, 1_200)] == ["0 days", "1 day", "1,200 days"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import typer
 
 from userrep.cli.options import InSpace, Output, Unrecorded, command, date_option, path_option, tables_of
 from userrep.config import Config
+from userrep.errors import plural
 from userrep.logs import in_columns
 
 _FILE = "text with one id per line, CSV or Parquet with a column user_id, or the folder of an export or audience"
@@ -41,7 +42,7 @@ def audience(
     tables = tables_of(config, writes=not unrecorded)
     found = build_audience(tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space)
     manifest = found.write(out, recorded=not unrecorded)
-    return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {size:,} users in {out}"])
+    return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {plural(size, 'user')} in {out}"])
 
 
 def _lines(manifest: dict[str, Any]) -> list[str]:
@@ -54,4 +55,8 @@ def _lines(manifest: dict[str, Any]) -> list[str]:
         f"{probe['auc_after']:.2f} after"
         for probe in probes
     ]
-    return [f"{manifest['seeds']['used']:,} seeds, held-out AUC {manifest['auc']}", *in_columns(head, rows), *removed]
+    return [
+        f"{plural(manifest['seeds']['used'], 'seed')}, held-out AUC {manifest['auc']}",
+        *in_columns(head, rows),
+        *removed,
+    ]

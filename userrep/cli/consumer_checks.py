@@ -11,7 +11,7 @@ from functools import cache
 from userrep.cli.finding import Finding, checked, python_version
 from userrep.client.target import load_target, tables_at
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 from userrep.model.frozen_folder import MANIFEST, MAX_MANIFEST
 from userrep.spaces.registry import Space, read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
@@ -70,7 +70,7 @@ def _published(tables: Tables, space: Space) -> list[Snapshot]:
 
 def _described(published: list[Snapshot]) -> str:
     newest = published[-1]
-    return f"{len(published)} published, the newest of {newest.as_of} with {newest.num_users} users"
+    return f"{len(published)} published, the newest of {newest.as_of} with {plural(newest.num_users, 'user')}"
 
 
 def _vectors(tables: Tables, newest: Snapshot) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from userrep.cli.options import AsOf, InSpace, Output, Unrecorded, choice_argument, command, path_option, tables_of
 from userrep.config import Config, Storage
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 
 EXPORTED = ("embeddings", "features", "item-vectors")  # the keys of EXPORTS, whose module is slow to import
 
@@ -34,7 +34,7 @@ def export(
     check_out(out)
     manifest = _export(what, config, as_of, out, space, storage=storage, recorded=not unrecorded)
     manifest = {key: value for key, value in manifest.items() if key != "sha256"}
-    lines = [f"{what} of {as_of}: {manifest['num_rows']:,} rows in {out}"]
+    lines = [f"{what} of {as_of}: {plural(manifest['num_rows'], 'row')} in {out}"]
     if num_at_limit := manifest.get("num_at_limit"):
         lines.append(f"{num_at_limit:,} numbers are at the limit of {storage}, most of them clipped")
     return Output(manifest, lines)

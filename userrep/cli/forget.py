@@ -7,6 +7,7 @@ import typer
 
 from userrep.cli.options import Output, command, path_option, tables_of
 from userrep.config import Config
+from userrep.errors import plural
 
 
 @command
@@ -48,7 +49,7 @@ def forget(
 
 
 def _preview_lines(found: dict[str, Any]) -> list[str]:
-    from userrep.report.formats import plural, size
+    from userrep.report.formats import size
 
     lines = ["dry run of forget; nothing was written"]
     if found["num_users"]:

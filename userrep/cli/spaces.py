@@ -15,7 +15,7 @@ from userrep.cli.options import (
     tables_of,
 )
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def spaces_show(
               for name, index in manifest.named_dimensions.items()]  # fmt: skip
     if check := manifest.self_check:
         lines += check.lines
-    lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
+    lines += [f"snapshot {s.snapshot_id}: {plural(s.num_users, 'user')}" for s in snapshots]
     if card:
         from userrep.spaces.card import model_card
 

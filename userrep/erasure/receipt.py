@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from userrep.errors import plural
+
 
 def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     """Format a receipt as text."""
@@ -12,9 +14,9 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     if receipt["request_id"]:
         num_known = receipt["num_users"] - receipt["num_new"]
         known = f", {num_known:,} already forgotten" if num_known else ""
-        users = f"{receipt['num_users']:,} users, {receipt['num_with_rows']:,} of them with rows{known}"
+        users = f"{plural(receipt['num_users'], 'user')}, {receipt['num_with_rows']:,} of them with rows{known}"
         lines.append(f"request {receipt['request_id']}: {users}")
-    lines += [f"{table}: {rows:,} rows deleted" for table, rows in receipt["rows"].items()]
+    lines += [f"{table}: {plural(rows, 'row')} deleted" for table, rows in receipt["rows"].items()]
     lines += [f"training set {name}: rows of its snapshots were deleted" for name in receipt["training_sets"]]
     lines += [f"export {path}: {result}" for path, result in receipt["exports"].items()]
     if receipt["online"] is not None:

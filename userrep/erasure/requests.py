@@ -18,7 +18,7 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.erasure.ledgers import drop_training_rows, moved_pins, recount
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, erase_rows
-from userrep.errors import in_one_line
+from userrep.errors import in_one_line, plural
 from userrep.features.build import features_tables
 from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
@@ -148,7 +148,7 @@ class Erasure:
         with moved_pins(self.tables):
             for table in tables_of_users(self.tables):
                 part = erased[table.name] = erase_rows(self.tables, table, users, since=since)
-                logger.info(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
+                logger.info(f"forget: {table.name}: {plural(part.rows, 'row')} of {plural(len(part.users), 'user')}")
             recount(self.tables)
         drop_training_rows(self.tables)
         return erased
@@ -166,7 +166,7 @@ class Erasure:
             num_rows = erase_from_parts(self.tables.spark, path, users.mask)
             if num_rows is None:
                 return None
-            logger.info(f"forget: export {path}: {num_rows:,} rows")
+            logger.info(f"forget: export {path}: {plural(num_rows, 'row')}")
             return f"{num_rows} rows"
 
         return for_each_export(self.tables, erase_from, cure=": erase the users by hand, or export again")

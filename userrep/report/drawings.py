@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from userrep.errors import plural
 from userrep.report.charts import Mark, Row, Series, bars, columns, lines
 from userrep.report.facts import Facts
-from userrep.report.formats import core_time, count, day, plural, seconds, share, short, size, when
+from userrep.report.formats import core_time, count, day, seconds, share, short, size, when
 from userrep.report.log_days import Day
 
 _MOST_COLUMNS = 190

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 
+from userrep.errors import plural
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
-from userrep.report.formats import count, figure, plural, share
+from userrep.report.formats import count, figure, share
 from userrep.report.log_days import RECENT_DAYS
 
 _FORGET_EVERY = timedelta(days=1)  # time between runs of `userrep forget`, or more

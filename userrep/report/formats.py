@@ -73,8 +73,3 @@ def when(time: datetime | None) -> str:
 def day(date_or_none: date | None) -> str:
     """Format a date; a dash for None."""
     return NONE if date_or_none is None else f"{date_or_none:%Y-%m-%d}"
-
-
-def plural(number: int, noun: str) -> str:
-    """Format a number with its noun, which takes a plural s unless the number is 1."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

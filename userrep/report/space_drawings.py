@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from userrep.errors import plural
 from userrep.report.charts import Mark, Row, Series, bars, intervals, lines, positions, scatter
 from userrep.report.facts import Facts
-from userrep.report.formats import count, day, figure, plural, signed
+from userrep.report.formats import count, day, figure, signed
 from userrep.report.space_facts import DriftFacts, TaskFacts, TrainingFacts
 from userrep.report.user_map import UNKNOWN, MapFacts
 

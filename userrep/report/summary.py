@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from userrep.errors import plural
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
 from userrep.report.findings import Finding, findings, headline
-from userrep.report.formats import NONE, core_time, count, day, plural, seconds, share, short, size
+from userrep.report.formats import NONE, core_time, count, day, seconds, share, short, size
 
 
 @dataclass(frozen=True)

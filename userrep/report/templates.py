@@ -7,9 +7,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from userrep.errors import plural
 from userrep.report import formats
 
-_FORMATS = ["count", "day", "figure", "seconds", "share", "signed", "size", "when", "plural", "core_hours", "core_time"]
+_FORMATS = ["count", "day", "figure", "seconds", "share", "signed", "size", "when", "core_hours", "core_time"]
 _UNBROKEN = re.compile(r"(\d{4}-\d\d-\d\d(?: \d\d:\d\d)?(?: UTC)?|\bs\d{3}-[0-9a-f]{6}\b)")
 
 
@@ -26,6 +27,7 @@ def templates() -> Environment:
     environment.filters["coded"] = coded
     for name in _FORMATS:
         environment.filters[name] = getattr(formats, name)
+    environment.filters["plural"] = plural
     return environment
 
 

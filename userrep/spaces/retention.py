@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 
 from userrep import config
+from userrep.errors import plural
 from userrep.spaces.registry import RETIRED, Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots, record_snapshots
 from userrep.store.schemas import TRAINING_SETS, USER_EMBEDDINGS
@@ -37,8 +38,8 @@ def expire_snapshots(
     if expired:
         record_snapshots(tables, [replace(snapshot, state=EXPIRED) for snapshot in expired])
         logger.info(
-            f"space {space.space_id}: {len(expired)} snapshots expired, {expired[0].as_of} to {expired[-1].as_of}; "
-            f"{len(published) - len(expired)} kept"
+            f"space {space.space_id}: {plural(len(expired), 'snapshot')} expired, {expired[0].as_of} to "
+            f"{expired[-1].as_of}; {len(published) - len(expired)} kept"
         )
     to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED] + expired
     tables.drop_partitions(USER_EMBEDDINGS, [snapshot.key for snapshot in to_delete])

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.errors import ArtifactError
+from userrep.errors import ArtifactError, plural
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
@@ -88,7 +88,7 @@ def training_inputs(tables: Tables, config: Config, plan: TrainingPlan, *, space
         )
     inputs, candidates = _build(tables, config, plan, space_id=space_id, share=share)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
-    logger.info(f"training rows: written with {widths}, {len(plan.as_ofs)} as-of dates")
+    logger.info(f"training rows: written with {widths}, {plural(len(plan.as_ofs), 'as-of date')}")
     return _write(f"{folder}/inputs", key, inputs, candidates)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import date
 
-from userrep.errors import GateRefusedError
+from userrep.errors import GateRefusedError, plural
 from userrep.features.sums.stream_base import stream_bases
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
@@ -135,7 +135,10 @@ def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> Non
             refusals.append(str(error))
         done = start + len(group)
         left = (time.monotonic() - started) / done * (len(dates) - done)
-        logger.info(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
+        logger.info(
+            f"{done} of {plural(len(dates), 'as-of date')}"
+            + (f", about {left / 60:.0f} min left" if left >= 30 else "")
+        )
     if refusals:
         raise GateRefusedError("\n".join(refusals))
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from datetime import date
 
+from userrep.errors import plural
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
 from userrep.features.heavy import heavy_users
 from userrep.features.sums.item_vector_files import item_parts
@@ -22,11 +23,11 @@ def build_activity_tiles(work: RunContext) -> None:
     with work.runs.stage("build_activity_tiles") as run:
         build = build_tiles(work.tables, work.config, work.schedule.inventory, before=work.schedule.as_of)
         if not build.days:
-            return run.skip(f"{build.num_up_to_date} days")
+            return run.skip(plural(build.num_up_to_date, "day"))
         run.num_rows = build.num_tiles
-        run.reason = f"{len(build.days)} days new or changed, {build.num_up_to_date} up to date"
+        run.reason = f"{plural(len(build.days), 'day')} new or changed, {build.num_up_to_date} up to date"
         if build.num_rejected:
-            run.reason += f"; {build.num_rejected:,} rows rejected"
+            run.reason += f"; {plural(build.num_rejected, 'row')} rejected"
         run.outputs = {"days": len(build.days), "num_events": build.num_events, "num_rejected": build.num_rejected}
     return None
 
@@ -38,10 +39,10 @@ def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
         missing = versions.missing(as_ofs)
         if not missing:
             return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
-        run.reason = f"{len(missing)} versions missing, {missing[0]} to {missing[-1]}"
+        run.reason = f"{plural(len(missing), 'version')} missing, {missing[0]} to {missing[-1]}"
         run.num_rows = train_versions(work.tables, work.config, versions, missing)
         num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])
-        run.reason += "".join(f"; {n:,} items without a {name} vector" for name, n in num_without.items() if n)
+        run.reason += "".join(f"; {plural(n, 'item')} without a {name} vector" for name, n in num_without.items() if n)
         run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
     return None
 
@@ -73,8 +74,8 @@ def _build_features(
     stale = stale_features(work.tables, work.config, versions, days, profile_hashes=hashes)
     stale |= {day: "requested" for day in force if day not in stale}
     if not stale:
-        return run.skip(f"{len(days)} as-of dates")
-    run.reason = f"{len(stale)} of {len(days)} as-of dates: {', '.join(sorted(set(stale.values())))}"
+        return run.skip(plural(len(days), "as-of date"))
+    run.reason = f"{len(stale)} of {plural(len(days), 'as-of date')}: {', '.join(sorted(set(stale.values())))}"
     run.outputs = {"table": features_table(work.config, versions.lineage_id).name, "as_ofs": list(stale)}
     run.outputs["profiles"] = profiles._asdict()
     by_tiles = [day for day in sorted(stale) if day != sums_of]
@@ -82,11 +83,11 @@ def _build_features(
     for done, group in enumerate(groups, start=1):
         run.num_rows += build_features(work.tables, work.config, versions, group, profiles=profiles)
         if len(groups) > 1:
-            logger.info(f"features of {min(len(by_tiles), done * DATES_PER_JOB)} of {len(stale)} as-of dates")
+            logger.info(f"features of {min(len(by_tiles), done * DATES_PER_JOB)} of {plural(len(stale), 'as-of date')}")
     if sums_of is not None and sums_of in stale:
         refresh = refresh_features(work.tables, work.config, versions, sums_of, profiles=profiles)
         how = f"updated {refresh.reason}" if refresh.since else f"rebuilt: {refresh.reason}"
-        run.reason += f"; {how}, {refresh.num_tiles:,} tiles read"
+        run.reason += f"; {how}, {plural(refresh.num_tiles, 'tile')} read"
         run.num_rows += refresh.num_users
         run.outputs |= {"since": refresh.since, "num_tiles": refresh.num_tiles}
         groups.append([sums_of])
@@ -94,7 +95,7 @@ def _build_features(
     run.reason += f"; {parts}" if parts.num_parts > 1 else ""
     sets = feature_sets(work.tables, versions.lineage_id)
     if inexact := sum(sets[day].num_inexact for day in stale if day in sets):
-        run.reason += f"; {inexact} users with inexact sums (weights too large)"
+        run.reason += f"; {plural(inexact, 'user')} with inexact sums (weights too large)"
     users = heavy_users(work.tables, work.config, versions.lineage_id, max(stale))
     if users is not None:
         run.reason += f"; {users}"

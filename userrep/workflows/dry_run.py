@@ -5,11 +5,11 @@ from datetime import date
 from typing import Any
 
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 from userrep.features.preflight import check_before_spark
 from userrep.logs import in_columns
 from userrep.operations.stage_rates import StageRates
-from userrep.report.formats import plural, size
+from userrep.report.formats import size
 from userrep.sources.listing import Listings
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.forecast import Forecast, LogFile, forecast

@@ -7,10 +7,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from userrep.config import Config, EventSource
-from userrep.errors import results_of
+from userrep.errors import plural, results_of
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
-from userrep.report.formats import plural
 from userrep.sources.columns import check_columns, event_columns
 from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.listing import Listings
@@ -123,7 +122,7 @@ def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
         yield Finding(WARN, f"{source.what}: {share:.1%} of the rows would be rejected; {limit}.")
     num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > last_event_day(utc_now()))
     if num_ahead:
-        yield Finding(WARN, f"{source.what}: {num_ahead:,} rows are later than tomorrow; a run holds them back.")
+        yield Finding(WARN, f"{source.what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back.")
     least = events.min_day_share * median(facts.rows_by_day.values())
     small = [day for day, num in facts.rows_by_day.items() if num < least]
     if small and sample.is_complete and len(config.events.all_sources) == 1:

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 from typing import NamedTuple
 
 from userrep.config import Config, parse_config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 from userrep.evaluation.dates import latest_until
 from userrep.items.versions import version_at
 
@@ -160,12 +160,10 @@ def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[Find
     findings = [Finding(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
     horizons = config.evaluation.horizons_days
     usable = [days for days in horizons if latest_until(end, days) >= until]
-    room = f"evaluation: {(end - until).days} days after {until}"
+    room = f"evaluation: {plural((end - until).days, 'day')} after {until}"
     if not usable:
         latest = latest_until(end, horizons[0])
-        what = (
-            f"{room} are too few for a horizon of {horizons[0]} days. Set training.as_ofs.until: {latest} or earlier."
-        )
+        what = f"{room}, too few for a horizon of {horizons[0]} days. Set training.as_ofs.until: {latest} or earlier."
         return [*findings, Finding(WARN, what)]
     left_out = f"; left out: {_listed(horizons[len(usable) :])}" if len(usable) < len(horizons) else ""
     findings.append(Finding(OK, f"{room}, enough for horizons of {_listed(usable)} days{left_out}."))

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from userrep.config import Config
 from userrep.erasure.requests import DONE as ERASED
 from userrep.erasure.requests import Erasure, newest_requests
-from userrep.errors import explain
+from userrep.errors import explain, plural
 from userrep.operations.maintenance import maintain_tables
 from userrep.store.leases import held
 from userrep.store.schemas import JOB_RUNS
@@ -74,7 +74,10 @@ class DailyParts:
         receipt = Erasure(self.tables, self.config, []).run(now=False)
         if receipt.get("is_idle"):
             return SKIPPED, "a request was interrupted before it began. Repeat it with its file of users"
-        return DONE, f"{receipt['num_done']} requests finished, {sum(receipt['rows'].values()):,} rows erased"
+        return (
+            DONE,
+            f"{plural(receipt['num_done'], 'request')} finished, {plural(sum(receipt['rows'].values()), 'row')} erased",
+        )
 
     def _maintain(self) -> tuple[str, str]:
         last = last_maintenance(self.tables)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pyspark.sql import SparkSession
 
 from userrep.config import Config
+from userrep.errors import plural
 from userrep.features.profiles import Profiles, check_sources, refresh_profiles
 from userrep.model.self_check import SelfCheck
 from userrep.sources.listing import Listings
@@ -89,7 +90,9 @@ class RunContext:
             inventory = take_inventory(self.tables, self.config.events, self.logs)
             schedule = scheduled(self.config, self.tables, inventory, self._requested_as_of)
             run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
-            run.reason = f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files read"
+            run.reason = (
+                f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
+            )
             run.outputs = {
                 "as_of": schedule.as_of,
                 "source_files": self.tables.version(SOURCE_FILES),

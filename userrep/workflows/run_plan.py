@@ -10,13 +10,13 @@ from datetime import date, timedelta
 from functools import cached_property
 
 from userrep.config import Config
+from userrep.errors import plural
 from userrep.features.build import feature_sets, stale_features
 from userrep.features.profiles import fingerprint_without_spark
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions
 from userrep.operations.stage_rates import Prediction, StageRates
-from userrep.report.formats import plural
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots
 from userrep.spaces.stale import stale_dates, without_snapshot
@@ -157,7 +157,7 @@ class RunPlan:
         return bool(self.unread) or any(since <= day < as_of for day in self.days_to_build)
 
     def _features(self, stage: str, as_ofs: Sequence[date], stale: Mapping[date, str]) -> PlannedStage:
-        reasons, dates = [stale[day] for day in set(as_ofs) if day in stale], f"{len(set(as_ofs))} as-of dates"
+        reasons, dates = [stale[day] for day in set(as_ofs) if day in stale], plural(len(set(as_ofs)), "as-of date")
         if not reasons:
             return self._stage(stage, False, f"{dates} up to date")
         reason = f"{len(reasons)} of {dates}: {', '.join(sorted(set(reasons)))}"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from userrep.config import Config
+from userrep.errors import plural
 from userrep.ids import code_hash, short_hash
 from userrep.logs import as_json, in_stage, this_run_id
 from userrep.operations.stage_rates import StageRates
@@ -132,7 +133,9 @@ class Runs:
         self.stages.append(run)
         self._record(run, started, versions)
         self._emit(COMPLETE, event_id, run, versions, space_id)
-        self._report_end(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
+        self._report_end(
+            run, f"{plural(run.num_rows, 'row')} in {run.seconds:.0f} s" if run.outcome == DONE else "up to date"
+        )
 
     def _emit(self, kind: str, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
         """Send an OpenLineage event of a stage, if they are configured."""

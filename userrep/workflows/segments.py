@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.config import Config
-from userrep.errors import UsageError, in_one_line
+from userrep.errors import UsageError, in_one_line, plural
 from userrep.explanations.item_labels import read_item_labels
 from userrep.explanations.lifts import lifts_by_segment, name_of
 from userrep.explanations.sampled_users import SampledUsers, sample_users
@@ -226,4 +226,4 @@ def lines_of(manifest: Mapping[str, Any], out: str) -> list[str]:
         lines += ["", f"{num_moved:,} of {num_both:,} users of both snapshots have moved"]
         cells = [[move["from"], move["to"], f"{move['num_users']:,}"] for move in moved[:_MOST_MOVES]]
         lines += in_columns(["from", "to", "users"], cells) if cells else []
-    return [*lines, f"segments of {manifest['as_of']}: {manifest['num_rows']:,} users in {out}"]
+    return [*lines, f"segments of {manifest['as_of']}: {plural(manifest['num_rows'], 'user')} in {out}"]

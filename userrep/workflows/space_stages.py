@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from userrep.errors import GateRefusedError, UsageError
+from userrep.errors import GateRefusedError, UsageError, plural
 from userrep.features.build import features_table
 from userrep.logs import prefixed
 from userrep.model.self_check import SelfCheck
@@ -121,10 +121,10 @@ def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     ) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
         if not missing:
-            return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
+            return run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
         staged = snapshots.stage_snapshots(work.tables, work.config, space, missing)
         run.num_rows = sum(snapshot.num_users for snapshot in staged)
-        run.reason = f"{len(staged)} snapshots, the last {staged[-1].snapshot_id}"
+        run.reason = f"{plural(len(staged), 'snapshot')}, the last {staged[-1].snapshot_id}"
         run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
     return None
 
@@ -170,13 +170,15 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         if not missing:
             if space.state == registry.CANDIDATE:  # the run that published them was killed before it did this
                 registry.mark_ready(work.tables, space)
-            return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
+            return run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
         staged = snapshots.staged_snapshots(work.tables, space, missing)
         published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
         registry.mark_ready(work.tables, space)
         run.num_rows = sum(snapshot.num_users for snapshot in published)
         last = published[-1]
-        run.reason = f"{len(published)} snapshots, the last available at {last.available_at:%Y-%m-%d %H:%M} UTC"
+        run.reason = (
+            f"{plural(len(published), 'snapshot')}, the last available at {last.available_at:%Y-%m-%d %H:%M} UTC"
+        )
         if num_at_limit := sum(snapshot.facts["num_at_limit"] for snapshot in published):
             run.reason += f"; {num_at_limit:,} numbers at the limit of {last.facts['storage']}"
         run.outputs = {snapshot.snapshot_id: snapshot.gates for snapshot in published}

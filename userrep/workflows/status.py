@@ -3,6 +3,7 @@
 from typing import Any
 
 from userrep.config import Config
+from userrep.errors import plural
 from userrep.report.formats import size
 from userrep.report.state import read_state
 from userrep.spaces.verdicts import newest_verdicts
@@ -49,8 +50,8 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     lines = ["tiles: none yet"]
     if tiles["num_days"]:
         lines = [
-            f"tiles: {tiles['num_days']} days, {tiles['first_day']} to {tiles['last_day']}, "
-            f"{tiles['num_events']:,} events, {tiles['num_rejected']:,} rows rejected"
+            f"tiles: {plural(tiles['num_days'], 'day')}, {tiles['first_day']} to {tiles['last_day']}, "
+            f"{plural(tiles['num_events'], 'event')}, {plural(tiles['num_rejected'], 'row')} rejected"
         ]
     lines += [f"  rejected, {reason}: {count:,}" for reason, count in state["rejected"].items()]
     if state["bytes"]:
@@ -68,7 +69,7 @@ def status_lines(state: dict[str, Any]) -> list[str]:
         for verdict in state["verdicts"]
     ]
     lines += [
-        f"erasure request {erasure['request_id']} for {erasure['num_users']:,} users: "
+        f"erasure request {erasure['request_id']} for {plural(erasure['num_users'], 'user')}: "
         + (
             f"older table versions still contain rows; run `userrep forget` after "
             f"{erasure['due_at']:%Y-%m-%d %H:%M} UTC to remove them"
@@ -89,7 +90,8 @@ def _space_lines(space: dict[str, Any]) -> list[str]:
     daily = f"; embedded daily: {space['in_use']}" if space["in_use"] else ""
     lines = [f"space {space['space_id']}: {space['state']}, trained on data until {space['trained_until']}{daily}"]
     lines += [
-        f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
+        f"  snapshot {s['snapshot_id']}: {plural(s['num_users'], 'user')}, available at "
+        f"{s['available_at']:%Y-%m-%d %H:%M} UTC"
         for s in space["snapshots"]
     ]
     if space["stale"]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from functools import partial
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 from userrep.features.sums.stream_base import build_bases, with_files
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.snapshots import list_snapshots
@@ -63,7 +63,7 @@ def build_stream_bases(work: RunContext, as_of: date, versions: Versions, *, onl
             work.tables, work.config, versions, as_of, profiles=work.profiles, open_days=days, only_missing=only_missing
         )
         if not bases:
-            return run.skip(f"stream bases of {days - 1} dates after {as_of}")
+            return run.skip(f"stream bases of {plural(days - 1, 'date')} after {as_of}")
         run.num_rows = sum(base.num_users for base, _ in bases)
         run.reason = "; ".join(f"{base.as_of}: {why}" for base, why in bases)
     return None

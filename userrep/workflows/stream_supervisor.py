@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.errors import PySparkException
 from pyspark.sql.streaming.query import StreamingQuery
 
-from userrep.errors import UserrepError, in_one_line
+from userrep.errors import UserrepError, in_one_line, plural
 from userrep.streaming.micro_batches import BatchResult, MicroBatches, pause, seconds_before_retry
 from userrep.streaming.query import Queries
 from userrep.workflows.runs import Runs
@@ -150,7 +150,8 @@ def _is_in_a_batch(query: StreamingQuery) -> bool:
 
 def _batch_line(batch: Any, result: BatchResult | None) -> str:
     seconds, num = _seconds(batch), batch["numInputRows"]
-    line = f"stream: batch {batch['batchId']}: {num:,} rows in {seconds:.1f} s ({num / max(seconds, 1e-3):,.0f} rows/s)"
+    rate = num / max(seconds, 1e-3)
+    line = f"stream: batch {batch['batchId']}: {plural(num, 'row')} in {seconds:.1f} s ({rate:,.0f} rows/s)"
     if result is not None:
         line += f", {result.num_rows:,} vectors"
         if result.latency_p50 is not None and result.latency_p95 is not None:
@@ -158,7 +159,7 @@ def _batch_line(batch: Any, result: BatchResult | None) -> str:
     if (waiting := _waiting(batch)) is not None:
         line += f"; {waiting:,} messages waiting"
     if late := _after_close(batch):
-        line += f"; {late:,} rows after the close of a date"
+        line += f"; {plural(late, 'row')} after the close of a date"
     return line
 
 

@@ -39,8 +39,6 @@ pytestmark = pytest.mark.fast
         (formats.when(datetime(2024, 5, 1, 6, 30)), "2024-05-01 06:30"),
         (formats.day(date(2024, 5, 1)), "2024-05-01"),
         (formats.day(None), "\N{EN DASH}"),
-        (formats.plural(1, "day"), "1 day"),
-        (formats.plural(1_200, "day"), "1,200 days"),
     ],
 )
 def test_a_reader_gets_few_digits_and_units(written: str, wanted: str) -> None:

@@ -112,12 +112,12 @@ def test_counts_are_filled_in_only_for_days_that_the_inventory_has_not_counted()
 def test_gaps_within_the_log_are_listed_and_their_days_counted() -> None:
     assert _missing_days([D1, D2, D3]) == ""
     assert _missing_days([]) == ""
-    assert _missing_days([D1, D3]) == "events: 1 days within the log have no rows: 2024-05-02"
+    assert _missing_days([D1, D3]) == "events: 1 day within the log without rows: 2024-05-02"
     assert _missing_days([D1, D4, date(2024, 5, 7)]) == (
-        "events: 4 days within the log have no rows: 2024-05-02 to 2024-05-03, 2024-05-05 to 2024-05-06"
+        "events: 4 days within the log without rows: 2024-05-02 to 2024-05-03, 2024-05-05 to 2024-05-06"
     )
     twelve = [D1 + timedelta(days=2 * k) for k in range(13)]
-    assert _missing_days(twelve).startswith("events: 12 days within the log have no rows: 2024-05-02, 2024-05-04, ")
+    assert _missing_days(twelve).startswith("events: 12 days within the log without rows: 2024-05-02, 2024-05-04, ")
     assert _missing_days(twelve).endswith(", 2024-05-20, and 2 more gaps")
 
 

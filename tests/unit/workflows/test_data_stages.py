@@ -72,7 +72,7 @@ def test_stale_dates_are_built_in_groups_and_the_as_of_date_from_its_sums(
     (run,) = stages
     assert run.num_rows == 20 + 7
     assert run.reason == (
-        "21 of 21 as-of dates: not built yet; updated from the sums of the day before, 1,200 tiles read; 1 users with "
+        "21 of 21 as-of dates: not built yet; updated from the sums of the day before, 1,200 tiles read; 1 user with "
         "inexact sums (weights too large)"
     )
     assert run.outputs["as_ofs"] == DAYS

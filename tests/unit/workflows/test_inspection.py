@@ -70,7 +70,7 @@ def test_a_row_in_the_future_hides_no_days_of_a_large_log(tmp_path: Path, monkey
     ("more", "said"),
     [
         ([event(None, "i", "2024-02-01")] * 9, "events: 8.3% of the rows would be rejected; events.max"),
-        ([event("u", "i", "2090-01-01")], "events: 1 rows are later than tomorrow; a run holds them back."),
+        ([event("u", "i", "2090-01-01")], "events: 1 row later than tomorrow; a run holds them back."),
         (
             [event(f"u{k}", "i", str(START + timedelta(days=d))) for k in range(150) for d in range(90)],
             "events: 10 (2024-03-31, ",
@@ -90,7 +90,7 @@ def test_a_log_without_a_readable_time_has_no_days(tmp_path: Path) -> None:
     assert "fit" not in result
     assert warnings_of(result) == ["events.columns.event_at: no readable time. Map another column, or convert it."]
     (tmp_path / "events.csv").write_text("user_id,item_id,event_at\nu,i,2090-01-01\n")
-    assert warnings_of(inspect_log(config)) == ["events: 1 rows are later than tomorrow; a run holds them back."]
+    assert warnings_of(inspect_log(config)) == ["events: 1 row later than tomorrow; a run holds them back."]
 
 
 def test_the_sources_of_a_log_count_as_one_and_their_faults_are_listed_together(tmp_path: Path) -> None:

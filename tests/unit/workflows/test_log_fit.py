@@ -107,7 +107,7 @@ def test_a_log_of_the_named_length_has_a_training_date_whatever_its_last_day(
         (
             200,
             {"training": {"as_ofs": {"until": "2024-12-31"}}},
-            "evaluation: 1 days after 2024-12-31 are too few for a horizon of 7 days. Set training.as_ofs.until: "
+            "evaluation: 1 day after 2024-12-31, too few for a horizon of 7 days. Set training.as_ofs.until: "
             "2024-12-18 or earlier.",
         ),
         (

@@ -80,7 +80,7 @@ def test_parts_without_work_are_skipped(tables: Tables, results: dict[str, Any],
 
 def test_a_waiting_request_is_continued(tables: Tables, results: dict[str, Any], tmp_path: Path) -> None:
     tables.add(ERASURES, [request("deleted")])
-    assert run_parts(tables, tmp_path)["forget"].reason == "1 requests finished, 1,200 rows erased"
+    assert run_parts(tables, tmp_path)["forget"].reason == "1 request finished, 1,200 rows erased"
     results["forget"] = {"is_idle": True}
     assert run_parts(tables, tmp_path)["forget"].outcome == "skipped"
 

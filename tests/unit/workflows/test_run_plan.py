@@ -94,7 +94,7 @@ def test_a_date_that_is_up_to_date_needs_only_the_inventory(tables: Tables, conf
     stages = plan(tables, config).daily()
     assert outcomes(stages) == dict.fromkeys([*DAILY, "publish_snapshot"], False) | {"take_inventory": True}
     assert stages[1].reason == "91 days up to date"
-    assert stages[3].reason == "1 as-of dates up to date"
+    assert stages[3].reason == "1 as-of date up to date"
 
 
 def test_the_next_day_is_built_embedded_compared_and_published(tables: Tables, config: Config) -> None:

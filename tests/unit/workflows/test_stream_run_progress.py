@@ -112,7 +112,7 @@ def test_each_batch_with_rows_is_reported_once(site: Callable[..., Site]) -> Non
         "stream: batch 5: 3,000 rows in 1.5 s (2,000 rows/s), 1,200 vectors; arrival to vector 0.3 s, p95 2.0 s; "
         "3 rows after the close of a date",
         "stream: batch 7: 10 rows in 0.0 s (10,000 rows/s), 0 vectors; 1,234 messages waiting",
-        "stream: batch 8: 1 rows in 2.0 s (0 rows/s)",
+        "stream: batch 8: 1 row in 2.0 s (0 rows/s)",
     ]
     assert results == {}
 

@@ -32,4 +32,4 @@ def test_a_candidate_whose_run_was_killed_after_its_publication_becomes_ready_an
     assert find_space(tables, "s1").state == "ready"
     space_stages.promote_first(work, find_space(tables, "s1"))
     assert find_space(tables, None).space_id == "s1"
-    assert lines == ["1 snapshots of space s1"]
+    assert lines == ["1 snapshot of space s1"]

@@ -11,7 +11,7 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
 from userrep.config import Events
-from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line
+from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line, plural
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.partitions import ranges
@@ -240,7 +240,7 @@ def _missing_days(days: list[date]) -> str:
     shown = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:10]]
     more = [f"and {len(gaps) - 10} more gaps"] if len(gaps) > 10 else []
     num_days = sum((last - first).days + 1 for first, last in gaps)
-    return f"events: {num_days} days within the log have no rows: {', '.join(shown + more)}"
+    return f"events: {plural(num_days, 'day')} within the log without rows: {', '.join(shown + more)}"
 
 
 def _of_days(faults: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from userrep.config import Partition
-from userrep.errors import UsageError
+from userrep.errors import UsageError, plural
 from userrep.ids import short_hash
 from userrep.sources.open_log import ListedFile
 from userrep.sources.partitions import folder_day
@@ -111,7 +111,7 @@ def days_by_partition(
         by_day[folder_day(file.path, partition)].append(number)
     if misplaced := by_day.get(None):
         raise UsageError(
-            f"{what}.partition.column: {len(misplaced)} files are not in a folder such as "
+            f"{what}.partition.column: {plural(len(misplaced), 'file')} not in a folder such as "
             f"{partition.column}=2024-05-01, for example {min(files[k].path for k in misplaced)}. Move them to one, or "
             "remove the partition setting."
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -214,6 +214,7 @@ def _undecided(checked: list[Any], contexts: int) -> set[date]:
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(seed=575, event_id="number", numbers=False, context=False)  # copies differ on the day after tomorrow
 @given(
     seed=st.integers(0, 2**32),
     event_id=st.sampled_from(["text", "number", None, None]),
@@ -242,23 +243,22 @@ def test_tiles_are_those_of_spark(
     )
     columns = columns_of(source.schema, log)
     assert columns is not None
-    found = list(tiles_of_files([SourceFiles({path: {*DAYS, date(2199, 5, 5)} for path in made.paths}, columns)]))
-    assert [day.day for day in found] == [*DAYS, date(2199, 5, 5)]
+    days = [*DAYS, date(2199, 5, 5)]  # not the day after tomorrow, which some rows have
+    found = list(tiles_of_files([SourceFiles({path: set(days) for path in made.paths}, columns)]))
+    assert [day.day for day in found] == days
     num_rows, num_rejected = Counter(), Counter()
     for row in rows:
         num_rows[row.event_date] += 1
         num_rejected[row.event_date] += row.reason is not None
     assert {d.day: (d.num_rows, d.num_rejected) for d in found if d.num_rows} == {
-        day: (num_rows[day], num_rejected[day]) for day in num_rows if day in {*DAYS, date(2199, 5, 5)}
+        day: (num_rows[day], num_rejected[day]) for day in num_rows if day in days
     }
     undecided = {day.day for day in found if day.tiles is None}
-    assert undecided == _undecided(rows, len(names))
+    assert undecided == _undecided(rows, len(names)) & set(days)
     expected = [row.asDict() for row in tiles.drop("user_slice").collect()]
     for row in expected:
         row["last_event_at"] = row["last_event_at"].replace(tzinfo=UTC)
-    assert _of_direct(found) == _tile_rows(
-        [r for r in expected if r["event_date"] in {*DAYS, date(2199, 5, 5)} - undecided]
-    )
+    assert _of_direct(found) == _tile_rows([r for r in expected if r["event_date"] in set(days) - undecided])
 
 
 def test_the_columns_are_those_of_the_table_but_for_its_partitions() -> None:

@@ -129,7 +129,7 @@ def facts(**more: Any) -> Facts:
         consumers=[Consumer("ads", "team-a", NOW, NOW, ready_for=SPACE)],
         outcomes=[Outcome("embedding", 120, 0.84, 400), Outcome("recency", 2, 0.8, 400)],
         training=TrainingFacts(
-            NOW, 307, 26, 120, 16, curve, last | {"epochs": 5.0, "best_epoch": 4.0, "seconds": 90.0}
+            NOW, 307, 26, 120, curve, last | {"epochs": 5.0, "best_epoch": 4.0, "seconds": 90.0}
         ),
         artifact_fault=None,
         drift=drift(),

@@ -191,12 +191,6 @@ def _drift(facts: Facts) -> Iterator[Finding]:
 
 def _training(facts: Facts) -> Iterator[Finding]:
     training = facts.training
-    if training is not None and training.metrics.get("best_epoch") == training.max_epochs:
-        yield Finding(
-            NOTE,
-            f"Training was still improving in its last epoch, {training.max_epochs}.",
-            "Set `training.max_epochs` higher for the next training.",
-        )
     if training is not None and training.self_check is not None and training.self_check.gain.value < 0:
         yield Finding(
             WARN,

@@ -37,7 +37,6 @@ class TrainingFacts:
     num_inputs: int
     num_blocks: int
     latent_dim: int
-    max_epochs: int
     curve: Sequence[Mapping[str, float]]
     metrics: Mapping[str, float]
     self_check: SelfCheck | None = None
@@ -159,7 +158,6 @@ def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts |
         num_inputs=manifest.layout.width,
         num_blocks=len(manifest.layout.blocks),
         latent_dim=manifest.model.latent_dim,
-        max_epochs=manifest.training.max_epochs,
         curve=manifest.curve,
         metrics=manifest.metrics,
         self_check=manifest.self_check,

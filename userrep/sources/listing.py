@@ -24,7 +24,7 @@ COMPRESSED = re.compile(r"\.(gz|bz2|zst)$")
 _FORMATS = {"parquet": "parquet", "pq": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv"}
 _GLOB = re.compile(r"[*?\[{]")
 _FILES_SNIFFED = 100
-_MAX_FOOTERS = 100  # read per source; sources of more files have no footers here
+_MAX_FOOTERS = 2000  # read per source, in about a second; sources of more files have no footers here
 
 Part = TypeVar("Part")
 
@@ -59,7 +59,7 @@ class Listings:
     def footers(self, source: Source, what: str) -> list[pq.FileMetaData]:
         """Return the footers of a Parquet or Delta source.
 
-        Empty if the source has none, has more than 100 files, or has a file that is not readable.
+        Empty if the source has none, has more than 2,000 files, or has a file that is not readable.
         """
         key = source.path, source.format == "delta"
         if source.format in ("parquet", "delta") and key not in self._footers:

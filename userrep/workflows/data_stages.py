@@ -38,7 +38,7 @@ def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
         versions = work.schedule.versions
         missing = versions.missing(as_ofs)
         if not missing:
-            return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
+            return run.skip(plural(len({versions.valid_at(day) for day in as_ofs}), "version"))
         run.reason = f"{plural(len(missing), 'version')} missing, {missing[0]} to {missing[-1]}"
         run.num_rows = train_versions(work.tables, work.config, versions, missing)
         num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])

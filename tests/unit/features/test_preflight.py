@@ -14,6 +14,7 @@ from tests.support.builders import config_of, event, write_rows
 from userrep.config import Config
 from userrep.errors import LogIncompleteError, UsageError
 from userrep.features.preflight import check_before_spark as check
+from userrep.sources import listing
 from userrep.sources.listing import Listings
 
 pytestmark = pytest.mark.fast
@@ -155,10 +156,17 @@ def test_days_after_tomorrow_do_not_count_as_days_of_the_log(tmp_path: Path) -> 
         check_before_spark(config_in(tmp_path), [date(2090, 1, 1)])
 
 
+def test_a_date_after_the_log_is_refused_even_if_its_first_day_is_not_known(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "1970-01-01"), event("u", "i", "2024-05-20")])
+    check_before_spark(config_in(tmp_path), [date(1970, 1, 2), date(2024, 5, 21)])
+    with pytest.raises(UsageError, match=r"2024-06-21: after the log, which ends on 2024-05-20\. Choose 2024-05-21 or"):
+        check_before_spark(config_in(tmp_path), [date(2024, 6, 21)])
+
+
 @pytest.mark.parametrize(
     ("more", "settings"),
     [
-        ([event("u", "i", "1970-01-01")], {}),  # rejected, so that the first day is not known
+        ([event("u", "i", "2500-01-01")], {}),  # rejected, so that the last day is not known
         ([event("u", "i", "2024-05-02")], {"time_zone": "Asia/Tokyo"}),
     ],
 )
@@ -170,12 +178,15 @@ def test_dates_are_left_to_the_run_where_footers_do_not_tell_the_days(
 
 
 @pytest.mark.parametrize("content", ["no file", "not Parquet", "many files"])
-def test_what_cannot_be_told_without_spark_is_left_to_the_run(tmp_path: Path, content: str) -> None:
+def test_what_cannot_be_told_without_spark_is_left_to_the_run(
+    tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_MAX_FOOTERS", 2)
     folder = tmp_path / "events"
     folder.mkdir()
     if content == "not Parquet":
         (folder / "a.parquet").write_text("x")
     if content == "many files":
-        for number in range(101):
+        for number in range(3):
             write_rows(folder / f"{number}.parquet", ROWS)
     check_before_spark(config_in(tmp_path, user_id="custmer"))

@@ -78,7 +78,7 @@ def test_the_time_of_a_night_is_that_of_its_stages() -> None:
 
 def test_a_training_is_validated_if_held_out_users_have_a_loss() -> None:
     def training(**metrics: float) -> TrainingFacts:
-        return TrainingFacts(datetime(2024, 5, 1), 1, 1, 1, 1, [], metrics)
+        return TrainingFacts(datetime(2024, 5, 1), 1, 1, 1, [], metrics)
 
     assert training(train_loss=1.0, valid_users_loss=1.0).is_validated
     assert not training(train_loss=1.0, valid_dates_loss=1.0).is_validated

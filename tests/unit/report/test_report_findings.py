@@ -76,10 +76,6 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         "docs/how-to/evaluation.md",
     ),
     (
-        {"training": replace(facts().training, max_epochs=4)},  # type: ignore[type-var]
-        NOTE, "Training was still improving in its last epoch, 4.", "`training.max_epochs` higher",
-    ),
-    (
         {"training": replace(facts().training, self_check=check_of(raw=(-0.01, -0.02, 0.001)))},  # type: ignore[type-var]
         WARN, "Result of the space's self-check: the embedding is 1.0% behind raw [-2.0%, +0.1%].",
         "`userrep evaluate`",

@@ -142,7 +142,7 @@ def test_each_representation_of_a_task_is_a_row() -> None:
 
 def test_a_self_check_is_listed_with_what_it_comes_to() -> None:
     found = check_of(raw=(0.02, 0.01, 0.03), pca=(0.004, -0.001, 0.01))
-    shown = listing("Self-check", facts(training=TrainingFacts(NOW, 1, 1, 1, 1, [], {}, found)))
+    shown = listing("Self-check", facts(training=TrainingFacts(NOW, 1, 1, 1, [], {}, found)))
     assert shown.note == "of a model trained until 2024-03-01; the embedding is 0.4% ahead of pca [-0.1%, +1.0%]"
     assert (shown.head, shown.align) == (["task", "embedding", "raw", "pca"], "lrrr")
     assert shown.rows[-1] == ["embedding ahead by", "", "+2.0%", "+0.4%"]
@@ -150,7 +150,7 @@ def test_a_self_check_is_listed_with_what_it_comes_to() -> None:
 
 def test_losses_are_listed_for_all_blocks_together_and_for_each() -> None:
     metrics = {"train_loss": 0.75, "train_loss.weight_7d": 0.5, "valid_users_loss.weight_7d": 0.25}
-    known = facts(training=TrainingFacts(NOW, 1, 1, 1, 1, [], metrics))
+    known = facts(training=TrainingFacts(NOW, 1, 1, 1, [], metrics))
     assert listing("Losses by block", known).rows == [
         ["all", "0.750", NONE, NONE], ["weight_7d", "0.500", "0.250", NONE],
     ]  # fmt: skip

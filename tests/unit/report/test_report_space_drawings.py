@@ -32,7 +32,7 @@ def titles(drawn: str) -> list[str]:
 
 
 def training(curve: list[dict[str, float]], **metrics: float) -> TrainingFacts:
-    return TrainingFacts(NOW, 10, 3, 16, 20, curve, metrics)
+    return TrainingFacts(NOW, 10, 3, 16, curve, metrics)
 
 
 def test_a_metric_is_drawn_under_the_limits_that_it_has() -> None:

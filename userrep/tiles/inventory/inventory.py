@@ -106,8 +106,10 @@ class Inventory:
             )
 
 
-def check_within(as_of: date, first_day: date, last_day: date, *, retry_within: timedelta | None = None) -> None:
+def check_within(as_of: date, first_day: date | None, last_day: date, *, retry_within: timedelta | None = None) -> None:
     """Check that an as-of date has an event before it and is not past the day after the log's last.
+
+    ``first_day`` is None if it is not known; then only the end of the log is checked.
 
     Raises
     ------
@@ -116,13 +118,16 @@ def check_within(as_of: date, first_day: date, last_day: date, *, retry_within: 
     UsageError
         If the date is outside the log otherwise.
     """
-    first, last = first_day + timedelta(days=1), last_day + timedelta(days=1)
+    last = last_day + timedelta(days=1)
     if retry_within is not None and last < as_of <= min(last + retry_within, utc_now().date()):
         raise LogIncompleteError(
             f"--as-of {as_of}: the log is not complete yet, its last day is {last_day}. Run the command again once the "
             f"events of {as_of - timedelta(days=1)} have arrived."
         )
-    if not first <= as_of <= last:
+    if first_day is None and as_of > last:
+        raise UsageError(f"--as-of {as_of}: after the log, which ends on {last_day}. Choose {last} or earlier.")
+    if first_day is not None and not first_day < as_of <= last:
+        first = first_day + timedelta(days=1)
         raise UsageError(
             f"--as-of {as_of}: outside the log, whose days are {first_day} to {last_day}; "
             f"choose a date from {first} to {last}."

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from userrep.sources.listing import COMPRESSED, listed_uri
 from userrep.store.filesystem import file_system
 
 _BLOCK_BYTES = 1 << 22
-_HEADER_BYTES = 1 << 16
+HEADER_BYTES = 1 << 16  # more than a header has
 _BOM = b"\xef\xbb\xbf"
 _BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
 
@@ -53,10 +54,16 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
 
 
 def header_of(path: str) -> list[str]:
-    """Return the names in the first line of a CSV file that is not blank; none if there is no such line."""
-    with _opened(path, _HEADER_BYTES) as stream:
-        line = next((line for line in stream if line.strip()), b"")
-    return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]), [])
+    """Return the column names of a CSV file."""
+    with _opened(path, HEADER_BYTES) as stream:
+        return header_in(stream)
+
+
+def header_in(stream: BinaryIO) -> list[str]:
+    """Return the names in the first line of CSV that is not blank, as Spark does; none if there is no such line."""
+    while (line := stream.readline(HEADER_BYTES)) and not line.strip():
+        pass
+    return next(csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r\n")]), [])
 
 
 def _opened(path: str, ahead: int) -> io.BufferedReader:

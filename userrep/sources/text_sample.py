@@ -1,6 +1,6 @@
 """Rows of CSV and JSON files as text, which is how Spark reads them, too."""
 
-import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from userrep.sources.listing import COMPRESSED, DataFile
+from userrep.sources.text_blocks import HEADER_BYTES, header_in
 
-_HEADER_BYTES = 1 << 16
 _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a number or a time
 
 
@@ -69,11 +69,9 @@ def csv_rows(text: bytes, names: list[str]) -> tuple[pa.Table, int]:
 
 
 def csv_header(file: DataFile) -> list[str]:
-    """Return the column names in the first line of a CSV file."""
-    with file.store.open_input_stream(file.path) as stream:
-        first_line = stream.read(_HEADER_BYTES).partition(b"\n")[0]
-    line = first_line.decode("utf-8-sig", errors="replace").rstrip("\r")
-    return next(csv.reader([line]), [])
+    """Return the column names of a CSV file."""
+    with io.BufferedReader(file.store.open_input_stream(file.path), HEADER_BYTES) as stream:
+        return header_in(stream)
 
 
 def json_rows(text: bytes) -> tuple[pa.Table, int]:

@@ -54,9 +54,10 @@ def test_a_csv_header_without_distinct_names_is_refused(tmp_path: Path, header: 
         read(tmp_path / "a.csv", f"{header}\n1,2\n")
 
 
-def test_an_empty_header_has_no_names(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("\n")
-    assert csv_header(list_files(str(tmp_path / "a.csv"), None, "events")[0]) == []
+@pytest.mark.parametrize(("text", "names"), [("\n", []), ('\n \r\na,"b,c"\r\n1,2\r\n', ["a", "b,c"])])
+def test_a_header_is_the_first_line_that_is_not_blank(tmp_path: Path, text: str, names: list[str]) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert csv_header(list_files(str(tmp_path / "a.csv"), None, "events")[0]) == names
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])

@@ -188,8 +188,9 @@ $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wh
 	@rm -f $(VENV)/.horovod-*-done
 	@touch $@
 
-$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/spark/session.py
+$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py deploy/build_class_archive.py userrep/spark/session.py
 	@$(BIN)/python -m deploy.fetch_jars sessions
+	@$(BIN)/python -m deploy.build_class_archive
 	@touch $@
 
 # JARs for S3 in Spark, and for the Kafka broker that tests start.

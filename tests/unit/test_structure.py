@@ -166,7 +166,7 @@ def test_nobody_reaches_for_rdds_nor_for_the_spark_context_but_the_horovod_launc
         place
         for place, text in texts.items()
         if re.search(r"sparkContext|_active_spark_context|import SparkContext|SparkContext[.(]", text)
-    } == {"userrep/training/launch/launchers.py:0", "userrep/spark/spark_work.py:0"}
+    } == {"userrep/training/launch/launchers.py:0", "userrep/spark/spark_work.py:0", "userrep/spark/session.py:0"}
     assert not [place for place, text in texts.items() if re.search(r"\.(rdd|parallelize)\b", text)]
 
 

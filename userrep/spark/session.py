@@ -1,16 +1,20 @@
 """The Spark session: with Delta and the Kafka source, in UTC, and with quiet logs."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark import SparkContext
+from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
 from userrep.config.environment import on_databricks, under_submit
 from userrep.errors import UsageError
+from userrep.spark.class_archive import archive_options
 from userrep.spark.quiet import filtered_stderr, silence_query_logger
 from userrep.spark.releases import RELEASE
 
@@ -27,11 +31,12 @@ S3_EXCLUDES = "software.amazon.awssdk:bundle"  # for spark.jars.excludes
 # Settings, by name or value, that the event log and the UI redact: Spark's defaults, Kafka credentials, and passwords
 # in URLs.
 REDACTED = r"(?i)secret|password|passwd|token|access[.]?key|credential|sasl[.]jaas|://[^/@\s]+@"
-_JVM_OPTIONS = "spark.driver.extraJavaOptions"
+_JVM_OPTIONS, _CLASS_PATH = "spark.driver.extraJavaOptions", "spark.driver.extraClassPath"
 # No limit on the bytes of an Arrow batch, only on its rows: with a limit, Spark 4.1 and later compute the size of the
 # whole batch after each row, which takes longer than all else for rows with nested lists.
 _BATCH_BYTES = {"spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1)}
 _VECTOR_DICTIONARY = "parquet.enable.dictionary#embedding.list.element"
+_VERSION = re.compile(r"-\d.*")  # of a JAR; the names of resolved ones start with their group and an underscore
 _CORES = os.cpu_count() or 2
 _LOCAL = {
     "spark.driver.memory": "4g",
@@ -141,8 +146,8 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
     if under_submit():
         master = None if (master or "local").startswith("local") else master
     else:
-        settings = _own_jvm(master) | settings
-        settings[_JVM_OPTIONS] = f"{_quiet(conf)} {conf.get(_JVM_OPTIONS, '')}".strip()
+        own = _own_jvm(master, conf)
+        settings = own | settings | {key: own[key] for key in (_CLASS_PATH, _JVM_OPTIONS) if key in own}
     builder = SparkSession.builder.appName(app_name)
     if master:
         builder = builder.master(master)
@@ -158,16 +163,35 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
         ) from error
 
 
-def _own_jvm(master: str | None) -> dict[str, str]:
-    """Return the settings of a JVM that this process starts: JARs, and sizes of a local session."""
-    settings = dict(_LOCAL) if master is None or master.startswith("local") else {}
-    jars = sorted(jars_folder().glob("*.jar"))
-    if jars:
-        jars += sorted(jars_folder(S3_PACKAGES).glob("*.jar"))
-        settings["spark.jars"] = ",".join(map(str, jars))
-    else:
+def _own_jvm(master: str | None, conf: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a JVM that this process starts: JARs, options, and sizes of a local session.
+
+    The class path and the JVM options include those of ``conf``.
+    """
+    is_local = master is None or master.startswith("local")
+    settings, options = dict(_LOCAL) if is_local else {}, [_quiet(conf), conf.get(_JVM_OPTIONS, "")]
+    jars, more_jars = _jars(jars_folder()), _jars(jars_folder(S3_PACKAGES))
+    if not jars:
         settings["spark.jars.packages"] = PACKAGES
-    return settings
+    elif is_local and not (master or "").startswith("local-cluster") and SparkContext._gateway is None:
+        # Unlike spark.jars, the class path copies no JAR. It has no effect on a JVM that runs already.
+        settings[_CLASS_PATH] = os.pathsep.join(filter(None, [class_path(), conf.get(_CLASS_PATH)]))
+        options.append(archive_options(settings[_CLASS_PATH]))
+        jars = []
+    if jars or more_jars:
+        settings["spark.jars"] = ",".join([*jars, *more_jars])
+    return settings | {_JVM_OPTIONS: " ".join(filter(None, options))}
+
+
+def class_path() -> str:
+    """Return the extra class path of local sessions: Delta and the Kafka source; empty if they are not resolved yet."""
+    return os.pathsep.join(_jars(jars_folder()))
+
+
+def _jars(folder: Path) -> list[str]:
+    """Return the JARs in a folder of resolved packages, without those that Spark has in a version of its own."""
+    own = {_VERSION.sub("", jar.name) for jar in Path(_find_spark_home(), "jars").glob("*.jar")}
+    return [str(jar) for jar in sorted(folder.glob("*.jar")) if _VERSION.sub("", jar.name.partition("_")[2]) not in own]
 
 
 def _quiet(conf: Mapping[str, str]) -> str:

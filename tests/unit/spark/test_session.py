@@ -1,13 +1,17 @@
 """The session: Delta works, times are UTC, and errors name what is missing."""
 
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
+from userrep.spark.class_archive import archive_of, archive_options
 from userrep.spark.session import (
     DELTA_COORDINATES,
     KAFKA_COORDINATES,
@@ -64,15 +68,30 @@ def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_o
     monkeypatch.setenv("USERREP_JARS", str(tmp_path))
     (tmp_path / DELTA_COORDINATES.replace(":", "_")).mkdir()
     (tmp_path / DELTA_COORDINATES.replace(":", "_") / "of-before.jar").touch()
-    assert _own_jvm("local[1]")["spark.jars.packages"] == f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"
+    assert _own_jvm("local[1]", {})["spark.jars.packages"] == f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"
     jars_folder().mkdir()
     (jars_folder() / "kept.jar").touch()
-    settings = _own_jvm("local[1]")
-    assert (settings["spark.jars"], "spark.jars.packages" in settings) == (str(jars_folder() / "kept.jar"), False)
-    jars_folder(S3_PACKAGES).mkdir()
+    (jars_folder() / "org.apache.parquet_parquet-column-1.16.0.jar").touch()  # Spark has another version
+    (jars_folder(S3_PACKAGES)).mkdir()
     (jars_folder(S3_PACKAGES) / "s3.jar").touch()
-    settings = _own_jvm("local[1]")
-    assert settings["spark.jars"].split(",")[1:] == [str(jars_folder(S3_PACKAGES) / "s3.jar")]
+    kept, s3 = str(jars_folder() / "kept.jar"), str(jars_folder(S3_PACKAGES) / "s3.jar")
+    settings = _own_jvm("spark://host:7077", {})
+    assert (settings["spark.jars"], "spark.jars.packages" in settings) == (f"{kept},{s3}", False)
+    monkeypatch.setattr(SparkContext, "_gateway", None)  # as in a process without a JVM
+    settings = _own_jvm("local[1]", {"spark.driver.extraClassPath": "mine.jar"})
+    assert settings["spark.driver.extraClassPath"] == os.pathsep.join([kept, "mine.jar"])
+    assert settings["spark.jars"] == s3
+
+
+def test_a_local_session_uses_the_archive_of_its_classes_if_it_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert archive_options("a.jar") == ""
+    archive_of("a.jar").parent.mkdir(parents=True)
+    archive_of("a.jar").touch()
+    assert f'"-XX:SharedArchiveFile={archive_of("a.jar")}"' in archive_options("a.jar")
+    assert archive_options("b.jar") == ""
 
 
 @pytest.mark.parametrize(("setting", "tasks"), [("16", 16), ("auto", 200), (None, 200)])

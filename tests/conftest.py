@@ -25,7 +25,8 @@ pytest.register_assert_rewrite("tests.support.conformance")
 def pytest_configure(config: pytest.Config) -> None:
     """Use one temporary folder for all processes that tests start, and remove it at the end.
 
-    A killed JVM leaves its copy of every JAR, 117 MB. pytest keeps the folders of failed tests elsewhere.
+    A killed JVM leaves its temporary files, on a cluster with a copy of every JAR. pytest keeps the folders of failed
+    tests elsewhere.
     """
     if hasattr(config, "workerinput"):  # a pytest-xdist process, which inherits the folder
         return

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 Map = Callable[..., Iterator[Any]]
 
-_MIN_ROWS_FOR_WORKERS = 20_000  # with fewer, fitting the probes takes less time than starting workers
+_MIN_ROWS_FOR_WORKERS = 8_000  # with fewer, fitting the probes takes less time than starting workers
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
-from userrep.evaluation.measure import check_measured, fit_and_describe, measure
+from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import TEST
@@ -130,7 +130,8 @@ def check_model(
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
     described = [fit_and_describe(peer, context) for peer in compared]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
-    measured, left_out = measure(family_tasks, truth, described, settings)
+    with parallel_map(len(context.rows)) as each:
+        measured, left_out = measure(family_tasks, truth, described, settings, each=each)
     check_measured(measured, left_out)
     if not lead_inputs(measured):
         raise UsageError("self-check: no task has 200 test examples of each class.")

@@ -1,7 +1,6 @@
 """The session: Delta works, times are UTC, and errors name what is missing."""
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,6 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
-from userrep.spark.class_archive import archive_of, archive_options
 from userrep.spark.session import (
     DELTA_COORDINATES,
     KAFKA_COORDINATES,
@@ -81,17 +79,6 @@ def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_o
     settings = _own_jvm("local[1]", {"spark.driver.extraClassPath": "mine.jar"})
     assert settings["spark.driver.extraClassPath"] == os.pathsep.join([kept, "mine.jar"])
     assert settings["spark.jars"] == s3
-
-
-def test_a_local_session_uses_the_archive_of_its_classes_if_it_was_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert archive_options("a.jar") == ""
-    archive_of("a.jar").parent.mkdir(parents=True)
-    archive_of("a.jar").touch()
-    assert f'"-XX:SharedArchiveFile={archive_of("a.jar")}"' in archive_options("a.jar")
-    assert archive_options("b.jar") == ""
 
 
 @pytest.mark.parametrize(("setting", "tasks"), [("16", 16), ("auto", 200), (None, 200)])

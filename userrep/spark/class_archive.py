@@ -2,7 +2,7 @@
 
 The JVM maps the archive into memory instead of loading and verifying thousands of classes one by one (class data
 sharing, JEP 350). ``make setup`` builds it. A JVM that the archive does not fit, for example because Java was updated,
-ignores it.
+ignores it (docs/decisions/0017).
 """
 
 import os

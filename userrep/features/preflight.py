@@ -19,7 +19,7 @@ from userrep.sources.columns import check_columns, check_events
 from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
-from userrep.tiles.inventory.footers import LAST_TIME, Times, times_of_footer
+from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, Times, times_of_footer
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import last_event_day, numbered_day, utc_now
 
@@ -39,9 +39,8 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
         If the log does not reach a date yet; see ``check_within``.
     """
     results_of(partial(_check_source, *mapped, listings) for mapped in mapped_columns(config))
-    last_day = last_log_day(config, listings) if as_ofs else None
+    first_day, last_day = _log_days(config, listings) if as_ofs else (None, None)
     if last_day is not None:
-        first_day = span[0] if (span := log_span(config, listings)) else None
         for as_of in as_ofs:
             check_within(as_of, first_day, last_day, retry_within=config.freshness.retry_within)
 
@@ -72,23 +71,18 @@ def check_format(source: Source, what: str, listings: Listings) -> None:
 
 def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:
     """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them."""
-    spans = [days_of(log, what, listings) for what, log in config.events.all_sources.items()]
-    known = [span for span in spans if span is not None]
-    if not known or len(known) < len(spans):
-        return None
-    first, last = min(span[0] for span in known), min(last_event_day(utc_now()), max(span[1] for span in known))
-    return (first, last) if first <= last else None
+    first, last = _log_days(config, listings)
+    return (first, last) if first is not None and last is not None else None
 
 
-def last_log_day(config: Config, listings: Listings) -> date | None:
-    """Return the last day of the log, at most tomorrow; None if its footers do not contain it.
-
-    Unlike ``log_span``, it does not need the first day, which footers hide if some row has an implausibly early time.
-    """
+def _log_days(config: Config, listings: Listings) -> tuple[date | None, date | None]:
+    """Return the first and last day as ``log_span``, each None if footers do not contain it."""
     times = [_times_of(log, what, listings) for what, log in config.events.all_sources.items()]
-    if not all(times) or any(span.last > LAST_TIME for spans in times for span in spans):
-        return None
-    return min(last_event_day(utc_now()), numbered_day(max(span.days[-1] for spans in times for span in spans)))
+    if not all(times):
+        return None, None
+    first, last = _days([span for spans in times for span in spans])
+    last = min(last, last_event_day(utc_now())) if last is not None else None
+    return (first if first is not None and last is not None and first <= last else None), last
 
 
 def is_on_disk(source: Source) -> bool:
@@ -143,9 +137,18 @@ def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | N
 def days_of(log: EventSource, what: str, listings: Listings) -> tuple[date, date] | None:
     """Return the first and last day of a local log's events; None if its footers do not contain them."""
     times = _times_of(log, what, listings)
-    if not times or not all(span.is_plausible for span in times):
-        return None
-    return numbered_day(min(span.days[0] for span in times)), numbered_day(max(span.days[-1] for span in times))
+    first, last = _days(times) if times else (None, None)
+    return (first, last) if first is not None and last is not None else None
+
+
+def _days(times: Sequence[Times]) -> tuple[date | None, date | None]:
+    """Return the first and last day of some rows, each None if it is hidden by an implausibly early or late time."""
+    first, last = min(span.first for span in times), max(span.last for span in times)
+    whole = Times(first, last, has_null=False).days
+    return (
+        numbered_day(whole[0]) if first >= FIRST_TIME else None,
+        numbered_day(whole[-1]) if last <= LAST_TIME else None,
+    )
 
 
 def _times_of(log: EventSource, what: str, listings: Listings) -> list[Times]:

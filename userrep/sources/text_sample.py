@@ -58,7 +58,7 @@ def csv_rows(text: bytes, names: list[str]) -> tuple[pa.Table, int]:
         return "skip"
 
     rows = pyarrow.csv.read_csv(
-        pa.py_buffer(text),
+        pa.py_buffer(text.lstrip()),  # without blank lines above the header
         read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=skip),
         convert_options=pyarrow.csv.ConvertOptions(

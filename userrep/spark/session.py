@@ -175,7 +175,7 @@ def _own_jvm(master: str | None, conf: Mapping[str, str]) -> dict[str, str]:
         settings["spark.jars.packages"] = PACKAGES
     elif is_local and not (master or "").startswith("local-cluster") and SparkContext._gateway is None:
         # Unlike spark.jars, the class path copies no JAR. It has no effect on a JVM that runs already.
-        settings[_CLASS_PATH] = os.pathsep.join(filter(None, [class_path(), conf.get(_CLASS_PATH)]))
+        settings[_CLASS_PATH] = os.pathsep.join([*jars, *filter(None, [conf.get(_CLASS_PATH)])])
         options.append(archive_options(settings[_CLASS_PATH]))
         jars = []
     if jars or more_jars:

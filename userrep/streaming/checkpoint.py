@@ -85,10 +85,9 @@ class StreamCheckpoint(NamedTuple):
                 "since": None if has_begun else since.isoformat(),
                 "schemas": schemas(),
             }
-            if settings is not None and settings != current:
-                for query in _QUERIES:
-                    delete_folder(f"{self.folder}/{query}")
             if settings != current:
+                for query in _QUERIES if settings is not None else ():
+                    delete_folder(f"{self.folder}/{query}")
                 write_bytes(f"{self.folder}/stream.json", json.dumps(current, indent=1).encode())
             settings = current
         day = settings.get("since")

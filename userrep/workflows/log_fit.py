@@ -156,7 +156,7 @@ def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[Find
         return [Finding(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))]
     end = last + _DAY
     until = end - room_of(config, last)
-    how_many = f"{len(dates)} training date{'s' if len(dates) > 1 else ''}, {dates[0]} to {dates[-1]}"
+    how_many = f"{plural(len(dates), 'training date')}, {dates[0]} to {dates[-1]}"
     findings = [Finding(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
     horizons = config.evaluation.horizons_days
     usable = [days for days in horizons if latest_until(end, days) >= until]

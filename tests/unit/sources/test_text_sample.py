@@ -58,6 +58,8 @@ def test_a_csv_header_without_distinct_names_is_refused(tmp_path: Path, header: 
 def test_a_header_is_the_first_line_that_is_not_blank(tmp_path: Path, text: str, names: list[str]) -> None:
     (tmp_path / "a.csv").write_bytes(text.encode())
     assert csv_header(list_files(str(tmp_path / "a.csv"), None, "events")[0]) == names
+    if names:
+        assert csv_rows(text.encode(), names)[0].to_pylist() == [dict(zip(names, ["1", "2"], strict=True))]
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])

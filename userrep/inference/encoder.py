@@ -118,7 +118,7 @@ def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
     if autoencoder.has_propensities:
         weight_DF = torch.cat([weight_DF, autoencoder.propensity_PF])
         bias_D = torch.cat([bias_D, autoencoder.propensity_P])
-        latent_DH = pad(latent_DH, (0, 0, 0, len(bias_D) - len(latent_DH)))
+        latent_DH = torch.cat([latent_DH, latent_DH.new_zeros(len(bias_D) - len(latent_DH), latent_DH.shape[1])])
     return weight_DF, bias_D, latent_DH
 
 
@@ -135,5 +135,7 @@ def _hinges(autoencoder: Autoencoder, counts: slice) -> tuple[Tensor, Tensor, Te
 
 
 def _padded(tensor: Tensor) -> Tensor:
-    """Pad all dimensions of a weight or bias with zeros to the next multiple."""
-    return pad(tensor, [padding for width in reversed(tensor.shape) for padding in (0, -width % _MULTIPLE)])
+    """Pad all dimensions of a weight or bias with zeros to the next multiple. Torch 2.7 cannot `pad` empty tensors."""
+    padded = tensor.new_zeros([width + -width % _MULTIPLE for width in tensor.shape])
+    padded[tuple(slice(width) for width in tensor.shape)] = tensor
+    return padded

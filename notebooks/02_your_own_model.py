@@ -45,7 +45,7 @@ spark = get_session(config.spark.master, config.spark.conf)
 embeddings = userrep.open(config, spark=spark)
 tables = embeddings.tables
 space = find_space(tables, "serving")
-print(f"serving: {space.space_id}, trained on what was before {space.trained_until}")
+print(f"serving: {space.space_id}, trained on days before {space.trained_until}")
 
 # COMMAND ----------
 
@@ -54,10 +54,9 @@ print(f"serving: {space.space_id}, trained on what was before {space.trained_unt
 # MAGIC
 # MAGIC Our example is a campaign for users who are about to become active: **will this user be active on three or
 # MAGIC more of the next seven days?** Your labels can come from any source. The join needs a user and a *time* for
-# MAGIC each label: the moment at which the model would have been asked. Our labels are asked at noon, on all days of
-# MAGIC the week.
+# MAGIC each label: the moment at which the model would have scored the user. Our label times are at noon.
 # MAGIC
-# MAGIC We ask about users with an event in the four weeks before, once a week per user.
+# MAGIC We label users with an event in the four weeks before, once a week per user, on different days of the week.
 
 # COMMAND ----------
 
@@ -111,13 +110,13 @@ weekly = dates_between(space.trained_until, as_of, 7)
 daily.backfill(RunContext(config, spark, as_of), weekly)
 joined = embeddings.join(labels, space=space.space_id)
 counts = joined.groupBy("embedding_status").count().collect()
-print("labels by what became of them:", {row["embedding_status"]: row["count"] for row in counts})
+print("labels by status:", {row["embedding_status"]: row["count"] for row in counts})
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC `found` is the status to hope for. `not_in_snapshot` means that the snapshot does not contain the user,
-# MAGIC `no_snapshot_yet` that the label is earlier than the first snapshot. These labels get no vector.
+# MAGIC Labels with the status `found` have a vector. `not_in_snapshot` means that the snapshot does not contain the
+# MAGIC user, `no_snapshot_yet` that the label is earlier than the first snapshot. These two have no vector.
 # MAGIC (`docs/how-to/joins.md` lists all statuses.)
 # MAGIC
 # MAGIC Plotted over time, the join is a staircase. A dot above the line would be a label that sees its own day;
@@ -206,7 +205,7 @@ draw_gains(
 # MAGIC ## Into production
 # MAGIC
 # MAGIC The saved pipeline includes its join, and the join includes the space. So the model keeps reading vectors it
-# MAGIC understands, even after another space is promoted. Scoring is the same call as training, with the current
+# MAGIC understands, even after another space is promoted. Scoring is the same call as on test data, with the current
 # MAGIC time as the label time. No feature had to be built.
 
 # COMMAND ----------
@@ -242,7 +241,7 @@ same = compared.agg(F.count_if(F.col("encoded") == F.col("embedding")), F.count(
 print(f"{same[0]} of {same[1]} users encoded again have the published vector, to the bit")
 
 nobody = EmbeddingModel.load(artifact).predict({})
-print(f"somebody of whom nothing is known: {len(nobody)} numbers, the first three {nobody[:3].round(2)}")
+print(f"a user without any data: {len(nobody)} numbers, the first three {nobody[:3].round(2)}")
 
 # COMMAND ----------
 

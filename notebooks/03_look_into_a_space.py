@@ -120,7 +120,7 @@ used = used.reindex(index=users.index, columns=range(NUM_KINDS), fill_value=0).t
 shares = used / np.maximum(used.sum(axis=1, keepdims=True), 1)
 leading = np.where(used.sum(axis=1) > 0, shares.argmax(axis=1), -1)
 show_table(
-    pd.Series(np.bincount(leading + 1, minlength=NUM_KINDS + 1), ["nothing", *names], name="users whose most is")
+    pd.Series(np.bincount(leading + 1, minlength=NUM_KINDS + 1), ["nothing", *names], name="users by leading kind")
     .to_frame()
     .T
 )
@@ -137,10 +137,10 @@ show_table(
 
 order, near = nearest(z)
 
-somebody = int(np.argmax(shares.max(axis=1) * (used.sum(axis=1) >= np.median(used.sum(axis=1)))))
+chosen = int(np.argmax(shares.max(axis=1) * (used.sum(axis=1) >= np.median(used.sum(axis=1)))))
 strangers = np.random.default_rng(0).choice(len(z), 5, replace=False)
-lines = [somebody, *order[somebody], *strangers]
-marks = ["somebody", *[f"near: {near[somebody, k]:.2f}" for k in order[somebody]], *(["at random"] * len(strangers))]
+lines = [chosen, *order[chosen], *strangers]
+marks = ["chosen user", *[f"near: {near[chosen, k]:.2f}" for k in order[chosen]], *(["at random"] * len(strangers))]
 
 draw_shares(shares[lines], marks, names, lines_after=[0, 10])
 
@@ -154,7 +154,7 @@ draw_shares(shares[lines], marks, names, lines_after=[0, 10])
 active = leading >= 0
 agree = (leading[order] == leading[:, None])[active].mean()
 chance = (np.bincount(leading[active], minlength=NUM_KINDS) / active.sum()) ** 2
-print(f"of ten neighbours, {agree:.0%} have the same leading kind; of ten at random, {chance.sum():.0%} would")
+print(f"of the ten nearest users, {agree:.0%} have the same leading kind; of random users, {chance.sum():.0%}")
 
 # COMMAND ----------
 

@@ -59,7 +59,7 @@ def show_registry() -> None:
     spaces = [(of.space_id, of.state, of.trained_until, used.get(of.space_id, "-")) for of in registry.spaces]
     show_table(pd.DataFrame(spaces, columns=["space", "state", "trained until", "embedded daily"]).set_index("space"))
     consumers = [
-        (of.name, of.owner, of.pinned_space_id or "what serves", of.ready_for or "-") for of in registry.consumers
+        (of.name, of.owner, of.pinned_space_id or "the serving space", of.ready_for or "-") for of in registry.consumers
     ]
     show_table(pd.DataFrame(consumers, columns=["consumer", "owner", "uses", "ready for"]).set_index("consumer"))
 

@@ -126,7 +126,7 @@ def draw_shares(shares: Floats, rows: Sequence[str], columns: Sequence[str], lin
     panel.set_xticks(range(len(columns)), columns, rotation=30)
     for row in lines_after:
         panel.axhline(row + 0.5, color=OTHER, linewidth=1)
-    panel.set_title("What their events are of")
+    panel.set_title("Share of events by kind")
     plt.show()
 
 
@@ -141,7 +141,7 @@ def draw_users(unit_ND: Floats, leading: NDArray[np.int64], kinds: Sequence[str]
     left.set_title("Leading kind, last four weeks")
     points = right.scatter(x, y, s=9, c=np.log10(1 + num.to_numpy(float)), cmap="viridis", linewidths=0)
     figure.colorbar(points, ax=right, label=f"log10(1 + {num.name})")
-    right.set_title("How much they did")
+    right.set_title("Activity")
     for panel in (left, right):
         _without_ticks(panel)
     plt.show()
@@ -151,7 +151,7 @@ def draw_movement(cosines: Mapping[int, Floats], stranger: float, label: str) ->
     """Draw the quartiles of users' cosines with themselves, by age in days, next to the cosine of another user."""
     low, middle, high = np.array([np.percentile(values, [25, 50, 75]) for values in cosines.values()]).T
     _, panel = plt.subplots(figsize=(6, 2.8))
-    panel.fill_between([*cosines], low, high, color=PALE, linewidth=0, label="the middle half of users")
+    panel.fill_between([*cosines], low, high, color=PALE, linewidth=0, label="middle half of users")
     panel.plot([*cosines], middle, "o-", color=MAIN, markersize=4, label="median")
     panel.axhline(stranger, color=OTHER, linewidth=1, label="another user, same day")
     panel.set_xlabel(label)

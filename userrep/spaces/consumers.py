@@ -3,21 +3,9 @@
 from collections.abc import Sequence
 
 from userrep.spaces import transitions
-from userrep.spaces.registry import Space, change_registry, read_registry
+from userrep.spaces.registry import change_registry
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
-
-
-def space_of_consumer(tables: Tables, name: str) -> Space:
-    """Return the space that a consumer uses now: the space it is pinned to, otherwise the serving space.
-
-    Raises
-    ------
-    UsageError
-        If the consumer is not registered, or if it is not pinned and no space is serving.
-    """
-    registry = read_registry(tables)
-    return registry.space(registry.consumer(name).pinned_space_id)
 
 
 def register_consumer(tables: Tables, name: str, *, owner: str, pin: str | None = None) -> None:

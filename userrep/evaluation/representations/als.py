@@ -6,7 +6,6 @@ The third, ``als_refitted``, factorizes again at each date. Shapes: N rows, I it
 entries of a sparse matrix, R rows of a chunk.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.sampled_users import indices_in, only_sampled, where_in
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.als_on_spark import fit_als, with_dense_numbers
+from userrep.spark.sums import sum_over
 from userrep.store.arrow import combined, stacked
 
 Floats = NDArray[np.float64]
@@ -76,10 +76,10 @@ class Factorization:
         sampled_items = where_in(items, "item_id", item_ids)
         sampled_users = only_sampled(users, context.rows, seed=context.seed)
         item_ID = _factors_of(model.itemFactors, sampled_items, ("item_index", "item_id"), item_ids, dim)
-        return Factors(
-            _factors_of(model.userFactors, sampled_users, ("user_number", "user_id"), context.rows.user_ids, dim),
-            ItemFactors(item_ID, _gram(model.itemFactors, dim)),
-        )
+        user_UD = _factors_of(model.userFactors, sampled_users, ("user_number", "user_id"), context.rows.user_ids, dim)
+        factors = model.itemFactors.select("features")
+        gram = sum_over(factors, lambda batch: {"gram_DD": _gram(stacked(batch.column("features"), dim))})
+        return Factors(user_UD, ItemFactors(item_ID, gram["gram_DD"]))
 
 
 @dataclass
@@ -153,7 +153,7 @@ class AlsRefitted:
         for d, day in enumerate(context.rows.dates):
             date_rows = np.flatnonzero(context.rows.date_N == d)
             item_ID = self._item_ID[day]
-            items = ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
+            items = ItemFactors(item_ID, _gram(item_ID))
             x_ND[date_rows] = folded(csr_array(context.futures.history[date_rows]), items, self.settings)
         return flagged(x_ND)
 
@@ -208,16 +208,6 @@ def _factors_of(
     return x_ID
 
 
-def _gram(factors: DataFrame, dim: int) -> Floats:
-    """Sum y y' over all factors. One D x D matrix per partition reaches the driver."""
-
-    def products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        total_DD = np.zeros((dim, dim))
-        for batch in batches:
-            y_BD = stacked(batch.column("features"), dim).astype(np.float64)
-            total_DD += y_BD.T @ y_BD
-        yield pa.RecordBatch.from_pydict({"product": [total_DD.ravel()]})
-
-    parts = factors.select("features").mapInArrow(products, "product ARRAY<DOUBLE>").toArrow().column("product")
-    gram_DD: Floats = np.array(parts.to_pylist()).sum(axis=0).reshape(dim, dim)
-    return gram_DD
+def _gram(y_BD: Floats32) -> Floats:
+    wide_BD = y_BD.astype(np.float64)
+    return wide_BD.T @ wide_BD

@@ -31,6 +31,8 @@ help:  ## list the targets
 
 # Each target installs what it needs, once.
 DEV := $(VENV)/.dev-done
+# What only the full tier needs.
+FULL := $(VENV)/.airflow-done $(VENV)/.docs-done $(VENV)/.yarn-done
 SERVERS := $(VENV)/.test-jars-done $(VENV)/.s3-server-done $(VENV)/.redis-done $(VENV)/.chromium-done
 
 setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## install everything that `make test` needs; other targets run it themselves
@@ -54,17 +56,17 @@ test: setup  ## run the fast and the default tier: 20 minutes on two cores
 test-fast: $(DEV)  ## run only tests without Spark or processes: 90 seconds; TESTS=tests/unit/joins/test_join.py for some of them
 	@$(PYTEST) $(if $(filter tests,$(TESTS)),$(PARALLEL)) -m "fast and not full" $(TESTS)
 
-test-all: setup $(VENV)/.airflow-done $(VENV)/.docs-done  ## run every test: an hour
+test-all: setup $(FULL)  ## run every test: an hour
 	@$(PYTEST) $(PARALLEL) $(TESTS)
 
 DRAW_SEED ?= $(shell git rev-parse HEAD)
-test-drawn: setup $(VENV)/.airflow-done $(VENV)/.docs-done  ## run five minutes of the tests that only `make test-all` runs, drawn by the commit's hash
+test-drawn: setup $(FULL)  ## run five minutes of the tests that only `make test-all` runs, drawn by the commit's hash
 	@files=$$($(BIN)/python -m tests.draw $(DRAW_SEED)); $(PYTEST) $(PARALLEL) -m full $$files
 
-durations: setup $(VENV)/.airflow-done $(VENV)/.docs-done  ## run every test and record its duration in tests/durations.json
+durations: setup $(FULL)  ## run every test and record its duration in tests/durations.json
 	@$(PYTEST) $(PARALLEL) --record-durations
 
-cluster-test: setup  ## run the tests on a real standalone cluster: one Master, two Workers
+cluster-test: setup $(VENV)/.yarn-done  ## run the tests on a standalone cluster (one Master, two Workers) and on YARN
 	@$(PYTEST) tests/system/cluster -vv
 
 stream-test: setup  ## run the stream tests, with a real Kafka broker and a real Redis server
@@ -196,6 +198,10 @@ $(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py deploy/build_cla
 # JARs for S3 in Spark, and for the Kafka broker that tests start.
 $(VENV)/.test-jars-done: $(VENV)/.jars-done
 	@$(BIN)/python -m deploy.fetch_jars s3 broker
+	@touch $@
+
+$(VENV)/.yarn-done: $(VENV)/.jars-done deploy/fetch_jars.py
+	@$(BIN)/python -m deploy.fetch_jars yarn
 	@touch $@
 
 # An S3-compatible server that tests start. It has its own environment, since its packages conflict with ours.

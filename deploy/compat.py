@@ -37,7 +37,7 @@ PLATFORMS = (
     ("Dataproc on Compute Engine, image 3.0", "4.0", "Spark 4.0.0, Python 3.11, Java 17"),
     ("Dataproc Serverless, runtime 3.0", "4.0", "Spark 4.0.0, Python 3.12, Java 17"),
     ("Amazon EMR 7.13 and older", "3.5", "Spark 3.5.6"),
-    ("YARN, own Spark", "4.2", "the archive of Spark 4.0, 4.1 or 4.2"),
+    ("YARN", "4.2", "Spark 4.2.0, Hadoop 3.5.0"),
     ("Kubernetes, own image", "4.2", "an image of Spark 4.0, 4.1 or 4.2"),
     ("Spark standalone", "4.2", "Spark 4.2.0, Python 3.11, Java 17"),
 )
@@ -105,7 +105,7 @@ def page(text: str, records: dict[str, dict[str, Any]]) -> str:
 def _state(name: str, series: str, records: dict[str, dict[str, Any]]) -> str:
     if series not in PYTHONS:
         return "not supported: needs Spark 4.0 or newer"
-    if name == "Spark standalone" or series not in records:
+    if name in ("Spark standalone", "YARN") or series not in records:
         return "tested here" if series in records else "not tested"
     return f"expected: Spark {series} is tested here, the platform is not"
 

@@ -2,6 +2,7 @@
 
     python -m deploy.fetch_jars sessions     Delta and the Kafka connector, for every session
     python -m deploy.fetch_jars s3 broker    S3 for Spark, and the Kafka broker that tests start
+    python -m deploy.fetch_jars yarn         the YARN cluster that tests start
 
 Groups that are in the cache already are skipped.
 """
@@ -18,6 +19,11 @@ from userrep.spark.session import PACKAGES, S3_EXCLUDES, S3_PACKAGES, jars_folde
 
 # With a binding for its log. Spark's Scala library is used, since Spark's resolution leaves that library out.
 BROKER_PACKAGES = "org.apache.kafka:kafka_2.13:4.1.1,org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
+# Hadoop's own cluster for tests, and what its JAR uses but does not declare.
+YARN_PACKAGES = (
+    "org.apache.hadoop:hadoop-client-minicluster:3.5.0,org.bouncycastle:bcpkix-jdk18on:1.78.1,"
+    "org.junit.jupiter:junit-jupiter-api:5.13.3,org.slf4j:slf4j-reload4j:1.7.36"
+)
 
 RESOLVE = """
 import sys
@@ -56,7 +62,7 @@ def resolve(packages: str, folder: Path) -> bool:
 
 def main(names: Sequence[str]) -> int:
     """Download the missing JARs of these groups. Return the exit code."""
-    packages = {"sessions": PACKAGES, "s3": S3_PACKAGES, "broker": BROKER_PACKAGES}
+    packages = {"sessions": PACKAGES, "s3": S3_PACKAGES, "broker": BROKER_PACKAGES, "yarn": YARN_PACKAGES}
     for name in names:
         folder = jars_folder(packages[name])
         if not folder.is_dir() and not resolve(packages[name], folder):

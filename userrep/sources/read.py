@@ -93,8 +93,15 @@ def readable(source: Source, what: str) -> Iterator[None]:
 
 
 def has_naive_time(source: DataFrame, log: EventSource) -> bool:
-    """Return whether the log's times have no time zone. They are read in ``time_zone``, UTC by default."""
-    return isinstance(type_of(source, log.columns.event_at), T.TimestampNTZType)
+    """Return whether the log's times have no time zone. They are read in ``time_zone``, UTC by default.
+
+    A column of texts is judged by its first value, which a small Spark job reads.
+    """
+    at, kind = named(source, log.columns.event_at), type_of(source, log.columns.event_at)
+    if not isinstance(kind, T.StringType):
+        return isinstance(kind, T.TimestampNTZType)
+    first = source.where(at.isNotNull()).select(at.rlike(_NAIVE)).first()
+    return first is not None and bool(first[0])
 
 
 def with_validity(

@@ -5,13 +5,15 @@ spark-submit tests/system/cluster/run_jobs.py LOG CONFIG AS_OF
 
 import runpy
 import sys
+from pathlib import Path
 
+import userrep
 from userrep.workflows.jobs import JOBS
 
 
 def run(job: str, *arguments: str) -> None:
     """Run an entry point of jobs/ as the main program; a job that fails ends the driver with its exit code."""
-    sys.argv = [f"jobs/{job}.py", *arguments]
+    sys.argv = [str(Path(userrep.__file__).parents[1] / "jobs" / f"{job}.py"), *arguments]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:

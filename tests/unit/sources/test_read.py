@@ -124,6 +124,21 @@ def test_a_naive_timestamp_is_utc(spark: SparkSession, tmp_path: Path) -> None:
     assert not has_naive_time(spark.createDataFrame([], TYPED), log)
 
 
+def test_the_first_text_says_whether_times_have_a_zone(spark: SparkSession) -> None:
+    log = Events(path="log", columns=EVENT_COLUMNS)
+    for texts, is_naive in (
+        ([None, "2024-05-01 12:00:00", "2024-05-01T12:00:00Z"], True),
+        (["2024-05-01T12:00:00.5"], True),
+        (["2024-05-01"], True),
+        (["2024-05-01T12:00:00Z", "2024-05-01 12:00:00"], False),
+        (["2024-05-01 12:00:00+02:00"], False),
+        ([], False),
+    ):
+        rows = [("u1", "i1", text) for text in texts]
+        source = spark.createDataFrame(rows, "user_id STRING, item_id STRING, event_at STRING")
+        assert has_naive_time(source, log) == is_naive, texts
+
+
 def test_columns_that_cannot_be_ordered_are_json_in_the_raw_row(spark: SparkSession) -> None:
     source = spark.sql(
         "SELECT 'u' user_id, 'i' item_id, TIMESTAMP'2024-05-01' event_at, map('a', 1) `odd.name`, NULL n"

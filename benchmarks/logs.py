@@ -208,7 +208,7 @@ def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
 def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tables, Versions]:
     """Bring tiles and item vectors up to date. Cost if they are: a listing."""
     tables = open_tables(config, spark)
-    if not ledger.latest_tile_days(tables):
+    if not ledger.tile_ledger(tables).days:
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
     missing = versions_of(tables, config, anchor=ANCHOR).missing(as_ofs)
     if missing:

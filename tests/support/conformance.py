@@ -56,7 +56,7 @@ class LedgerConformance:
         assert tables.ledger(LEDGER, name="c") == []
         assert tables.fields(LEDGER) == described(LEDGER)
         assert tables.num_bytes(LEDGER) > 0
-        assert tables.stored("led") == ["ledger"]
+        assert tables.stored() == ["ledger"]
         with pytest.raises(UsageError, match="no userrep tables at"):  # another program's table does not count
             tables.check_any()
         tables.create(REGISTRY)
@@ -144,7 +144,7 @@ class Conformance(LedgerConformance):
         tables.drop_partitions(SHARES, [{"day": D1}])
         assert tables.compact(LEDGER, at_least=1) == 0
         tables.vacuum(LEDGER, timedelta(0))
-        assert tables.stored("") == []
+        assert tables.stored() == []
         with pytest.raises(UsageError, match=f"^no userrep tables at {tables.location}: check the location"):
             tables.check_any()
 

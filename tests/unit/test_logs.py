@@ -18,7 +18,7 @@ from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_
 from userrep.errors import UsageError
 from userrep.features.profiles import read_picks, read_users
 from userrep.items.item_index import read_items
-from userrep.sources.columns import check_columns, check_events, find_column, named
+from userrep.sources.columns import check_columns, event_columns, find_column, named
 from userrep.sources.open_log import open_logs
 from userrep.sources.partitions import in_partitions, partition_day
 from userrep.sources.read import read_source, with_validity
@@ -31,7 +31,7 @@ from userrep.tiles.arrow_tasks import counted_days
 from userrep.tiles.build import TileBuild, build_tiles
 from userrep.tiles.inventory.day_files import read_days
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
-from userrep.tiles.ledger import latest_tile_days, read_tiles
+from userrep.tiles.ledger import read_tiles, tile_ledger
 
 pytestmark = pytest.mark.default
 
@@ -224,7 +224,7 @@ def test_nested_columns_serve_every_table(spark: SparkSession, tmp_path: Path) -
     keys = {"user_id": "user.id", "item_id": "item.id", "event_at": "event.at"}
     log = EventSource(path=path, columns={**keys, "event_type": "item.title", "context": ["user.geo.country"]})
     source = read_source(spark, log, what="events")
-    check_events(source.schema, log)
+    check_columns(source.schema, event_columns(log), "events")
     row = with_validity(source, log).first()
     assert (row.user_id, row.item_id, row.event_type, row.context_0, row.reason) == ("7", "i1", "A song", "SE", None)
     users = Users(
@@ -440,5 +440,5 @@ def test_a_delta_log_with_deletion_vectors_is_followed_by_its_change_data_feed(
     third, build = built(tables, config, D4)
     assert (third.num_new_files, build.days) == (1, [D2])
     assert {(key[0], *key[1:3]) for key in tiles(tables)} == {(1, "u1", "i1"), (2, "u3", "i1"), (3, "u5", "i2")}
-    assert set(latest_tile_days(tables)) == {D1, D2, D3}
+    assert set(tile_ledger(tables).latest) == {D1, D2, D3}
     assert take_inventory(tables, config.events).num_new_files == 0

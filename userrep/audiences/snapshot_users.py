@@ -14,13 +14,12 @@ from userrep.joins.ledger import files_by_snapshot
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined
-from userrep.store.bucket_reader import BucketFiles, read_row_groups
+from userrep.store.bucket_reader import BucketFiles, read_row_groups, rows_below
 from userrep.store.buckets import buckets_of_share
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import parquet_footer
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.store.user_sample import rows_below
 
 ROWS = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
 SCORES = pa.schema([("user_id", pa.string()), ("score", pa.float64())])

@@ -17,10 +17,10 @@ from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
 from userrep.joins.training_sets import TRAINING_SET_ID, create_training_table
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
+from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.store.user_sample import rows_below
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame

@@ -89,7 +89,7 @@ def moved_pins(tables: Tables) -> Iterator[None]:
 def _base_files(tables: Tables, key: tuple[str, date], version: int | None = None) -> set[str] | None:
     """Return the paths of a stream base's files at a table version; None if that version is no longer readable."""
     assert isinstance(tables, FileTables)
-    if version is not None and not tables.has_version(USER_OPENINGS, version):
+    if version is not None and not tables.delta(USER_OPENINGS).has_version(version):
         return None
     files = tables.files(USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version)
     return {file.path for file in files}

@@ -19,10 +19,10 @@ from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, check_lineage
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
+from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import buckets_of_share
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.store.user_sample import rows_below
 from userrep.store.xxhash import hash64
 
 MOST_USERS = 20_000

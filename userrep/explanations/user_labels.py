@@ -18,9 +18,9 @@ from userrep.explanations.item_labels import ItemLabels
 from userrep.explanations.sampled_users import SampledUsers
 from userrep.features.spec import FeatureSpec
 from userrep.store.arrow import combined
+from userrep.store.bucket_reader import rows_below
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.tables import Keys, Tables
-from userrep.store.user_sample import rows_below
 from userrep.tiles.ledger import tile_ledger
 
 ITEMS, ATTRIBUTE, ACTIVITY = "items", "attribute", "activity"  # kinds of labels

@@ -27,7 +27,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
+from userrep.tiles.ledger import days_fingerprint, tile_ledger, tiles_by_cell
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one open Parquet writer per date
@@ -69,7 +69,7 @@ def stale_features(
     Other dates ignore such changes: history stays as it was published.
     """
     built = feature_sets(tables, versions.lineage_id)
-    days = latest_tile_days(tables)
+    days = tile_ledger(tables).latest
     profile_hashes, reasons = profile_hashes or {}, {}
     for as_of in as_ofs:
         if as_of not in built:
@@ -219,8 +219,8 @@ def features_table(config: Config, lineage_id: str) -> TableSchema:
 def features_tables(tables: Tables) -> list[TableSchema]:
     """Return the schemas of the feature tables of all lineages, as stored."""
     schemas = []
-    for name in tables.stored(USER_FEATURES):
-        lineage_id = name.removeprefix(USER_FEATURES)
+    stored = [name for name in tables.stored() if name.startswith(USER_FEATURES)]
+    for lineage_id in (name.removeprefix(USER_FEATURES) for name in stored):
         columns = tables.fields(user_features(lineage_id, "")).fields[2:]  # without as_of and user_id
         ddl = [f"{column.name} {column.dataType.simpleString().upper()}" for column in columns]
         schemas.append(user_features(lineage_id, ", ".join(ddl)))

@@ -15,9 +15,9 @@ from pyspark.sql.types import StringType, StructField, StructType
 from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError, results_of
 from userrep.features.profiles import mapped_columns, source_of
-from userrep.sources.columns import check_columns, check_events
+from userrep.sources.columns import check_columns
 from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file
-from userrep.sources.text_sample import csv_header
+from userrep.sources.text_blocks import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, Times, times_of_footer
 from userrep.tiles.inventory.inventory import check_within
@@ -50,9 +50,7 @@ def _check_source(section: str, source: Source, columns: dict[str, str], listing
         check_local(source.path, source_of(section))
     check_format(source, source_of(section), listings)
     schema = local_schema(source, source_of(section), listings)
-    if schema is not None and isinstance(source, EventSource):
-        check_events(schema, source, section)
-    elif schema is not None:
+    if schema is not None:
         check_columns(schema, columns, section)
 
 
@@ -129,7 +127,8 @@ def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | N
     """Return the columns of a CSV source, all of them text: those of its first file, as in Spark."""
     try:
         first = listings.files(source, what)[0]
-        return StructType([StructField(name, StringType()) for name in [*csv_header(first), *first.partitions]])
+        names = [*csv_header(first.store, first.path), *first.partitions]
+        return StructType([StructField(name, StringType()) for name in names])
     except (UsageError, OSError, ValueError):
         return None
 

@@ -21,7 +21,7 @@ from userrep.store.filesystem import delete_partials
 from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, USER_EMBEDDINGS, USER_ITEM_DAYS, TableSchema
 from userrep.store.sql import sql_in
 from userrep.store.tables import RETENTION, Keys, Tables
-from userrep.tiles.ledger import STREAM_REVISION, latest_tile_days
+from userrep.tiles.ledger import STREAM_REVISION, tile_ledger
 from userrep.utc import utc_now
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
 
 def stored_bytes(tables: Tables) -> dict[str, int]:
     """Return the size of each existing table in bytes, the largest first. Cost: a look at each table's log."""
-    stored = set(tables.stored(""))
+    stored = set(tables.stored())
     all_tables = (*schemas.ALL, *features_tables(tables))
     bytes_by_table = {table.name: tables.num_bytes(table) for table in all_tables if table.name in stored}
     return dict(sorted(bytes_by_table.items(), key=lambda item: -item[1]))
@@ -97,7 +97,7 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     The newest revision of each day is kept. Revisions included in stored window sums or base sums are kept too, because
     a correction subtracts them.
     """
-    used = {(day, revision) for day, (_, revision) in latest_tile_days(tables).items()}
+    used = {(day, entry.revision) for day, entry in tile_ledger(tables).days.items()}
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     for included in (*sums, *(row.revision_by_day for row in base_rows(tables).values())):

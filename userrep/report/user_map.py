@@ -17,10 +17,10 @@ from userrep.items.versions import lineage_of
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
+from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import buckets_of_share
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.store.user_sample import rows_below
 
 MOST_USERS = 2_000
 _ENDS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts

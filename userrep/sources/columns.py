@@ -11,8 +11,24 @@ from userrep.config import EventSource
 from userrep.errors import UsageError, did_you_mean
 from userrep.store.sql import sql_name
 
-_TIMES = (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType)
-_A_TIME = "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers first"
+_PARTS = T.ArrayType | T.MapType | T.StructType | T.BinaryType
+_TIMES = T.TimestampType | T.TimestampNTZType | T.DateType | T.StringType
+_Expected = tuple[Callable[[T.DataType], bool], str]
+_SCALAR: _Expected = lambda kind: not isinstance(kind, _PARTS), "text or a number"
+_TIME: _Expected = (
+    lambda kind: isinstance(kind, _TIMES),
+    "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers first",
+)
+_TYPES: dict[str, _Expected] = {
+    "columns.registered_at": _TIME,
+    "columns.event_at": _TIME,
+    **{f"columns.{name}": _SCALAR for name in ("user_id", "item_id", "event_id", "event_type")},
+    "columns.weight": (lambda kind: isinstance(kind, T.NumericType | T.StringType), "a number"),
+    "partition.column": (
+        lambda kind: isinstance(kind, T.DateType | T.IntegralType | T.StringType),
+        "a date, 2024-05-01 or 20240501",
+    ),
+}
 
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:
@@ -64,12 +80,19 @@ def leaves(schema: T.StructType) -> dict[str, str]:
 
 
 def configured(columns: BaseModel) -> dict[str, str]:
-    """Return the columns of a section by configuration key, for the keys that are set."""
-    return {f"columns.{key}": name for key, name in columns.model_dump(exclude_none=True).items()}
+    """Return the columns of a section by configuration key, for the keys that are set, except ``context``."""
+    names = columns.model_dump(exclude={"context"}, exclude_none=True)
+    return {f"columns.{key}": name for key, name in names.items()}
+
+
+def event_columns(log: EventSource) -> dict[str, str]:
+    """Return the log's columns by configuration key, for the keys that are set."""
+    context = {f"columns.context[{k}]": name for k, name in enumerate(log.columns.context)}
+    return configured(log.columns) | context | ({"partition.column": log.partition.column} if log.partition else {})
 
 
 def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> None:
-    """Check that a source has all mapped columns, and that those of times have times.
+    """Check that a source has all mapped columns, with suitable types.
 
     ``wanted`` maps configuration keys to column names; ``what`` is the configuration section of the source.
 
@@ -78,70 +101,18 @@ def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> No
     UsageError
         With one fault per missing column, the nearest column, and the columns found; or one per column of another type.
     """
-    check_names(schema, wanted, what)
-    kinds = {
-        key: column_of(schema, wanted[key])[1] for key in ("columns.registered_at", "columns.event_at") if key in wanted
-    }
-    faults = [
-        f"{what}.{key}: column {wanted[key]!r} is {kind.simpleString()}; expected {_A_TIME}."
-        for key, kind in kinds.items()
-        if not isinstance(kind, _TIMES)
-    ]
-    if faults:
-        raise UsageError(faults)
-
-
-def check_names(schema: T.StructType, wanted: dict[str, str], what: str) -> None:
-    """Check that a source has all mapped columns; see ``check_columns``."""
     found, faults = leaves(schema), []
     for key, name in wanted.items():
         if find_column(schema, name) is None:
             near = did_you_mean(name, found, cutoff=0.7)
             columns = f"{f'{near} C' if near else 'c'}olumns found: {', '.join(found)}."
             faults.append(f"{what}.{key}: no column {name!r}; {columns}")
+    for key in [key for key in _TYPES if key in wanted and not faults]:
+        (fits, expected), kind = _TYPES[key], column_of(schema, wanted[key])[1]
+        if not fits(kind):
+            faults.append(f"{what}.{key}: column {wanted[key]!r} is {kind.simpleString()}; expected {expected}.")
     if faults:
         raise UsageError(faults)
-
-
-def event_columns(log: EventSource) -> dict[str, str]:
-    """Return the log's columns by configuration key, for the keys that are set."""
-    columns = log.columns
-    single = columns.model_dump(exclude={"context"}, exclude_none=True)
-    columns_by_key = {f"columns.{key}": name for key, name in single.items()}
-    columns_by_key |= {f"columns.context[{k}]": name for k, name in enumerate(columns.context)}
-    return columns_by_key | ({"partition.column": log.partition.column} if log.partition else {})
-
-
-def check_events(schema: T.StructType, log: EventSource, what: str = "events") -> None:
-    """Check that a log has all mapped columns, with suitable types. Raises UsageError with every fault."""
-    check_names(schema, event_columns(log), what)
-    columns, faults = log.columns, []
-
-    def check(key: str, name: str | None, fits: Callable[[T.DataType], bool], expected: str) -> None:
-        if name is not None and not fits(kind := column_of(schema, name)[1]):
-            faults.append(f"{what}.{key}: column {name!r} is {kind.simpleString()}; expected {expected}.")
-
-    check(
-        "columns.event_at",
-        columns.event_at,
-        lambda kind: isinstance(kind, _TIMES),
-        _A_TIME,
-    )
-    for key in ("user_id", "item_id", "event_id", "event_type"):
-        check(f"columns.{key}", getattr(columns, key), _is_scalar, "text or a number")
-    check("columns.weight", columns.weight, lambda kind: isinstance(kind, T.NumericType | T.StringType), "a number")
-    check(
-        "partition.column",
-        log.partition.column if log.partition else None,
-        lambda kind: isinstance(kind, T.DateType | T.IntegralType | T.StringType),
-        "a date, 2024-05-01 or 20240501",
-    )
-    if faults:
-        raise UsageError(faults)
-
-
-def _is_scalar(kind: T.DataType) -> bool:
-    return not isinstance(kind, T.ArrayType | T.MapType | T.StructType | T.BinaryType)
 
 
 def as_text(frame: DataFrame, name: str) -> Column:

@@ -75,8 +75,7 @@ def read_id_file(path: str, option: str) -> IdFile:
         if files.get_file_info(target).type == pyarrow.fs.FileType.Directory:
             return _of_export(path)
         if path.lower().endswith((".parquet", ".pq")):
-            with files.open_input_file(target) as stream:
-                return _of_table(pq.ParquetFile(stream).read())
+            return _of_table(pq.ParquetFile(target, filesystem=files).read())
         if path.lower().endswith(".csv"):
             as_text = dict.fromkeys(_COLUMNS, pa.string())
             with files.open_input_stream(target) as stream:

@@ -1,6 +1,5 @@
 """The fields of a JSON log, by a sample: the first lines of at most 20 files."""
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from pyspark.sql import types as T
 
 from userrep.sources.listing import spread
 from userrep.sources.read import CORRUPT
-from userrep.sources.text_blocks import blocks_of
+from userrep.sources.text_blocks import blocks_of, json_object
 
 _FILES = 20
 _LINES = 500  # of a file
@@ -51,13 +50,8 @@ def _objects(path: str) -> list[dict[str, Any]]:
         lines = next(blocks_of(path, has_header=False, stop=_BYTES), None) or b""
     except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
         return []
-    values = []
-    for line in lines.split(b"\n", _LINES)[:_LINES]:
-        try:
-            values.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return [value for value in values if isinstance(value, dict)]
+    values = map(json_object, lines.split(b"\n", _LINES)[:_LINES])
+    return [value for value in values if value is not None]
 
 
 def _struct(objects: Sequence[dict[str, Any]]) -> T.StructType:

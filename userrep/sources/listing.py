@@ -78,8 +78,7 @@ class Listings:
 
 def read_footer(file: DataFile) -> pq.FileMetaData:
     """Read the footer of a Parquet file."""
-    with file.store.open_input_file(file.path) as stream:
-        return pq.read_metadata(stream)
+    return pq.read_metadata(file.path, filesystem=file.store)
 
 
 def spread(parts: Sequence[Part], at_most: int) -> Sequence[Part]:

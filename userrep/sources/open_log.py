@@ -11,10 +11,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from userrep.config import Events, EventSource, Partition, Source
+from userrep.config import Events, EventSource, Source
 from userrep.errors import results_of
 from userrep.ids import short_hash
-from userrep.sources.columns import check_events, event_columns, find_column, leaves
+from userrep.sources.columns import check_columns, event_columns, find_column, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
 from userrep.sources.listing import DataFile, Listings, deletions_version, driver_lists, folders_of, no_files
 from userrep.sources.partitions import folder_day
@@ -44,9 +44,10 @@ class ListedFile(NamedTuple):
 class DeltaLog:
     """Facts about a log that is a Delta table.
 
-    ``hides_deletes``: deletion vectors may mark rows of the files as deleted. ``is_plain``: the files contain exactly
-    the table's rows, under its column names, in folders of their partitions. ``has_changes``: the change data feed is
-    on. ``newest``: the newest version; None for a table of a catalog that is not a Delta table.
+    ``hides_deletes``: deletion vectors may mark rows of the files as deleted. ``in_folders``: all files are in folders
+    of their partitions, not below random prefixes, and in folders of the log's days. ``is_plain``: the files contain
+    exactly the table's rows, under its column names, in such folders. ``has_changes``: the change data feed is on.
+    ``newest``: the newest version; None for a table of a catalog that is not a Delta table.
     """
 
     table_id: str
@@ -55,8 +56,9 @@ class DeltaLog:
     has_changes: bool
     newest: int | None
     bytes_per_file: int
-    partition_columns: tuple[str, ...] = ()
-    location: str = ""
+    partition_columns: tuple[str, ...]
+    location: str
+    in_folders: bool = True
 
     @classmethod
     def of(cls, spark: SparkSession, log: Source) -> "DeltaLog":
@@ -65,12 +67,11 @@ class DeltaLog:
         detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
         facts = detail.asDict() if detail else {}
         features = facts.get("tableFeatures") or []
-        hides_deletes = "deletionVectors" in features
         newest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if facts.get("format") == "delta" else None
         return cls(
             table_id=str(facts.get("id")),
-            hides_deletes=hides_deletes,
-            is_plain=not hides_deletes and "columnMapping" not in features,
+            hides_deletes="deletionVectors" in features,
+            is_plain=not {"deletionVectors", "columnMapping"} & set(features),
             has_changes=(facts.get("properties") or {}).get("delta.enableChangeDataFeed") == "true",
             newest=int(newest.version) if newest else None,
             bytes_per_file=int((facts.get("sizeInBytes") or 0) / max(1, facts.get("numFiles") or 0)),
@@ -82,12 +83,6 @@ class DeltaLog:
     def version(self) -> int:
         """The newest version, or 0 unless ``hides_deletes``."""
         return self.newest or 0 if self.hides_deletes else 0
-
-    def is_in_folders(self, file: ListedFile, partition: Partition | None) -> bool:
-        """Return whether a file is in folders of its partitions, below the table's own, and of the log's days."""
-        path = file.path.removeprefix(self.location)
-        in_columns = all(f"/{name}=" in path for name in self.partition_columns)
-        return in_columns and (partition is None or folder_day(path, partition) is not None)
 
 
 @dataclass(frozen=True)
@@ -160,9 +155,13 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         with readable(log, what):
             delta = DeltaLog.of(spark, log)
         source = read_source(spark, log, what=what, version=delta.newest)
-        files = _files_of_table(source, delta)
-        if not all(delta.is_in_folders(file, log.partition) for file in files):
-            delta = replace(delta, is_plain=False)  # with random prefixes instead of folders, or not by the log's days
+        # Delta's files never change, so the path identifies their content. In a table with deletion vectors, each new
+        # version counts as a change of all files, and the whole log is read again.
+        files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in source.inputFiles()]
+        paths = [file.path.removeprefix(delta.location) for file in files]
+        in_folders = all(f"/{name}=" in path for path in paths for name in delta.partition_columns)
+        in_folders &= log.partition is None or all(folder_day(path, log.partition) for path in paths)
+        delta = replace(delta, in_folders=in_folders, is_plain=delta.is_plain and in_folders)
         columns = _columns(source.schema, log)
     else:
         files = _listed(spark, log, what, listings)
@@ -178,7 +177,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         mapped = event_columns(log).values()
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
             source = read_source(spark, log, what=what)
-    check_events(source.schema, log, what)
+    check_columns(source.schema, event_columns(log), what)
     return OpenLog(what, log, source, files, columns, delta)
 
 
@@ -221,15 +220,6 @@ def version_of_deletions(spark: SparkSession, source: Source) -> int:
         return DeltaLog.of(spark, source).version
     except PySparkException:  # a table that is not a Delta table
         return 0
-
-
-def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
-    """List the files of a table.
-
-    Delta's files never change, so the path identifies their content. The exception is a table with deletion vectors:
-    each new version of it counts as a change of all files, and the whole log is read again.
-    """
-    return [ListedFile(one_slash(path), delta.version, EPOCH) for path in source.inputFiles()]
 
 
 def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> list[ListedFile]:

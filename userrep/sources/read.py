@@ -49,34 +49,29 @@ def read_source(
         If the path does not exist, or cannot be read in this format.
     """
     if source.format == "table":
-        reader, target = spark.read, None
-    else:
-        reader, target = spark.read.format(source.format), source.path
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        if source.format == "csv":
-            reader = reader.option("header", True).option("mode", "PERMISSIVE")
-            # A file with another order of columns is an error. The inventory checks the files of a log.
-            reader = reader.option("enforceSchema", isinstance(source, EventSource))
-        if source.format == "json":
-            reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
+        with readable(source, what):
+            at_version = f"SELECT * FROM {source.path} VERSION AS OF {version}"
+            return spark.table(source.path) if version is None else spark.sql(at_version)
+    reader = spark.read.format(source.format)
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    if source.format == "csv":
+        reader = reader.option("header", True).option("mode", "PERMISSIVE")
+        # A file with another order of columns is an error. The inventory checks the files of a log.
+        reader = reader.option("enforceSchema", isinstance(source, EventSource))
+    if source.format == "json":
+        reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
     if schema is not None:
         reader = reader.schema(schema)  # some files may lack a column, or have it in another type
-    if target is not None and (files is not None or is_pattern(target)):
-        reader = reader.option("basePath", base_folder(target))
+    if files is not None or is_pattern(source.path):
+        reader = reader.option("basePath", base_folder(source.path))
     with readable(source, what):
-        if target is None:
-            return spark.table(source.path) if version is None else _version_of(spark, source.path, version)
-        frame = reader.load(target if files is None else list(map(not_a_pattern, files)))
+        frame = reader.load(source.path if files is None else list(map(not_a_pattern, files)))
         if source.format == "parquet" and schema is None and files is None and isinstance(source, EventSource):
             names = event_columns(source).values()
             if any(find_column(frame.schema, name) is None for name in names):
-                frame = reader.option("mergeSchema", True).load(target)
+                frame = reader.option("mergeSchema", True).load(source.path)
         return frame
-
-
-def _version_of(spark: SparkSession, table: str, version: int) -> DataFrame:
-    return spark.sql(f"SELECT * FROM {table} VERSION AS OF {version}")
 
 
 @contextmanager
@@ -153,6 +148,7 @@ def _mapped(
     columns = log.columns
     fields = [field for field in source.schema.fields if field.name not in (CORRUPT, *pass_through)]
     event_type = as_text(source, columns.event_type) if columns.event_type else F.lit(log.event_type or "event")
+    event_id = id_text(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")
     return [
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
@@ -160,17 +156,12 @@ def _mapped(
         utc_time(source, columns.event_at, log.time_zone).alias("event_at"),
         (named(source, columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
         *(_context(source, log, name).alias(f"context_{k}") for k, name in enumerate(context)),
-        (_event_id(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
+        F.when(~is_missing_id(event_id), event_id).alias("event_id"),
         (F.col(CORRUPT) if CORRUPT in source.columns else F.lit(None).cast("string")).alias("corrupt"),
         F.struct(*(_orderable(field) for field in fields)).alias("raw"),
         *pass_through,
         *([partition_day(source, log.partition).alias("partition_day")] if log.partition else []),
     ]
-
-
-def _event_id(source: DataFrame, name: str) -> Column:
-    text = id_text(source, name)
-    return F.when(~is_missing_id(text), text)
 
 
 def _reason(fits_partition: Column) -> Column:

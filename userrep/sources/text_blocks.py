@@ -2,17 +2,19 @@
 
 import csv
 import io
+import json
 import re
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import pyarrow.fs
 
 from userrep.sources.listing import COMPRESSED, listed_uri
 from userrep.store.filesystem import file_system
 
 _BLOCK_BYTES = 1 << 22
-HEADER_BYTES = 1 << 16  # more than a header has
+_HEADER_BYTES = 1 << 16  # more than a header has
 _BOM = b"\xef\xbb\xbf"
 _BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
 
@@ -53,17 +55,24 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
                 yield plain
 
 
-def header_of(path: str) -> list[str]:
-    """Return the column names of a CSV file."""
-    with _opened(path, HEADER_BYTES) as stream:
-        return header_in(stream)
+def csv_header(files: pyarrow.fs.FileSystem, path: str) -> list[str]:
+    """Return the names in the first line of a CSV file that is not blank, as Spark does; none if there is no such line.
 
-
-def header_in(stream: BinaryIO) -> list[str]:
-    """Return the names in the first line of CSV that is not blank, as Spark does; none if there is no such line."""
-    while (line := stream.readline(HEADER_BYTES)) and not line.strip():
-        pass
+    The name of a compressed file shows its compression.
+    """
+    with io.BufferedReader(files.open_input_stream(path), _HEADER_BYTES) as stream:
+        while (line := stream.readline(_HEADER_BYTES)) and not line.strip():
+            pass
     return next(csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r\n")]), [])
+
+
+def json_object(line: str | bytes, number: Callable[[str], Any] | None = None) -> dict[str, Any] | None:
+    """Parse a line of JSON; None if it is no object. ``number`` converts a number's text, by default to Python's."""
+    try:
+        value = json.loads(line, parse_int=number, parse_float=number, parse_constant=number)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _opened(path: str, ahead: int) -> io.BufferedReader:

@@ -1,6 +1,5 @@
 """Rows of CSV and JSON files as text, which is how Spark reads them, too."""
 
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from userrep.sources.listing import COMPRESSED, DataFile
-from userrep.sources.text_blocks import HEADER_BYTES, header_in
+from userrep.sources.text_blocks import csv_header, json_object
 
 _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a number or a time
 
@@ -35,8 +34,8 @@ def csv_names(files: Sequence[DataFile]) -> list[str]:
     ValueError
         If the header is not one of comma-separated, distinct names, or differs between files.
     """
-    names = csv_header(files[0])
-    other = next((file for file in files if csv_header(file) != names), None)
+    names = csv_header(files[0].store, files[0].path)
+    other = next((file for file in files if csv_header(file.store, file.path) != names), None)
     if other is not None:
         raise ValueError(f"the headers of {files[0].path} and {other.path} differ; all files need the same one")
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -68,12 +67,6 @@ def csv_rows(text: bytes, names: list[str]) -> tuple[pa.Table, int]:
     return rows, len(rejected)
 
 
-def csv_header(file: DataFile) -> list[str]:
-    """Return the column names of a CSV file."""
-    with io.BufferedReader(file.store.open_input_stream(file.path), HEADER_BYTES) as stream:
-        return header_in(stream)
-
-
 def json_rows(text: bytes) -> tuple[pa.Table, int]:
     """Parse lines with one JSON object each; return the rows and the number of lines that are not rows.
 
@@ -85,20 +78,13 @@ def json_rows(text: bytes) -> tuple[pa.Table, int]:
         If no line is a JSON object.
     """
     lines = [line for line in text.decode("utf-8-sig", errors="replace").split("\n") if line.strip()]
-    rows = [row for row in map(_json_object, lines) if row is not None]
+    objects = [row for line in lines if (row := json_object(line, str)) is not None]
+    rows = [dict(_leaves("", row)) for row in objects]
     if not rows:
         raise ValueError("no line is a JSON object; one object per line is expected")
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
     return pa.table(columns), len(lines) - len(rows)
-
-
-def _json_object(line: str) -> dict[str, str | None] | None:
-    try:
-        value = json.loads(line, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        return None
-    return dict(_leaves("", value)) if isinstance(value, dict) else None
 
 
 def _leaves(path: str, values: dict[str, Any]) -> Iterator[tuple[str, str | None]]:

@@ -54,18 +54,11 @@ def item_bucket() -> Column:
 
 
 def slice_number(num_slices: int, bucket: str | Column = "user_bucket") -> Column:
-    """Return the number of the slice, out of ``num_slices``, that contains a bucket."""
+    """Return the number of the slice, out of any number of equal ones, that contains a bucket."""
     from pyspark.sql import functions as F
 
     bucket = F.col(bucket) if isinstance(bucket, str) else bucket
-    return F.floor(bucket / (NUM_BUCKETS // num_slices)).cast("int")
-
-
-def part_number(bucket: Column, num_parts: int) -> Column:
-    """Return which of ``num_parts`` equal ranges of buckets contains a bucket."""
-    from pyspark.sql import functions as F
-
-    return F.floor(bucket.cast("long") * num_parts / NUM_BUCKETS).cast("int")  # an int would overflow
+    return F.floor(bucket.cast("long") * num_slices / NUM_BUCKETS).cast("int")  # an int would overflow
 
 
 def user_slice(num_slices: int) -> Column:

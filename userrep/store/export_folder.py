@@ -13,14 +13,7 @@ from typing import Any
 
 from userrep.errors import UsageError
 from userrep.store.export_files import MANIFEST, Part, read_manifest
-from userrep.store.filesystem import (
-    PARTIAL,
-    absolute,
-    delete_file,
-    file_system,
-    folder_names,
-    write_bytes,
-)
+from userrep.store.filesystem import PARTIAL, absolute, delete_file, file_system, folder_names, write_bytes
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable, names_in_out
@@ -76,7 +69,6 @@ def record_folder(
         ) from None
     row = {"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}
     tables.add(EXPORTS, [row])
-    return
 
 
 def write_folder_of_parts(

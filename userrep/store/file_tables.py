@@ -22,14 +22,7 @@ from userrep.store.parquet_writer import Target
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import (
-    Keys,
-    Partition,
-    Rows,
-    Session,
-    Tables,
-    TransactionId,
-)
+from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row
@@ -63,23 +56,21 @@ class FileTables(Tables):
         """Return the path or URI of a table."""
         return f"{self._root}/tables/{table.name}"
 
-    def stored(self, prefix: str) -> list[str]:
-        return [name for name in folder_names(f"{self._root}/tables") if name.startswith(prefix)]
+    def stored(self) -> list[str]:
+        return folder_names(f"{self._root}/tables")
 
     def check_before_spark(self) -> None:
         if self._expected:
             self.check_any()
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
-        self._delta(table).create(described(table).json(), table.partition_by, properties)
-
-    def keep_view(self, name: str, query: str) -> None:
-        pass
+        self.delta(table).create(described(table).json(), table.partition_by, properties)
 
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
-        return self._delta(table).layout()
+        return self.delta(table).layout()
 
-    def _delta(self, table: TableSchema) -> DeltaFiles:
+    def delta(self, table: TableSchema) -> DeltaFiles:
+        """Return the files and commits of a table."""
         return DeltaFiles(self.uri(table))
 
     def _loaded(self, table: TableSchema) -> DeltaTable:
@@ -91,7 +82,7 @@ class FileTables(Tables):
         return self._loaded(table).version() if self.exists(table) else 0
 
     def fields(self, table: TableSchema) -> StructType:
-        return self._delta(table).fields()
+        return self.delta(table).fields()
 
     def num_bytes(self, table: TableSchema) -> int:
         return sum(file.size for file in self.files(table))
@@ -99,13 +90,13 @@ class FileTables(Tables):
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
         if not self.exists(table):
             return []
-        dataset = self._delta(table).dataset()
+        dataset = self.delta(table).dataset()
         matching = pq.filters_to_expression([(name, "=", value) for name, value in equal.items()]) if equal else None
         return arrow_rows(dataset.to_table(columns=list(columns) if columns else None, filter=matching))
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
         counts: Counter[tuple[Any, ...]] = Counter()
-        for batch in self._delta(table).dataset().to_batches(columns=list(columns)) if self.exists(table) else ():
+        for batch in self.delta(table).dataset().to_batches(columns=list(columns)) if self.exists(table) else ():
             groups = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
             for row in groups.to_pylist():
                 counts[tuple(row[name] for name in columns)] += row["count_all"]
@@ -126,11 +117,7 @@ class FileTables(Tables):
         """
         if not self.exists(table):
             return []
-        return [file for file in self._delta(table).files(version) if keeps(file.values)]
-
-    def has_version(self, table: TableSchema, version: int) -> bool:
-        """Return whether a version can still be read."""
-        return self._delta(table).has_version(version)
+        return [file for file in self.delta(table).files(version) if keeps(file.values)]
 
     def was_restored(self, table: TableSchema, since: datetime) -> bool:
         """Return whether a table was restored to an earlier version since a time (naive UTC).
@@ -149,18 +136,18 @@ class FileTables(Tables):
 
     def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
-        return self._delta(table).add_rows(rows, replacing=replacing, since=since)
+        return self.delta(table).add_rows(rows, replacing=replacing, since=since)
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
-        return self._delta(table).reserve(counter, first=first)
+        return self.delta(table).reserve(counter, first=first)
 
     # Large changes, by tasks
 
     def target(self, table: TableSchema) -> Target:
         """Return what tasks need to write files of a table. Creates the table unless it exists."""
         self.create(table)
-        schema = self._delta(table).schema()
+        schema = self.delta(table).schema()
         fields = [field for field in schema if field.name not in table.partition_by]
         return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
 
@@ -170,21 +157,14 @@ class FileTables(Tables):
         ``replacing`` is a predicate on partition values. ``since`` is the table's version when the work began. Raises
         UserrepError if these partitions have changed since then.
         """
-        self._delta(table).swap(written, replacing, since=since)
+        self.delta(table).swap(written, replacing, since=since)
 
     def add_files(self, table: TableSchema, written: Files, *, transaction: TransactionId | None = None) -> None:
         """Add files that tasks have written, in one commit. ``transaction`` is that of ``append``.
 
         Without files, nothing is committed.
         """
-        self._delta(table).add_files(written, transaction=transaction)
-
-    def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
-        """Replace each old file by its new file, or by none, in one commit.
-
-        Files that another run has already removed are skipped; the method then returns False.
-        """
-        return self._delta(table).rewrite(pairs)
+        self.delta(table).add_files(written, transaction=transaction)
 
     def append(
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
@@ -192,7 +172,7 @@ class FileTables(Tables):
         from userrep.store.task_writes import write_files
 
         written = write_files(rows, self.target(table))
-        return self._delta(table).add_files(written, since=since, transaction=transaction)
+        return self.delta(table).add_files(written, since=since, transaction=transaction)
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         from userrep.store.task_writes import write_files
@@ -231,7 +211,7 @@ class FileTables(Tables):
 
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
         if self.exists(table):
-            hours, kept = int(age.total_seconds() // 3600), [n for n in keep if self.has_version(table, n)]
+            hours, kept = int(age.total_seconds() // 3600), [n for n in keep if self.delta(table).has_version(n)]
             with around(f"vacuum:{table.name}"):
                 self._loaded(table).vacuum(
                     hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
@@ -39,19 +39,8 @@ EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder 
 _own_lease_ids: set[object] = set()  # of this process
 
 
-class _Lease(NamedTuple):
-    """A lease that the running code holds."""
-
-    tables: Tables
-    job: str
-    lease_id: object
-
-    @property
-    def root(self) -> str:
-        return self.tables.artifacts_root
-
-
-_leases: ContextVar[tuple[_Lease, ...]] = ContextVar("leases", default=())
+# The leases that the running code holds: rows of the ledger, with its tables.
+_leases: ContextVar[tuple[tuple[Tables, dict[str, object]], ...]] = ContextVar("leases", default=())
 
 
 @contextmanager
@@ -68,12 +57,12 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
     UserrepError
         If other runs keep changing the table of leases.
     """
-    leases = _leases.get()
-    if nested and any(lease.job == job and lease.root == tables.artifacts_root for lease in leases):
+    leases, root = _leases.get(), tables.artifacts_root
+    if nested and (root, job) in [(holding.artifacts_root, lease["job"]) for holding, lease in leases]:
         yield
         return
     row = _acquire(tables, job)
-    token = _leases.set((*leases, _Lease(tables, job, row["lease_id"])))
+    token = _leases.set((*leases, (tables, row)))
     try:
         with _heartbeat(_file(tables, row)):
             yield
@@ -93,13 +82,13 @@ def check_held() -> None:
     AlreadyRunningError
         If another run has taken one. What this run has committed stays.
     """
-    leases = _leases.get()
-    ids_by_root = {root: _current_ids(tables) for root, tables in {each.root: each.tables for each in leases}.items()}
-    for lease in leases:
-        ids = ids_by_root[lease.root]
-        if ids is not None and lease.lease_id not in ids:
+    tables_by_root = {tables.artifacts_root: tables for tables, _ in _leases.get()}
+    ids_by_root = {root: _current_ids(tables) for root, tables in tables_by_root.items()}
+    for tables, lease in _leases.get():
+        ids = ids_by_root[tables.artifacts_root]
+        if ids is not None and lease["lease_id"] not in ids:
             raise AlreadyRunningError(
-                f"{lease.job}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
+                f"{lease['job']}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
                 "taken its lease. This run has stopped; what it has committed stays."
             )
 
@@ -152,8 +141,7 @@ def _acquire(tables: Tables, job: str) -> dict[str, object]:
     def with_lease(rows: list[Row]) -> list[dict[str, object]]:
         before[:] = [row for row in rows if row.job == job]
         for holder in before:
-            if holder.ended_at is None:
-                _check_gone(tables, holder)
+            _check_gone(tables, holder)
         lease["started_at"] = utc_now()
         return [*(row.asDict() for row in rows if row.job != job), lease]
 
@@ -183,9 +171,9 @@ def under_way(tables: Tables, *, but: str) -> dict[str, str]:
     Keys are run ids; values describe the run's first job and its process. Cost: one read of the ledger, and 20 s for
     each holder without a heartbeat in the last minute.
     """
-    others = [row for row in tables.ledger(LEASES) if row.job != but and row.ended_at is None]
-    others.sort(key=lambda row: row.started_at, reverse=True)
-    return {row.run_id: f"{row.job}: {_description(row)}" for row in others if _silence(tables, row) is not None}
+    others = sorted(tables.ledger(LEASES), key=lambda row: row.started_at, reverse=True)
+    runs = [row for row in others if row.job != but and _silence(tables, row) is not None]
+    return {row.run_id: f"{row.job}: {_description(row)}" for row in runs}
 
 
 def _check_gone(tables: Tables, holder: Row) -> None:
@@ -205,7 +193,9 @@ def _description(holder: Row) -> str:
 
 
 def _silence(tables: Tables, holder: Row) -> timedelta | None:
-    """Return the time since the last heartbeat of a holder that has not released its lease; None if it is gone."""
+    """Return the time since a holder's last heartbeat; None if it has released its lease or is gone."""
+    if holder.ended_at is not None:
+        return None
     if holder.machine and holder.machine == _machine():
         is_alive = Path(f"/proc/{holder.pid}").exists()
         if not is_alive or (holder.pid == os.getpid() and holder.lease_id not in _own_lease_ids):

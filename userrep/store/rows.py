@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -11,19 +11,15 @@ if TYPE_CHECKING:
     from pyspark.sql import Row
 
 
-def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Return records as rows that look like those of Spark: tuples with the names of the columns as attributes."""
-    return cast("list[Row]", [LedgerRow(record) for record in records])
-
-
 def arrow_rows(table: pa.Table) -> list[Row]:
     """Return the rows of an Arrow table, with times as naive UTC, whatever the time zone of this process."""
     naive = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
-    return rows_of(table.cast(pa.schema(naive)).to_pylist(maps_as_pydicts="strict"))
+    records = table.cast(pa.schema(naive)).to_pylist(maps_as_pydicts="strict")
+    return cast("list[Row]", [LedgerRow(record) for record in records])
 
 
 class LedgerRow(tuple[Any, ...]):
-    """A row with the interface of ``pyspark.sql.Row``."""
+    """A row with the interface of ``pyspark.sql.Row``: a tuple with the names of the columns as attributes."""
 
     __fields__: list[str]
 

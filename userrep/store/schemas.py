@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
@@ -62,19 +61,11 @@ def _parse_type(text: str) -> T.DataType:
         return T.MapType(_parse_type(match[1]), _parse_type(match[2]))
     if match := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
         return T.DecimalType(int(match[1]), int(match[2]))
-    return _plain_types()[text]
-
-
-@cache
-def _plain_types() -> dict[str, T.DataType]:
-    """Return the types without parts, by their names in DDL."""
-    from pyspark.sql import types as T
-
     plain = (
-        T.StringType(), T.BinaryType(), T.BooleanType(), T.IntegerType(), T.LongType(), T.FloatType(), T.DoubleType(),
-        T.DateType(), T.TimestampType(),
+        T.StringType, T.BinaryType, T.BooleanType, T.IntegerType, T.LongType, T.FloatType, T.DoubleType, T.DateType,
+        T.TimestampType,
     )  # fmt: skip
-    return {kind.simpleString().upper(): kind for kind in plain}
+    return {kind().simpleString().upper(): kind() for kind in plain}[text]
 
 
 SOURCE_FILES = TableSchema(

@@ -28,12 +28,7 @@ class SparkCommits:
     path: str | None
 
     def write(
-        self,
-        rows: DataFrame,
-        *,
-        where: str | None = None,
-        transaction: TransactionId | None = None,
-        mark: str = "",
+        self, rows: DataFrame, *, where: str | None = None, transaction: TransactionId | None = None, mark: str = ""
     ) -> None:
         """Write rows in one commit, replacing those that match ``where``.
 

@@ -47,7 +47,7 @@ class SparkTables(Tables):
     def artifacts_root(self) -> str:
         if self._artifacts is None:
             any_name = self.name(self.check_any()[0])
-            self._artifacts = {row.key: row.value for row in self._properties(any_name)}[_ARTIFACTS_KEY]
+            self._artifacts = self._properties(any_name)[_ARTIFACTS_KEY]
         return self._artifacts
 
     def name(self, table: TableSchema) -> str:
@@ -56,18 +56,13 @@ class SparkTables(Tables):
     def _path(self, table: TableSchema) -> str:
         return f"{self.artifacts_root}/tables/{table.name}"
 
-    def stored(self, prefix: str) -> list[str]:
+    def stored(self) -> list[str]:
         if self._schema is None:
-            names = folder_names(f"{self.artifacts_root}/tables")
-        elif self.spark.catalog.databaseExists(self._schema):
-            rows = self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()
-            names = [row.tableName for row in rows if not row.isTemporary]  # temporary views are in every schema
-        else:
-            names = []
-        return [name for name in names if name.startswith(prefix)]
-
-    def check_before_spark(self) -> None:
-        pass
+            return folder_names(f"{self.artifacts_root}/tables")
+        if not self.spark.catalog.databaseExists(self._schema):
+            return []
+        rows = self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()
+        return [row.tableName for row in rows if not row.isTemporary]  # temporary views are in every schema
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
@@ -97,10 +92,10 @@ class SparkTables(Tables):
             is_there = self.spark.catalog.tableExists(self.name(table))
         if not is_there:
             return None
-        return self.fields(table).names, {row.key: row.value for row in self._properties(self.name(table))}
+        return self.fields(table).names, self._properties(self.name(table))
 
-    def _properties(self, name: str) -> list[Row]:
-        return self.spark.sql(f"SHOW TBLPROPERTIES {name}").collect()
+    def _properties(self, name: str) -> dict[str, str]:
+        return {row.key: row.value for row in self.spark.sql(f"SHOW TBLPROPERTIES {name}").collect()}
 
     # Reading
 

@@ -70,20 +70,19 @@ class Tables(ABC):
         """Return the table's name in SQL."""
 
     @abstractmethod
-    def stored(self, prefix: str) -> list[str]:
-        """Return the names of the stored tables that start with ``prefix``."""
+    def stored(self) -> list[str]:
+        """Return the names of the stored tables."""
 
     def check_any(self) -> list[TableSchema]:
         """Return the stored tables of ``ALL``. Raises UsageError if there is none. Cost: a listing."""
-        stored = set(self.stored(""))
+        stored = set(self.stored())
         if own := [table for table in ALL if table.name in stored]:
             return own
         raise UsageError(
             f"no userrep tables at {self.location}: check the location, or build them with `userrep pipeline`."
         )
 
-    @abstractmethod
-    def check_before_spark(self) -> None:
+    def check_before_spark(self) -> None:  # noqa: B027  # by default, nothing
         """Run ``check_any`` if tables are expected and it needs no Spark session; otherwise do nothing."""
 
     def exists(self, table: TableSchema) -> bool:
@@ -131,8 +130,7 @@ class Tables(ABC):
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
         """Return the names of the columns, and the properties, of a table; None if it does not exist."""
 
-    @abstractmethod
-    def keep_view(self, name: str, query: str) -> None:
+    def keep_view(self, name: str, query: str) -> None:  # noqa: B027  # by default, nothing
         """Create a view of the tables if it is missing. Only a catalog has views; elsewhere this does nothing."""
 
     # Reading

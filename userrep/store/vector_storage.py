@@ -55,10 +55,8 @@ def rounded_vectors(rows: pa.Table) -> list[str]:
     They repeat a few thousand numbers, so a dictionary halves their size or better. Other vectors hardly repeat any.
     """
     first = rows.slice(0, _LOOKED_AT)
-    numbers = {field.name: combined(first[field.name]).flatten() for field in first.schema if is_vector(field)}
-    return [
-        f"{name}.list.element" for name, values in numbers.items() if _is_rounded(values.to_numpy(zero_copy_only=False))
-    ]
+    vectors = [field.name for field in first.schema if is_vector(field)]
+    return [f"{name}.list.element" for name in vectors if _is_rounded(combined(first[name]).flatten().to_numpy(False))]
 
 
 def _is_rounded(numbers: Floats32) -> bool:
@@ -114,7 +112,7 @@ class VectorStorage:
         if self.name == "float32":
             return vectors
         if not len(present):
-            return pa.nulls(len(vectors), pa.list_(self._number_type))
+            return pa.nulls(len(vectors), pa.list_(pa.float16() if self.scale_D is None else pa.int8()))
         z_ND = np.zeros((len(vectors), len(present[0])), np.float32)
         z_ND[vectors.is_valid().to_numpy(zero_copy_only=False)] = self.rounded(stacked(present, z_ND.shape[1]))
         numbers = z_ND.astype(np.float16) if self.scale_D is None else (z_ND / self.scale_D).astype(np.int8)
@@ -140,10 +138,6 @@ class VectorStorage:
     def column_types(self) -> dict[str, str]:
         """The name of the type of an exported column, by column; empty for float32."""
         return {} if self.name == "float32" else {_COLUMN: f"array<{self.name}>"}
-
-    @property
-    def _number_type(self) -> pa.DataType:
-        return pa.float16() if self.scale_D is None else pa.int8()
 
     @property
     def metadata(self) -> dict[str, str] | None:

@@ -16,10 +16,23 @@ from userrep.sources.listing import folders_of
 from userrep.sources.read import WEIGHT_UNIT, is_blank, is_weight
 from userrep.store.arrow import combined
 from userrep.store.xxhash import Hashes, mixed
-from userrep.tiles.arrow_reader import Piece
 from userrep.tiles.column_paths import LogColumns
+from userrep.tiles.parquet_file import ParquetFile
+from userrep.tiles.text_file import TextFile
 
+LogFile = ParquetFile | TextFile
 RowIndexes = NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """Rows of one day in one file: the texts of ``LogColumns`` as dictionaries, event_id, weight, ``at``.
+
+    ``index_N``: their positions among the rows that are read of the file; None if they are all of these rows.
+    """
+
+    rows: pa.Table
+    file: LogFile
+    index_N: RowIndexes | None
 
 
 class Coded(NamedTuple):

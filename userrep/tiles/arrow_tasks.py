@@ -21,11 +21,10 @@ from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.arrow_reader import can_open
 from userrep.tiles.by_arrow import TILES, tiles_of_files
 from userrep.tiles.column_paths import columns_of, is_ambiguous
 from userrep.tiles.content_hash import cells_of, content_of
-from userrep.tiles.day_events import MAX_ROWS, SourceFiles
+from userrep.tiles.day_events import MAX_ROWS, SourceFiles, can_open
 from userrep.tiles.inventory.day_files import FileDay, files_by_day, files_by_folder
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
@@ -52,15 +51,8 @@ class BuiltDay:
         cells = {int(name): num for name, num in counts.items() if name.isdigit()}
         return cls(content, counts["num_events"], counts["num_tiles"], num_rejected, cells)
 
-    @classmethod
-    def empty(cls) -> "BuiltDay":
-        """Return the result for a day that is not in the log."""
-        return cls(NO_ROWS, 0, 0, 0, {})
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """The number of events and rejected rows together, and of rejected rows alone. Copies are not counted."""
-        return self.num_events + (self.num_rejected or 0), self.num_rejected or 0
+NO_TILES = BuiltDay(NO_ROWS, 0, 0, 0, {})  # the result for a day that is not in the log
 
 
 def arrow_days(

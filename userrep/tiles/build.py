@@ -22,7 +22,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.arrow_tasks import BuiltDay, arrow_days, counted_days
+from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.day_files import has_event_ids, num_rejected_of, read_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
@@ -37,9 +37,9 @@ _FILES_PER_TASK = 8  # on average; up to spark.sql.maxConcurrentOutputFileWriter
 
 @dataclass(frozen=True)
 class TileBuild:
-    """The result of ``build_tiles``. ``days`` were built; for those in ``same``, the tiles did not change.
+    """The result of ``build_tiles``. ``days`` were built, and the counts are their totals.
 
-    The counts are totals of the built days. ``num_up_to_date``: days of the log that did not need a build.
+    ``num_up_to_date``: days of the log that did not need a build.
     """
 
     days: list[date]
@@ -47,7 +47,6 @@ class TileBuild:
     num_tiles: int
     num_events: int
     num_rejected: int
-    same: tuple[date, ...] = ()
 
 
 def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before: date) -> TileBuild:
@@ -90,26 +89,27 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [log_days[day] for day in sorted(stale)]
     built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
-    inventory = inventory.counted({day: entry.counts for day, entry in (ledger.days | built).items()})
+    inventory = inventory.counted(
+        {
+            day: (entry.num_events + (entry.num_rejected or 0), entry.num_rejected or 0)
+            for day, entry in (ledger.days | built).items()
+        }
+    )
     inventory.check_days(events, list(stale))
-    built |= {day: BuiltDay.empty() for day in vanished}
+    built |= dict.fromkeys(vanished, NO_TILES)
     same = _unchanged_days(built, ledger)
     rows = [
         _row(day, result, stale.get(day, NO_ROWS), same.get(day, revision)) for day, result in sorted(built.items())
     ]
     if undated:
-        no_tiles = replace(BuiltDay.empty(), num_rejected=inventory.num_undated)
-        rows.append(_row(None, no_tiles, inventory.undated_fingerprint, revision))
+        undated_rows = replace(NO_TILES, num_rejected=inventory.num_undated)
+        rows.append(_row(None, undated_rows, inventory.undated_fingerprint, revision))
     if not tables.add(TILE_DAYS, rows, replacing=_own_rows(revision, same), since=since):
         for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
             tables.drop_partitions(table, [{"revision": revision}])
         return None
-    num_tiles, num_events, num_rejected = (
-        sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
-    )
-    return TileBuild(
-        sorted(built), len(log_days) - len(stale), num_tiles, num_events, num_rejected, tuple(sorted(same))
-    )
+    totals = (sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected"))
+    return TileBuild(sorted(built), len(log_days) - len(stale), *totals)
 
 
 def stale_days(

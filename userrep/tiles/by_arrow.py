@@ -35,13 +35,11 @@ TILES = pa.schema(
 class DayTiles(NamedTuple):
     """A day's tiles, one row per user, item and event type, sorted by user_bucket, user_id, item_id, event_type.
 
-    ``tiles`` : None if the day needs Spark; the counts then cover only the rows that could be read. ``num_rows``: the
-    day's rows in the files, including copies and rejected rows.
+    ``tiles`` : None if the day needs Spark; ``num_rejected`` then counts only the rows that could be read.
     """
 
     day: date
     tiles: pa.Table | None
-    num_rows: int
     num_rejected: int
 
 
@@ -67,7 +65,7 @@ def tiles_of_files(sources: Sequence[SourceFiles], erased: Tombstones = NO_TOMBS
     for day, *parts in zip(days, *by_source, strict=True):
         found = [part.events for part in parts if part.events is not None]
         tiles = _tiles(Events.of(found), context) if len(found) == len(parts) else None
-        yield DayTiles(day, tiles, sum(part.num_rows for part in parts), sum(part.num_rejected for part in parts))
+        yield DayTiles(day, tiles, sum(part.num_rejected for part in parts))
 
 
 def _tiles(events: Events, context: Sequence[str]) -> pa.Table | None:

@@ -44,7 +44,7 @@ class LogColumns(NamedTuple):
 
 
 def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
-    """Map the columns of a log that ``check_events`` has accepted; None if reading its files needs Spark.
+    """Map the columns of a log that ``check_columns`` has accepted; None if reading its files needs Spark.
 
     That is so if
 

@@ -1,4 +1,7 @@
-"""The valid events of each day in files of one source, without copies, read without Spark."""
+"""The valid events of each day in files of one source, without copies, read without Spark.
+
+Array suffixes: N rows of what is read of a file; V valid rows of a day.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -6,14 +9,18 @@ from contextlib import suppress
 from datetime import date
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from userrep.errors import NeedsSparkError
+from userrep.sources.text_blocks import blocks_of
 from userrep.sources.tombstones import Tombstones
-from userrep.tiles.arrow_reader import LogFile, Piece, log_file, pieces_by_day
-from userrep.tiles.arrow_rows import DayRows, Events, without_copies
-from userrep.tiles.column_paths import LogColumns
-from userrep.utc import day_number
+from userrep.tiles.arrow_rows import DayRows, Events, LogFile, Piece, without_copies
+from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns
+from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, open_listed
+from userrep.tiles.parquet_file import ParquetFile
+from userrep.tiles.text_file import TextFile
+from userrep.utc import DAY_US, day_number
 
 MAX_ROWS = 4_000_000  # of a file and of a day: what a task may hold in memory
 
@@ -30,11 +37,22 @@ class SourceFiles(NamedTuple):
 
 
 class DayEvents(NamedTuple):
-    """The events of a source on a day. ``events``: None if the day needs Spark. ``num_rows``: in the files."""
+    """The events of a source on a day. ``events``: None if the day needs Spark."""
 
     events: Events | None
-    num_rows: int
     num_rejected: int
+
+
+def can_open(path: str, columns: LogColumns) -> bool:
+    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
+    try:
+        if columns.format in TEXT_FORMATS:
+            next(blocks_of(path, has_header=False, stop=1), None)
+        else:
+            open_listed(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def events_of_files(
@@ -64,10 +82,12 @@ def _opened(
 
     In a partitioned log, a file whose footer shows rows of other days than its folder's is not returned.
     """
-    files, spark_days, num_rows = [], set[int](), Counter[int]()
+    files: list[LogFile] = []
+    spark_days, num_rows = set[int](), Counter[int]()
     for path, days in days_of.items():
         try:
-            file = log_file(path, columns, days)
+            is_text = columns.format in TEXT_FORMATS
+            file = TextFile(path, columns, days) if is_text else ParquetFile.of(path, columns, days)
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
             spark_days.update(days)
             continue
@@ -81,16 +101,46 @@ def _opened(
     return [file for file in files if not file.days <= spark_days], spark_days
 
 
+def pieces_by_day(file: LogFile, columns: LogColumns, *, whole: bool) -> dict[int, Piece]:
+    """Read the rows of the file's days as one piece per day.
+
+    Raises NeedsSparkError if Spark has to read the file or, with ``whole``, if the file has other rows.
+    """
+    rows = file.rows(columns)
+    pieces = _pieces(file, rows)
+    if whole and sum(piece.rows.num_rows for piece in pieces.values()) < max(rows.num_rows, file.num_rows):
+        raise NeedsSparkError
+    return pieces
+
+
+def _pieces(file: LogFile, rows: pa.Table) -> dict[int, Piece]:
+    at_N = rows["at"].to_numpy()
+    if not len(at_N):
+        return {}
+    first, last = int(at_N.min()), int(at_N.max())
+    if first // DAY_US == last // DAY_US and first >= FIRST_TIME and last <= LAST_TIME:
+        return {first // DAY_US: Piece(rows, file, None)} if first // DAY_US in file.days else {}
+    day_N = at_N // DAY_US
+    is_wanted = (at_N >= FIRST_TIME) & (at_N <= LAST_TIME) & np.isin(day_N, list(file.days))
+    indexes = np.flatnonzero(is_wanted)
+    indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
+    piece_days, starts = np.unique(day_N[indexes], return_index=True)
+    parts = np.split(indexes, starts[1:])
+    return {
+        int(day): Piece(rows.take(pa.array(part)), file, part) for day, part in zip(piece_days, parts, strict=False)
+    }
+
+
 def _day_events(
     pieces: list[Piece], columns: LogColumns, context: Sequence[str], erased: Tombstones, *, needs_spark: bool
 ) -> DayEvents:
     num_rows = sum(piece.rows.num_rows for piece in pieces)
     if not num_rows:
-        return DayEvents(None if needs_spark else Events.none(context), 0, 0)
+        return DayEvents(None if needs_spark else Events.none(context), 0)
     try:
         rows = DayRows.of(pieces, columns)
     except NeedsSparkError:
-        return DayEvents(None, num_rows, 0)
+        return DayEvents(None, 0)
     valid_V = rows.valid()
     num_rejected = num_rows - len(valid_V)
     if erased:
@@ -100,4 +150,4 @@ def _day_events(
     if not needs_spark:
         with suppress(NeedsSparkError):
             events = rows.events(without_copies(rows, valid_V, columns), columns, context)
-    return DayEvents(events, num_rows, num_rejected)
+    return DayEvents(events, num_rejected)

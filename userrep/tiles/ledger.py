@@ -4,7 +4,7 @@ A day of tiles is a pure function of that day of the log.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ _WORTH_COUNTING = 1_000_000  # with fewer tiles, no task can be too large, so an
 
 
 class TileDay(NamedTuple):
-    """The newest ledger entry of a day. ``fingerprint``: hash of the log's rows or files it was built from.
+    """The ledger entry of a revision of a day. ``fingerprint``: hash of the log's rows or files it was built from.
 
     ``content`` : hash of the tiles themselves, since different rows may give the same tiles.
     """
@@ -32,23 +32,18 @@ class TileDay(NamedTuple):
     fingerprint: str
     content: str
     revision: int
-    num_events: int
+    num_events: int  # without copies
     num_rejected: int
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """The number of events and rejected rows together, and of rejected rows alone. Copies are not counted."""
-        return self.num_events + self.num_rejected, self.num_rejected
+    num_tiles: int = 0
 
 
 @dataclass(frozen=True)
 class TileLedger:
-    """The ledger at one point in time. ``undated``: the entry of the rows without a readable time."""
+    """The ledger at one point in time, with the newest entry of each day and of the rows without a readable time."""
 
     days: dict[date, TileDay]
     undated: TileDay
-    _tiles: dict[tuple[date, int], int]
-    _contents: dict[tuple[date, int], str] = field(default_factory=dict)
+    _entries: Mapping[tuple[date, int], TileDay]  # by day and revision
 
     @property
     def latest(self) -> dict[date, tuple[str, int]]:
@@ -61,27 +56,21 @@ class TileLedger:
 
     def contents(self, revisions: Mapping[date, int]) -> dict[date, tuple[str, int]]:
         """Return the (content, revision) of days in given revisions; the content is empty if it is not known."""
-        return {day: (self._contents.get((day, revision), ""), revision) for day, revision in revisions.items()}
+        entries = {key: self._entries.get(key) for key in revisions.items()}
+        return {day: (entry.content if entry else "", revision) for (day, revision), entry in entries.items()}
 
     def num_tiles(self, days: Iterable[tuple[date, int]]) -> int:
         """Return the number of tiles of some (day, revision)."""
-        return sum(self._tiles.get(day, 0) for day in days)
+        return sum(self._entries[day].num_tiles for day in days if day in self._entries)
 
 
 def tile_ledger(tables: Tables) -> TileLedger:
     """Read the ledger of days. Driver memory: one entry per day and revision."""
-    fields = ("fingerprint", "content", "revision", "num_events", "num_rejected")
-    rows = sorted(tables.ledger(TILE_DAYS, ("event_date", "num_tiles", *fields)), key=lambda row: row.revision)
-    days = {row.event_date: TileDay(*(row[name] for name in fields)) for row in rows}
+    rows = sorted(tables.ledger(TILE_DAYS, ("event_date", *TileDay._fields)), key=lambda row: row.revision)
+    entries = {(row.event_date, row.revision): TileDay(*row[1:]) for row in rows}
+    days = {day: entry for (day, _), entry in entries.items()}
     undated = days.pop(None, TileDay("", "", 0, 0, 0))
-    by_revision = {(row.event_date, row.revision): row for row in rows}
-    num_tiles = {key: row.num_tiles for key, row in by_revision.items()}
-    return TileLedger(days, undated, num_tiles, {key: row.content for key, row in by_revision.items()})
-
-
-def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:
-    """Return the (content, revision) of the newest revision of each day."""
-    return tile_ledger(tables).latest
+    return TileLedger(days, undated, entries)
 
 
 def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
@@ -115,11 +104,11 @@ def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
 
 def tiles_fingerprint(tables: Tables, *, start: date | None, end: date) -> str:
     """Hash the tiles of the days ``[start, end)``."""
-    return days_fingerprint(latest_tile_days(tables), start=start, end=end)
+    return days_fingerprint(tile_ledger(tables).latest, start=start, end=end)
 
 
 def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:
-    """Hash the tiles of the days ``[start, end)``, given the result of ``latest_tile_days``."""
+    """Hash the tiles of the days ``[start, end)``, given the newest days of a ledger (``latest``)."""
     return short_hash(sorted((d, c) for d, (c, _) in days.items() if d < end and (start is None or d >= start)))
 
 

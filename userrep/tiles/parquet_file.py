@@ -40,7 +40,7 @@ class ParquetFile:
     days: frozenset[int]
     groups: list[int]
     span: range
-    _cache: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+    _unmapped: list[pa.Table] = field(default_factory=list)  # read once, because several days may need it
 
     @classmethod
     def of(cls, path: str, columns: LogColumns, days: frozenset[int]) -> "ParquetFile":
@@ -53,7 +53,7 @@ class ParquetFile:
         event_at = columns.mapped["event_at"]
         is_time = _is_time(type_in(schema, event_at))
         for group in range(metadata.num_row_groups):
-            times = times_of_group(metadata, group, event_at)
+            times = times_of_group(metadata, group, ".".join(event_at))
             span = times.days if times else _days_in(file, group, event_at) if is_time else EVER
             if any(day in span for day in days):
                 groups.append(group)
@@ -89,15 +89,17 @@ class ParquetFile:
     def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table:
         """Read columns of some rows in types that compare as in Spark. Raises NeedsSparkError if there is no such type.
 
-        ``indexes``: positions among the rows that are read of the file.
+        ``names``: the columns that are not mapped, in each call the same. ``indexes``: positions among the rows that
+        are read of the file.
         """
         kinds = {name: type_in(self.schema, (name,)) for name in names}
         types = {name: _comparable_type(kind) for name, kind in kinds.items() if kind is not None}
-        whole = self._whole(types)
+        if types and not self._unmapped:
+            self._unmapped.append(self._read((name,) for name in types))
         columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in names}
         try:
             for name, kind in types.items():
-                values = decoded(whole[name].take(pa.array(indexes))).cast(kind)
+                values = decoded(self._unmapped[0][name].take(pa.array(indexes))).cast(kind)
                 columns[name] = _one_zero_and_nan(values) if kind == pa.float64() else values
         except pa.ArrowInvalid:
             raise NeedsSparkError from None
@@ -107,15 +109,6 @@ class ParquetFile:
         """Read columns or fields of structs, without those that the file lacks. ``coded``: read as dictionaries."""
         file = open_listed(self.path, self.metadata, coded=list(coded))
         return file.read_row_groups(self.groups, columns=[".".join(path) for path in paths], use_threads=False)
-
-    def _whole(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
-        """Read existing columns in full. They are cached, because several days may need them."""
-        names = list(names)
-        missing = [name for name in names if name not in self._cache]
-        if missing:
-            table = self._read((name,) for name in missing)
-            self._cache.update({name: table[name] for name in missing})
-        return {name: self._cache[name] for name in names}
 
 
 def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:

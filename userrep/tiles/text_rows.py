@@ -18,6 +18,7 @@ import pyarrow.json
 from numpy.typing import NDArray
 
 from userrep.errors import NeedsSparkError
+from userrep.sources.text_blocks import json_object
 from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
@@ -43,13 +44,13 @@ class JsonLines:
 
     def table(self, lines: bytes) -> pa.Table:
         """Parse whole lines. A line that is no object is a row of nulls. Raises NeedsSparkError."""
-        sample = [row for row in map(_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
+        sample = [row for row in map(json_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
         schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
         return _parsed(lines, lambda part, ends: self._by_arrow(part, ends, schema), self._by_line)
 
     def comparable(self, line: bytes) -> str:
         """Return a text that is equal for lines of equal rows. Raises NeedsSparkError if the line is no object."""
-        row = _object(line, as_text=True)
+        row = json_object(line.decode(), str)
         if row is None:
             raise NeedsSparkError
         return json.dumps(_canonical(row), sort_keys=True)
@@ -76,7 +77,7 @@ class JsonLines:
     def _by_line(self, lines: Sequence[bytes]) -> pa.Table:
         rows: list[list[Any]] = []
         for line in lines:
-            row = _object(line, as_text=True)
+            row = json_object(line.decode(), str)
             rows.append([_value(row, path) for path in self.paths.values()])
             is_nested = any(isinstance(value, dict | list) for value in rows[-1])
             if is_nested or (row is None and _may_be_read_by_spark(line.decode())):
@@ -133,9 +134,7 @@ Lines = JsonLines | CsvLines
 
 
 def _parsed(
-    lines: bytes,
-    by_arrow: Callable[[bytes, Ends], pa.Table | None],
-    by_line: Callable[[Sequence[bytes]], pa.Table],
+    lines: bytes, by_arrow: Callable[[bytes, Ends], pa.Table | None], by_line: Callable[[Sequence[bytes]], pa.Table]
 ) -> pa.Table:
     """Parse lines by Arrow, except for the part of them that has lines which Arrow does not read as one row each."""
     ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
@@ -171,16 +170,6 @@ def _fields(paths: Iterable[Path], kind: Callable[[Path], pa.DataType], parent: 
     for path in (path[: len(parent) + 1] for path in below):
         fields[path] = pa.struct(_fields(below, kind, path)) if path not in below else kind(path)
     return [pa.field(path[-1], type_) for path, type_ in fields.items()]
-
-
-def _object(line: bytes, *, as_text: bool = False) -> Row | None:
-    """Parse a JSON object; None if the line is none. ``as_text``: return numbers as they are written."""
-    kinds: dict[str, Any] = {"parse_int": str, "parse_float": str, "parse_constant": str} if as_text else {}
-    try:
-        value = json.loads(line.decode(), **kinds)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _value(row: Row | None, path: Path) -> Any:

@@ -23,7 +23,7 @@ from userrep.store.open import open_tables
 from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.ledger import latest_tile_days, read_tiles
+from userrep.tiles.ledger import read_tiles, tile_ledger
 from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
 from userrep.workflows.run_context import RunContext
 
@@ -125,7 +125,7 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
 ) -> None:
     monkeypatch.setattr(bucket_files, "STEP_ROWS", 250)
     monkeypatch.setattr(bucket_files, "MAX_STEP_ROWS", 1000)
-    days = {day: revision for day, (_, revision) in latest_tile_days(log.tables).items()}
+    days = {day: revision for day, (_, revision) in tile_ledger(log.tables).latest.items()}
     files = listed_files(
         log.tables,
         Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=Profiles("", None)),

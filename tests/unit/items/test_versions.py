@@ -113,9 +113,13 @@ def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_it
 
 def ledger_of(*days: tuple[date, int, int]) -> TileLedger:
     """Make a ledger of days, each with its newest revision and the tiles of it; older ones have a million."""
-    tiles = {(day, n): num if n == revision else 10**6 for day, revision, num in days for n in range(revision + 1)}
-    newest = {day: TileDay("f", "c", revision, num, 0) for day, revision, num in days}
-    return TileLedger(newest, TileDay("", "", 0, 0, 0), tiles)
+    entries = {
+        (day, n): TileDay("f", "c", n, num, 0, num if n == revision else 10**6)
+        for day, revision, num in days
+        for n in range(revision + 1)
+    }
+    newest = {day: entries[day, revision] for day, revision, _ in days}
+    return TileLedger(newest, TileDay("", "", 0, 0, 0), entries)
 
 
 @pytest.mark.parametrize(

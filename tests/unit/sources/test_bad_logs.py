@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Events, EventSource, parse_config
 from userrep.errors import RejectedShareError, UsageError
-from userrep.sources.columns import check_events
+from userrep.sources.columns import check_columns, event_columns
 from userrep.sources.read import with_validity
 from userrep.sources.times import times_of
 from userrep.store.open import open_tables
@@ -21,7 +21,7 @@ from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
 from userrep.tiles.inventory.log_days import LogDay
-from userrep.tiles.ledger import latest_tile_days, read_tiles
+from userrep.tiles.ledger import read_tiles, tile_ledger
 
 pytestmark = pytest.mark.default
 
@@ -84,11 +84,11 @@ def test_a_partition_column_that_cannot_be_a_date_is_refused(spark: SparkSession
     log = EventSource(**ONE, partition=PARTITION)
     ddl = "user_id STRING, item_id STRING, event_at STRING"
     with pytest.raises(UsageError, match=r"events.partition.column: no column 'dt'; columns found: user_id"):
-        check_events(spark.createDataFrame([], ddl).schema, log)
+        check_columns(spark.createDataFrame([], ddl).schema, event_columns(log), "events")
     with pytest.raises(
         UsageError, match=r"sources\[1\].partition.column: column 'dt' is double; expected a date, 2024-"
     ):
-        check_events(spark.createDataFrame([], f"{ddl}, dt DOUBLE").schema, log, "events.sources[1]")
+        check_columns(spark.createDataFrame([], f"{ddl}, dt DOUBLE").schema, event_columns(log), "events.sources[1]")
 
 
 # Times
@@ -218,7 +218,7 @@ def test_a_day_whose_rejects_were_not_counted_before_does_not_become_visible(
     assert build_tiles(tables, config, inventory, before=D2).days == [D1]
     with pytest.raises(RejectedShareError, match="2024-05-02: 1 of 1 rows are malformed"):
         build_tiles(tables, config, inventory, before=D3)
-    assert set(latest_tile_days(tables)) == {D1}
+    assert set(tile_ledger(tables).latest) == {D1}
 
 
 # Columns
@@ -278,3 +278,25 @@ def test_column_changes_of_csv_and_json_logs_are_refused(
 def _write_texts(folder: Path, lines: Sequence[str]) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "a").write_text("\n".join(lines))
+
+
+# Headers
+
+
+def test_a_file_with_another_order_of_columns_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_of(tmp_path, events={"format": "csv"})
+    tables, log, header = open_tables(config, spark), tmp_path / "events", "user_id,item_id,event_at,x"
+    log.mkdir()
+    (log / "1.csv").write_text(f"{header}\nu,i,2024-05-01,1\n")
+    (log / "2.csv").write_text("item_id,user_id,event_at,x\ni,u,2024-05-02,1\n")
+    (log / "3.csv").write_text(f"{header}\nu,i,2024-05-03,1\n")
+    with pytest.raises(UsageError) as caught:
+        take_inventory(tables, config.events)
+    first, cure = caught.value.faults
+    assert first.endswith("2.csv: column 1 is named item_id instead of user_id.")
+    assert cure == (
+        "events: 1 of 3 new CSV files have another header. Write them with the columns user_id, item_id, event_at, x, "
+        "in this order."
+    )
+    (log / "2.csv").write_text(f"{header}\nu,i,2024-05-02,1\n")
+    assert sum(day.num_rows for day in take_inventory(tables, config.events).days) == 3

@@ -24,7 +24,7 @@ from tests.support.builders import config_of
 from tests.support.hostile import EVIL, TIMES, is_one_line, refusal, spoil_tree, spoilt_bytes
 from userrep.config import Config, EventSource
 from userrep.errors import UsageError
-from userrep.sources.columns import check_events
+from userrep.sources.columns import check_columns, event_columns
 from userrep.sources.read import CORRUPT, read_source, with_validity
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
@@ -270,7 +270,7 @@ def test_a_log_with_wrong_columns_or_files_is_refused_with_the_difference(
         path=str(tmp_path / "events"), columns={key: key for key in ("user_id", "item_id", "event_at", "weight")}
     )
     with pytest.raises(UsageError, match=said):
-        check_events(read_source(spark, log, what="events").schema, log)
+        check_columns(read_source(spark, log, what="events").schema, event_columns(log), "events")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_columns_that_differ_only_in_case_are_refused(spark: SparkSession, tmp_p
         path=str(tmp_path / "a.parquet"), columns={key: key for key in ("user_id", "item_id", "event_at")}
     )
     with pytest.raises(UsageError, match=r"events.path .*: not readable as parquet \(\[COLUMN_ALREADY_EXISTS\]"):
-        check_events(read_source(spark, log, what="events").schema, log)
+        check_columns(read_source(spark, log, what="events").schema, event_columns(log), "events")
 
 
 def other_case(line: bytes) -> bool:

@@ -11,7 +11,7 @@ from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from tests.unit.sources.test_times import TIMES_BY_TEXT
 from userrep.config import Events
 from userrep.errors import UsageError
-from userrep.sources.columns import check_events
+from userrep.sources.columns import check_columns, event_columns
 from userrep.sources.read import has_naive_time, id_text, read_source, with_validity
 
 pytestmark = pytest.mark.default
@@ -178,7 +178,7 @@ def test_other_formats_read_as_the_same_events(spark: SparkSession, tmp_path: Pa
         ).save(str(path))
     log = Events(path=str(path), format=kind, columns={**EVENT_COLUMNS, "weight": "weight"})
     source = read_source(spark, log, what="events")
-    check_events(source.schema, log)
+    check_columns(source.schema, event_columns(log), "events")
     rows = with_validity(source, log).collect()
     torn = [row for row in rows if row.reason == "unparsable_row"]
     assert [row.corrupt for row in torn] == (['{"user_id": "u3", "item_id": "i2", "event_'] if kind == "json" else [])
@@ -214,7 +214,9 @@ def test_partition_columns_of_a_path_pattern_start_below_its_fixed_part(spark: S
 def test_all_missing_columns_are_named_together_with_those_found(spark: SparkSession) -> None:
     log = _log(user_id="customer", event_type="kind", context=["item_id", "device"])
     with pytest.raises(UsageError, match="no column 'customer'; columns found: user_id, item_id, event_at") as error:
-        check_events(_empty(spark, "user_id STRING, item_id STRING, event_at STRING").schema, log)
+        check_columns(
+            _empty(spark, "user_id STRING, item_id STRING, event_at STRING").schema, event_columns(log), "events"
+        )
     assert [fault.split(":")[0] for fault in error.value.faults] == [
         "events.columns.user_id",
         "events.columns.event_type",
@@ -225,7 +227,7 @@ def test_all_missing_columns_are_named_together_with_those_found(spark: SparkSes
 def test_all_columns_of_unsuitable_types_are_refused_together(spark: SparkSession) -> None:
     ddl = "user_id STRUCT<a: INT>, item_id ARRAY<INT>, event_at BIGINT, weight BOOLEAN"
     with pytest.raises(UsageError, match="'event_at' is bigint; expected a timestamp, a date, or text") as error:
-        check_events(_empty(spark, ddl).schema, _log(weight="weight"))
+        check_columns(_empty(spark, ddl).schema, event_columns(_log(weight="weight")), "events")
     text = str(error.value)
     assert "'user_id' is struct<a:int>; expected text or a number" in text
     assert "'item_id' is array<int>; expected text or a number" in text

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from userrep.sources.listing import list_files
-from userrep.sources.text_sample import Lines, csv_header, csv_names, csv_rows, json_rows, read_lines
+from userrep.sources.text_blocks import csv_header
+from userrep.sources.text_sample import Lines, csv_names, csv_rows, json_rows, read_lines
 
 pytestmark = pytest.mark.fast
 
@@ -57,7 +58,8 @@ def test_a_csv_header_without_distinct_names_is_refused(tmp_path: Path, header: 
 @pytest.mark.parametrize(("text", "names"), [("\n", []), ('\n \r\na,"b,c"\r\n1,2\r\n', ["a", "b,c"])])
 def test_a_header_is_the_first_line_that_is_not_blank(tmp_path: Path, text: str, names: list[str]) -> None:
     (tmp_path / "a.csv").write_bytes(text.encode())
-    assert csv_header(list_files(str(tmp_path / "a.csv"), None, "events")[0]) == names
+    file = list_files(str(tmp_path / "a.csv"), None, "events")[0]
+    assert csv_header(file.store, file.path) == names
     if names:
         assert csv_rows(text.encode(), names)[0].to_pylist() == [dict(zip(names, ["1", "2"], strict=True))]
 

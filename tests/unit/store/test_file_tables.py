@@ -70,7 +70,7 @@ def test_vacuum_deletes_files_that_no_commit_names(tables: FileTables) -> None:
 
 def test_a_version_exists_until_the_log_forgets_it(tables: FileTables) -> None:
     add(tables, "a")
-    assert [tables.has_version(JOB_RUNS, version) for version in (0, 1, 2)] == [True, True, False]
+    assert [tables.delta(JOB_RUNS).has_version(version) for version in (0, 1, 2)] == [True, True, False]
 
 
 def test_a_restore_is_noticed_only_from_the_moment_it_happened(tables: FileTables) -> None:

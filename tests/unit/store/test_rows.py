@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import Row
 
-from userrep.store.rows import rows_of
+from userrep.store.rows import LedgerRow
 
 pytestmark = pytest.mark.fast
 
@@ -18,7 +18,7 @@ def made_by_spark(record: Mapping[str, Any]) -> Row:
     return Row(**record)
 
 
-@pytest.mark.parametrize("make", [made_by_spark, lambda record: rows_of([record])[0]])
+@pytest.mark.parametrize("make", [made_by_spark, LedgerRow])
 def test_a_row_has_its_columns_as_attributes_keys_and_positions(make: Any) -> None:
     row = make(RECORD)
     assert (row.user_id, row["count"], row[2], row.as_of) == ("u", 3, {"a": "b"}, None)
@@ -31,4 +31,4 @@ def test_a_row_has_its_columns_as_attributes_keys_and_positions(make: Any) -> No
 
 
 def test_rows_of_both_kinds_are_equal() -> None:
-    assert rows_of([RECORD]) == [made_by_spark(RECORD)]
+    assert LedgerRow(RECORD) == made_by_spark(RECORD)

@@ -23,12 +23,11 @@ from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.schemas import USER_ITEM_DAYS
 from userrep.store.xxhash import bucket_of, hash64
 from userrep.tiles import day_events
-from userrep.tiles.arrow_reader import pieces_by_day
 from userrep.tiles.by_arrow import TILES, DayTiles, tiles_of_files
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.column_paths import LogColumns, columns_of
 from userrep.tiles.content_hash import cells_of, content_of
-from userrep.tiles.day_events import SourceFiles
+from userrep.tiles.day_events import SourceFiles, pieces_by_day
 from userrep.tiles.inventory.footers import day_of_file
 
 pytestmark = pytest.mark.default
@@ -246,13 +245,8 @@ def test_tiles_are_those_of_spark(
     days = [*DAYS, date(2199, 5, 5)]  # not the day after tomorrow, which some rows have
     found = list(tiles_of_files([SourceFiles({path: set(days) for path in made.paths}, columns)]))
     assert [day.day for day in found] == days
-    num_rows, num_rejected = Counter(), Counter()
-    for row in rows:
-        num_rows[row.event_date] += 1
-        num_rejected[row.event_date] += row.reason is not None
-    assert {d.day: (d.num_rows, d.num_rejected) for d in found if d.num_rows} == {
-        day: (num_rows[day], num_rejected[day]) for day in num_rows if day in days
-    }
+    num_rejected = Counter(row.event_date for row in rows if row.reason is not None)
+    assert {day.day: day.num_rejected for day in found} == {day: num_rejected[day] for day in days}
     undecided = {day.day for day in found if day.tiles is None}
     assert undecided == _undecided(rows, len(names)) & set(days)
     expected = [row.asDict() for row in tiles.drop("user_slice").collect()]
@@ -281,7 +275,7 @@ def test_a_day_may_lie_in_several_files_and_a_day_without_rows_has_no_tiles(tmp_
         write_rows(tmp_path / "b.parquet", [event("u1", "i1", "2024-05-02 07:00:00"), event("u2", " ", "2024-05-03")]),
     ]
     found = list(tiles_of_files([SourceFiles({str(path): {D4, D3, D2} for path in paths}, COLUMNS)]))
-    assert [(day.day, day.num_rows, day.num_rejected) for day in found] == [(D2, 2, 0), (D3, 1, 1), (D4, 0, 0)]
+    assert [(day.day, day.num_rejected) for day in found] == [(D2, 0), (D3, 1), (D4, 0)]
     assert [day.tiles.num_rows for day in found if day.tiles is not None] == [1, 0, 0]
     assert found[0].tiles is not None
     tile = found[0].tiles.to_pylist()[0]
@@ -359,7 +353,7 @@ def _copies(*ids: str | None, **values: list[Any]) -> list[Row]:
 def test_latest_rows_of_an_id_that_differ_need_spark(tmp_path: Path) -> None:
     columns = WITH_ID._replace(mapped=WITH_ID.mapped | {"weight": ("weight",)})
     path = write_rows(tmp_path / "a.parquet", _copies("e", "e", "f", weight=[1.0, 2.0, 3.0]))
-    assert _one(path, columns=columns) == DayTiles(D1, None, 3, 0)
+    assert _one(path, columns=columns) == DayTiles(D1, None, 0)
     rows = _copies("e", "e", "f", weight=[1.0, 1.0, 3.0], note=["a", "b", "c"])
     tiles = _one(write_rows(path, rows), columns=columns).tiles
     assert tiles is not None
@@ -567,7 +561,7 @@ def test_a_footer_tells_the_day_of_a_file(
     values = pa.array([at(time) if time else None for time in times], pa.timestamp("us")).cast(kind, safe=False)
     nested = pa.StructArray.from_arrays([values], ["at"])
     pq.write_table(pa.table({"event_at": values, "event": nested}), tmp_path / "a.parquet", row_group_size=1)
-    for path in (("event_at",), ("event", "at")):
+    for path in ("event_at", "event.at"):
         assert day_of_file(str(tmp_path / "a.parquet"), path) == expected
 
 
@@ -575,10 +569,10 @@ def test_a_footer_without_statistics_of_times_tells_no_day(tmp_path: Path) -> No
     table = pa.table({"event_at": [at("2024-05-01")], "text": ["2024-05-01"], "number": [1_714_521_600_000_000]})
     pq.write_table(table, tmp_path / "a.parquet")
     names = ("text", "number", "gone")
-    assert [day_of_file(str(tmp_path / "a.parquet"), (name,)) for name in names] == [None] * 3
+    assert [day_of_file(str(tmp_path / "a.parquet"), name) for name in names] == [None] * 3
     for settings_of_writer in ({"write_statistics": False}, {"use_deprecated_int96_timestamps": True}):
         pq.write_table(table, tmp_path / "b.parquet", **settings_of_writer)
-        assert day_of_file(str(tmp_path / "b.parquet"), ("event_at",)) is None
+        assert day_of_file(str(tmp_path / "b.parquet"), "event_at") is None
         assert _one(_file(tmp_path / "c")).tiles is not None
 
 

@@ -25,7 +25,7 @@ from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.inventory.new_rows import row_hash
-from userrep.tiles.ledger import latest_tile_days, read_tiles, tiles_fingerprint
+from userrep.tiles.ledger import read_tiles, tile_ledger, tiles_fingerprint
 
 pytestmark = pytest.mark.default
 
@@ -167,7 +167,7 @@ class Story:
         except (RejectedShareError, OSError) as error:
             self.errors[step] = error
         tiles = _found(read_tiles(self.tables, start=None, end=before))
-        self.steps[step] = State(inventory, build, latest_tile_days(self.tables), tiles)
+        self.steps[step] = State(inventory, build, tile_ledger(self.tables).latest, tiles)
 
 
 @pytest.fixture(scope="module")
@@ -399,18 +399,18 @@ def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to
     assert [(day.day, day.num_rows, day.num_rejected) for day in inventory.days] == [(D1, 3, None), (D2, 2, None)]
     first = build_tiles(tables, config, inventory, before=D3)
     assert first == TileBuild([D1, D2], 0, 3, 3, 1)
-    before = latest_tile_days(tables)
+    before = tile_ledger(tables).latest
     (events / "1.parquet").unlink()
     (events / "2.parquet").unlink()
     write_rows(events / "whole.parquet", [event("u1", "i2", "2024-05-01 12:00:00"), *day_1])
     write_rows(events / "3.parquet", [event("u1", "i1", "2024-05-02")])
     again = build_tiles(tables, config, take_inventory(tables, config.events), before=D3)
-    assert (again.days, again.same) == ([D1, D2], (D1, D2))
-    assert latest_tile_days(tables) == before
+    assert again.days == [D1, D2]
+    assert tile_ledger(tables).latest == before
     assert tables.read(USER_ITEM_DAYS).where("revision = 1").count() == 3
     assert build_tiles(tables, config, take_inventory(tables, config.events), before=D3).days == []
     write_rows(events / "late.parquet", [event("u3", "i1", "2024-05-02 01:00:00")])
     late = build_tiles(tables, config, take_inventory(tables, config.events), before=D3)
-    assert (late.days, late.same) == ([D2], ())
-    newest = {day: revision for day, (_, revision) in latest_tile_days(tables).items()}
+    assert late.days == [D2]
+    newest = {day: revision for day, (_, revision) in tile_ledger(tables).latest.items()}
     assert newest == {D1: 1, D2: 3}  # the second build used up a number

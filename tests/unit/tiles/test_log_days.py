@@ -62,15 +62,15 @@ FILES = [
 
 
 def test_a_day_of_folders_has_the_size_of_its_files_and_changes_with_each_of_them() -> None:
-    first, second = days_by_partition("events", PARTITION, FILES, [32, 64, 320])
+    first, second = days_by_partition("events", PARTITION, dict(zip(FILES, [32, 64, 320], strict=True)))
     assert (first.day, first.num_bytes, first.expected_rows, first.num_rows) == (D1, 96, 3, None)
-    assert days_by_partition("events", PARTITION, FILES[1::-1], [0, 0])[0].fingerprint == first.fingerprint
+    assert days_by_partition("events", PARTITION, dict.fromkeys(FILES[1::-1], 0))[0].fingerprint == first.fingerprint
     changes = [
         FILES[:1],
         [FILES[0], FILES[1]._replace(size=11)],
         [FILES[0], FILES[1]._replace(modified_at=datetime(2025, 1, 1))],
     ]
-    changed = [days_by_partition("events", PARTITION, files, [0, 0])[0].fingerprint for files in changes]
+    changed = [days_by_partition("events", PARTITION, dict.fromkeys(files, 0))[0].fingerprint for files in changes]
     assert len({first.fingerprint, second.fingerprint, *changed}) == 5
 
 
@@ -79,7 +79,7 @@ def test_files_outside_of_folders_of_days_are_named() -> None:
     with pytest.raises(
         UsageError, match=r"events.partition.column: 2 files .* such as dt=2024-05-01, .* /log/c\. Move"
     ):
-        days_by_partition("events", PARTITION, files, [0] * 5)
+        days_by_partition("events", PARTITION, dict.fromkeys(files, 0))
 
 
 # Adding up sources

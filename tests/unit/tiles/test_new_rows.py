@@ -1,4 +1,6 @@
-"""New files of a log: which ones footers suffice for, how parts of text files add up, and which files need Spark."""
+"""New files of a log: which ones footers suffice for, how parts of text files add up, and which files need Spark or
+have another header.
+"""
 
 import gzip
 from collections.abc import Iterable
@@ -23,7 +25,9 @@ from userrep.tiles.inventory.new_rows import (
     _by_footers,
     _by_lines,
     _checksum,
+    _first_difference,
     _footer_row,
+    _is_named,
     _parts,
     _read_by_tasks,
     _rows_of_part,
@@ -71,10 +75,10 @@ def test_the_checksum_of_a_file_follows_its_name_size_and_time() -> None:
 
 def test_a_file_that_cannot_be_opened_is_left_to_spark(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.parquet", [event("u1", "i1", "2024-05-01"), event("u2", None, "2024-05-01")])
-    assert _footer_row(str(path), ("event_at",)) == {"path": str(path), "day": D1, "num_rows": 2}
+    assert _footer_row(str(path), "event_at") == {"path": str(path), "day": D1, "num_rows": 2}
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
-    assert _footer_row(str(tmp_path / "b.parquet"), ("event_at",)) is None
-    assert _footer_row(str(tmp_path / "none.parquet"), ("event_at",)) is None
+    assert _footer_row(str(tmp_path / "b.parquet"), "event_at") is None
+    assert _footer_row(str(tmp_path / "none.parquet"), "event_at") is None
 
 
 @pytest.mark.parametrize(
@@ -135,3 +139,46 @@ def test_a_text_file_that_cannot_be_read_is_left_to_spark(tmp_path: Path) -> Non
         other = str(tmp_path / name)
         assert rows(part | {"path": other}) == [{"path": other}]
         assert [day.tiles for day in tiles_of_files([SourceFiles({other: [D1]}, COLUMNS)])] == [None]
+
+
+# Headers
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "is_named"),
+    [
+        ("user_id", "user_id", True),
+        ("USER_ID", "user_id", True),
+        ("", "_c2", True),
+        ("x", "x2", True),  # a name that the header repeats
+        ("x", "x1", False),
+        ("user_id", "item_id", False),
+    ],
+)
+def test_names_agree_as_spark_names_columns(name: str, expected: str, is_named: bool) -> None:
+    assert _is_named(name, expected, 3) is is_named
+
+
+@pytest.mark.parametrize(
+    ("header", "difference"),
+    [
+        ("a,b", []),
+        ("\ufeffa,b", []),
+        ("\n\r\na,b\r", []),
+        ('"a","b"', []),
+        ("a", []),
+        ("a,b,new", []),
+        ("a,b,day", []),
+        ("1,2", [(1, "1", "a")]),  # a row instead of a header
+        ("b,a", [(1, "b", "a")]),
+        ("a,new,b", [(2, "new", "b")]),
+    ],
+)
+def test_a_file_may_lack_the_last_columns_or_have_more(
+    tmp_path: Path, header: str, difference: list[tuple[int, str, str]]
+) -> None:
+    path = tmp_path / "day=1" / "a.csv"
+    path.parent.mkdir()
+    path.write_text(f"{header}\n1,2\n", encoding="utf-8")
+    found = list(_first_difference(str(path), ["a", "b", "day"]))
+    assert [(row["place"], row["name"], row["expected"]) for row in found] == difference

@@ -22,7 +22,7 @@ from userrep.store.schemas import FEATURE_SETS, ITEM_VECTOR_VERSIONS, JOB_RUNS, 
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
-from userrep.tiles.ledger import latest_tile_days
+from userrep.tiles.ledger import tile_ledger
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.schedule import Schedule
 
@@ -54,7 +54,7 @@ def tables(config: Config) -> Tables:
 
 
 def add_features(tables: Tables, config: Config, as_ofs: Sequence[date], *, num_users: int = 100) -> None:
-    versions, days = versions_of(tables, config, anchor=UNTIL), latest_tile_days(tables)
+    versions, days = versions_of(tables, config, anchor=UNTIL), tile_ledger(tables).latest
     row = {"lineage_id": versions.lineage_id, "valid_from": UNTIL, "sides_hash": short_hash({}), "built_at": NOW}
     row |= {"num_users": num_users, "num_inexact": 0, "begun_by": None}
     rows = [row | {"as_of": day, "log_hash": log_hash(days, config, versions, day)} for day in as_ofs]

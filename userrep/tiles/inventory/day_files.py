@@ -36,10 +36,8 @@ class FileDay(NamedTuple):
 def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool = False) -> list[FileDay]:
     """List the files with rows of these days or, with ``undated``, with rows without a readable time.
 
-    Empty for a Delta log whose files do not show which rows are valid. Driver memory: one entry per file and day.
+    Driver memory: one entry per file and day.
     """
-    if not log.is_plain:
-        return []
     known, wanted = recorded(tables, log.mapping), {*days, *([NO_DAY] if undated else [])}
     return [
         FileDay(file.path, day, counts.num_rows, file_rows)
@@ -53,12 +51,10 @@ def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undate
 def files_by_folder(log: OpenLog, days: Collection[date], *, late_days: int = 0) -> list[FileDay]:
     """List the files in the folders of these days and of ``late_days`` after each. Rows are estimated by size.
 
-    Empty for a Delta log whose files do not show which rows are valid. Driver memory: one entry per file.
+    Driver memory: one entry per file.
     """
     partition = log.settings.partition
     assert partition is not None
-    if not log.is_plain:
-        return []
     wanted = {day + timedelta(days=late) for day in days for late in range(late_days + 1)}
     folders = ((file, folder_day(file.path, partition)) for file in log.files)
     return [FileDay(file.path, day, *[1 + rows_in(log.num_bytes(file))] * 2) for file, day in folders if day in wanted]

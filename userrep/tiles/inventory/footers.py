@@ -9,13 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyspark.sql.pandas.types import from_arrow_schema
 
-from userrep.sources.columns import find_column
 from userrep.sources.listing import listed_uri
 from userrep.sources.read import EARLIEST, LATEST
 from userrep.store.filesystem import open_parquet
-from userrep.tiles.column_paths import Path
 from userrep.utc import DAY_US, EPOCH, numbered_day
 
 EVER = range(-(2**31), 2**31)
@@ -47,11 +44,13 @@ def open_listed(path: str, footer: pq.FileMetaData = None, *, coded: Sequence[st
     return open_parquet(listed_uri(path), footer, coded=coded)
 
 
-def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Times | None:
-    """Return the times of a row group by its statistics; None without them or if the column is no 64-bit timestamp."""
-    name = ".".join(event_at)
+def times_of_group(metadata: pq.FileMetaData, group: int, event_at: str) -> Times | None:
+    """Return the times of a row group by its statistics; None without them or if the column is no 64-bit timestamp.
+
+    ``event_at``: the column, or the field of a struct by its dotted path.
+    """
     schema = metadata.schema
-    indexes = [k for k in range(metadata.num_columns) if schema.column(k).path == name]
+    indexes = [k for k in range(metadata.num_columns) if schema.column(k).path == event_at]
     if len(indexes) != 1 or schema.column(indexes[0]).physical_type != "INT64":
         return None
     kind = json.loads(schema.column(indexes[0]).logical_type.to_json())
@@ -65,22 +64,17 @@ def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Tim
 
 def times_of_footer(metadata: pq.FileMetaData, event_at: str) -> list[tuple[Times | None, int]]:
     """Return the times of each row group, None if the footer does not have them, and its number of rows, if not 0."""
-    column = find_column(from_arrow_schema(metadata.schema.to_arrow_schema()), event_at)
-    return _times_of_groups(metadata, tuple(column[0]) if column else ())
-
-
-def _times_of_groups(metadata: pq.FileMetaData, event_at: Path) -> list[tuple[Times | None, int]]:
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     return [(times_of_group(metadata, group, event_at), num_rows) for group, num_rows in enumerate(sizes) if num_rows]
 
 
-def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
+def day_of_file(path: str, event_at: str) -> tuple[date, int] | None:
     """Return the UTC day and the number of a file's rows if the footer proves that all rows have this day.
 
     None if statistics are missing, if a row has no time or an implausible one, for several days, and without rows.
     """
     metadata = open_listed(path).metadata
-    groups = _times_of_groups(metadata, event_at)
+    groups = times_of_footer(metadata, event_at)
     times = [known for known, _ in groups if known is not None and not known.has_null]
     if not groups or len(times) < len(groups):
         return None

@@ -7,7 +7,6 @@ from datetime import date
 from typing import NamedTuple
 
 import pyarrow as pa
-from pyspark.errors import PySparkException
 
 from userrep.config import Events, EventSource, Partition
 from userrep.errors import UsageError
@@ -128,7 +127,7 @@ def _of_partitions(
     what: str, partition: Partition, listed: Mapping[ListedFile, DataFile], built: Mapping[date | None, str]
 ) -> tuple[list[LogDay], list[LogFile]]:
     """Return the days and the files of a source that is partitioned by event date. ``built``: fingerprints by day."""
-    days = days_by_partition(what, partition, list(listed), [data.size for data in listed.values()])
+    days = days_by_partition(what, partition, {file: data.size for file, data in listed.items()})
     is_changed = {day.day: day.fingerprint not in built.get(day.day, "") for day in days}
     files = []
     for file, data in listed.items():
@@ -159,7 +158,7 @@ def _rows_of(file: DataFile, event_at: str) -> dict[date, int] | None:
     """Return the rows of a Parquet file by day, None if its footer lacks times. A row group is spread over its days."""
     try:
         groups = times_of_footer(read_footer(file), event_at)
-    except (OSError, pa.ArrowException, PySparkException):  # the last for types that Spark does not have
+    except (OSError, pa.ArrowException):
         return None
     rows: Counter[date] = Counter()
     for times, num_rows in groups:

@@ -83,13 +83,12 @@ class Inventory:
 
     def counted(self, counts: Mapping[date, tuple[int, int]]) -> "Inventory":
         """Return the inventory with (rows, rejected rows) filled in for days without a count of rejected rows."""
-        days = [
-            replace(day, num_rows=counts[day.day][0], num_rejected=counts[day.day][1])
-            if day.num_rejected is None and day.day in counts
-            else day
+        counted = {
+            day: replace(day, num_rows=counts[day.day][0], num_rejected=counts[day.day][1])
             for day in self.days
-        ]
-        return replace(self, days=days)
+            if day.num_rejected is None and day.day in counts
+        }
+        return replace(self, days=[counted.get(day, day) for day in self.days])
 
     def check_rejects(self, limit: float, days: Collection[date]) -> None:
         """Raise an error if the share of malformed rows in some of ``days``, or of undated rows, exceeds a limit."""
@@ -194,21 +193,15 @@ def mapping_of(events: Events) -> str:
     return short_hash([events.meaning, 1] if events.sources else events.meaning)
 
 
-def _in_folders(log: OpenLog) -> bool:
-    """Return False for a Delta table that does not have a folder for each day."""
-    delta, partition = log.delta, log.settings.partition
-    return delta is None or all(delta.is_in_folders(file, partition) for file in log.files)
-
-
 def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """Return the days of one source and the number of its new files, by the cheapest method that sees all changes."""
-    settings, delta = log.settings, log.delta
+    settings, delta, partition = log.settings, log.delta, log.settings.partition
     try:
         if delta is not None and delta.hides_deletes and delta.has_changes:
             days, num_new = days_by_changes(tables, log, delta)
-        elif settings.partition is not None and settings.partition.holds == "event_date" and _in_folders(log):
-            num_bytes = [log.num_bytes(file) for file in log.files]
-            days, num_new = days_by_partition(log.what, settings.partition, log.files, num_bytes), 0
+        elif partition is not None and partition.holds == "event_date" and (delta is None or delta.in_folders):
+            files = {file: log.num_bytes(file) for file in log.files}
+            days, num_new = days_by_partition(log.what, partition, files), 0
         else:
             days, num_new = days_by_files(tables, log)
     except (PySparkException, Py4JJavaError) as error:

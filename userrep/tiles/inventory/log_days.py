@@ -93,10 +93,8 @@ def summed(files: Iterable[DaysOfFile]) -> list[LogDay]:
     ]
 
 
-def days_by_partition(
-    what: str, partition: Partition, files: Sequence[ListedFile], num_bytes: Sequence[int]
-) -> list[LogDay]:
-    """Return the days of a log that is partitioned by event date, by its listing alone.
+def days_by_partition(what: str, partition: Partition, files: Mapping[ListedFile, int]) -> list[LogDay]:
+    """Return the days of a log that is partitioned by event date, by its listing alone. ``files``: with their sizes.
 
     A day's fingerprint depends on its files, so moving rows between files changes it. In a Delta log with deletion
     vectors, every new version changes all days.
@@ -106,24 +104,18 @@ def days_by_partition(
     UsageError
         If a file is in no folder of a day.
     """
-    by_day: dict[date | None, list[int]] = defaultdict(list)
-    for number, file in enumerate(files):
-        by_day[folder_day(file.path, partition)].append(number)
+    by_day: dict[date | None, list[ListedFile]] = defaultdict(list)
+    for file in files:
+        by_day[folder_day(file.path, partition)].append(file)
     if misplaced := by_day.get(None):
         raise UsageError(
             f"{what}.partition.column: {plural(len(misplaced), 'file')} not in a folder such as "
-            f"{partition.column}=2024-05-01, for example {min(files[k].path for k in misplaced)}. Move them to one, or "
+            f"{partition.column}=2024-05-01, for example {min(file.path for file in misplaced)}. Move them to one, or "
             "remove the partition setting."
         )
     return [
-        LogDay(
-            day,
-            None,
-            None,
-            f"files:{short_hash(sorted(files[k] for k in numbers))}",
-            sum(num_bytes[k] for k in numbers),
-        )
-        for day, numbers in by_day.items()
+        LogDay(day, None, None, f"files:{short_hash(sorted(part))}", sum(files[file] for file in part))
+        for day, part in by_day.items()
         if day is not None
     ]
 

@@ -1,4 +1,4 @@
-"""The days of a log's new files, by their footers or by a read."""
+"""The days of a log's new files, by their footers or by a read, and the headers of new CSV files."""
 
 import hashlib
 import json
@@ -11,23 +11,25 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.errors import NeedsSparkError
-from userrep.sources.columns import column_of
+from userrep.errors import NeedsSparkError, UsageError, in_line
+from userrep.sources.columns import type_of
+from userrep.sources.listing import listed_uri
 from userrep.sources.open_log import ListedFile, OpenLog, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import CORRUPT, with_validity
-from userrep.sources.text_blocks import is_splittable
+from userrep.sources.text_blocks import csv_header, is_splittable
 from userrep.spark.tasks import map_in_tasks
+from userrep.store.filesystem import file_system
 from userrep.store.tables import Tables
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_utc
-from userrep.tiles.inventory.csv_headers import check_headers
 from userrep.tiles.inventory.footers import day_of_file
 from userrep.tiles.inventory.log_days import NO_DAY, Counts, DaysOfFile, LogDay, record, recorded, summed
-from userrep.tiles.text_file import days_of_lines
+from userrep.tiles.text_file import columns_in_lines, days_of_lines
 from userrep.utc import numbered_day
 
 _READERS = 8  # footers that a task reads at the same time
 _PART_BYTES = 1 << 26  # of a large text file, read by one task
+_OTHERS = pa.schema([("path", pa.string()), ("place", pa.int32()), ("name", pa.string()), ("expected", pa.string())])
 _COUNTED = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64()), ("hash", pa.int64())])
 
 
@@ -42,7 +44,7 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """
     known = recorded(tables, log.mapping)
     new = [file for file in log.files if file not in known]
-    check_headers(tables.spark, log, new)
+    _check_headers(tables.spark, log, new)
     for read in (_read_by_tasks, _read_by_spark):
         if unread := [file for file in log.files if file not in known]:
             days_by_path = read(tables.spark, log, unread)
@@ -61,11 +63,11 @@ def _read_by_tasks(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile])
 
 def _by_footers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
     """Return the days of the files whose footers prove them. Tasks read the footers."""
-    path, kind = column_of(log.source.schema, log.settings.columns.event_at)
+    event_at = log.settings.columns.event_at
+    kind = type_of(log.source, event_at)
     has_all_rows = log.settings.format in ("parquet", "delta") and log.is_plain
     if not has_all_rows or not is_utc(kind, log.settings.time_zone):
         return {}
-    event_at = tuple(path)
 
     def read_footers(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(_READERS) as readers:
@@ -76,7 +78,7 @@ def _by_footers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) ->
     return {row.path: {row.day: Counts(row.num_rows, None, checksums[row.path])} for row in rows}
 
 
-def _footer_row(path: str, event_at: tuple[str, ...]) -> dict[str, Any] | None:
+def _footer_row(path: str, event_at: str) -> dict[str, Any] | None:
     try:
         found = day_of_file(path, event_at)
     except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
@@ -176,3 +178,49 @@ def exact_sum(number: str) -> Column:
     """Sum 64-bit integers without overflow, as two halves, because sums of decimals are slow."""
     high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
     return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")
+
+
+def _check_headers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> None:
+    """Refuse CSV files with the log's columns in another order: Spark takes the names from one file's header.
+
+    A file may lack the last columns, which are then null, or have more of them, which are ignored. Cost: the first
+    block of each new file, in tasks.
+
+    Raises
+    ------
+    UsageError
+        With up to three files and the first name in each that differs.
+    """
+    if log.settings.format != "csv" or not new:
+        return
+    names = log.source.columns
+
+    def read_headers(files: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for file in files:
+            yield from _first_difference(file["path"], names)
+
+    others = map_in_tasks(spark, [(file.path,) for file in new], "path STRING", read_headers, _OTHERS)
+    faults = [
+        f"{log.what}: {row.path}: column {row.place} is named {in_line(row.name)} instead of {in_line(row.expected)}."
+        for row in sorted(others)[:3]
+    ]
+    if faults:
+        cure = f"{len(others)} of {len(new)} new CSV files have another header. Write them with the columns"
+        raise UsageError([*faults, f"{log.what}: {cure} {', '.join(map(in_line, names))}, in this order."])
+
+
+def _first_difference(path: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    try:
+        header = csv_header(*file_system(listed_uri(path)))
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError):  # Spark may have access, and reports errors better
+        return
+    for place, (name, expected) in enumerate(zip(header, columns_in_lines(names, path), strict=False), start=1):
+        if not _is_named(name, expected, place):
+            yield {"path": path, "place": place, "name": name, "expected": expected}
+            return
+
+
+def _is_named(name: str, expected: str, place: int) -> bool:
+    """Return whether Spark gives a name of a header the ``expected`` name: empty and repeated ones get numbers."""
+    by_spark = (name, f"{name}{place - 1}") if name else (f"_c{place - 1}",)
+    return expected.lower() in (one.lower() for one in by_spark)

@@ -31,7 +31,7 @@ from userrep.config import Config, parse_config
 from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
-from userrep.features.sums.chunk import TILES, Chunk, names_of
+from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.features.sums.item_vector_files import dated_vectors
 from userrep.features.sums.pooling import OutputRows, PoolingJob
 from userrep.features.sums.tasks import Destination, Writing, Written
@@ -277,7 +277,7 @@ class _Task:
                 tiles=self._tiles(pa.table(keys), random.poisson(num_U[users]), random),
                 profiles=self._profiles(keys, random),
             )
-            yield from self.job.alone(chunk)
+            yield from self.job.run([chunk])
 
     def _tiles(self, keys: pa.Table, num_U: NDArray[np.int64], random: np.random.Generator) -> pa.Table:
         rows = keys.take(pa.array(np.repeat(np.arange(len(num_U)), num_U)))
@@ -296,8 +296,8 @@ class _Task:
             "before": np.zeros(num, bool),
             "after": np.ones(num, bool),
         }
-        names = names_of("tiles", context=False)
-        return pa.table({name: columns[name] for name in names}, pa.schema([TILES.field(name) for name in names]))
+        schema = schema_of("tiles", context=False)
+        return pa.table({name: columns[name] for name in schema.names}, schema)
 
     def _profiles(self, keys: dict[str, Any], random: np.random.Generator) -> pa.Table:
         """Return the profiles: each user has registered, has a country, and has picked three items."""

@@ -81,7 +81,7 @@ def stream_verify(config: Config, as_of: AsOf, space: InSpace = None) -> Output:
 
     tables = tables_of(config)
     agreement = verify_updates(tables, find_space(tables, space), as_of)
-    rows = [[name.replace("_", " "), f"{value:,}"] for name, value in agreement.counts().items()]
+    rows = [[name.replace("_", " "), f"{value:,}"] for name, value in agreement._asdict().items()]
     lines = [*in_columns(["users", "count"], rows), f"bit-identical: {agreement.share_equal:.4%}"]
-    result = agreement.counts() | {"share_equal": agreement.share_equal}
+    result = agreement._asdict() | {"share_equal": agreement.share_equal}
     return Output(result, lines, exit_code=0 if agreement.is_equal else 3)

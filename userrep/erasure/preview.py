@@ -13,7 +13,7 @@ from userrep.spaces.registry import read_registry
 from userrep.store.data_files import TableFile
 from userrep.store.export_files import find_in_parts
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import folder_names, open_parquet, parquet_footer
+from userrep.store.filesystem import folder_names
 from userrep.store.leases import under_way
 from userrep.store.schemas import TRAINING_ROWS, TableSchema
 from userrep.store.tables import Tables
@@ -34,8 +34,8 @@ def find_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since: 
         return ErasedRows(rows.count(), hashes)
 
     def found_in(file: TableFile) -> tuple[int, set[bytes]]:
-        masks, ids = search(file, open_parquet(file.uri, parquet_footer(file.uri)), users, id_column(table))
-        return sum(int(mask.sum()) for mask in masks.values()), set(map(users.tombstones.hash, ids))
+        masks, hashes = search(file, users, id_column(table))
+        return sum(int(mask.sum()) for mask in masks.values()), hashes
 
     found, files = ErasedRows(), files_to_search(tables, table, users, since)
     with ThreadPoolExecutor(_READERS) as readers:
@@ -53,9 +53,8 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
     """
     known = newest_requests(tables)
     requests = [row for row in known if row.state in (BEGUN, DELETED)]
-    since: datetime | None = None
-    if not user_ids and requests and not now:
-        since = min(row.requested_at for row in requests) - CLOCKS
+    only_new_files = requests and not user_ids and not now
+    since = min(row.requested_at for row in requests) - CLOCKS if only_new_files else None
     users = ErasedUsers.of(Tombstones.of(user_ids) if user_ids else read_tombstones(tables), user_ids)
     is_searched = bool(user_ids or requests or (now and known))
     found = {t.name: find_rows(tables, t, users, since=since) for t in tables_of_users(tables) if is_searched}

@@ -185,11 +185,9 @@ class Erasure:
         """Return what happens to each stream. With ``now``, delete their checkpoints."""
         folder = f"{self.tables.artifacts_root}/streams"
         names = folder_names(folder)
-        if not now:
-            return dict.fromkeys(names, _STREAM_RUNNING)
-        for name in names:
+        for name in names if now else ():
             delete_folder(f"{folder}/{name}")
-        return dict.fromkeys(names, _STREAM_REMOVED)
+        return dict.fromkeys(names, _STREAM_REMOVED if now else _STREAM_RUNNING)
 
     def _vacuum(self, *, now: bool) -> None:
         for table in (*tables_of_users(self.tables), TRAINING_ROWS):

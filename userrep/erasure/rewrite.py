@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.errors import UserrepError
 from userrep.sources.tombstones import Tombstones, condition
-from userrep.spark.session import shuffle_partitions
+from userrep.spark.tasks import map_in_tasks
 from userrep.store.arrow import combined
-from userrep.store.bucket_reader import row_group_ranges
+from userrep.store.bucket_reader import BucketRanges, row_group_ranges
 from userrep.store.buckets import range_of_slice
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
@@ -28,7 +26,6 @@ from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 
 _PASSES = 5  # over a table, if other runs write to it at the same time
-_FILES_PER_TASK = 16  # on average; a file without erased users takes a few milliseconds
 # One row per rewritten file: its number, what was removed, and the new file as JSON, null if no row is left.
 _REWRITTEN = pa.schema(
     [("number", pa.int32()), ("num_erased", pa.int64()), ("hashes", pa.list_(pa.binary())), ("file", pa.string())]
@@ -51,12 +48,6 @@ class ErasedUsers:
     def of(cls, tombstones: Tombstones, user_ids: Sequence[str]) -> "ErasedUsers":
         """Limit the erased users to the buckets of ``user_ids``, so that less is read. Without ids, take all users."""
         return cls(tombstones, np.unique(bucket_of(pa.array(user_ids, pa.string()))) if user_ids else None)
-
-    def may_be_within(self, first: int, last: int) -> bool:
-        """Return whether any of these users may be in the buckets ``first`` to ``last``, both included."""
-        if self.buckets is None:
-            return True
-        return bool(np.searchsorted(self.buckets, first) < np.searchsorted(self.buckets, last, side="right"))
 
     def mask(self, user_ids: pa.Array) -> Flags:
         """Return the mask of the ids that belong to these users. Nulls do not."""
@@ -136,19 +127,20 @@ def files_to_search(
     tables: FileTables, table: TableSchema, users: ErasedUsers, since: datetime | None
 ) -> list[TableFile]:
     """Return the files that may have rows of these users. ``since`` is that of ``erase_rows``."""
-    if since is not None and tables.was_restored(table, since):
-        since = None
-    return [file for file in tables.files(table) if _may_hold(file, users, since)]
+    files = tables.files(table)
+    if since is not None and not tables.was_restored(table, since):
+        files = [file for file in files if file.added_at >= since.replace(tzinfo=UTC).timestamp() * 1000]
+    if users.buckets is None:
+        return files
+    return [files[k] for k in BucketRanges.of([_buckets_in(file) for file in files]).containing(users.buckets)]
 
 
-def _may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
-    if since is not None and file.added_at < since.replace(tzinfo=UTC).timestamp() * 1000:
-        return False
-    ends = file.buckets
-    if ends is None and (user_slice := file.values.get("user_slice")):
+def _buckets_in(file: TableFile) -> tuple[int, int] | None:
+    """Return the first and last bucket that a file can contain, None if unknown."""
+    if file.buckets is None and (user_slice := file.values.get("user_slice")):
         buckets = range_of_slice(user_slice)
-        ends = buckets.start, buckets.stop - 1
-    return ends is None or users.may_be_within(*ends)
+        return buckets.start, buckets.stop - 1
+    return file.buckets
 
 
 def _rewrite(
@@ -159,51 +151,39 @@ def _rewrite(
     Returns for each of them: the old file, the new file (None if no row is left), the number of removed rows, and the
     hashes of the removed users.
     """
-    rewriter = _FileRewriter(users, tables.target(table), id_column(table))
+    target, column = tables.target(table), id_column(table)
+
+    def rewrite(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            if rewritten := _rewrite_file(TableFile.from_json(row["file"]), target, users, column):
+                yield {"number": row["number"], **rewritten}
+
     listed = [(k, file.to_json()) for k, file in enumerate(files)]
-    num_tasks = max(1, min(len(files), max(shuffle_partitions(tables.spark), len(files) // _FILES_PER_TASK)))
-    rows = tables.spark.createDataFrame(listed, "number INT, file STRING")
-    rewritten = rows.repartition(num_tasks).mapInArrow(rewriter, from_arrow_schema(_REWRITTEN)).collect()
     return [
         (files[row.number], row.file and TableFile.from_json(row.file), row.num_erased, set(map(bytes, row.hashes)))
-        for row in rewritten
+        for row in map_in_tasks(tables.spark, listed, "number INT, file STRING", rewrite, _REWRITTEN)
     ]
 
 
-@dataclass(frozen=True)
-class _FileRewriter:
-    """Rewrites files of a table within Spark tasks. ``column``: see ``id_column``."""
-
-    users: ErasedUsers
-    target: Target
-    column: str
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for row in batch.to_pylist():
-                rewritten = self._rewrite(TableFile.from_json(row["file"]))
-                if rewritten is not None:
-                    yield pa.RecordBatch.from_pylist([{"number": row["number"], **rewritten}], _REWRITTEN)
-
-    def _rewrite(self, old: TableFile) -> dict[str, Any] | None:
-        """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
-        file = open_parquet(old.uri, parquet_footer(old.uri))
-        masks, erased_ids = search(old, file, self.users, self.column)
-        if not masks:
-            return None
-        writer = TableWriter(self.target)
-        for k in range(file.num_row_groups):
-            rows = file.read_row_group(k, use_threads=False)
-            writer.write(rows.filter(pa.array(~masks[k])) if k in masks else rows, old.values)
-        new = next((file.to_json() for file in writer.close()), None)
-        hashes = sorted(map(self.users.tombstones.hash, erased_ids))
-        return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": hashes, "file": new}
+def _rewrite_file(old: TableFile, target: Target, users: ErasedUsers, column: str) -> dict[str, Any] | None:
+    """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
+    masks, hashes = search(old, users, column)
+    if not masks:
+        return None
+    file, writer = open_parquet(old.uri, parquet_footer(old.uri)), TableWriter(target)
+    for k in range(file.num_row_groups):
+        rows = file.read_row_group(k, use_threads=False)
+        writer.write(rows.filter(pa.array(~masks[k])) if k in masks else rows, old.values)
+    new = next((file.to_json() for file in writer.close()), None)
+    return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": sorted(hashes), "file": new}
 
 
-def search(
-    listed: TableFile, file: pq.ParquetFile, users: ErasedUsers, column: str
-) -> tuple[dict[int, Flags], set[str]]:
-    """Return which rows of a file are of erased users, by row group, and the ids of these users if rows have ids."""
+def search(listed: TableFile, users: ErasedUsers, column: str) -> tuple[dict[int, Flags], set[bytes]]:
+    """Return which rows of a file are of erased users, by row group, and these users' hashes if rows have user ids.
+
+    ``column``: see ``id_column``.
+    """
+    file = open_parquet(listed.uri, parquet_footer(listed.uri))
     is_erased, masks, ids = users.predicate(column), {}, set()
     if users.buckets is None or "user_bucket" not in file.schema_arrow.names:
         groups = range(file.num_row_groups)
@@ -216,7 +196,7 @@ def search(
             masks[k] = mask
             if column == "user_id":
                 ids |= set(texts.filter(pa.array(mask)).to_pylist())
-    return masks, ids
+    return masks, set(map(users.tombstones.hash, ids))
 
 
 def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> ErasedRows:

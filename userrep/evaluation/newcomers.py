@@ -71,7 +71,7 @@ class TruncatedRows:
         for d, (as_of, files) in enumerate(self.dated):
             row_index = np.flatnonzero(self.rows.date_N == d)
             job = PoolingJob(self.spec, ((as_of, files),), ("features",), item_parts=self.item_parts)
-            parts += [result.rows for result in job.alone(self._chunk(row_index, as_of, most))]
+            parts += [result.rows for result in job.run([self._chunk(row_index, as_of, most)])]
             order.append(row_index)
         table = pa.Table.from_batches(parts)
         assert table.num_rows == len(self.rows), f"expected {len(self.rows)} truncated rows, got {table.num_rows}"

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from userrep.evaluation.futures import slot_of
 from userrep.evaluation.sampled_users import Ints, Rows, indices_in
-from userrep.features.sums.chunk import TILES, names_of
+from userrep.features.sums.chunk import TILES, schema_of
 from userrep.store.arrow import combined
 from userrep.utc import day_number
 
@@ -101,4 +101,4 @@ def newest_by_row(candidates: pa.Table, rows: Rows, *, span: int) -> NewestTiles
 
 def _columns(*, context: bool) -> list[str]:
     """Return the columns of a chunk's tiles other than the user."""
-    return [name for name in names_of("tiles", context=context) if name not in ("user_bucket", "user_id")]
+    return [name for name in schema_of("tiles", context=context).names if name not in ("user_bucket", "user_id")]

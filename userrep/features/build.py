@@ -3,9 +3,9 @@
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,7 +14,8 @@ from userrep.config import Config
 from userrep.features.layout import exported_form
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.inputs import Inputs, TileDays
+from userrep.features.sums.generations import TileDays
+from userrep.features.sums.inputs import Inputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
@@ -34,8 +35,7 @@ DATES_PER_JOB = 16  # each task keeps one open Parquet writer per date
 Counts = Mapping[date, tuple[int, int]]  # the users of each date, and those whose sums are not exact
 
 
-@dataclass(frozen=True)
-class FeatureSet:
+class FeatureSet(NamedTuple):
     """One build of the features of an as-of date. ``hash`` identifies the inputs of the build."""
 
     as_of: date
@@ -56,12 +56,7 @@ def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
 
 
 def stale_features(
-    tables: Tables,
-    config: Config,
-    versions: Versions,
-    as_ofs: Sequence[date],
-    *,
-    profile_hashes: Mapping[date, str] | None = None,
+    tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, profile_hashes: Mapping[date, str]
 ) -> dict[date, str]:
     """Return the as-of dates whose features are missing or were built from other inputs, with the reason.
 
@@ -70,7 +65,7 @@ def stale_features(
     """
     built = feature_sets(tables, versions.lineage_id)
     days = tile_ledger(tables).latest
-    profile_hashes, reasons = profile_hashes or {}, {}
+    reasons = {}
     for as_of in as_ofs:
         if as_of not in built:
             reasons[as_of] = "not built yet"
@@ -101,14 +96,15 @@ def build_features(
     spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), tile_ledger(tables)
     revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
-    inputs = Inputs(tables, tiles, sums=None, profiles=profiles)
+    inputs = Inputs(tables, tiles, sums=None, profiles_version=profiles.version)
     parts = item_parts(tables, config, versions, dates).num_parts
     cells = tiles_by_cell(tables, ledger, revisions.items())
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
-    build = Features.begin(tables, config, versions, ledger.latest, profiles=profiles, dates=dates)
+    build = Features(tables, config, versions, dates, ledger.latest, profiles.profiles_hash)
+    since = build.begin()
     if isinstance(tables, FileTables):
-        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)))
+        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)), since=since)
     else:
         counts = build.write(inputs, job, plan)
     return build.record(counts)
@@ -116,11 +112,11 @@ def build_features(
 
 @dataclass(frozen=True)
 class Features:
-    """An open build of the features of ``dates``: from its entries in the ledger to the commit of its rows.
+    """A build of the features of ``dates``: from its entries in the ledger to the commit of its rows.
 
     ``latest``, ``profiles_hash``: the tile days and the fingerprint of the profile sources that the job uses.
-    ``since``: the table's version when the build began. ``build_id`` marks the dates in the ledger until their rows are
-    committed, so of two concurrent builds of a date only the one that began last can complete.
+    ``build_id`` marks the dates in the ledger until their rows are committed, so of two concurrent builds of a date
+    only the one that began last can complete.
     """
 
     tables: Tables
@@ -129,26 +125,14 @@ class Features:
     dates: Sequence[date]
     latest: dict[date, tuple[str, int]]
     profiles_hash: str
-    since: int
-    build_id: str
+    build_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    @classmethod
-    def begin(
-        cls,
-        tables: Tables,
-        config: Config,
-        versions: Versions,
-        latest: dict[date, tuple[str, int]],
-        *,
-        profiles: Profiles,
-        dates: Sequence[date],
-    ) -> "Features":
-        """Record in the ledger that these dates are being built, and pin the inputs of the build."""
-        build_id, lineage_id = uuid.uuid4().hex, versions.lineage_id
-        entries = [{"lineage_id": lineage_id, "as_of": as_of, "begun_by": build_id} for as_of in dates]
-        tables.add(FEATURE_SETS, entries, replacing=_ledger_condition(lineage_id, dates))
-        since = tables.version(features_table(config, lineage_id))
-        return cls(tables, config, versions, dates, latest, profiles.profiles_hash, since, build_id)
+    def begin(self) -> int:
+        """Record in the ledger that these dates are being built. Returns the current version of the table."""
+        key = {"lineage_id": self.versions.lineage_id, "begun_by": self.build_id}
+        entries = [key | {"as_of": as_of} for as_of in self.dates]
+        self.tables.add(FEATURE_SETS, entries, replacing=self._ledger_condition)
+        return self.tables.version(self.table)
 
     @property
     def table(self) -> TableSchema:
@@ -159,11 +143,11 @@ class Features:
         """Return the destination of the feature files that tasks write."""
         return {"features": Destination(tables.target(self.table), {})}
 
-    def commit(self, tables: FileTables, files: Sequence[Written]) -> Counts:
-        """Commit the features among the files that tasks wrote."""
+    def commit(self, tables: FileTables, files: Sequence[Written], *, since: int) -> Counts:
+        """Commit the features among the files that tasks wrote. ``since``: the version that ``begin`` returned."""
         written = [file for file in files if file.output == "features"]
         paths = [file.file for file in written]
-        tables.commit(self.table, paths, replacing=lambda values: values["as_of"] in self.dates, since=self.since)
+        tables.commit(self.table, paths, replacing=lambda values: values["as_of"] in self.dates, since=since)
         num_users, num_inexact = Counter[date | None](), Counter[date | None]()
         for file in written:
             num_users[file.as_of] += file.file.num_rows
@@ -199,16 +183,15 @@ class Features:
         if not self.tables.change(
             FEATURE_SETS,
             lambda rows: built if own_entries <= {(row.as_of, row.begun_by) for row in rows} else None,
-            replacing=_ledger_condition(lineage_id, self.dates),
+            replacing=self._ledger_condition,
             lineage_id=lineage_id,
         ):
             raise changed_meanwhile(FEATURE_SETS.name)
         return sum(num_users for num_users, _ in counts.values())
 
-
-def _ledger_condition(lineage_id: str, dates: Sequence[date]) -> str:
-    """Return the SQL condition that selects the ledger's rows of some dates."""
-    return f"lineage_id = '{lineage_id}' AND {sql_in('as_of', list(dates))}"
+    @property
+    def _ledger_condition(self) -> str:
+        return f"lineage_id = '{self.versions.lineage_id}' AND {sql_in('as_of', list(self.dates))}"
 
 
 def features_table(config: Config, lineage_id: str) -> TableSchema:

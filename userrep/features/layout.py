@@ -3,9 +3,8 @@
 Shapes: B rows, F inputs, K blocks, V values of a vocabulary.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -236,8 +235,7 @@ def _norm_factors(part_BF: NDArray[np.float32]) -> NDArray[np.float32]:
     return factor_B
 
 
-@dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """Sums over rows that a scaler is fitted from. The sums of parts add up to the sums of all rows."""
 
     num_rows: float | NDArray[np.float64]

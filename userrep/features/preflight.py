@@ -1,6 +1,6 @@
 """Checks that need no Spark session: missing paths, other formats, missing columns and as-of dates outside the log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -75,10 +75,7 @@ def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:
 
 def _log_days(config: Config, listings: Listings) -> tuple[date | None, date | None]:
     """Return the first and last day as ``log_span``, each None if footers do not contain it."""
-    times = [_times_of(log, what, listings) for what, log in config.events.all_sources.items()]
-    if not all(times):
-        return None, None
-    first, last = _days([span for spans in times for span in spans])
+    first, last = _days(config.events.all_sources, listings)
     last = min(last, last_event_day(utc_now())) if last is not None else None
     return (first if first is not None and last is not None and first <= last else None), last
 
@@ -135,14 +132,17 @@ def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | N
 
 def days_of(log: EventSource, what: str, listings: Listings) -> tuple[date, date] | None:
     """Return the first and last day of a local log's events; None if its footers do not contain them."""
-    times = _times_of(log, what, listings)
-    first, last = _days(times) if times else (None, None)
+    first, last = _days({what: log}, listings)
     return (first, last) if first is not None and last is not None else None
 
 
-def _days(times: Sequence[Times]) -> tuple[date | None, date | None]:
-    """Return the first and last day of some rows, each None if it is hidden by an implausibly early or late time."""
-    first, last = min(span.first for span in times), max(span.last for span in times)
+def _days(logs: Mapping[str, EventSource], listings: Listings) -> tuple[date | None, date | None]:
+    """Return the first and last day of local logs, each None if it is unknown or an implausible time hides it."""
+    times = [_times_of(log, what, listings) for what, log in logs.items()]
+    if not all(times):
+        return None, None
+    spans = [span for of_log in times for span in of_log]
+    first, last = min(span.first for span in spans), max(span.last for span in spans)
     whole = Times(first, last, has_null=False).days
     return (
         numbered_day(whole[0]) if first >= FIRST_TIME else None,

@@ -86,12 +86,10 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     UserrepError
         If another run replaces the profiles at the same time.
     """
-    profiles_hash, num_rows = profiles_fingerprint(tables.spark, config), None
-    if not _profile_sources(config):
+    profiles_hash, sources, num_rows = profiles_fingerprint(tables.spark, config), _profile_sources(config), None
+    if not sources:
         return Profiles(profiles_hash, None)
-    columns = [
-        source.model_dump(exclude={"path", "format", "protected"}) for source in _profile_sources(config).values()
-    ]
+    columns = [source.model_dump(exclude={"path", "format", "protected"}) for source in sources.values()]
     content = short_hash([profiles_hash, columns])
     while True:
         version = tables.version(USER_PROFILES)
@@ -133,20 +131,19 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
     return by_user.withColumns({**missing, "user_bucket": user_bucket()})
 
 
-def profiles_fingerprint(spark: SparkSession, config: Config) -> str:
+def profiles_fingerprint(spark: SparkSession | None, config: Config) -> str:
     """Hash the state of the sources of users and picks. Cost: a listing.
 
-    Their files by name, size and time, and the versions of Delta tables with deletion vectors.
+    Their files by name, size and time, and the versions of Delta tables with deletion vectors. ``spark`` None: see
+    ``fingerprint_without_spark``.
     """
     return short_hash({what: _files(spark, source, what) for what, source in _profile_sources(config).items()})
 
 
 def fingerprint_without_spark(config: Config) -> str | None:
     """Return ``profiles_fingerprint``, or None if only Spark can list the users or picks."""
-    sources = _profile_sources(config)
-    if not all(_is_listed_here(source) for source in sources.values()):
-        return None
-    return short_hash({what: _files_listed_here(source, what) for what, source in sources.items()})
+    is_listed_here = all(map(_is_listed_here, _profile_sources(config).values()))
+    return profiles_fingerprint(None, config) if is_listed_here else None
 
 
 def _profile_sources(config: Config) -> dict[str, Source]:
@@ -158,22 +155,19 @@ def _is_listed_here(source: Source) -> bool:
     return source.format not in ("delta", "table") and driver_lists(source.path)
 
 
-def _files(spark: SparkSession, source: Source, what: str) -> list[list[str]]:
+def _files(spark: SparkSession | None, source: Source, what: str) -> list[list[str]]:
+    """Return the files as Spark lists them."""
+    if _is_listed_here(source):
+        files = list_files(source.path, source.format, what)
+        return sorted([f"file:{file.path}", str(file.size), str(file.modified_at)] for file in files)
+    assert spark is not None
     if source.format in ("delta", "table"):
         paths = [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
         version = version_of_deletions(spark, source)
         return [*paths, *([[f"version {version}"]] if version else [])]
-    if _is_listed_here(source):
-        return _files_listed_here(source, what)
-    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
-    rows = files.select("path", "length", "modificationTime").collect()
+    listed = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
+    rows = listed.select("path", "length", "modificationTime").collect()
     return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
-
-
-def _files_listed_here(source: Source, what: str) -> list[list[str]]:
-    """Return the files as Spark lists them."""
-    files = list_files(source.path, source.format, what)
-    return sorted([f"file:{file.path}", str(file.size), str(file.modified_at)] for file in files)
 
 
 def check_sources(spark: SparkSession, config: Config, listings: Listings | None = None) -> list[OpenLog]:
@@ -188,9 +182,8 @@ def check_sources(spark: SparkSession, config: Config, listings: Listings | None
         With every fault of every source.
     """
     checks: list[Callable[[], Any]] = [partial(open_logs, spark, config.events, listings)]
-    for section, source, columns in mapped_columns(config):
-        if section not in config.events.all_sources:
-            checks.append(partial(_check_source, spark, source, columns, section))
+    not_of_log = (mapped for mapped in mapped_columns(config) if mapped[0] not in config.events.all_sources)
+    checks += [partial(_check_source, spark, *mapped) for mapped in not_of_log]
     logs: list[OpenLog] = results_of(checks)[0]
     return logs
 
@@ -198,8 +191,8 @@ def check_sources(spark: SparkSession, config: Config, listings: Listings | None
 def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
     """Return (section, source, columns by configuration key) for each section that maps columns."""
     items, users, onboarding = config.items, config.users, config.onboarding
-    sections: list[tuple[str, Source, dict[str, str]]]
-    sections = [(section, log, event_columns(log)) for section, log in config.events.all_sources.items()]
+    logs = config.events.all_sources.items()
+    sections: list[tuple[str, Source, dict[str, str]]] = [(name, log, event_columns(log)) for name, log in logs]
     sections += [("items", items, configured(items.columns))] if items is not None else []
     if users is not None:
         attributes = _attributes(users.attributes) | _attributes(users.protected, "protected")
@@ -213,7 +206,7 @@ def _attributes(names: Sequence[str], key: str = "attributes") -> dict[str, str]
     return {f"{key}[{k}]": name for k, name in enumerate(names)}
 
 
-def _check_source(spark: SparkSession, source: Source, columns: dict[str, str], section: str) -> None:
+def _check_source(spark: SparkSession, section: str, source: Source, columns: dict[str, str]) -> None:
     check_columns(read_source(spark, source, what=source_of(section)).schema, columns, section)
 
 

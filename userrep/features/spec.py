@@ -118,8 +118,7 @@ class FeatureSpec(BaseModel):
             yield block.column, "ARRAY<FLOAT>"
             yield block.flag, "BOOLEAN"
         for scalar in self.scalars:
-            is_count = scalar.startswith("num_")
-            yield scalar, "BIGINT" if is_count else "DOUBLE"
+            yield scalar, "BIGINT" if scalar.startswith("num_") else "DOUBLE"
         for shares in self.shares:
             yield shares, "ARRAY<FLOAT>"
         if self.context_column:

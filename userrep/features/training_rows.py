@@ -56,7 +56,7 @@ def vocabulary(rows: DataFrame, spec: FeatureSpec) -> dict[str, list[str]]:
 
 def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:
     """Fit center and scale on the split ``train``. Cost: one pass; 2F numbers per partition reach the driver."""
-    sums = sum_over(rows.where("split = 'train'"), lambda batch: vars(Moments.of(layout.raw(batch))))
+    sums = sum_over(rows.where("split = 'train'"), lambda batch: Moments.of(layout.raw(batch))._asdict())
     return Scaler.fit(layout, Moments(**sums) if sums else Moments.of(np.empty((0, layout.width), np.float32)))
 
 

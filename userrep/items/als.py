@@ -6,8 +6,8 @@ By default, one task fits versions with the library ``implicit``, on all users o
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from pyspark import TaskContext
 from pyspark.errors import PythonException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.config import AlsVectors
 from userrep.errors import UserrepError
@@ -61,8 +62,7 @@ def interactions(tiles: DataFrame, item_index: DataFrame, bucket_limits: Mapping
     )
 
 
-@dataclass(frozen=True)
-class PlannedFit:
+class PlannedFit(NamedTuple):
     """A version to fit, on the users below a bucket.
 
     ``axes_from``: the version whose axes the result is rotated onto; None keeps the fit's own axes. ``warm_start``:
@@ -108,8 +108,8 @@ def behaviour_vectors(
     if known is not None:
         nulls = {name: F.lit(None) for name in ("user_hash", "user_bucket", "num_events")}
         rows = rows.unionByName(known.select(*_input_columns(**nulls)))
-    fits = VersionFits(settings, tuple(plan))
-    return rows.repartition(1, F.lit(0)).mapInArrow(fits, "valid_from DATE, item_index INT, vector ARRAY<FLOAT>")
+    schema = "valid_from DATE, item_index INT, vector ARRAY<FLOAT>"
+    return rows.repartition(1, F.lit(0)).mapInArrow(lambda batches: fit_versions(batches, settings, plan), schema)
 
 
 @contextmanager
@@ -132,98 +132,88 @@ def _input_columns(**replacements: Column) -> list[Column]:
 
     Rows with a ``user_hash`` are interactions or factors to process; rows without one are vectors of stored versions.
     """
-    types = {
-        "user_hash": "long", "user_bucket": "int", "item_index": "int", "valid_from": "date", "num_events": "long",
-        "vector": "array<float>",
-    }  # fmt: skip
-    return [replacements.get(name, F.col(name)).cast(kind).alias(name) for name, kind in types.items()]
+    fields = from_arrow_schema(_INPUT).fields
+    return [replacements.get(field.name, F.col(field.name)).cast(field.dataType).alias(field.name) for field in fields]
 
 
-@dataclass(frozen=True)
-class VersionFits:
-    """Fits versions in one task, one after the other, or takes the factors that Spark ML has fitted.
+def fit_versions(
+    batches: Iterable[pa.RecordBatch], settings: AlsVectors, plan: Sequence[PlannedFit]
+) -> Iterator[pa.RecordBatch]:
+    """Fit versions in one task, one after the other, or take the factors that Spark ML has fitted.
 
-    Rotates the factors of each version onto the axes of another one.
+    Rotates the factors of each version onto the axes of another one. Yields valid_from, item_index, vector of the
+    items with an event before each version.
+
+    Raises
+    ------
+    MemoryError
+        If a fit needs more memory than is free. The message starts with ``NOT_ENOUGH_MEMORY``.
     """
-
-    settings: AlsVectors
-    plan: tuple[PlannedFit, ...]
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield valid_from, item_index, vector of the items with an event before each version.
-
-        Raises
-        ------
-        MemoryError
-            If a fit needs more memory than is free. The message starts with ``NOT_ENOUGH_MEMORY``.
-        """
-        received = batches if self.settings.solver == "spark" else self._checked_batches(batches)
-        rows, known = _split(received)
-        num_items = 1 + max(largest(part.column("item_index")) for part in (rows, known))
-        vectors = {
-            version: _matrix(known.filter(pc.equal(known.column("valid_from"), version)), num_items, self.settings.dim)
-            for version in known.column("valid_from").unique().to_pylist()
-        }
-        for k, planned in enumerate(self.plan):
-            is_used = pc.and_(
-                pc.less_equal(rows.column("valid_from"), planned.version),
-                pc.less(rows.column("user_bucket"), planned.bucket_limit),
-            )
-            fit_rows, is_last = rows.filter(is_used), k == len(self.plan) - 1
-            if is_last:
-                del rows  # free memory for the fit
-            before_ID = vectors.get(planned.axes_from, np.zeros((num_items, self.settings.dim), np.float32))
-            needed = {later.axes_from for later in self.plan[k + 1 :]}
-            vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
-            if not fit_rows.num_rows:
-                continue
-            start_ID = before_ID if planned.warm_start else np.zeros_like(before_ID)
-            items, factors_ID = self._factors(fit_rows, start_ID)
-            vector_ID = aligned_directions(factors_ID, before_ID[items])
-            if not is_last:
-                vectors[planned.version] = np.zeros((num_items, self.settings.dim), np.float32)
-                vectors[planned.version][items] = vector_ID
-            dates = pa.repeat(pa.scalar(planned.version), len(items))
-            columns = {"valid_from": dates, "item_index": pa.array(items, pa.int32()), "vector": listed(vector_ID)}
-            yield pa.RecordBatch.from_pydict(columns)
-
-    def _factors(self, rows: pa.Table, before_ID: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the items with an event, and their factors. ``before_ID``: vectors to start a fit from."""
-        settings = self.settings
-        if settings.solver == "spark":
-            return rows.column("item_index").to_numpy(), stacked(combined(rows.column("vector")), settings.dim)
-        start_ID, counts_UI = initial_factors(before_ID, settings.seed), event_counts(rows, len(before_ID))
-        items = np.unique(counts_UI.indices)  # items without events would distort the users' factors
-        _check(needed_bytes(0, counts_UI.shape[0] + len(items), settings.dim), counts_UI.nnz, free_bytes())
-        context = TaskContext.get()
-        num_threads = context.cpus() if context else 1
-        factors_ID = fit_item_factors(counts_UI[:, items], start_ID[items], settings=settings, num_threads=num_threads)
-        return items, factors_ID
-
-    def _checked_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Pass the batches on while a fit of all received rows would fit into memory."""
-        free, num_rows, num_items = free_bytes(), 0, 0
-        for batch in batches:
-            num_rows += batch.num_rows
-            num_items = max(num_items, 1 + largest(batch.column("item_index")))
-            _check(needed_bytes(num_rows, num_items, self.settings.dim), num_rows, free)
-            yield batch
+    received = batches if settings.solver == "spark" else _checked_batches(batches, settings.dim)
+    rows, vectors, num_items = _split(received, settings.dim)
+    for k, planned in enumerate(plan):
+        is_used = pc.and_(
+            pc.less_equal(rows.column("valid_from"), planned.version),
+            pc.less(rows.column("user_bucket"), planned.bucket_limit),
+        )
+        fit_rows, is_last = rows.filter(is_used), k == len(plan) - 1
+        if is_last:
+            del rows  # free memory for the fit
+        before_ID = vectors.get(planned.axes_from, np.zeros((num_items, settings.dim), np.float32))
+        needed = {later.axes_from for later in plan[k + 1 :]}
+        vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
+        if not fit_rows.num_rows:
+            continue
+        start_ID = before_ID if planned.warm_start else np.zeros_like(before_ID)
+        items, factors_ID = _factors(fit_rows, start_ID, settings)
+        vector_ID = aligned_directions(factors_ID, before_ID[items])
+        if not is_last:
+            vectors[planned.version] = np.zeros((num_items, settings.dim), np.float32)
+            vectors[planned.version][items] = vector_ID
+        dates = pa.repeat(pa.scalar(planned.version), len(items))
+        columns = {"valid_from": dates, "item_index": pa.array(items, pa.int32()), "vector": listed(vector_ID)}
+        yield pa.RecordBatch.from_pydict(columns)
 
 
-def _split(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table, pa.Table]:
-    """Return the rows to fit or rotate, and the rows of stored versions."""
+def _factors(
+    rows: pa.Table, before_ID: NDArray[np.float32], settings: AlsVectors
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the items with an event, and their factors. ``before_ID``: vectors to start a fit from."""
+    if settings.solver == "spark":
+        return rows.column("item_index").to_numpy(), stacked(combined(rows.column("vector")), settings.dim)
+    start_ID, counts_UI = initial_factors(before_ID, settings.seed), event_counts(rows, len(before_ID))
+    items = np.unique(counts_UI.indices)  # items without events would distort the users' factors
+    _check(needed_bytes(0, counts_UI.shape[0] + len(items), settings.dim), counts_UI.nnz, free_bytes())
+    context = TaskContext.get()
+    num_threads = context.cpus() if context else 1
+    factors_ID = fit_item_factors(counts_UI[:, items], start_ID[items], settings=settings, num_threads=num_threads)
+    return items, factors_ID
+
+
+def _checked_batches(batches: Iterable[pa.RecordBatch], dim: int) -> Iterator[pa.RecordBatch]:
+    """Pass the batches on while a fit of all received rows would fit into memory."""
+    free, num_rows, num_items = free_bytes(), 0, 0
+    for batch in batches:
+        num_rows += batch.num_rows
+        num_items = max(num_items, 1 + largest(batch.column("item_index")))
+        _check(needed_bytes(num_rows, num_items, dim), num_rows, free)
+        yield batch
+
+
+def _split(batches: Iterable[pa.RecordBatch], dim: int) -> tuple[pa.Table, dict[date | None, NDArray[np.float32]], int]:
+    """Return the rows to fit or rotate, the vectors of stored versions by item number, and the number of items.
+
+    An item without a vector has zeros.
+    """
     received = list(batches)
     table = pa.Table.from_batches(received) if received else _INPUT.empty_table()
-    is_input = pc.is_valid(table.column("user_hash"))
-    return table.filter(is_input), table.filter(pc.invert(is_input))
-
-
-def _matrix(rows: pa.Table, num_items: int, dim: int) -> NDArray[np.float32]:
-    """Return the vectors as a matrix by item number; zeros for items without one. ``rows``: item_index, vector."""
-    vector_ID = np.zeros((num_items, dim), np.float32)
-    if rows.num_rows:
-        vector_ID[rows.column("item_index").to_numpy()] = stacked(combined(rows.column("vector")), dim)
-    return vector_ID
+    num_items, is_input = 1 + largest(table.column("item_index")), pc.is_valid(table.column("user_hash"))
+    known, vectors = table.filter(pc.invert(is_input)), {}
+    for version in known.column("valid_from").unique().to_pylist():
+        stored = known.filter(pc.equal(known.column("valid_from"), version))
+        vectors[version] = np.zeros((num_items, dim), np.float32)
+        vectors[version][stored.column("item_index").to_numpy()] = stacked(combined(stored.column("vector")), dim)
+    return table.filter(is_input), vectors, num_items
 
 
 def _check(needed: int, num_rows: int, free: int) -> None:

@@ -49,19 +49,19 @@ def read_items(tables: Tables, items: Items) -> DataFrame:
     UsageError
         If a mapped column is missing, or the vector column is not a list.
     """
-    source = read_source(tables.spark, items, what="items")
-    check_columns(source.schema, configured(items.columns), "items")
-    if items.columns.vector and not isinstance(kind := type_of(source, items.columns.vector), T.ArrayType):
+    source, columns = read_source(tables.spark, items, what="items"), items.columns
+    check_columns(source.schema, configured(columns), "items")
+    if columns.vector and not isinstance(kind := type_of(source, columns.vector), T.ArrayType):
         raise UsageError(
-            f"items.columns.vector: not a list of numbers, got column {items.columns.vector!r} of type "
+            f"items.columns.vector: not a list of numbers, got column {columns.vector!r} of type "
             f"{kind.simpleString()}. Map a column of type array."
         )
+    text = as_text(source, columns.text) if columns.text else F.lit(None)
+    vector = named(source, columns.vector) if columns.vector else F.lit(None)
     mapped = source.select(
-        id_text(source, items.columns.item_id).alias("item_id"),
-        (as_text(source, items.columns.text) if items.columns.text else F.lit(None).cast("string")).alias("text"),
-        (named(source, items.columns.vector) if items.columns.vector else F.lit(None))
-        .cast("array<double>")
-        .alias("vector"),
+        id_text(source, columns.item_id).alias("item_id"),
+        text.cast("string").alias("text"),
+        vector.cast("array<double>").alias("vector"),
     )
     known = mapped.where(F.col("item_id").isNotNull())
     return known.groupBy("item_id").agg(F.max("text").alias("text"), F.max("vector").alias("vector"))

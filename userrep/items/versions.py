@@ -56,14 +56,8 @@ def lineage_of(config: Config) -> str:
     return f"l{short_hash(parts, 9)}"
 
 
-def version_at(as_of: date, *, anchor: date, refit_days: int) -> date:
-    """Return the newest date of the grid of versions at or before ``as_of``. One date of the grid is ``anchor``."""
-    return anchor + timedelta(days=(as_of - anchor).days // refit_days * refit_days)
-
-
-@dataclass(frozen=True)
-class Versions:
-    """The grid of a lineage's versions, and the versions that exist."""
+class Versions(NamedTuple):
+    """The grid of a lineage's versions, one of which is ``anchor``, and the versions that exist."""
 
     lineage_id: str
     anchor: date
@@ -72,7 +66,7 @@ class Versions:
 
     def valid_at(self, as_of: date) -> date:
         """Return the newest version date at or before ``as_of``."""
-        return version_at(as_of, anchor=self.anchor, refit_days=self.refit_days)
+        return self.anchor + timedelta(days=(as_of - self.anchor).days // self.refit_days * self.refit_days)
 
     def missing(self, as_ofs: Iterable[date]) -> list[date]:
         """Return, in order, the versions that these as-of dates need but that do not exist yet."""
@@ -238,11 +232,9 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         rows.unpersist()
     records = []
     for key in keys:
-        version_counts = [row for row in counts if row.valid_from == key["valid_from"]]
-        num_vectors = dict.fromkeys(inputs.config.item_vectors, 0) | {
-            row.modality: row.num_vectors for row in version_counts
-        }
-        record = VersionRecord(num_items, num_vectors, max((row.largest for row in version_counts), default=0.0))
+        counted = [row for row in counts if row.valid_from == key["valid_from"]]
+        num_vectors = dict.fromkeys(inputs.config.item_vectors, 0) | {row.modality: row.num_vectors for row in counted}
+        record = VersionRecord(num_items, num_vectors, max((row.largest for row in counted), default=0.0))
         records.append({**key, **record._asdict(), "built_at": utc_now()})
     inputs.tables.add(ITEM_VECTOR_VERSIONS, records, replacing=sql_any(keys))
     return sum(row.num_vectors for row in counts)

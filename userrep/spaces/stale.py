@@ -23,7 +23,7 @@ def stale_dates(tables: Tables, config: Config) -> dict[str, list[date]]:
         published = list_snapshots(tables, space.space_id) if space.lineage_id == lineage_id else []
         if published:
             versions = versions_of(tables, config, anchor=space.trained_until)
-            stale = stale_features(tables, config, versions, sorted({s.as_of for s in published}))
+            stale = stale_features(tables, config, versions, sorted({s.as_of for s in published}), profile_hashes={})
             dates_by_space[space.space_id] = stale_snapshots(published, space, sets, stale)
     return dates_by_space
 

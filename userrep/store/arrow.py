@@ -35,12 +35,12 @@ def listed(matrix: NDArray[Any]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))
 
 
-def packed(matrix: NDArray[np.float32]) -> pa.BinaryArray:
-    """Return a matrix as a binary column; each value has the numbers of one row, as little-endian float32."""
-    rows, width = matrix.shape
-    ends = np.arange(0, 4 * rows * width + 1, 4 * width, dtype=np.int32)
-    content = pa.py_buffer(np.ascontiguousarray(matrix, "<f4"))
-    return pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(ends), content])
+def packed(matrix: NDArray[np.floating], kind: str = "<f4") -> pa.BinaryArray:
+    """Return a matrix as a binary column; each value has the numbers of one row, by default little-endian float32."""
+    content = np.ascontiguousarray(matrix, kind)
+    rows, width = content.shape[0], content.shape[1] * content.itemsize
+    ends = np.arange(0, rows * width + 1, width, dtype=np.int32)
+    return pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(ends), pa.py_buffer(content)])
 
 
 def unpacked(column: pa.BinaryArray, width: int) -> NDArray[np.float32]:

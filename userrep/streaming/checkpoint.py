@@ -23,16 +23,6 @@ def rejects_id(query_id: str) -> str:
     return f"{query_id}-rejects"
 
 
-class Start(NamedTuple):
-    """The first start of a stream: the schemas of its sources, and the day from which its state has all records.
-
-    ``since`` is None if it is unknown, because stream.json was lost.
-    """
-
-    schemas: dict[str, str]
-    since: date | None
-
-
 class StreamCheckpoint(NamedTuple):
     """The folder of a stream below ``root``, with ``stream.json`` and Spark's checkpoints."""
 
@@ -53,7 +43,7 @@ class StreamCheckpoint(NamedTuple):
             committed rows: new batch ids would then be skipped as committed. If the stream was started with other
             sources, broker, open days or lineage.
         """
-        has_written, has_begun = self._has_written(tables), self._has_begun(tables)
+        has_written, has_begun = self._progress(tables)
         if is_new and has_begun:
             raise UsageError(f"--new-query-id: the stream already exists, got {self.query_id}. Choose another name.")
         if has_written and not all(exists(f"{self.folder}/{query}/offsets") for query in _QUERIES):
@@ -73,34 +63,33 @@ class StreamCheckpoint(NamedTuple):
             if faults:
                 raise UsageError(faults)
 
-    def claim(self, tables: FileTables, config: Config, schemas: Callable[[], dict[str, str]], *, since: date) -> Start:
-        """Record the settings of a stream that has not finished a batch. Return those of its first start.
+    def claim(
+        self, tables: FileTables, config: Config, schemas: Callable[[], dict[str, str]], *, since: date
+    ) -> tuple[dict[str, str], date | None]:
+        """Record the settings of a stream that has not finished a batch.
 
-        ``schemas`` returns the current schemas. It is called only for such a stream. If the settings differ from those
-        of an earlier start, what that start left is deleted: Spark would continue with the offsets of its sources.
+        Return the schemas of its first start, and the day from which its state has all records: None if it is unknown,
+        because stream.json was lost. ``schemas`` returns the current schemas. It is called only for such a stream. If
+        the settings differ from those of an earlier start, what that start left is deleted: Spark would continue with
+        the offsets of its sources.
         """
-        settings, has_begun = self._read_settings(), self._has_begun(tables)
+        settings, (_, has_begun) = self._read_settings(), self._progress(tables)
         if settings is None or not has_begun:
-            current = _state_settings(config) | {
-                "since": None if has_begun else since.isoformat(),
-                "schemas": schemas(),
-            }
+            current = _state_settings(config) | {"since": None if has_begun else str(since), "schemas": schemas()}
             if settings != current:
                 for query in _QUERIES if settings is not None else ():
                     delete_folder(f"{self.folder}/{query}")
                 write_bytes(f"{self.folder}/stream.json", json.dumps(current, indent=1).encode())
             settings = current
         day = settings.get("since")
-        return Start(dict(settings["schemas"]), date.fromisoformat(day) if day else None)
+        return settings["schemas"], date.fromisoformat(day) if day else None
 
-    def _has_written(self, tables: FileTables) -> bool:
-        written = ((EMBEDDING_UPDATES, self.query_id), (REJECTED_EVENTS, rejects_id(self.query_id)))
-        return any(tables.last_transaction(table, name) is not None for table, name in written)
-
-    def _has_begun(self, tables: FileTables) -> bool:
-        """Return whether one of the queries has finished a batch, even one without rows."""
+    def _progress(self, tables: FileTables) -> tuple[bool, bool]:
+        """Return whether a query has committed rows, and whether one has finished a batch, even one without rows."""
+        writers = ((EMBEDDING_UPDATES, self.query_id), (REJECTED_EVENTS, rejects_id(self.query_id)))
+        has_written = any(tables.last_transaction(table, name) is not None for table, name in writers)
         commits = (name for query in _QUERIES for name in folder_names(f"{self.folder}/{query}/commits"))
-        return self._has_written(tables) or any(name.isdigit() for name in commits)
+        return has_written, has_written or any(name.isdigit() for name in commits)
 
     def _read_settings(self) -> dict[str, Any] | None:
         path = f"{self.folder}/stream.json"

@@ -6,7 +6,7 @@ A user's inputs are the sums of the stream base plus the events of the open days
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from userrep.config import Storage
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.chunk import KINDS, Chunk, names_of
+from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.features.sums.item_matrix import VectorFiles
 from userrep.features.sums.pooling import PoolingJob
 from userrep.inference.encoder import worker_encoder
@@ -28,14 +28,14 @@ from userrep.streaming.record_tiles import Records
 from userrep.streaming.redis_store import OnlineStore
 from userrep.utc import DAY_US, day_number
 
+WRITTEN = "file STRING, newest_at TIMESTAMP, seconds ARRAY<DOUBLE>"  # of the files of a micro-batch
 NO_BASE = "no stream base for as-of date"  # start of the error of a task with events after the newest base
 
 _TIME = pa.timestamp("us", "UTC")
 _SECOND = 1_000_000  # microseconds
 
 
-@dataclass(frozen=True)
-class PinnedBase:
+class PinnedBase(NamedTuple):
     """The stream base of an as-of date: its files and the files of its item vectors."""
 
     as_of: date
@@ -43,8 +43,7 @@ class PinnedBase:
     vectors: VectorFiles
 
 
-@dataclass(frozen=True)
-class PinnedSpace:
+class PinnedSpace(NamedTuple):
     """A space to encode. ``closed`` is the as-of date of its newest snapshot, None without a snapshot."""
 
     space_id: str
@@ -160,9 +159,8 @@ class Encoding:
         )
         dated = ((base.as_of, base.vectors),)
         job = PoolingJob(self.spec, dated, ("features",), before=base.as_of, item_parts=self.item_parts)
-        features = pa.Table.from_batches([pooled.rows for pooled in job.alone(chunk)])
-        columns = {name: combined(features.column(name)) for name in features.column_names}
-        return pa.RecordBatch.from_pydict(columns), known
+        features = pa.Table.from_batches([pooled.rows for pooled in job.run([chunk])])
+        return pa.RecordBatch.from_arrays(list(map(combined, features.columns)), features.column_names), known
 
 
 def read_base_rows(files: BucketFiles, user_ids: pa.Array, *, day: int, context: bool) -> tuple[pa.Table, pa.Table]:
@@ -171,55 +169,44 @@ def read_base_rows(files: BucketFiles, user_ids: pa.Array, *, day: int, context:
     ``user_ids`` are distinct strings without nulls. A user without sums or profile has no row in that table. Cost and
     memory: one or two row groups per user.
     """
-    names = {kind: names_of(kind, context=context) for kind in ("sums", "profiles")}
-    stored = dict.fromkeys(name for names_of_kind in names.values() for name in names_of_kind if name != "day")
+    sums, profiles = (schema_of(kind, context=context) for kind in ("sums", "profiles"))
+    stored = dict.fromkeys(name for name in (*sums.names, *profiles.names) if name != "day")
     rows = files.rows_of_users(user_ids, list(stored))
     if rows is None:
-        return KINDS["sums"].empty_table(), KINDS["profiles"].empty_table()
+        return sums.empty_table(), profiles.empty_table()
     rows = rows.append_column("day", pa.array(np.full(rows.num_rows, day, np.int32)))
     has_sums = pc.greater(pc.binary_length(rows["sums"]), 0)
     has_profile = pc.or_(
         pc.is_valid(rows["attributes"]), pc.or_(pc.is_valid(rows["pick_items"]), pc.is_valid(rows["registered_at"]))
     )
 
-    def of_kind(kind: str, is_kind: pa.ChunkedArray) -> pa.Table:
-        schema = pa.schema([KINDS[kind].field(name) for name in names[kind]])
-        return rows.filter(is_kind).select(schema.names).cast(schema).combine_chunks()
+    def as_chunk(schema: pa.Schema, is_kept: pa.ChunkedArray) -> pa.Table:
+        return rows.filter(is_kept).select(schema.names).cast(schema).combine_chunks()
 
-    return of_kind("sums", has_sums), of_kind("profiles", has_profile)
+    return as_chunk(sums, has_sums), as_chunk(profiles, has_profile)
 
 
-@dataclass(frozen=True)
-class UpdateFiles:
-    """The function of a task: encode rows, write them to ``target`` and return one row per file.
+def write_updates(
+    vectors: Iterable[pa.RecordBatch], target: Target, *, query_id: str, batch_id: int
+) -> Iterator[pa.RecordBatch]:
+    """Write encoded rows, one file per space and as-of date. Yield a row per file with the columns of ``WRITTEN``.
+
+    ``file`` is a ``TableFile`` as JSON. ``newest_at`` is the time of the newest event in the file. ``seconds`` has the
+    latency of each of its rows, from arrival to vector.
 
     A write by Spark would take longer than the encoding, because its commit first runs a job to reconstruct the state
     of the table.
     """
-
-    encoding: Encoding
-    target: Target
-    query_id: str
-    batch_id: int
-
-    SCHEMA = "file STRING, newest_at TIMESTAMP, seconds ARRAY<DOUBLE>"
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Write one file per space and as-of date, and describe each by a row with the columns of ``SCHEMA``.
-
-        ``file`` is a ``TableFile`` as JSON. ``newest_at`` is the time of the newest event in the file. ``seconds`` has
-        the latency of each of its rows, from arrival to vector.
-        """
-        writer, statistics = TableWriter(self.target), {}
-        for rows in self.encoding(batches):
-            values = {name: rows.column(name)[0].as_py() for name in self.target.partition_by}
-            computed_at, arrived_at = (rows.column(name).cast(pa.int64()) for name in ("computed_at", "arrived_at"))
-            statistics[tuple(values.values())] = {
-                "newest_at": pc.max(rows.column("event_at")).as_py(),
-                "seconds": pc.divide(pc.subtract(computed_at, arrived_at).cast(pa.float64()), _SECOND).to_pylist(),
-            }
-            keyed = pa.Table.from_batches([rows]).append_column("query_id", pa.repeat(self.query_id, rows.num_rows))
-            writer.write(keyed.append_column("batch_id", pa.repeat(self.batch_id, rows.num_rows)), values)
-        files = [{"file": file.to_json()} | statistics[tuple(file.values.values())] for file in writer.close()]
-        if files:
-            yield pa.RecordBatch.from_pylist(files)
+    writer, statistics = TableWriter(target), {}
+    for rows in vectors:
+        values = {name: rows.column(name)[0].as_py() for name in target.partition_by}
+        computed_at, arrived_at = (rows.column(name).cast(pa.int64()) for name in ("computed_at", "arrived_at"))
+        statistics[tuple(values.values())] = {
+            "newest_at": pc.max(rows.column("event_at")).as_py(),
+            "seconds": pc.divide(pc.subtract(computed_at, arrived_at).cast(pa.float64()), _SECOND).to_pylist(),
+        }
+        keyed = pa.Table.from_batches([rows]).append_column("query_id", pa.repeat(query_id, rows.num_rows))
+        writer.write(keyed.append_column("batch_id", pa.repeat(batch_id, rows.num_rows)), values)
+    files = [{"file": file.to_json()} | statistics[tuple(file.values.values())] for file in writer.close()]
+    if files:
+        yield pa.RecordBatch.from_pylist(files)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -14,9 +15,9 @@ from pyspark.sql import DataFrame
 from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.item_vector_files import dated_vectors, item_parts
+from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.stream_base import StreamBase, stream_bases
-from userrep.items.versions import Versions, versions_of
+from userrep.items.versions import versions_of
 from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
@@ -26,7 +27,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
 from userrep.store.tables import Tables
-from userrep.streaming.encoding import NO_BASE, Encoding, PinnedBase, PinnedSpace, UpdateFiles
+from userrep.streaming.encoding import NO_BASE, WRITTEN, Encoding, PinnedBase, PinnedSpace, write_updates
 from userrep.streaming.redis_store import online_store
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,7 @@ _POLL_EVERY = 0.3  # seconds between checks of ``is_stopping`` during a wait
 _TRANSIENT_REDIS_ERRORS = ("ConnectionError", "TimeoutError", "BusyLoadingError")
 
 
-@dataclass
-class BatchResult:
+class BatchResult(NamedTuple):
     """Results of a micro-batch for its progress line: the number of rows written, and latencies in seconds."""
 
     num_rows: int = 0
@@ -106,8 +106,8 @@ class MicroBatches:
         if committed is not None and batch_id <= committed:
             rows.write.format("noop").mode("overwrite").save()
             return BatchResult()
-        files = UpdateFiles(self.encoding(), self._target, self.query_id, batch_id)
-        written = rows.mapInArrow(files, files.SCHEMA).collect()
+        encoding, write = self.encoding(), partial(write_updates, target=self._target, query_id=self.query_id)
+        written = rows.mapInArrow(lambda batches: write(encoding(batches), batch_id=batch_id), WRITTEN).collect()
         added = [TableFile.from_json(row.file) for row in written]
         self.tables.add_files(EMBEDDING_UPDATES, added, transaction=(self.query_id, batch_id))
         self.today = max(filter(None, (self.today, *(row.newest_at.date() for row in written))), default=None)
@@ -123,12 +123,9 @@ class MicroBatches:
         """Pin the inputs of a micro-batch. Cost: reads of a few ledgers, milliseconds each."""
         tables, config = self.tables, self.config
         versions = versions_of(tables, config, anchor=date.min)
-        bases = {
-            as_of: base for as_of, base in stream_bases(tables, versions.lineage_id).items() if self._fits_records(base)
-        }
-        pinned = {as_of: self._pinned_base(versions, base) for as_of, base in bases.items()}
-        vector_dates = {base.valid_from for base in bases.values()}
-        parts = max((item_parts(tables, config, versions, [day]).num_parts for day in vector_dates), default=1)
+        bases = [base for base in stream_bases(tables, versions.lineage_id).values() if self._fits_records(base)]
+        pinned = {base.as_of: self._pinned_base(versions.lineage_id, base) for base in bases}
+        parts = max((item_parts(tables, config, versions, [base.valid_from]).num_parts for base in bases), default=1)
         spaces, store = self._pinned_spaces(versions.lineage_id), online_store(config.streaming)
         return Encoding(
             FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables),
@@ -140,13 +137,13 @@ class MicroBatches:
         open_days = timedelta(days=self.config.streaming.open_days)
         return base.as_of - base.open_from == open_days and base.open_from >= (self.first_day or date.min)
 
-    def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
-        key = (versions.lineage_id, base.as_of)
+    def _pinned_base(self, lineage_id: str, base: StreamBase) -> PinnedBase:
+        key = (lineage_id, base.as_of)
         files = self.tables.files(
             USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=base.table_version
         )
-        dated = dated_vectors(self.tables, self.config, versions, [base.valid_from])
-        return PinnedBase(base.as_of, BucketFiles.of(files), dated[0][1])
+        vectors = vector_files(self.tables, self.config, lineage_id, base.valid_from)
+        return PinnedBase(base.as_of, BucketFiles.of(files), vectors)
 
     def _pinned_spaces(self, lineage_id: str) -> tuple[PinnedSpace, ...]:
         return tuple(

@@ -62,14 +62,12 @@ def start_queries(
     def start(rows: DataFrame, name: str, kind: str, write: BatchWriter, every: str) -> StreamingQuery:
         trigger = {"availableNow": True} if until_empty else {"processingTime": every}
         writer = rows.writeStream.queryName(name).outputMode("update").option("checkpointLocation", f"{folder}/{kind}")
-        return writer.trigger(**trigger).foreachBatch(write).start()
+        return writer.trigger(**trigger).foreachBatch(_ending_quietly(write, batches.is_stopping)).start()
 
-    query_id, users = batches.query_id, changed_users(rows, stream, since=since)
-    write_users, write_rejects = (
-        _ending_quietly(write, batches.is_stopping) for write in (batches, _reject_writer(batches.tables, query_id))
-    )
+    query_id, write_rejects = batches.query_id, _reject_writer(batches.tables, batches.query_id)
+    users = changed_users(rows, stream, since=since)
     return Queries(
-        start(users, query_id, "embeddings", write_users, _interval(stream.trigger)),
+        start(users, query_id, "embeddings", batches, _interval(stream.trigger)),
         start(rejected(rows), rejects_id(query_id), "rejects", write_rejects, _REJECTS_EVERY),
     )
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.features.spec import PARTS_OF_DAY
-from userrep.features.sums.chunk import PROFILES, TILES, names_of
+from userrep.features.sums.chunk import PROFILES, schema_of
 from userrep.streaming.records import EVENT, PICK
 from userrep.utc import DAY_US
 
@@ -55,7 +55,7 @@ class Records:
         }
         if context:
             columns["num_by_context"] = _counted(events.field("words"))
-        schema = pa.schema([TILES.field(name) for name in names_of("tiles", context=context)])
+        schema = schema_of("tiles", context=context)
         return pa.table(columns).select(schema.names).cast(schema)
 
     def profiles(self, known: pa.Table, user_ids: pa.Array, bucket_U: NDArray[np.int32]) -> pa.Table:
@@ -66,8 +66,11 @@ class Records:
         rows = np.flatnonzero(~self.is_event_N)
         if not len(rows):
             return known
+        taken = self.records.take(pa.array(rows))
+        columns = {name: taken.field(name) for name in ("kind", "item_id", "attributes")}
+        columns |= {name: _micros(taken.field(name)) for name in ("at", "registered_at")}
         records_by_user: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for user, record in zip(self.user_N[rows].tolist(), _profile_records(self.records, rows), strict=True):
+        for user, record in zip(self.user_N[rows].tolist(), pa.table(columns).to_pylist(), strict=True):
             records_by_user[user].append(record)
         ids = {user: user_ids[user].as_py() for user in records_by_user}
         is_changed = pc.is_in(known.column("user_id"), value_set=pa.array(list(ids.values())))
@@ -80,14 +83,6 @@ class Records:
         unchanged = known.filter(pc.invert(is_changed))
         changed_rows = pa.Table.from_pylist(changed, schema=PROFILES).select(unchanged.column_names)
         return pa.concat_tables([unchanged, changed_rows])
-
-
-def _profile_records(records: pa.StructArray, rows: Ints) -> list[dict[str, Any]]:
-    """Return picks and registrations as dicts, with times in microseconds since 1970 (UTC)."""
-    taken = records.take(pa.array(rows))
-    columns = {name: taken.field(name) for name in ("kind", "item_id", "attributes")}
-    columns |= {name: _micros(taken.field(name)) for name in ("at", "registered_at")}
-    return pa.table(columns).to_pylist()  # type: ignore[no-any-return]
 
 
 def _merged_profile(before: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -80,14 +80,7 @@ class OnlineStore(NamedTuple):
         return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
     def write(
-        self,
-        space_id: str,
-        as_of: date,
-        user_ids: Sequence[str],
-        *,
-        event_at_U: Ints,
-        num_records_U: Ints,
-        z_UD: Floats,
+        self, space_id: str, as_of: date, user_ids: list[str], *, event_at_U: Ints, num_records_U: Ints, z_UD: Floats
     ) -> None:
         """Write the vectors of U users for one as-of date, except where a newer one is stored.
 

@@ -104,10 +104,7 @@ def _parsed_messages(messages: DataFrame, schema: T.StructType) -> DataFrame:
 
 def batch_source(config: Config, name: str) -> Source:
     """Return the batch source with the name of a streaming source."""
-    if name == "events":
-        return config.events.all_sources["events"]
-    source: Source | None = getattr(config, name)
-    assert source is not None, name
+    source: Source = config.events.all_sources["events"] if name == "events" else getattr(config, name)
     return source
 
 

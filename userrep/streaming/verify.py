@@ -1,7 +1,7 @@
 """Bitwise comparison of the last streamed vectors of an as-of date with its snapshot."""
 
-from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import NamedTuple
 
 from pyspark.sql import functions as F
 
@@ -14,8 +14,7 @@ from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Number of users whose streamed and published vectors are equal or different, or of which one is missing."""
 
     equal: int
@@ -25,14 +24,11 @@ class Agreement:
 
     @property
     def is_equal(self) -> bool:
-        return self.different == self.not_streamed == self.not_in_snapshot == 0
+        return self.equal == sum(self)
 
     @property
     def share_equal(self) -> float:
-        return self.equal / max(1, sum(self.counts().values()))
-
-    def counts(self) -> dict[str, int]:
-        return dict(vars(self))
+        return self.equal / max(1, sum(self))
 
 
 def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:

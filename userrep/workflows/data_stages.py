@@ -3,10 +3,20 @@
 import logging
 from collections.abc import Sequence
 from datetime import date
+from typing import NamedTuple
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from userrep.errors import plural
-from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
-from userrep.features.heavy import heavy_users
+from userrep.features.build import (
+    DATES_PER_JOB,
+    build_features,
+    feature_sets,
+    features_table,
+    stale_features,
+    stored_features,
+)
 from userrep.features.sums.item_vector_files import item_parts
 from userrep.features.sums.refresh import refresh_features
 from userrep.items.versions import items_without_vector, train_versions
@@ -16,6 +26,9 @@ from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import StageRun
 
 logger = logging.getLogger(__name__)
+
+LARGE_SHARE = 0.01  # of all events
+TIMES_THE_MEAN = 20  # events, relative to the mean per user: in a small log, 1 % of all events is not unusual
 
 
 def build_activity_tiles(work: RunContext) -> None:
@@ -96,8 +109,39 @@ def _build_features(
     sets = feature_sets(work.tables, versions.lineage_id)
     if inexact := sum(sets[day].num_inexact for day in stale if day in sets):
         run.reason += f"; {plural(inexact, 'user')} with inexact sums (weights too large)"
-    users = heavy_users(work.tables, work.config, versions.lineage_id, max(stale))
+    newest = stored_features(work.tables, work.config, versions.lineage_id, [max(stale)])
+    users = heavy_users(newest, work.config.windows_days[-1])
     if users is not None:
         run.reason += f"; {users}"
         run.outputs["heavy_users"] = users._asdict()
     return None
+
+
+class HeavyUsers(NamedTuple):
+    """The number of users with a suspiciously large share of all events of a window, and the largest share.
+
+    Examples are bots, test accounts and shared tills.
+    """
+
+    num_users: int
+    largest_share: float
+    window_days: int
+
+    def __str__(self) -> str:
+        several = f"{self.num_users} users have {LARGE_SHARE:.0%} or more each, the largest"
+        subject = several if self.num_users > 1 else "one user has"
+        return f"{subject} {self.largest_share:.1%} of all events of {self.window_days} days"
+
+
+def heavy_users(features: DataFrame, window_days: int) -> HeavyUsers | None:
+    """Find users with at least 1 % of all events of a window and 20 times the mean; None if there are none.
+
+    ``features``: those of one as-of date. The result contains no ids, because reports outlive users. Cost: one column
+    of the features is read, twice if there are heavy users; only counts are shuffled.
+    """
+    rows = features.select(F.col(f"num_events_{window_days}d").alias("n"))
+    total, mean, largest = rows.agg(F.sum("n"), F.avg("n"), F.max("n")).first() or (0, 0, 0)
+    threshold = max(LARGE_SHARE * (total or 0), TIMES_THE_MEAN * (mean or 0))
+    if not total or largest < threshold:
+        return None
+    return HeavyUsers(rows.where(F.col("n") >= threshold).count(), largest / total, window_days)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from userrep.config import Config, parse_config
 from userrep.errors import UsageError, plural
 from userrep.evaluation.dates import latest_until
-from userrep.items.versions import version_at
+from userrep.items.versions import Versions, lineage_of
 
 DEFAULT_ROOM = timedelta(days=28)  # between the end of training and the as-of date, if no end is configured
 MIN_HISTORY = timedelta(days=14)  # of events, before the first item vectors that training rows may use
@@ -51,8 +51,8 @@ def training_dates(config: Config, *, first: date, until: date, anchor: date | N
     settings = config.training.as_ofs
     future = timedelta(days=max(config.future_days, default=0))
     grid = [until - future - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
-    fitted = {day: version_at(day, anchor=anchor or until, refit_days=config.refit_days) for day in grid}
-    dates = sorted(day for day, version in fitted.items() if version >= first + MIN_HISTORY)
+    versions = Versions(lineage_of(config), anchor or until, config.refit_days, frozenset())
+    dates = sorted(day for day in grid if versions.valid_at(day) >= first + MIN_HISTORY)
     if not dates:
         raise UsageError(
             f"training.as_ofs.until {until}: no training date is possible, the log starts on {first}. "

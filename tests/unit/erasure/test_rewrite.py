@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.erasure.rewrite import ErasedUsers, _FileRewriter
+from userrep.erasure.rewrite import ErasedUsers, _rewrite_file
 from userrep.sources.tombstones import Tombstones
 from userrep.store.arrow import combined, listed, stacked
 from userrep.store.data_files import TableFile
@@ -31,9 +31,9 @@ def test_a_rewritten_snapshot_keeps_the_vectors_and_the_dictionary_of_its_storag
     writer.write(rows, {"space_id": "s1", "as_of": date(2024, 5, 1), "revision": 1})
     (old,) = writer.close()
     tombstones = Tombstones(b"key", frozenset([Tombstones(b"key", frozenset()).hash("u7")]))
-    rewriter = _FileRewriter(ErasedUsers(tombstones), target, "user_id")
-    (rewritten,) = rewriter([pa.RecordBatch.from_pylist([{"number": 0, "file": old.to_json()}])])
-    new = TableFile.from_json(rewritten.to_pylist()[0]["file"])
+    rewritten = _rewrite_file(old, target, ErasedUsers(tombstones), "user_id")
+    assert rewritten is not None
+    new = TableFile.from_json(rewritten["file"])
     kept = pq.read_table(f"{target.uri}/{new.path}", partitioning=None)
     assert kept["user_id"].to_pylist() == [user for user in users.to_pylist() if user != "u7"]
     assert np.array_equal(stacked(combined(kept["embedding"]), 8), np.delete(z_ND, 7, axis=0))

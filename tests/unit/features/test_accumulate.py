@@ -87,13 +87,23 @@ def tiles_of(rows: Sequence[Row]) -> Tiles:
     )
 
 
+def zero_sums(num_users: int, spec: FeatureSpec, days: range, num_context_keys: int) -> Sums:
+    """Return the sums of users without events. ``days``: the days covered by ``last_at_UT``."""
+    return Sums(
+        flat_US=np.zeros((num_users, num_sums(spec))),
+        last_at_UT=np.full((num_users, len(days)), NEVER),
+        first_day=days.start,
+        context_UK=scipy.sparse.csr_array((num_users, num_context_keys), dtype=np.int64),
+    )
+
+
 def nothing() -> Sums:
-    return Sums.zeros(NUM_USERS, SPEC, range(DAY - SPEC.span, DAY), 2)
+    return zero_sums(NUM_USERS, SPEC, range(DAY - SPEC.span, DAY), 2)
 
 
 def changed(sums: Sums, rows: Sequence[Row], before: Ints, after: Ints) -> Sums:
     items = np.array([row.item for row in rows], np.int64)
-    return move_tiles(sums, tiles_of(rows), items, VECTORS_IX, SPEC, ring_before_N=before, ring_after_N=after)
+    return move_tiles(sums, tiles_of(rows), items, VECTORS_IX, SPEC, old_ring_N=before, new_ring_N=after)
 
 
 def added(rows: Sequence[Row], sums: Sums | None = None, *, as_of: date = AS_OF) -> Sums:
@@ -192,7 +202,7 @@ def test_last_events_of_changed_days_are_forgotten_and_others_stay() -> None:
 
 
 def test_last_events_of_a_date_are_those_of_its_windows_days() -> None:
-    sums = Sums.zeros(1, SPEC, range(DAY - 10, DAY + 4), 0)
+    sums = zero_sums(1, SPEC, range(DAY - 10, DAY + 4), 0)
     sums.last_at_UT[0] = np.arange(DAY - 10, DAY + 4)
     assert sums.last_at_before(SPEC, AS_OF).tolist() == [list(range(DAY - 6, DAY))]
 
@@ -200,7 +210,7 @@ def test_last_events_of_a_date_are_those_of_its_windows_days() -> None:
 def test_sums_of_another_version_start_from_zero_and_keep_the_last_events() -> None:
     sums = added([Row()])
     add_last_events(sums, tiles_of([Row()]))
-    empty = Sums.zeros_like(sums)
+    empty = sums.emptied()
     assert not empty.flat_US.any()
     assert empty.context_UK.nnz == 0
     assert sums.flat_US.any()

@@ -145,9 +145,11 @@ def test_features_are_stale_when_the_log_or_the_users_change(shop: tuple[Tables,
     assert stale_of_sides(tables, config, day) == {}
     assert config.users is not None
     write_rows(Path(config.users.path), [{"user_id": "quiet", "since": at("2024-03-05"), "country": "no"}])
-    assert stale_features(tables, config, versions, [day]) == {}
+    assert stale_features(tables, config, versions, [day], profile_hashes={}) == {}
     assert stale_of_sides(tables, config, day) == {day: "users or picks changed"}
-    assert stale_features(tables, config, versions, [date(2024, 3, 21)]) == {date(2024, 3, 21): "not built yet"}
+    assert stale_features(tables, config, versions, [date(2024, 3, 21)], profile_hashes={}) == {
+        date(2024, 3, 21): "not built yet"
+    }
 
 
 def test_all_builds_of_a_run_see_the_users_as_they_were_when_it_began(shop: tuple[Tables, Config]) -> None:

@@ -13,7 +13,6 @@ from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import Features, FeatureSet, feature_sets, features_table, log_hash, stale_features
-from userrep.features.profiles import Profiles
 from userrep.features.sums.pooling import OutputRows
 from userrep.features.sums.tasks import Writing, Written
 from userrep.items.versions import Versions
@@ -28,7 +27,6 @@ AS_OF = date(2024, 3, 20)
 ANCHOR = date(2024, 3, 10)
 SPAN = 14  # days of the history of the configuration below; its windows are 2 and 7 days long
 VERSIONS = Versions("l1", ANCHOR, 7, frozenset({ANCHOR}))
-NO_PROFILES = Profiles("", None)
 
 
 @pytest.fixture
@@ -101,14 +99,20 @@ def test_features_are_stale_if_they_were_never_built_or_a_day_of_their_windows_h
     for as_of in (AS_OF, later):
         days = {day: (content, 1) for day, content in contents.items()}
         add_set(tables, as_of, 1, log_hash=log_hash(days, config, VERSIONS, as_of))
-    assert stale_features(tables, config, VERSIONS, [AS_OF, later]) == {}
+    assert stale_features(tables, config, VERSIONS, [AS_OF, later], profile_hashes={}) == {}
     days_of_tiles(
         tables, {AS_OF - timedelta(days=SPAN): "late events"}, revision=2
     )  # not in the windows of the later date
     unknown = AS_OF + timedelta(days=1)
-    assert stale_features(tables, config, VERSIONS, [AS_OF, later, unknown]) == {
+    assert stale_features(tables, config, VERSIONS, [AS_OF, later, unknown], profile_hashes={}) == {
         AS_OF: "days of the log or item vectors changed", unknown: "not built yet",
     }  # fmt: skip
+
+
+def begun(tables: Tables, config: Config, *dates: date) -> tuple[Features, int]:
+    """Begin a build of some dates. Return it with the version of the table."""
+    features = Features(tables, config, VERSIONS, dates, {}, "")
+    return features, features.begin()
 
 
 def write(tables: Tables, features: Features, users: Mapping[date, list[tuple[str, bool]]]) -> list[Written]:
@@ -127,19 +131,19 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
     tables: Tables, config: Config
 ) -> None:
     d1, d2, d3 = (AS_OF + timedelta(days=k) for k in range(3))
-    first = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2, d3])
-    first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)], d3: [("a", True)]}))
-    second = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2, d3])
+    first, since = begun(tables, config, d1, d2, d3)
+    first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)], d3: [("a", True)]}), since=since)
+    second, since = begun(tables, config, d2, d3)
     made = write(tables, second, {d2: [("b", True), ("c", False), ("d", False)]})
-    assert second.commit(tables, made) == {d2: (3, 2), d3: (0, 0)}
+    assert second.commit(tables, made, since=since) == {d2: (3, 2), d3: (0, 0)}
     stored = tables.files(features_table(config, "l1"), lambda _: True)
     assert {file.values["as_of"]: file.num_rows for file in stored} == {d1: 1, d2: 3}
 
 
 def test_the_ledger_says_from_what_features_were_made(config: Config, tables: Tables) -> None:
     latest = {AS_OF - timedelta(days=k): (f"c{k}", k) for k in range(1, 20)}
-    profiles = Profiles("of users and picks", 3)
-    features = Features.begin(tables, config, VERSIONS, latest, profiles=profiles, dates=[AS_OF, ANCHOR])
+    features = Features(tables, config, VERSIONS, [AS_OF, ANCHOR], latest, "of users and picks")
+    features.begin()
     assert feature_sets(tables, "l1") == {}
     assert features.record({AS_OF: (30, 2), ANCHOR: (5, 0)}) == 35
     (row,) = [row for row in tables.ledger(FEATURE_SETS) if row.as_of == AS_OF]
@@ -151,17 +155,17 @@ def test_of_two_builds_of_a_date_the_ledger_names_the_one_whose_rows_are_there_o
     tables: Tables, config: Config
 ) -> None:
     d1, d2 = AS_OF, AS_OF + timedelta(days=1)
-    first = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2])
-    counts = first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)]}))
-    second = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
+    first, since = begun(tables, config, d1, d2)
+    counts = first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)]}), since=since)
+    second, since = begun(tables, config, d2)
     with pytest.raises(UserrepError, match="feature_sets: another run has changed the same rows meanwhile"):
         first.record(counts)
     assert feature_sets(tables, "l1") == {}
-    second.record(second.commit(tables, write(tables, second, {d2: [("b", True), ("c", True)]})))
+    second.record(second.commit(tables, write(tables, second, {d2: [("b", True), ("c", True)]}), since=since))
     assert {day: of.num_users for day, of in feature_sets(tables, "l1").items()} == {d2: 2}
-    late = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
-    last = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
-    last.commit(tables, write(tables, last, {d2: [("d", True)]}))
+    late, late_since = begun(tables, config, d2)
+    last, last_since = begun(tables, config, d2)
+    last.commit(tables, write(tables, last, {d2: [("d", True)]}), since=last_since)
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
-        late.commit(tables, write(tables, late, {d2: [("e", True)]}))
+        late.commit(tables, write(tables, late, {d2: [("e", True)]}), since=late_since)
     assert feature_sets(tables, "l1") == {}

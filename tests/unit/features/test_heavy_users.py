@@ -12,11 +12,10 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of, event, write_rows
 from tests.support.log_lines import messages_to
 from userrep.config import Config
-from userrep.features.build import read_features
-from userrep.features.heavy import HeavyUsers, heavy_users
-from userrep.features.profiles import Profiles
+from userrep.features.build import read_features, stored_features
 from userrep.features.sums import bucket_files
-from userrep.features.sums.inputs import Inputs, TileDays, listed_files
+from userrep.features.sums.generations import TileDays
+from userrep.features.sums.inputs import Inputs, listed_files
 from userrep.items.versions import lineage_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
 from userrep.store.open import open_tables
@@ -24,7 +23,13 @@ from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import read_tiles, tile_ledger
-from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.data_stages import (
+    HeavyUsers,
+    build_activity_tiles,
+    build_user_features,
+    heavy_users,
+    train_item_vectors,
+)
 from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
@@ -128,9 +133,9 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     days = {day: revision for day, (_, revision) in tile_ledger(log.tables).latest.items()}
     files = listed_files(
         log.tables,
-        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=Profiles("", None)),
+        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles_version=None),
     )
-    sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["first", "end"]).to_pylist()]
+    sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["start", "stop"]).to_pylist()]
     of_bot, largest = 0, 0
     for chunk in bucket_files.chunks_of_files(sources, BucketRange(0, NUM_BUCKETS), context=True):
         largest = max(largest, chunk.tiles.num_rows)
@@ -146,5 +151,6 @@ def test_a_run_tells_how_much_of_all_is_of_whom_without_their_names(log: Log, to
     (line,) = [line for line in told if line.startswith("build_user_features")]
     assert f"; 2 users have 1% or more each, the largest {share:.1%} of all events of 7 days" in line
     assert not [line for line in told if HEAVY in line or BOT in line]
-    assert heavy_users(log.tables, log.config, lineage_of(log.config), AS_OF) == HeavyUsers(2, share, 7)
+    features = stored_features(log.tables, log.config, lineage_of(log.config), [AS_OF])
+    assert heavy_users(features, 7) == HeavyUsers(2, share, 7)
     assert str(HeavyUsers(1, 0.1, 180)) == "one user has 10.0% of all events of 180 days"

@@ -217,7 +217,7 @@ def test_only_the_last_two_generations_are_kept(shop: Shop) -> None:
 
 
 def test_dates_that_late_data_changed_are_stale_and_others_are_not(shop: Shop) -> None:
-    stale = stale_features(shop.tables, shop.config, shop.versions, [D2, D3])
+    stale = stale_features(shop.tables, shop.config, shop.versions, [D2, D3], profile_hashes={})
     assert stale == {D2: "days of the log or item vectors changed"}
 
 

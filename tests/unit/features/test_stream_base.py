@@ -13,6 +13,7 @@ from tests.support.builders import AS_OF, config_of
 from tests.support.streaming_world import DAY, NewWorld, World
 from userrep.errors import UsageError
 from userrep.features.build import stored_features
+from userrep.features.profiles import refresh_profiles
 from userrep.features.sums.stream_base import build_bases, stream_bases, with_files
 from userrep.items.versions import Versions, versions_of
 from userrep.sources.read import read_source
@@ -40,8 +41,9 @@ def versions(world: World) -> Versions:
     return versions_of(world.tables, world.config, anchor=AS_OF)
 
 
-def build(world: World, as_of: date) -> dict[date, str]:
-    made = build_bases(world.tables, world.config, versions(world), as_of, open_days=3)
+def build(world: World, as_of: date, *, open_days: int = 3) -> dict[date, str]:
+    profiles = refresh_profiles(world.tables, world.config)
+    made = build_bases(world.tables, world.config, versions(world), as_of, open_days=open_days, profiles=profiles)
     return {base.as_of: reason for base, reason in made}
 
 
@@ -164,8 +166,7 @@ def test_new_users_make_stream_bases_anew(world: World) -> None:
 
 
 def test_other_open_days_make_stream_bases_anew(world: World) -> None:
-    made = build_bases(world.tables, world.config, versions(world), AS_OF - 2 * DAY, open_days=2)
-    assert {base.as_of: reason for base, reason in made} == {AS_OF - DAY: "number of open days changed"}
+    assert build(world, AS_OF - 2 * DAY, open_days=2) == {AS_OF - DAY: "number of open days changed"}
     assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "number of open days changed"}
 
 

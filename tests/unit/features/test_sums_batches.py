@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.unit.features.test_accumulate import zero_sums
 from tests.unit.features.test_features import (
     AS_OF,
     DAY,
@@ -40,7 +41,7 @@ def sums_of(block: Block, picks_UX: Floats | None = None) -> Sums:
     """Return empty sums of a block's users."""
     num_users = len(block.user_ids)
     picks_UX = np.zeros((num_users, 7)) if picks_UX is None else picks_UX
-    return replace(Sums.zeros(num_users, SPEC, range(DAY - 6, DAY), len(block.context_keys)), picks_UX=picks_UX)
+    return replace(zero_sums(num_users, SPEC, range(DAY - 6, DAY), len(block.context_keys)), picks_UX=picks_UX)
 
 
 def features(sums: Sums, block: Block, *, largest: float = 1.0) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from userrep.features.profiles import Profiles
-from userrep.features.sums.inputs import Inputs, StoredSums, TileDays, listed_files
+from userrep.features.sums.generations import Generation, TileDays
+from userrep.features.sums.inputs import Inputs, listed_files
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
@@ -18,7 +18,6 @@ from userrep.store.tables import Tables
 pytestmark = pytest.mark.fast
 
 D1, D2, D3 = (date(2024, 3, day) for day in (1, 2, 3))
-NO_PROFILES = Profiles("", None)
 DAY_1 = (D1 - date(1970, 1, 1)).days
 
 
@@ -49,7 +48,7 @@ def listed(inputs: Inputs) -> set[tuple[Any, ...]]:
     assert all(Path(row["path"]).is_file() for row in rows)
     found = {
         (row["kind"], row["path"].split("/tables/")[1].rpartition("/")[0].partition("/")[2], row["day"], row["before"],
-         row["after"], row["first"], row["end"])
+         row["after"], row["start"], row["stop"])
         for row in rows
     }  # fmt: skip
     assert len(found) == len(rows)
@@ -59,7 +58,7 @@ def listed(inputs: Inputs) -> set[tuple[Any, ...]]:
 def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_range_and_marks(tables: Tables) -> None:
     tiles = [TileDays({D1: 1}, before=True, after=False), TileDays({D2: 2}, before=False, after=True)]
     half = NUM_BUCKETS // 2
-    assert listed(Inputs(tables, tiles, sums=None, profiles=NO_PROFILES)) == {
+    assert listed(Inputs(tables, tiles, sums=None, profiles_version=None)) == {
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=0-of-2", DAY_1, True, False, 0, half),
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=1-of-2", DAY_1, True, False, half, NUM_BUCKETS),
         ("tiles", "event_date=2024-03-02/revision=2/user_slice=0-of-1", DAY_1 + 1, False, True, 0, NUM_BUCKETS),
@@ -68,10 +67,7 @@ def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_rang
 
 def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
     tiles = [TileDays({D2: 1}, before=True, after=False), TileDays({D2: 2, D3: 1}, before=False, after=True)]
-    marks = {
-        (folder, before, after)
-        for _, folder, _, before, after, _, _ in listed(Inputs(tables, tiles, None, NO_PROFILES))
-    }
+    marks = {(folder, before, after) for _, folder, _, before, after, _, _ in listed(Inputs(tables, tiles, None, None))}
     assert marks == {
         ("event_date=2024-03-02/revision=1/user_slice=0-of-1", True, False),
         ("event_date=2024-03-02/revision=2/user_slice=0-of-1", False, True),
@@ -80,15 +76,14 @@ def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
 
 
 def test_sums_are_those_of_the_lineage_and_generation_and_profiles_are_all(tables: Tables) -> None:
-    found = listed(
-        Inputs(tables, [], sums=StoredSums("l1", 4, D3), profiles=Profiles("h", tables.version(USER_PROFILES)))
-    )
-    sums = "lineage_id=l1/generation=4/user_slice=3-of-4"
+    sums, version = Generation("l1", 4, D3, D1, {}, 0), tables.version(USER_PROFILES)
+    found = listed(Inputs(tables, [], sums=sums, profiles_version=version))
+    folder = "lineage_id=l1/generation=4/user_slice=3-of-4"
     assert found == {
-        ("sums", sums, DAY_1 + 2, True, False, NUM_BUCKETS * 3 // 4, NUM_BUCKETS),
+        ("sums", folder, DAY_1 + 2, True, False, NUM_BUCKETS * 3 // 4, NUM_BUCKETS),
         ("profiles", "user_slice=0-of-1", 0, True, True, 0, NUM_BUCKETS),
     }
 
 
 def test_a_job_without_inputs_lists_nothing(tables: Tables) -> None:
-    assert listed(Inputs(tables, [], sums=None, profiles=NO_PROFILES)) == set()
+    assert listed(Inputs(tables, [], sums=None, profiles_version=None)) == set()

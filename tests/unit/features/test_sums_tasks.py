@@ -19,8 +19,8 @@ Listed = list[dict[str, Any]]
 
 def file_of(kind: str, day: int, within: BucketRange) -> dict[str, Any]:
     name = f"{kind}-{day}-{within.start}"
-    return {"kind": kind, "path": name, "day": day, "before": False, "after": True, "first": within.start,
-            "end": within.stop}  # fmt: skip
+    return {"kind": kind, "path": name, "day": day, "before": False, "after": True, "start": within.start,
+            "stop": within.stop}  # fmt: skip
 
 
 def files_in_slices(days: list[int], num_slices: int) -> Listed:
@@ -54,7 +54,7 @@ def test_each_range_reads_each_file_that_meets_it_once(
     for file in files:
         for number in range(num_ranges):
             width = NUM_BUCKETS // num_ranges
-            if file["first"] < (number + 1) * width and number * width < file["end"]:
+            if file["start"] < (number + 1) * width and number * width < file["stop"]:
                 want[file["path"], number] += 1
     assert reads_of(plan, files) == want
 

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import AlsVectors
 from userrep.items import als
-from userrep.items.als import PlannedFit, VersionFits, behaviour_vectors, interactions
+from userrep.items.als import PlannedFit, behaviour_vectors, fit_versions, interactions
 from userrep.items.als_on_spark import fit_als
 
 pytestmark = pytest.mark.default
@@ -100,7 +100,7 @@ def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
 
     def fitted(cells: NDArray[Any], vectors: dict[int, Any], *, starts: bool) -> dict[int, Any]:
         batches = batches_of([(int(user), int(item), 1) for user, item in cells], vectors)
-        fit = VersionFits(settings, (planned(starts=starts),))(iter(batches))
+        fit = fit_versions(iter(batches), settings, (planned(starts=starts),))
         return {row["item_index"]: np.array(row["vector"]) for batch in fit for row in batch.to_pylist()}
 
     first = fitted(before, {}, starts=False)
@@ -110,9 +110,9 @@ def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
 
 
 def test_a_version_without_interactions_has_no_vectors() -> None:
-    fits = VersionFits(AlsVectors(kind="als", dim=3), (planned(starts=True),))
-    assert list(fits(iter(batches_of([], {4: np.ones(3)})))) == []
-    assert list(fits(iter([]))) == []
+    settings, plan = AlsVectors(kind="als", dim=3), (planned(starts=True),)
+    assert list(fit_versions(iter(batches_of([], {4: np.ones(3)})), settings, plan)) == []
+    assert list(fit_versions(iter([]), settings, plan)) == []
 
 
 def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_the_other() -> None:
@@ -123,7 +123,7 @@ def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_t
     rows = batches_of(old, stored) + batches_of(new, {}, valid_from=V2) + batches_of(new, {}, valid_from=V2, bucket=2)
 
     def fitted(batches: list[pa.RecordBatch], *fits: PlannedFit) -> dict[tuple[date, int], list[float]]:
-        found = [row for batch in VersionFits(settings, fits)(iter(batches)) for row in batch.to_pylist()]
+        found = [row for batch in fit_versions(iter(batches), settings, fits) for row in batch.to_pylist()]
         return {(row["valid_from"], row["item_index"]): row["vector"] for row in found}
 
     together = fitted(rows, *plan)
@@ -150,7 +150,7 @@ def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_a
         MemoryError,
         match=r"^not enough memory for ALS: at least [\d,]+ user-item pairs .* got 0\.0 GB of free memory\.$",
     ):
-        list(VersionFits(AlsVectors(kind="als", dim=3), (planned(),))(batches()))
+        list(fit_versions(batches(), AlsVectors(kind="als", dim=3), (planned(),)))
     assert len(received) == 2
 
 
@@ -158,8 +158,8 @@ def test_factors_of_spark_are_rotated_whatever_a_fit_in_one_task_would_need(monk
     monkeypatch.setattr(als, "free_bytes", lambda: 1)
     rows = {"user_hash": 0, "user_bucket": 0, "valid_from": V1, "num_events": 0}
     factors = [rows | {"item_index": item, "vector": np.eye(3)[item].tolist()} for item in range(3)]
-    fits = VersionFits(AlsVectors(kind="als", dim=3, solver="spark"), (planned(),))
-    (found,) = fits(iter(pa.Table.from_pylist(factors, als._INPUT).to_batches()))
+    batches = pa.Table.from_pylist(factors, als._INPUT).to_batches()
+    (found,) = fit_versions(iter(batches), AlsVectors(kind="als", dim=3, solver="spark"), (planned(),))
     assert found.column("item_index").to_pylist() == [0, 1, 2]
 
 

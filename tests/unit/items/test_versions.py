@@ -17,7 +17,6 @@ from userrep.items.versions import (
     _groups,
     items_without_vector,
     lineage_of,
-    version_at,
     version_records,
     versions_of,
 )
@@ -40,7 +39,8 @@ V0, V1, V2 = date(2024, 5, 1), date(2024, 5, 8), date(2024, 5, 15)
 @pytest.mark.parametrize(("day", "version"), [(1, 1), (7, 1), (8, 8), (14, 8)])
 def test_the_newest_date_of_the_grid_applies(day: int, version: int) -> None:
     for anchor in (date(2024, 5, 1), date(2024, 5, 15), date(2024, 4, 24)):
-        assert version_at(date(2024, 5, day), anchor=anchor, refit_days=7) == date(2024, 5, version)
+        versions = Versions("l1", anchor, refit_days=7, present=frozenset())
+        assert versions.valid_at(date(2024, 5, day)) == date(2024, 5, version)
 
 
 def test_the_version_at_a_date_is_the_newest_on_the_grid_at_or_before_it() -> None:

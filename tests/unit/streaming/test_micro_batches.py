@@ -14,7 +14,6 @@ from userrep.config import Stream
 from userrep.errors import UsageError, UserrepError
 from userrep.features.sums.item_matrix import VectorFiles
 from userrep.features.sums.stream_base import StreamBase
-from userrep.items.versions import Versions
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
@@ -224,7 +223,7 @@ def test_a_stream_encodes_the_spaces_in_use_of_its_lineage(tables: Tables) -> No
 def test_a_stream_base_is_read_at_the_table_version_of_its_ledger_row(
     tables: FileTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(micro_batches, "dated_vectors", lambda *_: ((D1, VectorFiles((), 0.0)),))
+    monkeypatch.setattr(micro_batches, "vector_files", lambda *_: VectorFiles((), 0.0))
     tables.create(USER_OPENINGS)
 
     def commit(name: str, lineage_id: str, as_of: date = D2) -> int:
@@ -235,9 +234,8 @@ def test_a_stream_base_is_read_at_the_table_version_of_its_ledger_row(
         return tables.version(USER_OPENINGS)
 
     def files(table_version: int, lineage_id: str = "l1") -> list[str]:
-        versions = Versions(lineage_id, anchor=D1, refit_days=7, present=frozenset({D1}))
         base = StreamBase(D2, D1, D1, {}, "hash", 1, table_version)
-        pinned = batches_on(tables, tmp_path)._pinned_base(versions, base)
+        pinned = batches_on(tables, tmp_path)._pinned_base(lineage_id, base)
         return [uri.rpartition("/")[2] for uri in pinned.files.uris]
 
     commit("other-lineage", "l2")

@@ -15,7 +15,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, TableSchema
 from userrep.store.tables import Tables
-from userrep.streaming.checkpoint import Start, StreamCheckpoint
+from userrep.streaming.checkpoint import StreamCheckpoint
 
 pytestmark = pytest.mark.fast
 
@@ -60,13 +60,13 @@ def never() -> dict[str, str]:
 def test_what_a_stream_was_begun_with_is_written_once(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == Start(SCHEMAS, DAY)
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == (SCHEMAS, DAY)
     begun(checkpoint, "embeddings")
     written = json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text())
     assert written["sources"] == {"events": "arriving"}
     assert (written["open_days"], written["broker"], written["schemas"]) == (3, None, SCHEMAS)
     later = checkpoint.claim(tables, config_with(tmp_path, open_days=5), never, since=NEXT_DAY)
-    assert later == Start(SCHEMAS, DAY)
+    assert later == (SCHEMAS, DAY)
     assert json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text()) == written
 
 
@@ -126,12 +126,12 @@ def test_a_start_that_finished_no_batch_is_followed_by_one_with_other_settings(
     offsets = Path(checkpoint.folder, "embeddings", "offsets", "0")  # of the batch that failed
     offsets.parent.mkdir(parents=True)
     offsets.touch()
-    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == Start(SCHEMAS, DAY)
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == (SCHEMAS, DAY)
     assert offsets.exists()
     corrected = config_with(tmp_path, events={"topic": "clicks"}, kafka={"bootstrap_servers": "b:1"}, open_days=4)
     checkpoint.check(tables, corrected, is_new=True)
     start = checkpoint.claim(tables, corrected, lambda: {"events": "other"}, since=NEXT_DAY)
-    assert start == Start({"events": "other"}, NEXT_DAY)
+    assert start == ({"events": "other"}, NEXT_DAY)
     assert json.loads(Path(checkpoint.folder, "stream.json").read_text())["open_days"] == 4
     assert not offsets.exists()
 
@@ -140,7 +140,7 @@ def test_a_lost_file_of_settings_is_written_again_and_the_checkpoint_stays(
     tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
     begun(checkpoint, "embeddings", "rejects")
-    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == Start(SCHEMAS, None)
+    assert checkpoint.claim(tables, config_with(tmp_path), lambda: SCHEMAS, since=DAY) == (SCHEMAS, None)
     assert Path(checkpoint.folder, "stream.json").exists()
     assert Path(checkpoint.folder, "embeddings", "commits", "0").exists()
 

@@ -1,6 +1,5 @@
 """The vectors of a micro-batch as files of ``embedding_updates``, and what the driver learns of each file."""
 
-from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
-from userrep.streaming.encoding import UpdateFiles
+from userrep.streaming.encoding import write_updates
 
 pytestmark = pytest.mark.fast
 
@@ -43,21 +42,9 @@ def encoded(space_id: str, as_of: date, users: list[str], waited: list[float], f
     )
 
 
-class Encoded:
-    """Encoding that is done: yields these batches, whatever rows come."""
-
-    def __init__(self, *batches: pa.RecordBatch) -> None:
-        self.batches = batches
-
-    def __call__(self, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        list(rows)
-        yield from self.batches
-
-
 def written(tables: Tables, *batches: pa.RecordBatch) -> list[dict[str, Any]]:
-    encoding: Any = Encoded(*batches)
-    files = UpdateFiles(encoding, tables.target(EMBEDDING_UPDATES), "clicks", 42)
-    return [row for batch in files(iter(())) for row in batch.to_pylist()]
+    files = write_updates(batches, tables.target(EMBEDDING_UPDATES), query_id="clicks", batch_id=42)
+    return [row for batch in files for row in batch.to_pylist()]
 
 
 @pytest.fixture

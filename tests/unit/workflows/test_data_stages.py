@@ -43,6 +43,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(data_stages, "refresh_features", refresh)
     monkeypatch.setattr(data_stages, "item_parts", lambda *_: ItemParts(1, 0))
     monkeypatch.setattr(data_stages, "feature_sets", lambda *_: SETS)
+    monkeypatch.setattr(data_stages, "stored_features", lambda *_: None)
     monkeypatch.setattr(data_stages, "heavy_users", lambda *_: None)
     monkeypatch.setattr(data_stages, "features_table", lambda *_: SimpleNamespace(name="user_features_l1"))
     return calls
@@ -60,7 +61,7 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
         lambda *given, profile_hashes: {d: "not built yet" for d in given[3] if d in stale},
     )
     schedule = SimpleNamespace(as_of=AS_OF, versions=SimpleNamespace(lineage_id="l1"))
-    rest = {"tables": None, "config": None, "profiles": Profiles("h", 3)}
+    rest = {"tables": None, "config": SimpleNamespace(windows_days=[7]), "profiles": Profiles("h", 3)}
     return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))
 
 

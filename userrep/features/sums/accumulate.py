@@ -63,21 +63,10 @@ class Sums:
     context_UK: scipy.sparse.csr_array
     picks_UX: Floats | None = None
 
-    @classmethod
-    def zeros(cls, num_users: int, spec: FeatureSpec, days: range, num_context_keys: int) -> "Sums":
-        """Return the sums of users without events. ``days``: the days covered by ``last_at_UT``."""
-        return cls(
-            flat_US=np.zeros((num_users, num_sums(spec))),
-            last_at_UT=np.full((num_users, len(days)), NEVER),
-            first_day=days.start,
-            context_UK=scipy.sparse.csr_array((num_users, num_context_keys), dtype=np.int64),
-        )
-
-    @classmethod
-    def zeros_like(cls, sums: "Sums") -> "Sums":
+    def emptied(self) -> "Sums":
         """Return zero sums of the same users, but keep the last events per day, which do not depend on item vectors."""
-        no_context = scipy.sparse.csr_array(sums.context_UK.shape, dtype=np.int64)
-        return replace(sums, flat_US=np.zeros_like(sums.flat_US), context_UK=no_context)
+        no_context = scipy.sparse.csr_array(self.context_UK.shape, dtype=np.int64)
+        return replace(self, flat_US=np.zeros_like(self.flat_US), context_UK=no_context)
 
     def pooled_URX(self, spec: FeatureSpec) -> Floats:
         """View the pooled sums by ring."""
@@ -119,28 +108,21 @@ def num_sums(spec: FeatureSpec) -> int:
 
 
 def move_tiles(
-    sums: Sums,
-    tiles: Tiles,
-    item_N: Ints,
-    vectors_IX: Floats,
-    spec: FeatureSpec,
-    *,
-    ring_before_N: Ints,
-    ring_after_N: Ints,
+    sums: Sums, tiles: Tiles, item_N: Ints, vectors_IX: Floats, spec: FeatureSpec, *, old_ring_N: Ints, new_ring_N: Ints
 ) -> Sums:
     """Move tiles between rings: subtract them from their old ring and add them to the new one.
 
     ``item_N``: each row's index into ``vectors_IX``; -1 if the item has no vector, in which case only the events count.
     Cost: proportional to the number of rows whose ring changes (-1: in no ring), times X.
     """
-    changed_N = ring_before_N != ring_after_N
-    out_N, in_N = np.flatnonzero(changed_N & (ring_before_N >= 0)), np.flatnonzero(changed_N & (ring_after_N >= 0))
+    changed_N = old_ring_N != new_ring_N
+    out_N, in_N = np.flatnonzero(changed_N & (old_ring_N >= 0)), np.flatnonzero(changed_N & (new_ring_N >= 0))
     rows = np.concatenate([out_N, in_N])
     if not len(rows):
         return sums
     num_users, num_rings = len(sums.flat_US), len(spec.windows)
     sign = np.concatenate([np.full(len(out_N), -1.0), np.ones(len(in_N))])
-    cell = tiles.user_N[rows] * num_rings + np.concatenate([ring_before_N[out_N], ring_after_N[in_N]])
+    cell = tiles.user_N[rows] * num_rings + np.concatenate([old_ring_N[out_N], new_ring_N[in_N]])
     weight, num_events = sign * tiles.weight_N[rows], sign * tiles.num_events_N[rows]
 
     with_vector = np.flatnonzero(item_N[rows] >= 0)
@@ -151,13 +133,8 @@ def move_tiles(
     pooled_URX += product.reshape(pooled_URX.shape)
     weight_UR += np.bincount(cell, weight, minlength=shape[0]).reshape(weight_UR.shape)
     num_events_UR += np.bincount(cell, num_events, minlength=shape[0]).reshape(num_events_UR.shape)
-    is_before_N, is_after_N = (_is_in_longest(ring_N, spec) for ring_N in (ring_before_N, ring_after_N))
-    return _move_in_longest(sums, tiles, spec, is_after_N.astype(np.int64) - is_before_N)
-
-
-def _is_in_longest(ring_N: Ints, spec: FeatureSpec) -> Flags:
-    """Return whether a ring is in the longest window, excluding the history window."""
-    return (ring_N >= 0) & (ring_N < len(spec.windows_days))
+    was_in_N, is_in_N = ((ring_N >= 0) & (ring_N < len(spec.windows_days)) for ring_N in (old_ring_N, new_ring_N))
+    return _move_in_longest(sums, tiles, spec, is_in_N.astype(np.int64) - was_in_N)
 
 
 def _move_in_longest(sums: Sums, tiles: Tiles, spec: FeatureSpec, sign_N: Ints) -> Sums:

@@ -33,8 +33,7 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_p
     flat_US = sums.flat_US[users]
     if is_part and sums.picks_UX is not None:
         flat_US = np.hstack([flat_US, sums.picks_UX])
-    has_sums = np.ones(len(flat_US), bool)
-    columns = _stored_sums(sums, block, spec, as_of, users=users, flat_NS=flat_US, has_sums=has_sums)
+    columns = _stored_sums(sums, block, spec, as_of, users=users, flat_US=flat_US)
     return pa.RecordBatch.from_pydict({"as_of": _dates(as_of, len(flat_US)), **columns})
 
 
@@ -46,31 +45,27 @@ def stream_base_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) 
     profiles = block.profiles
     has_events_U = np.any(sums.num_events_UR(spec), axis=1)
     users = _selection(has_events_U | (profiles.row_U >= 0))
-    has_events, registered_at = has_events_U[users], profiles.registered_at_U[users]
+    registered_at = profiles.registered_at_U[users]
     row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
-    return pa.RecordBatch.from_pydict(
-        {
-            **_stored_sums(
-                sums, block, spec, as_of, users=users, flat_NS=sums.flat_US[users][has_events], has_sums=has_events
-            ),
-            "registered_at": pa.array(registered_at, mask=registered_at == NEVER).cast(pa.timestamp("us", "UTC")),
-            "attributes": profiles.attributes.take(row),
-            "pick_items": profiles.pick_item_lists.take(row),
-            "picked_at": profiles.picked_at_lists.take(row),
-        }
-    )
+    columns = _stored_sums(sums, block, spec, as_of, users=users, flat_US=sums.flat_US[users])
+    columns |= {
+        "sums": pc.if_else(pa.array(has_events_U[users]), columns["sums"], b""),
+        "registered_at": pa.array(registered_at, mask=registered_at == NEVER).cast(pa.timestamp("us", "UTC")),
+        "attributes": profiles.attributes.take(row),
+        "pick_items": profiles.pick_item_lists.take(row),
+        "picked_at": profiles.picked_at_lists.take(row),
+    }
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _stored_sums(
-    sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, users: Users, flat_NS: Floats, has_sums: Flags
+    sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, users: Users, flat_US: Floats
 ) -> dict[str, Any]:
-    """Return the columns that all stored sums share. ``flat_NS``: the sums of those users that have any."""
-    ends = np.concatenate([[0], np.cumsum(has_sums)]).astype(np.int32) * (8 * flat_NS.shape[1])
-    content = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(flat_NS))]
+    """Return the columns that all stored sums share. ``flat_US``: the sums of ``users``."""
     return {
         "user_bucket": block.user_bucket_U[users],
         "user_id": _take(block.user_ids, users),
-        "sums": pa.Array.from_buffers(pa.binary(), len(has_sums), content),
+        "sums": packed(flat_US, "<f8"),
         "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
         "num_by_context": _maps(sums.context_UK[users], block.context_keys),
     }
@@ -91,10 +86,7 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     has_events_U = sums.num_events_UR(spec)[:, : len(spec.windows_days)].any(axis=1)
     users = _selection(has_events_U | has_pick_U | (registered_at_U != NEVER))
     last_at = sums.last_at_before(spec, as_of)[users]
-    columns: dict[str, Any] = {
-        "as_of": _dates(as_of, len(last_at)),
-        "user_id": _take(block.user_ids, users),
-    }
+    columns: dict[str, Any] = {"as_of": _dates(as_of, len(last_at)), "user_id": _take(block.user_ids, users)}
     pooled_UP, flags = _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
     columns |= {POOLED: packed(pooled_UP), **flags}
     columns |= _counts_and_recency(sums, users, last_at, spec, midnight)

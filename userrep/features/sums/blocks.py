@@ -1,8 +1,7 @@
 """Blocks of users: the rows of a chunk as NumPy arrays, the input of the sums."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,7 @@ _BLOCK_BYTES = 2**23  # of sums in memory at a time
 _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))  # a map, for kernels without maps
 
 
-@dataclass(frozen=True)
-class Profiles:
+class Profiles(NamedTuple):
     """Profiles of a block's users. ``row_U``: the user's row in the lists; -1 without a profile."""
 
     row_U: Ints
@@ -34,8 +32,7 @@ class Profiles:
     pick_items: Items
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A block of users in the order of their buckets, with their rows of each kind."""
 
     user_ids: pa.Array
@@ -47,8 +44,7 @@ class Block:
     context_keys: pa.Array
 
 
-@dataclass(frozen=True)
-class SumsRows:
+class SumsRows(NamedTuple):
     """Stored sums of a block's users. A user may have several rows, which add up.
 
     ``flat_NS``: S sums; for partial sums by item, followed by X sums of picks.
@@ -62,30 +58,20 @@ class SumsRows:
 
     def summed(self, spec: FeatureSpec, num_users: int, days: range, as_of_day: int) -> Sums:
         """Add up the rows of one as-of date. ``days``: the days covered by ``last_at_UT``."""
-        sums = Sums.zeros(num_users, spec, days, self.context_NK.shape[1])
         rows = np.flatnonzero(self.day_N == as_of_day)
-        if not len(rows):
-            return sums
-        user_N, width = self.user_N[rows], sums.flat_US.shape[1]
+        user_N = self.user_N[rows]
         adder = scipy.sparse.csr_array((np.ones(len(rows)), (user_N, rows)), shape=(num_users, len(self.user_N)))
-        is_single = bool(np.all(np.diff(user_N) > 0))  # rows are sorted by user
-        if is_single:
-            sums.flat_US[user_N] = self.flat_NS[rows, :width]
-        else:
-            sums.flat_US[:] = adder @ self.flat_NS[:, :width]
-        picks_UX = adder @ self.flat_NS[:, width:] if self.flat_NS.shape[1] > width else None
+        flat_US, picks_UX = np.split(adder @ self.flat_NS, [num_sums(spec)], axis=1)
+        last_at_UT = np.full((num_users, len(days)), NEVER)
         active = self.active.take(pa.array(rows))
         at = active.flatten().to_numpy()
         day = at // DAY_US - days.start
         known = (day >= 0) & (day < len(days))
         user = user_N[pc.list_parent_indices(active).to_numpy()]
-        if is_single:
-            sums.last_at_UT[user[known], day[known]] = at[known]
-        else:
-            np.maximum.at(sums.last_at_UT, (user[known], day[known]), at[known])
+        np.maximum.at(last_at_UT, (user[known], day[known]), at[known])
         context_UK = scipy.sparse.csr_array(adder @ self.context_NK).astype(np.int64)
         context_UK.eliminate_zeros()
-        return replace(sums, context_UK=context_UK, picks_UX=picks_UX)
+        return Sums(flat_US, last_at_UT, days.start, context_UK, picks_UX if picks_UX.shape[1] else None)
 
 
 def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:

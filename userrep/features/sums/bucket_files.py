@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from userrep.features.sums.chunk import KINDS, Chunk, names_of
+from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.store.bucket_reader import row_group_ranges
 from userrep.store.buckets import BucketRange
 from userrep.store.filesystem import is_local, open_parquet, parquet_footer
@@ -88,43 +88,36 @@ class _Cursor:
 
     def __init__(self, source: BucketedFile, within: BucketRange, *, context: bool) -> None:
         self.source = source
-        self._names = names_of(source.kind, context=context)
+        self._schema = schema_of(source.kind, context=context)
         self._within = within
         footer = parquet_footer(source.path)
         self._file = open_parquet(source.path, footer)
-        self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
+        self._columns = [name for name in self._schema.names if name in self._file.schema_arrow.names]
         first_G, last_G = ranges = row_group_ranges(source.path)
-        groups = [
+        self.groups = [  # number, first bucket, last bucket, weight in rows of tiles
             (number, first_G[number], last_G[number], footer.row_group(number).num_rows * _WEIGHT[source.kind])
             for number in ranges.meeting(within.start, within.stop - 1)
         ]
-        self.groups = groups  # number, first bucket, last bucket, weight in rows of tiles
-        in_order = all(a[2] <= b[1] for a, b in pairwise(groups))
-        self._remaining_groups = list(groups) if in_order else []
-        self._rest = self._read([] if in_order else [group[0] for group in groups])  # unordered: sorted together
+        in_order = all(a[2] <= b[1] for a, b in pairwise(self.groups))
+        self._remaining_groups = self.groups.copy() if in_order else []
+        self._rest = self._read([] if in_order else [group[0] for group in self.groups])  # unordered: sorted together
 
-    def fill(self, stop: int) -> None:
-        """Read one row group ahead if the next rows are not in memory yet."""
-        if self._remaining_groups and not self._rest.num_rows and self._remaining_groups[0][1] < stop:
-            self._read_next()
+    def fill(self, stop: int) -> bool:
+        """Read the next row group if it is needed for the rows below a bucket. Returns whether it was."""
+        is_due = not self._rest.num_rows and bool(self._remaining_groups) and self._remaining_groups[0][1] < stop
+        if is_due:
+            self._rest = self._read([self._remaining_groups.pop(0)[0]])
+        return is_due
 
     def rows_below(self, stop: int) -> Iterator[pa.Table]:
         """Return the rows below a bucket, at most one row group at a time."""
-        while True:
+        while self._rest.num_rows or self.fill(stop):
+            end = int(np.searchsorted(self._rest.column("user_bucket").to_numpy(), stop))
+            if end:
+                yield self._rest.slice(0, end)
+            self._rest = self._rest.slice(end)
             if self._rest.num_rows:
-                bucket_N = self._rest.column("user_bucket").to_numpy()
-                end = int(np.searchsorted(bucket_N, stop))
-                if end:
-                    yield self._rest.slice(0, end)
-                self._rest = self._rest.slice(end)
-                if self._rest.num_rows:
-                    return
-            if not self._remaining_groups or self._remaining_groups[0][1] >= stop:
                 return
-            self._read_next()
-
-    def _read_next(self) -> None:
-        self._rest = self._read([self._remaining_groups.pop(0)[0]])
 
     def _read(self, groups: list[int]) -> pa.Table:
         """Read row groups and return their rows within the range, in the schema of chunks."""
@@ -139,11 +132,11 @@ class _Cursor:
     def _as_chunk(self, table: pa.Table) -> pa.Table:
         """Add the file's constants as columns and cast times and numbers to the types of chunks."""
         constants = {"day": self.source.day, "before": self.source.before, "after": self.source.after}
-        schema, columns = KINDS[self.source.kind], []
-        for field in map(schema.field, self._names):
+        columns = []
+        for field in self._schema:
             if field.name in constants:
                 columns.append(pa.repeat(pa.scalar(constants[field.name], field.type), table.num_rows))
             else:
                 column = table.column(field.name)
                 columns.append(column if column.type == field.type else column.cast(field.type))
-        return pa.Table.from_arrays(columns, names=self._names)
+        return pa.Table.from_arrays(columns, names=self._schema.names)

@@ -37,9 +37,9 @@ PROFILES = pa.schema(
 KINDS = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
 
 
-def names_of(kind: str, *, context: bool) -> list[str]:
+def schema_of(kind: str, *, context: bool) -> pa.Schema:
     """Return the columns of one kind of rows, with or without num_by_context."""
-    return [name for name in KINDS[kind].names if context or name != CONTEXT[0]]
+    return pa.schema([field for field in KINDS[kind] if context or field.name != CONTEXT[0]])
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ A generation is a complete state: an as-of date, and the tile revision of each d
 """
 
 import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from userrep.features.spec import FeatureSpec
 from userrep.store.schemas import SUM_GENERATIONS
@@ -16,8 +18,9 @@ _KEPT = 2  # generations whose rows are kept
 
 @dataclass(frozen=True)
 class Generation:
-    """A complete generation of window sums."""
+    """A complete generation of a lineage's window sums."""
 
+    lineage_id: str
     generation: int
     as_of: date
     valid_from: date
@@ -28,40 +31,46 @@ class Generation:
 def generations(tables: Tables, lineage_id: str) -> list[Generation]:
     """Return a lineage's complete generations of window sums whose rows are kept, oldest first."""
     rows = sorted(tables.ledger(SUM_GENERATIONS, lineage_id=lineage_id), key=lambda row: row.generation)[-_KEPT:]
-    return [Generation(r.generation, r.as_of, r.valid_from, dict(r.revision_by_day), r.num_users) for r in rows]
+    return [
+        Generation(lineage_id, row.generation, row.as_of, row.valid_from, dict(row.revision_by_day), row.num_users)
+        for row in rows
+    ]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The tiles that differ between two states, as revisions by day: old only, new only, or in another ring."""
+class TileDays(NamedTuple):
+    """Tiles of some days, one revision each, and whether they count in the old and in the new sums."""
 
-    leaving: dict[date, int]
-    entering: dict[date, int]
-    passing: dict[date, int]
-    changed: tuple[date, ...]
+    revision_by_day: Mapping[date, int]
+    before: bool
+    after: bool
+
+
+class Difference(NamedTuple):
+    """The tiles that differ between two states: those of the old one only, of the new one only, or in another ring."""
+
+    leaving: TileDays
+    entering: TileDays
+    passing: TileDays
 
     @classmethod
     def between(cls, base: Generation | None, target: Generation, spec: FeatureSpec) -> "Difference":
         """Compare the day revisions and rings of two states. ``base`` None: start from no days."""
-        if base is None:
-            return cls({}, target.revision_by_day, {}, ())
-        before, after = base.revision_by_day, target.revision_by_day
+        before, after = base.revision_by_day.items() if base else set(), target.revision_by_day.items()
         passing = {
             day: revision
-            for day, revision in after.items()
-            if before.get(day) == revision and _ring(spec, base.as_of, day) != _ring(spec, target.as_of, day)
+            for day, revision in sorted(before & after)
+            if base and _ring(spec, base.as_of, day) != _ring(spec, target.as_of, day)
         }
         return cls(
-            leaving={day: revision for day, revision in before.items() if after.get(day) != revision},
-            entering={day: revision for day, revision in after.items() if before.get(day) != revision},
-            passing=passing,
-            changed=tuple(sorted(day for day in after if before.get(day, after[day]) != after[day])),
+            leaving=TileDays(dict(sorted(before - after)), before=True, after=False),
+            entering=TileDays(dict(sorted(after - before)), before=False, after=True),
+            passing=TileDays(passing, before=True, after=True),
         )
 
     @property
     def tiles(self) -> list[tuple[date, int]]:
         """All (day, revision) pairs to read."""
-        return [*self.leaving.items(), *self.entering.items(), *self.passing.items()]
+        return [pair for days in self for pair in days.revision_by_day.items()]
 
 
 def _ring(spec: FeatureSpec, as_of: date, day: date) -> int:

@@ -1,8 +1,6 @@
 """The inputs of a pooling job: tiles, window sums and profiles, as files for tasks or as rows for a shuffle."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -10,8 +8,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.features.profiles import Profiles
 from userrep.features.sums.bucket_files import BucketedFile
+from userrep.features.sums.generations import Generation, TileDays
 from userrep.features.sums.shuffled import in_common_schema
 from userrep.store.buckets import range_of_slice
 from userrep.store.file_tables import FileTables
@@ -23,53 +21,27 @@ from userrep.utc import day_number
 
 _LISTED = pa.schema(
     [("kind", pa.string()), ("path", pa.string()), ("day", pa.int32()), ("before", pa.bool_()), ("after", pa.bool_()),
-     ("first", pa.int32()), ("end", pa.int32())]
+     ("start", pa.int32()), ("stop", pa.int32())]
 )  # fmt: skip
 
 
-class TileDays(NamedTuple):
-    """Tiles of some days, one revision each, and whether they count in the old and in the new sums."""
-
-    revision_by_day: Mapping[date, int]
-    before: bool
-    after: bool
-
-
-class StoredSums(NamedTuple):
-    """Reference to a stored generation of window sums."""
-
-    lineage_id: str
-    generation: int
-    as_of: date
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The inputs of a pooling job."""
+class Inputs(NamedTuple):
+    """The inputs of a pooling job. ``profiles_version``: the version of ``user_profiles``, None without profiles."""
 
     tables: Tables
     tiles: Sequence[TileDays]
-    sums: StoredSums | None
-    profiles: Profiles
-
-    @property
-    def has_profiles(self) -> bool:
-        return self.profiles.version is not None
+    sums: Generation | None
+    profiles_version: int | None
 
     def profile_rows(self) -> DataFrame:
         """Read the pinned version of the profiles."""
-        return self.tables.read(USER_PROFILES, version=self.profiles.version)
-
-    def without_profiles(self) -> "Inputs":
-        """Return the same inputs without profiles."""
-        return replace(self, profiles=self.profiles._replace(version=None))
+        return self.tables.read(USER_PROFILES, version=self.profiles_version)
 
 
 def listed_files(tables: FileTables, inputs: Inputs) -> pa.Table:
-    """List all files with the bucket range ``[first, end)`` that each can contain. Driver memory: one row per file."""
-    rows = [(*file, *range_of_slice(user_slice)) for file, user_slice in _files(tables, inputs)]
-    names = [*BucketedFile._fields, "first", "end"]
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], _LISTED)
+    """List all files with the bucket range ``[start, stop)`` that each can contain. Driver memory: one row per file."""
+    rows = [file._asdict() | range_of_slice(user_slice)._asdict() for file, user_slice in _files(tables, inputs)]
+    return pa.Table.from_pylist(rows, _LISTED)
 
 
 def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
@@ -85,8 +57,8 @@ def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, s
         key = sums.lineage_id, sums.generation
         for file in tables.files(USER_WINDOW_SUMS, lambda v: (v["lineage_id"], v["generation"]) == key):
             yield BucketedFile("sums", file.uri, day_number(sums.as_of), True, False), file.values["user_slice"]
-    if inputs.has_profiles:
-        for file in tables.files(USER_PROFILES, version=inputs.profiles.version):
+    if inputs.profiles_version is not None:
+        for file in tables.files(USER_PROFILES, version=inputs.profiles_version):
             yield BucketedFile("profiles", file.uri, 0, True, True), file.values["user_slice"]
 
 
@@ -102,6 +74,6 @@ def rows_of_inputs(inputs: Inputs) -> DataFrame:
         keys = sql_key({"lineage_id": sums.lineage_id, "generation": sums.generation})
         rows = tables.read(USER_WINDOW_SUMS).where(keys).withColumn("day", F.lit(day_number(sums.as_of)))
         frames.append(in_common_schema(rows, "sums"))
-    if inputs.has_profiles:
+    if inputs.profiles_version is not None:
         frames.append(in_common_schema(inputs.profile_rows(), "profiles"))
     return reduce(DataFrame.unionByName, frames)

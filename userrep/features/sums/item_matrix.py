@@ -4,7 +4,6 @@ Shapes: I items, E numbers of all modalities' vectors, M modalities, X = E + M.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +30,7 @@ class VectorFiles(NamedTuple):
     largest: float
 
 
-@dataclass(frozen=True)
-class ItemMatrix:
+class ItemMatrix(NamedTuple):
     """A version's vectors of all modalities side by side, then one mark per modality; zeros if an item has no vector.
 
     ``item_ids`` are sorted by their hashes ``hash_I``.

@@ -47,24 +47,22 @@ def dated_vectors(
     tables: Tables, config: Config, versions: Versions, dates: Sequence[date]
 ) -> tuple[tuple[date, VectorFiles], ...]:
     """Pin the item-vector files that each date uses."""
-    records = version_records(tables, versions.lineage_id)
-    files_by_version = {
-        version: VectorFiles(
-            _files(tables, config, versions.lineage_id, version),
-            records[version].largest if version in records else 0.0,
-        )
-        for version in {versions.valid_at(day) for day in dates}
-    }
+    used = {versions.valid_at(day) for day in dates}
+    files_by_version = {version: vector_files(tables, config, versions.lineage_id, version) for version in used}
     return tuple((day, files_by_version[versions.valid_at(day)]) for day in dates)
 
 
-def _files(tables: Tables, config: Config, lineage_id: str, version: date) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the files of a version by modality."""
+def vector_files(tables: Tables, config: Config, lineage_id: str, version: date) -> VectorFiles:
+    """Pin the item-vector files of a version."""
     if isinstance(tables, FileTables):
-        files = tables.files(ITEM_VECTORS, matches([{"lineage_id": lineage_id, "valid_from": version}]))
-        paths = [(file.uri, file.values["modality"]) for file in files]
+        found = tables.files(ITEM_VECTORS, matches([{"lineage_id": lineage_id, "valid_from": version}]))
+        paths = [(file.uri, file.values["modality"]) for file in found]
     else:
         uris = read_vectors(tables, lineage_id, version).inputFiles()
         paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
-    modalities = sorted(config.item_vectors)
-    return tuple((name, tuple(sorted(path for path, owner in paths if owner == name))) for name in modalities)
+    record = version_records(tables, lineage_id).get(version)
+    files = (
+        (name, tuple(sorted(path for path, modality in paths if modality == name)))
+        for name in sorted(config.item_vectors)
+    )
+    return VectorFiles(tuple(files), record.largest if record else 0.0)

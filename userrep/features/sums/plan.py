@@ -1,6 +1,5 @@
 """The tasks of a pooling job: ranges of users, split further by day or by item."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +23,7 @@ class Task(NamedTuple):
     num_parts: int = 1
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Equal ranges of user buckets, a power of two in number. ``parts``: the skewed ranges and their number of parts.
 
     ``item_parts``: if more than one, every task is split further into this number of parts by item.

@@ -66,40 +66,32 @@ class PoolingJob:
     def run(self, chunks: Iterable[Chunk]) -> Iterator[OutputRows]:
         """Yield the outputs of all users. Users in several chunks are summed in parts, which are then added up.
 
-        Raises ValueError if the last chunk of a user is missing.
+        A job on whole users also sums the parts of items one after the other. Raises ValueError if the last chunk of a
+        user is missing.
         """
+        item_parts = range(self.item_parts) if self.item_parts > 1 and not self.adds_up else [None]
+        jobs = [replace(self.for_parts(), item_part=part) for part in item_parts]
         parts: list[pa.RecordBatch] = []
         profiles: list[pa.Table] = []
         for chunk in chunks:
-            if not self.is_whole or (chunk.is_last and not profiles):
+            if not self.is_whole or (chunk.is_last and not profiles and len(jobs) == 1):
                 yield from self._run_chunk(chunk)
                 continue
-            parts += [made.rows for made in self.for_parts()._run_chunk(chunk)]
+            parts += [part.rows for job in jobs for part in job._run_chunk(chunk)]
             profiles.append(chunk.profiles)
             if chunk.is_last:
-                yield from self._add_up_parts(parts, pa.concat_tables(profiles))
+                sums = as_chunk_of_sums(pa.Table.from_batches(parts)) if parts else SUMS.empty_table()
+                yield from self.for_adding_up()._run_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
                 parts, profiles = [], []
         if profiles:
             raise ValueError(f"pooling: the last chunk of a user is missing, got {len(profiles)} chunks before it")
-
-    def alone(self, chunk: Chunk) -> Iterator[OutputRows]:
-        """Yield the outputs of one chunk in this process, part by part if items are in several parts."""
-        if self.item_parts == 1:
-            return self._run_chunk(chunk)
-        jobs = [replace(self.for_parts(), item_part=part) for part in range(self.item_parts)]
-        parts = [output.rows for job in jobs for output in job._run_chunk(chunk)]
-        return self._add_up_parts(parts, chunk.profiles)
-
-    def _add_up_parts(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[OutputRows]:
-        sums = as_chunk_of_sums(pa.Table.from_batches(parts)) if parts else SUMS.empty_table()
-        return self.for_adding_up()._run_chunk(Chunk.of(sums=sums, profiles=profiles))
 
     def _run_chunk(self, chunk: Chunk) -> Iterator[OutputRows]:
         if self.item_part is not None:
             chunk = chunk.only_items(range_of(self.item_part, self.item_parts))
         adds_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
         for block in blocks(chunk, self.spec):
-            states = self._add_up_rows(block) if self.adds_up else self._move_on(block)
+            states = self._added_up(block) if self.adds_up else self._move_on(block)
             for (as_of, files), state in zip(self.dates, states, strict=True):
                 needs_picks = adds_picks or "features" in self.outputs
                 sums = replace(state, picks_UX=self._picks(block, state, files, as_of)) if needs_picks else state
@@ -131,7 +123,7 @@ class PoolingJob:
         as_ofs = [day_number(as_of) for as_of, _ in self.dates] + ([day_number(self.before)] if self.before else [])
         return range(min(as_ofs) - self.spec.span, max(as_ofs))
 
-    def _add_up_rows(self, block: Block) -> Iterator[Sums]:
+    def _added_up(self, block: Block) -> Iterator[Sums]:
         for as_of, _ in self.dates:
             yield block.sums_rows.summed(self.spec, len(block.user_ids), self._days(), day_number(as_of))
 
@@ -149,12 +141,12 @@ class PoolingJob:
         item_N = block.tile_items.rows_in(matrices[version])
         for as_of, files in self.dates:
             if files != version:  # sums of different versions are not comparable
-                sums = Sums.zeros_like(sums)
+                sums = sums.emptied()
                 ring_N, version = no_ring_N, files
                 item_N = block.tile_items.rows_in(matrices[version])
             next_N = np.where(tiles.after_N, tiles.rings(spec, as_of), -1)
             vectors_IX = matrices[version].vectors_IX
-            sums = move_tiles(sums, tiles, item_N, vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
+            sums = move_tiles(sums, tiles, item_N, vectors_IX, spec, old_ring_N=ring_N, new_ring_N=next_N)
             ring_N = next_N
             yield sums
 

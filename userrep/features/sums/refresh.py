@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -20,8 +20,8 @@ from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.generations import Difference, Generation, generations
-from userrep.features.sums.inputs import Inputs, StoredSums, TileDays
-from userrep.features.sums.item_vector_files import dated_vectors, item_parts
+from userrep.features.sums.inputs import Inputs
+from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
@@ -39,8 +39,7 @@ _TILES_PER_USER = 30  # reading and writing one user's sums costs about as much 
 _MAX_DIFFERENCE = 0.7  # share of all tiles above which a full rebuild is no more work than an update
 
 
-@dataclass(frozen=True)
-class Refresh:
+class Refresh(NamedTuple):
     """The result of a refresh. ``since``: as-of date of the sums it started from; None for a rebuild from tiles."""
 
     since: date | None
@@ -73,11 +72,11 @@ def refresh_features(
     """
     ledger = tile_ledger(tables)
     revisions = ledger.revisions(as_of - timedelta(days=FeatureSpec.of(config).span), as_of)
-    target = Generation(0, as_of, versions.valid_at(as_of), revisions, 0)
+    target = Generation(versions.lineage_id, 0, as_of, versions.valid_at(as_of), revisions, 0)
     update = SumsUpdate(target, tables, config, versions, ledger, full=full)
     num_users = _run(update, profiles or refresh_profiles(tables, config))
-    num_tiles = ledger.num_tiles(update.difference.tiles)
-    return Refresh(update.base.as_of if update.base else None, update.reason, num_tiles, num_users)
+    base, reason = update.choice
+    return Refresh(base.as_of if base else None, reason, ledger.num_tiles(update.difference.tiles), num_users)
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,11 @@ class SumsUpdate:
     @property
     def base(self) -> Generation | None:
         """The generation to start from, None for a rebuild."""
-        return self._choice[0]
-
-    @property
-    def reason(self) -> str:
-        """The reason for the choice of ``base``."""
-        return self._choice[1]
+        return self.choice[0]
 
     @cached_property
-    def _choice(self) -> tuple[Generation | None, str]:
+    def choice(self) -> tuple[Generation | None, str]:
+        """The generation to start from, None for a rebuild, and the reason."""
         if self.full:
             return None, "requested"
         target, ledger, spec = self.target, self.ledger, FeatureSpec.of(self.config)
@@ -146,24 +141,17 @@ class SumsUpdate:
 
     def inputs(self, profiles: Profiles) -> Inputs:
         """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""
-        tiles = [
-            TileDays(self.difference.leaving, before=True, after=False),
-            TileDays(self.difference.entering, before=False, after=True),
-            TileDays(self.difference.passing, before=True, after=True),
-        ]
-        base = self.base
-        before = StoredSums(self.versions.lineage_id, base.generation, base.as_of) if base else None
-        return Inputs(self.tables, tiles, before, profiles)
+        return Inputs(self.tables, self.difference, self.base, profiles.version)
 
     def job(self, *outputs: Output) -> PoolingJob:
         """Return the pooling job of the update."""
-        dated = dated_vectors(self.tables, self.config, self.versions, [self.target.valid_from])
+        files = vector_files(self.tables, self.config, self.target.lineage_id, self.target.valid_from)
         return PoolingJob(
             FeatureSpec.of(self.config),
-            ((self.target.as_of, dated[0][1]),),
+            ((self.target.as_of, files),),
             outputs,
             before=self.base.as_of if self.base else None,
-            changed_days=tuple(day_number(day) for day in (*self.difference.changed, *self.difference.leaving)),
+            changed_days=tuple(map(day_number, self.difference.leaving.revision_by_day)),
         )
 
     def plan(self) -> Plan:
@@ -176,66 +164,60 @@ class SumsUpdate:
 
 def _run(update: SumsUpdate, profiles: Profiles) -> int:
     """Write sums, then features, and after each the ledger row that makes it visible. Returns the user count."""
-    tables, lineage_id, as_of = update.tables, update.versions.lineage_id, update.target.as_of
-    base = update.base
-    is_current = base is not None and base.as_of == as_of and not update.difference.tiles
+    tables, base, target = update.tables, update.base, update.target
+    is_current = base is not None and base.as_of == target.as_of and not update.difference.tiles
     inputs, plan = update.inputs(profiles), update.plan()
     job = update.job("features") if is_current else update.job("sums", "features")
-    latest = update.ledger.latest
-    features = Features.begin(tables, update.config, update.versions, latest, profiles=profiles, dates=[as_of])
-    since = tables.version(USER_WINDOW_SUMS)
-    if is_current:
-        assert base is not None
+    latest, profiles_hash = update.ledger.latest, profiles.profiles_hash
+    features = Features(tables, update.config, update.versions, [target.as_of], latest, profiles_hash)
+    features_since, since = features.begin(), tables.version(USER_WINDOW_SUMS)
+    if base is not None and is_current:
         target = base
     else:
         first = update.known[-1].generation + 1 if update.known else 1
-        number = tables.reserve(USER_WINDOW_SUMS, lineage_id, first=first)
-        target = replace(update.target, generation=number)
+        target = replace(target, generation=tables.reserve(USER_WINDOW_SUMS, target.lineage_id, first=first))
     if isinstance(tables, FileTables):
-        keys = {"lineage_id": lineage_id, "generation": target.generation}
+        keys = {"lineage_id": target.lineage_id, "generation": target.generation}
         destinations = features.destination(tables) | {"sums": Destination(tables.target(USER_WINDOW_SUMS), keys)}
         files = write_files(inputs, job, plan, destinations)
         if not is_current:
-            _commit_sums(tables, update, target, files, since)
-        return features.record(features.commit(tables, files))
+            _commit_sums(tables, update, target, files, since=since)
+        return features.record(features.commit(tables, files, since=features_since))
     if not is_current:
         _write_sums(update, target, inputs, job, plan)
-    inputs = replace(inputs, tiles=[], sums=StoredSums(lineage_id, target.generation, as_of))
+    inputs = inputs._replace(tiles=[], sums=target)
     job = replace(job.for_adding_up(), outputs=("features",))
     return features.record(features.write(inputs, job, plan))
 
 
 def _commit_sums(
-    tables: FileTables, update: SumsUpdate, target: Generation, files: Sequence[Written], since: int
+    tables: FileTables, update: SumsUpdate, target: Generation, files: Sequence[Written], *, since: int
 ) -> None:
     """Commit the sums among the files that tasks wrote, and record the generation.
 
     Of the earlier rows, only those of the newest complete generation are kept.
     """
-    lineage_id, first_kept = update.versions.lineage_id, update.known[-1].generation if update.known else 0
+    first_kept = update.known[-1].generation if update.known else 0
 
     def is_replaced(values: dict[str, Any]) -> bool:
-        return bool(values["lineage_id"] == lineage_id and values["generation"] < first_kept)
+        return bool(values["lineage_id"] == target.lineage_id and values["generation"] < first_kept)
 
     sums = [written.file for written in files if written.output == "sums"]
     tables.commit(USER_WINDOW_SUMS, sums, replacing=is_replaced, since=since)
-    _record(update, replace(target, num_users=sum(file.num_rows for file in sums)))
+    _record(tables, target, num_users=sum(file.num_rows for file in sums))
 
 
 def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: PoolingJob, plan: Plan) -> None:
     """Let Spark write the sums, and record the generation."""
-    tables, lineage_id = update.tables, update.versions.lineage_id
+    tables = update.tables
     schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
-    sums = pooled_rows(inputs.without_profiles(), replace(job, outputs=("sums",)), plan, schema)
-    keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(target.generation)}
+    sums = pooled_rows(inputs._replace(profiles_version=None), replace(job, outputs=("sums",)), plan, schema)
     replaced = [target, *update.known[:-1]]
-    replaced_keys: Keys = [{"lineage_id": lineage_id, "generation": state.generation} for state in replaced]
-    tables.replace(
-        sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)}), USER_WINDOW_SUMS, replaced_keys
-    )
-    num_users = tables.read(USER_WINDOW_SUMS).where(sql_key(replaced_keys[0])).count()
-    _record(update, replace(target, num_users=num_users))
+    keys: Keys = [{"lineage_id": state.lineage_id, "generation": state.generation} for state in replaced]
+    columns = {name: F.lit(value) for name, value in keys[0].items()} | {"user_slice": user_slice(plan.num_ranges)}
+    tables.replace(sums.withColumns(columns), USER_WINDOW_SUMS, keys)
+    _record(tables, target, num_users=tables.read(USER_WINDOW_SUMS).where(sql_key(keys[0])).count())
 
 
-def _record(update: SumsUpdate, made: Generation) -> None:
-    update.tables.add(SUM_GENERATIONS, [vars(made) | {"lineage_id": update.versions.lineage_id, "built_at": utc_now()}])
+def _record(tables: Tables, target: Generation, *, num_users: int) -> None:
+    tables.add(SUM_GENERATIONS, [vars(replace(target, num_users=num_users)) | {"built_at": utc_now()}])

@@ -14,7 +14,7 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.features.profiles import Profiles, refresh_profiles
+from userrep.features.profiles import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import Generation
 from userrep.features.sums.pooling import Output
@@ -63,8 +63,8 @@ def base_rows(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
 
 
 def build_bases(
-    tables: Tables, config: Config, versions: Versions, as_of: date, *, open_days: int,
-    profiles: Profiles | None = None, only_missing: bool = False,
+    tables: Tables, config: Config, versions: Versions, as_of: date, *, open_days: int, profiles: Profiles,
+    only_missing: bool = False,
 ) -> list[tuple[StreamBase, str]]:  # fmt: skip
     """Build the missing or stale stream bases of the ``open_days - 1`` dates after ``as_of``, and delete older ones.
 
@@ -72,8 +72,7 @@ def build_bases(
     base is stale if its days, item vectors, users or picks have changed; ``only_missing`` keeps stale ones. A base with
     newer item vectors, which a run for a later date has built, is always kept. ``as_of``: the newest date with tiles
     and features. Its item vectors are used even if a later date starts a new version.
-    ``profiles``: the profiles pinned by the run; without them, ``user_profiles`` is refreshed first. Returns the bases
-    that were built, with the reason.
+    ``profiles``: the profiles pinned by the run. Returns the bases that were built, with the reason.
 
     Cost per base: the window sums are read and written once, with the tiles of the days that differ. Without window
     sums or with new item vectors, the tiles of all windows are read. No shuffle. After a kill, the next run builds what
@@ -85,7 +84,7 @@ def build_bases(
         If the tables are in a catalog: a stream reads single users from files.
     """
     tables, ledger, existing = with_files(tables), tile_ledger(tables), stream_bases(tables, versions.lineage_id)
-    span, profiles, built = FeatureSpec.of(config).span, profiles or refresh_profiles(tables, config), []
+    span, built = FeatureSpec.of(config).span, []
     for k in range(1, open_days):
         day, open_from = as_of + timedelta(days=k), as_of + timedelta(days=k - open_days)
         revisions = ledger.revisions(day - timedelta(days=span), open_from)
@@ -96,7 +95,7 @@ def build_bases(
             continue  # of a run for a later date
         reason = _stale_reason(before, target)
         if reason and not (only_missing and usable):
-            sums = Generation(0, day, target.valid_from, revisions, 0)
+            sums = Generation(versions.lineage_id, 0, day, target.valid_from, revisions, 0)
             update = SumsUpdate(sums, tables, config, versions, ledger)
             built.append((_build(tables, update, target, profiles, oldest=as_of), reason))
     return built

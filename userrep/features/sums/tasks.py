@@ -78,11 +78,10 @@ class Writing:
             writers[output].write(pa.Table.from_batches([rows]), values)
             if output == "features":
                 num_inexact[as_of] += rows.column("is_exact").false_count
-        files = [(output, file, file.values.get("as_of")) for output in writers for file in writers[output].close()]
-        written = [(output, as_of, file.to_json(), num_inexact[as_of]) for output, file, as_of in files]
-        if written:
-            columns = zip(*written, strict=True)
-            yield pa.RecordBatch.from_pydict(dict(zip(Written._fields, columns, strict=True)))
+        files = [(output, file.values.get("as_of"), file) for output in writers for file in writers[output].close()]
+        rows = [Written(output, as_of, file, num_inexact[as_of])._asdict() for output, as_of, file in files]
+        if rows:
+            yield pa.RecordBatch.from_pylist([row | {"file": row["file"].to_json()} for row in rows])
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,9 @@ def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, sink: Sink) -> list[Dat
 
 def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task]) -> DataFrame:
     """Return partial sums of the divided ranges, together with the profiles of their users."""
-    with_profiles = inputs.has_profiles and job.outputs != ("sums",)
+    with_profiles = inputs.profiles_version is not None and job.outputs != ("sums",)
     sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
-    part_inputs = inputs if sums_picks else inputs.without_profiles()
+    part_inputs = inputs if sums_picks else inputs._replace(profiles_version=None)
     parts = _tasks(part_inputs, job.for_parts(), plan, tasks, _Rows(SUMS_DDL))
     rows = in_common_schema(parts.withColumn("day", F.unix_date("as_of")), "sums")
     if with_profiles:
@@ -154,18 +153,18 @@ def _tasks(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], s
     tables = inputs.tables
     if isinstance(tables, FileTables) and plan.item_parts == 1:
         return _file_tasks(tables.spark, listed_files(tables, inputs), job, plan, tasks, sink=sink)
-    rows, number = rows_of_inputs(inputs), slice_number(plan.num_ranges)
-    is_skewed = number.isin(list(plan.parts))
-    if plan.item_parts == 1 and all(task.num_parts == 1 for task in tasks):  # undivided ranges
-        return _shuffled_tasks(rows.where(~is_skewed), job, number, plan.num_ranges, sink)
-    if plan.item_parts == 1:
-        rows, index = rows.where(is_skewed), F.lit(0)
-    else:  # adjacent tasks share vectors, so a worker rarely reads others
-        rows, index = by_item_part(rows, plan.item_parts), number + F.col("item_part") * len(tasks)
-    for skewed_range, num_parts in plan.parts.items():
-        index += F.when(number > skewed_range, num_parts - (plan.item_parts > 1)).otherwise(0)
-        is_part = (number == skewed_range) & (F.col("kind") == "tiles")
-        index += F.when(is_part, F.pmod("day", F.lit(num_parts))).otherwise(0)
+
+    def by_range(values: Mapping[int, int]) -> Column:
+        """Return the value of each row's range, -1 without one."""
+        listed = ", ".join(str(values.get(k, -1)) for k in range(plan.num_ranges))
+        return F.element_at(F.expr(f"array({listed})"), slice_number(plan.num_ranges) + 1)
+
+    first = by_range({task.range: k for k, task in enumerate(tasks) if task.part == 0})
+    num_parts = by_range({task.range: task.num_parts for task in tasks})
+    rows = rows_of_inputs(inputs).where(first >= 0)
+    index = first + F.when(F.col("kind") == "tiles", F.pmod("day", num_parts)).otherwise(0)
+    if plan.item_parts > 1:  # adjacent tasks share vectors, so a worker rarely reads others
+        rows, index = by_item_part(rows, plan.item_parts), index + F.col("item_part") * len(tasks)
     return _shuffled_tasks(rows, job, index, len(tasks) * plan.item_parts, sink)
 
 
@@ -184,7 +183,7 @@ def _file_tasks(
 
 
 def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
-    overlaps = pc.and_(pc.less(listed["first"], within.stop), pc.greater(listed["end"], within.start))
+    overlaps = pc.and_(pc.less(listed["start"], within.stop), pc.greater(listed["stop"], within.start))
     files = [BucketedFile(**row) for row in listed.filter(overlaps).select(BucketedFile._fields).to_pylist()]
     return [file for file in files if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]
 

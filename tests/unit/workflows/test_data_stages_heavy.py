@@ -1,14 +1,9 @@
 """When a user counts as heavy: at least 1 % of all events, and at least 20 times the mean."""
 
-from pathlib import Path
-
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.support.builders import config_of
-from userrep.features import heavy
-from userrep.features.heavy import HeavyUsers, heavy_users
-from userrep.store.open import open_tables
+from userrep.workflows.data_stages import HeavyUsers, heavy_users
 
 pytestmark = pytest.mark.default
 
@@ -26,17 +21,9 @@ pytestmark = pytest.mark.default
     ],
 )
 def test_a_heavy_user_has_one_percent_of_all_events_and_twenty_times_the_mean(
-    spark: SparkSession,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    num_others: int,
-    others: int,
-    most: list[int],
-    expected: HeavyUsers | None,
+    spark: SparkSession, num_others: int, others: int, most: list[int], expected: HeavyUsers | None
 ) -> None:
     rows = spark.range(num_others).selectExpr(f"{others}L AS num_events_7d")
     if most:
         rows = rows.union(spark.createDataFrame([(n,) for n in most], "num_events_7d LONG"))
-    monkeypatch.setattr(heavy, "stored_features", lambda *_: rows)
-    config = config_of(tmp_path)
-    assert heavy_users(open_tables(config, spark), config, "l1", None) == expected  # type: ignore[arg-type]
+    assert heavy_users(rows, 7) == expected

@@ -66,6 +66,7 @@ setup(
     package_dir={"return_propensity": "examples/return_propensity"},
     package_data={
         "userrep": ["py.typed"],
+        "userrep.spaces": ["card.md.jinja"],
         "userrep.spark": ["log4j2.properties"],
         "userrep.workflows": ["demo.yaml"],
         "userrep.report": ["*.html", "*.css"],

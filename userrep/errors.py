@@ -6,7 +6,6 @@ A message says where the fault is, what is wrong, which value was found, and wha
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -23,24 +22,11 @@ _UNREACHABLE = re.compile(
 )
 _WORKER_TRACEBACK = re.compile(r"^ *Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", re.MULTILINE)
 # The extra of setup.py that brings a package.
-_EXTRA_OF = {
-    "pyspark": "spark",
-    "py4j": "spark",
-    "delta": "spark",
-    "implicit": "spark",
-    "jinja2": "spark",
-    "markupsafe": "spark",
-    "scipy": "spark",
-    "safetensors": "spark",
-    "threadpoolctl": "spark",
-    "sklearn": "train",
-    "torch": "train",
-    "lightgbm": "train",
-    "matplotlib": "evaluate",
-    "mlflow": "tracking",
-    "sqlalchemy": "tracking",
-    "redis": "streaming",
-}
+_SPARK = ("pyspark", "py4j", "delta", "implicit", "jinja2", "markupsafe", "scipy", "safetensors", "threadpoolctl")
+_EXTRA_OF = dict.fromkeys(_SPARK, "spark") | {
+    "sklearn": "train", "torch": "train", "lightgbm": "train", "matplotlib": "evaluate", "mlflow": "tracking",
+    "sqlalchemy": "tracking", "redis": "streaming",
+}  # fmt: skip
 _STORE_PATH = re.compile(r"\bs3[an]?://[^\s,;:'\")]+|(?<=for path )[^\s:]+")
 
 
@@ -85,8 +71,8 @@ def cause_outside(error: BaseException) -> str | None:
             "(spark.local.dir). What was committed stays. Make room, then run the same command again."
         )
     text = _texts(error, handled=True)
-    found = _STORE_PATH.search(text)
-    path = f" {found[0][:200]}" if found else ""
+    match = _STORE_PATH.search(text)
+    path = f" {match[0][:200]}" if match else ""
     if codes := _REFUSED.findall(text):
         code = next((code for code in codes if code.isalpha()), "403")
         return (
@@ -147,26 +133,17 @@ class UsageError(UserrepError):
         super().__init__("\n".join(self.faults))
 
 
-def faults_of(checks: Iterable[Callable[[], object]]) -> list[str]:
-    """Run all checks and return the faults of those that raise UsageError, each only once."""
-    faults: dict[str, None] = {}  # ordered and unique: several checks may find the same fault
-    for check in checks:
-        try:
-            check()
-        except UsageError as error:
-            faults |= dict.fromkeys(error.faults)
-    return list(faults)
-
-
 def results_of(calls: Iterable[Callable[[], Result]]) -> list[Result]:
     """Run all calls and return their results. Raises UsageError with the faults of all of them, each only once."""
     results: list[Result] = []
-
-    def keep(call: Callable[[], Result]) -> None:
-        results.append(call())
-
-    if faults := faults_of(partial(keep, call) for call in calls):
-        raise UsageError(faults)
+    faults: dict[str, None] = {}  # ordered and unique: several calls may find the same fault
+    for call in calls:
+        try:
+            results.append(call())
+        except UsageError as error:
+            faults |= dict.fromkeys(error.faults)
+    if faults:
+        raise UsageError(list(faults))
     return results
 
 

@@ -28,7 +28,7 @@ _run: dict[str, str] = {}
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Prints to the stderr of the moment it is made. ``of_run``: made by ``begin_run``, so ``end_run`` removes it."""
+    """Prints to the stderr at its creation. ``of_run``: added by ``begin_run`` and removed by ``end_run``."""
 
     def __init__(self, *, of_run: bool) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         self.setFormatter(_JsonFormatter() if as_json() else _TextFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop the line: a terminal that is gone ends no run."""
+        """Drop the line, so that a closed terminal does not stop the run."""
 
 
 class _TextFormatter(logging.Formatter):
@@ -64,7 +64,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """Return the message of a log record, with the prefix of ``prefixed``."""
+    """Return the message of a log record, with its prefix."""
     return _run.get("prefix", "") + record.getMessage()
 
 
@@ -141,28 +141,17 @@ def _resolve_run_id(run_id: str | None) -> str:
 
 
 @contextmanager
-def in_stage(run_id: str, stage: str) -> Iterator[None]:
-    """Add run id and stage to the JSON lines printed within the block, by any thread."""
-    with _run_with(run_id=run_id, stage=stage):
-        yield
+def logged_with(**facts: str) -> Iterator[None]:
+    """Set facts of the lines logged within the block, by any thread.
 
-
-@contextmanager
-def prefixed(prefix: str) -> Iterator[None]:
-    """Begin all messages logged within the block, by any thread, with a prefix."""
-    with _run_with(prefix=prefix):
-        yield
-
-
-@contextmanager
-def _run_with(**facts: str) -> Iterator[None]:
-    before = {name: _run[name] for name in facts if name in _run}
+    ``run_id`` and ``stage`` are fields of JSON lines. All messages begin with ``prefix``.
+    """
+    before = dict(_run)
     _run.update(facts)
     try:
         yield
     finally:
-        for name in facts.keys() - before.keys():
-            _run.pop(name, None)
+        _run.clear()
         _run.update(before)
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import pandas as pd
 import pyarrow as pa
 
-from userrep.client.frames import Listed, join_frame, listed_ids, newest_frame, newest_table, training_frame
+from userrep.client.frames import Listed, join_frame, label_keys, listed_ids, newest_frame, newest_table, with_added
 from userrep.client.target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.joins.options import JoinOptions, JoinParams
-from userrep.joins.training_sets import create_training_set
+from userrep.joins.training_sets import TRAINING_SET_ID, create_training_set, create_training_table
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
@@ -129,9 +129,13 @@ class Embeddings:
         """
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
-            return training_frame(  # type: ignore[no-any-return]
-                labels, tables=self.tables, name=name, space=space, consumer=consumer, options=chosen
+            keys = label_keys(labels, chosen)
+            joined, set_id = create_training_table(
+                keys, tables=self.tables, name=name, space=space, consumer=consumer, options=chosen
             )
+            output = with_added(labels, joined, chosen)
+            output.attrs[TRAINING_SET_ID] = set_id
+            return output  # type: ignore[no-any-return]
         tables, rows = self._with_spark(labels)
         return create_training_set(  # type: ignore[return-value]
             rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen

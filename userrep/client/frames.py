@@ -14,7 +14,6 @@ from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import usable_sources
 from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
-from userrep.joins.training_sets import TRAINING_SET_ID, create_training_table
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
 from userrep.store.bucket_reader import rows_below
@@ -36,23 +35,10 @@ _NEWEST = pa.schema(
 def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: JoinOptions) -> pd.DataFrame:
     """Join pandas labels with embeddings; see ``Embeddings.join``. The index and all columns of the labels are kept."""
     joined = join_table(label_keys(labels, options), tables=tables, space=space, options=options)
-    return _with_added(labels, joined, options)
+    return with_added(labels, joined, options)
 
 
-def training_frame(
-    labels: pd.DataFrame, *, tables: Tables, name: str, space: str | None, consumer: str | None, options: JoinOptions
-) -> pd.DataFrame:
-    """Join pandas labels as a training set, whose id is in ``attrs``; see ``Embeddings.training_set``."""
-    keys = label_keys(labels, options)
-    joined, set_id = create_training_table(
-        keys, tables=tables, name=name, space=space, consumer=consumer, options=options
-    )
-    rows = _with_added(labels, joined, options)
-    rows.attrs[TRAINING_SET_ID] = set_id
-    return rows
-
-
-def _with_added(labels: pd.DataFrame, joined: pa.Table, options: JoinOptions) -> pd.DataFrame:
+def with_added(labels: pd.DataFrame, joined: pa.Table, options: JoinOptions) -> pd.DataFrame:
     """Return the labels in ``joined``, in the order of the labels, with the columns that the join added."""
     joined = joined.sort_by(_ROW)
     output = labels.iloc[joined[_ROW].to_numpy()].copy()

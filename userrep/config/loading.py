@@ -59,8 +59,8 @@ def _read(path: str | Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]]
     if values is None:
         raise UsageError(f"{path}: is empty; `userrep init --events PATH` writes one.")
     if not isinstance(values, dict):
-        found = "a list" if isinstance(values, list) else "text" if isinstance(values, str) else "a single value"
-        raise UsageError(f"{path}: must consist of keys with values, such as `root: PATH`, got {found}.")
+        kind = "a list" if isinstance(values, list) else "text" if isinstance(values, str) else "a single value"
+        raise UsageError(f"{path}: must consist of keys with values, such as `root: PATH`, got {kind}.")
     return values, lines
 
 
@@ -76,22 +76,18 @@ def _origin(
 
 
 def _with_absolute_paths(
-    section: dict[Any, Any], folder: str, overridden: Sequence[tuple[str, ...]], at: tuple[str, ...] = ()
-) -> dict[Any, Any]:
+    value: Any, folder: str, overridden: Sequence[tuple[str, ...]], at: tuple[str, ...] = ()
+) -> Any:
     """Make the paths of a section absolute: relative to ``folder``, or to the working directory where overridden."""
-    resolved = dict(section)
-    for key, value in section.items():
+    if isinstance(value, list):
+        return [_with_absolute_paths(part, folder, overridden, at) for part in value]
+    if not isinstance(value, dict) or at == ("spark", "conf"):
+        return value
+    resolved = {key: _with_absolute_paths(part, folder, overridden, (*at, str(key))) for key, part in value.items()}
+    for key, part in value.items():
         here = (*at, str(key))
-        if isinstance(value, dict) and here != ("spark", "conf"):
-            resolved[key] = _with_absolute_paths(value, folder, overridden, here)
-        if isinstance(value, list):
-            resolved[key] = [
-                _with_absolute_paths(part, folder, overridden, here) if isinstance(part, dict) else part
-                for part in value
-            ]
-        is_path = here in _PATHS or (key == "path" and section.get("format") != "table")
-        if is_path and isinstance(value, str):
-            path = resolved[key] = expanded_path(value)
+        if isinstance(part, str) and (here in _PATHS or (key == "path" and value.get("format") != "table")):
+            path = resolved[key] = expanded_path(part)
             if re.match(r"(?![A-Za-z][\w+.-]*:)[^/]", path):
                 base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
                 resolved[key] = os.path.normpath(os.path.join(base, path))

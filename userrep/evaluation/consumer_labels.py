@@ -61,7 +61,7 @@ def read_label_rows(table: LabelTable, tables: Tables, old: Space, new: Space, *
     A vector from before the end of a space's training would favor that space, and a newer vector than the other
     space's would too, so labels with such vectors are left out. Above ``most`` labels, users are sampled by bucket.
 
-    Cost: one pass over three columns of the labels, and the look-ups of ``join_arrow`` in both spaces, which read only
+    Cost: one pass over three columns of the labels, and the look-ups of ``join_table`` in both spaces, which read only
     the buckets of sampled users. Memory: one batch of the file, and a small multiple of ``most`` vectors. In a catalog,
     the two joins run in Spark.
 

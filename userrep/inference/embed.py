@@ -1,6 +1,6 @@
 """Embeddings of a whole feature table, either as files written by the tasks or as rows for Spark to write."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import accumulate, pairwise
 from typing import Any
@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from userrep.config import Storage
-from userrep.inference.encoder import Encoder, worker_encoder
+from userrep.inference.encoder import Encoder
 from userrep.store.arrow import combined, listed
 from userrep.store.data_files import TableFile
 from userrep.store.filesystem import open_parquet, parquet_footer
@@ -23,22 +22,20 @@ _MIN_ROWS = 16_384  # per task; with fewer, starting the task costs more than it
 FilePart = tuple[TableFile, int, int]  # a file and a range ``[first, stop)`` of its rows
 
 
-def encoded_features(features: DataFrame, *, folder: str, content_hash: str, storage: Storage = "float32") -> DataFrame:
-    """Encode user features with a space's artifact.
+def encoded_features(features: DataFrame, load_encoder: Callable[[], Encoder]) -> DataFrame:
+    """Encode user features.
 
     Parameters
     ----------
-    features : rows of ``user_features`` of the space's lineage. folder, content_hash : the space's artifact.
-    storage : type that vectors are rounded to.
+    features : rows of ``user_features`` of the space's lineage. load_encoder : called in each task.
 
     Returns
     -------
-    One row per row of features: as_of, user_id, embedding array<float>. Narrow, without a shuffle. Each worker reads
-    the weights once.
+    One row per row of features: as_of, user_id, embedding array<float>. Narrow, without a shuffle.
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder = worker_encoder(folder, content_hash, storage)
+        encoder = load_encoder()
         for batch in batches:
             vectors = listed(encoder.embed(batch))
             keys = [batch.column("as_of"), batch.column("user_id")]
@@ -50,10 +47,8 @@ def encoded_features(features: DataFrame, *, folder: str, content_hash: str, sto
 def embed_files(
     spark: SparkSession,
     files: Sequence[TableFile],
+    load_encoder: Callable[[], Encoder],
     *,
-    folder: str,
-    content_hash: str,
-    storage: Storage,
     target: Target,
     values: Mapping[date, Mapping[str, Any]],
     min_tasks: int,
@@ -66,15 +61,14 @@ def embed_files(
 
     Parameters
     ----------
-    files : feature files, sorted by user bucket. folder, content_hash : the space's artifact. storage : type that
-        vectors are rounded to.
+    files : feature files, sorted by user bucket. load_encoder : called in each task.
     target : the table to write to. values : values of the target's partition columns, by as-of date.
     min_tasks : number of tasks to aim for, as long as each has at least 16,384 rows.
     """
     tasks = _tasks(files, min_tasks)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder = worker_encoder(folder, content_hash, storage)
+        encoder = load_encoder()
         for task_id in (task_id for batch in batches for task_id in batch.column("id").to_pylist()):
             files = [file for part in tasks[task_id] for file in _write_embeddings(part, encoder, target, values)]
             yield pa.record_batch({"file": pa.array([file.to_json() for file in files], pa.string())})

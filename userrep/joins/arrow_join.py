@@ -14,16 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.errors import UserrepError
-from userrep.joins import statuses
-from userrep.joins.ledger import (
-    Sources,
-    Step,
-    files_by_snapshot,
-    new_user_vector,
-    report_in_sample,
-    steps_of,
-    usable_sources,
-)
+from userrep.joins import ledger, statuses
+from userrep.joins.ledger import Sources, Step
 from userrep.joins.options import JoinOptions, without_vector, wrong_width
 from userrep.joins.read_vectors import NO_STEP, find_vectors
 from userrep.spaces.snapshots import EXPIRED, Snapshot
@@ -45,7 +37,7 @@ class Resolved:
 
     @classmethod
     def of(cls, labels: pa.Table, sources: Sources, options: JoinOptions) -> "Resolved":
-        steps = steps_of(sources.snapshots, options.availability)
+        steps = ledger.steps_of(sources.snapshots, options.availability)
         users, times = combined(labels[options.user]), combined(labels[options.time])
         at_N = times.cast(pa.int64()).fill_null(0).to_numpy()
         since_K = np.array([(step.since - EPOCH) // timedelta.resolution for step in steps], np.int64)
@@ -76,37 +68,33 @@ class Resolved:
 
 
 def join_table(labels: pa.Table, *, tables: Tables, space: str, options: JoinOptions) -> pa.Table:
-    """Return ``join_arrow`` of the labels, or in a catalog and for updates ``join_embeddings``, in any order."""
-    if isinstance(tables, FileTables) and not options.updates:
-        return join_arrow(labels, tables=tables, space=space, options=options)
-    from userrep.joins.join import join_embeddings  # imports Spark
-
-    rows = tables.spark.createDataFrame(labels)
-    return join_embeddings(rows, tables=tables, space=space, options=options).toArrow()
-
-
-def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: JoinOptions) -> pa.Table:
-    """Return the rows and columns of ``join_embeddings``, in the order of the labels.
+    """Return the rows and columns of ``join_embeddings``, in any order. Only catalogs and updates need Spark.
 
     ``labels`` have ``options.user`` (string) and ``options.time`` (timestamp in microseconds, UTC), and none of the
-    columns that the join adds. ``options`` must not ask for updates or Spark ML's vectors, which need Spark.
+    columns that the join adds. ``options`` must not ask for Spark ML's vectors.
 
     Raises UsageError as ``join_embeddings``, and UserrepError if a label has no vector and ``options.handle_invalid``
-    is "error", or a vector has another width than the space's. Cost: one pass over the row groups that may contain the
-    labels' users, and a sort of the labels. Memory: the labels' vectors, twice, and two row groups per core.
+    is "error", or a vector has another width than the space's. Cost without Spark: one pass over the row groups that
+    may contain the labels' users, and a sort of the labels. Memory: the labels' vectors, twice, and two row groups per
+    core.
     """
-    sources = usable_sources(tables, space)
-    rows = Resolved.of(labels, sources, options)
-    report_in_sample(sources.space, rows.snapshots, options)
-    return joined_arrow(labels, rows, tables, sources, options)
+    if not isinstance(tables, FileTables) or options.updates:
+        from userrep.joins.join import join_embeddings  # imports Spark
+
+        rows = tables.spark.createDataFrame(labels)
+        return join_embeddings(rows, tables=tables, space=space, options=options).toArrow()
+    sources = ledger.usable_sources(tables, space)
+    resolved = Resolved.of(labels, sources, options)
+    ledger.report_in_sample(sources.space, resolved.snapshots, options)
+    return joined_arrow(labels, resolved, tables, sources, options)
 
 
 def joined_arrow(
     labels: pa.Table, rows: Resolved, tables: FileTables, sources: Sources, options: JoinOptions
 ) -> pa.Table:
-    """Join labels that are resolved on these sources; see ``join_arrow``."""
+    """Join labels that are resolved on these sources; see ``join_table``. Keeps their order."""
     space_id, steps = sources.space.space_id, rows.steps
-    files = files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
+    files = ledger.files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
     is_skipped_N = rows.too_old_N | rows.users.is_null().to_numpy(zero_copy_only=False)
     vectors = find_vectors(rows.users, np.where(is_skipped_N, NO_STEP, rows.number_N), files)
     widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
@@ -114,7 +102,7 @@ def joined_arrow(
         raise UserrepError(wrong_width(space_id, sources.dim, wrong[0]))
     status_N = rows.status(vectors, options)
     if statuses.NEW_USER in status_N:
-        z_D = pa.scalar(new_user_vector(tables, sources.space), vectors.type)
+        z_D = pa.scalar(ledger.new_user_vector(tables, sources.space), vectors.type)
         vectors = pc.if_else(pa.array(status_N == statuses.NEW_USER), z_D, vectors)
     if options.handle_invalid == "error" and vectors.null_count:
         raise UserrepError(without_vector(status_N[vectors.is_null()][0]))

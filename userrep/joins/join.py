@@ -12,17 +12,8 @@ from datetime import UTC, datetime
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from userrep.joins.ledger import (
-    Sources,
-    Step,
-    files_by_snapshot,
-    is_in_sample,
-    new_user_vector,
-    report_in_sample,
-    steps_of,
-    usable_sources,
-    with_snapshot,
-)
+from userrep.joins import ledger
+from userrep.joins.ledger import Sources, Step
 from userrep.joins.options import JoinOptions, column, midnight, prepared
 from userrep.joins.outputs import with_outputs
 from userrep.joins.read_vectors import with_vectors
@@ -41,7 +32,7 @@ def join_embeddings(
     *,
     tables: Tables,
     space: Space | str = "serving",
-    coordinates: Space | str | None = None,
+    coordinates: str | None = None,
     options: JoinOptions = JoinOptions(),  # noqa: B008  # frozen
 ) -> DataFrame:
     """Join labels with one space's embeddings as they were known at each label's time.
@@ -67,27 +58,26 @@ def join_embeddings(
     A vector of another width than the space's fails the job.
     """
     labels = prepared(labels, options)
-    sources = usable_sources(tables, space)
-    target = coordinates.space_id if isinstance(coordinates, Space) else coordinates
-    if target not in (None, sources.space.space_id):
-        sources = replace(sources, coordinates=find_space(tables, target))
+    sources = ledger.usable_sources(tables, space)
+    if coordinates not in (None, sources.space.space_id):
+        sources = replace(sources, coordinates=find_space(tables, coordinates))
     _check_in_sample(labels, sources, options)
     return joined(labels, tables, sources, options)
 
 
 def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) -> None:
     """Report labels that resolve to an in-sample snapshot. Cost: none if the space has no such snapshot."""
-    steps = steps_of(sources.snapshots, options.availability)
-    if in_sample := [number for number, step in enumerate(steps) if is_in_sample(step.snapshot)]:
-        times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
+    steps = ledger.steps_of(sources.snapshots, options.availability)
+    if in_sample := [number for number, step in enumerate(steps) if ledger.is_in_sample(step.snapshot)]:
+        times = ledger.with_snapshot(labels.select(column(options.time)), steps, time=options.time)
         rows = times.where(F.col("__number").isin(in_sample)).select("__number").take(1)
-        report_in_sample(sources.space, [steps[row["__number"]].snapshot for row in rows], options)
+        ledger.report_in_sample(sources.space, [steps[row["__number"]].snapshot for row in rows], options)
 
 
 def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
     """Join labels from ``prepared`` with these sources; see ``join_embeddings``."""
-    space, steps = sources.space, steps_of(sources.snapshots, options.availability)
-    rows = with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
+    space, steps = sources.space, ledger.steps_of(sources.snapshots, options.availability)
+    rows = ledger.with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
     if options.updates:
         updates = tables.read(EMBEDDING_UPDATES).where(f"space_id = '{space.space_id}'")
         if sources.updates_until is not None:
@@ -96,7 +86,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     if isinstance(tables, FileTables):
         rows = with_vectors(
             rows,
-            files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps]),
+            ledger.files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps]),
             user=options.user,
             time=options.time,
             min_tasks=shuffle_partitions(tables.spark),
@@ -109,7 +99,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         kept=labels.columns,
         space_id=space.space_id,
         dim=sources.dim,
-        new_user=new_user_vector(tables, space) if options.missing == "new_user" else None,
+        new_user=ledger.new_user_vector(tables, space) if options.missing == "new_user" else None,
         into=(to.space_id, load_map(tables, space, to)[1]) if (to := sources.coordinates) is not None else None,
     )
 

@@ -167,7 +167,11 @@ def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> Dat
     """
     from pyspark.sql import functions as F
 
-    rows = [(day, *span, k, *_ledger_columns(steps[k].snapshot)) for day, span, k in _by_day(steps)]
+    rows = [
+        (day, *span, k, s.snapshot_id, s.as_of, s.revision, s.state, s.in_sample)
+        for day, span, k in _by_day(steps)
+        for s in [steps[k].snapshot]
+    ]
     ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
     at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())
     day = F.date_from_unix_date(F.floor(F.unix_seconds(at) / 86_400).cast("int"))  # in UTC, unlike to_date
@@ -177,10 +181,6 @@ def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> Dat
 
 def _rank(snapshot: Snapshot) -> tuple[date, int]:
     return snapshot.as_of, snapshot.revision
-
-
-def _ledger_columns(snapshot: Snapshot) -> tuple[str, date, int, str, bool]:
-    return snapshot.snapshot_id, snapshot.as_of, snapshot.revision, snapshot.state, snapshot.in_sample
 
 
 def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], int]]:

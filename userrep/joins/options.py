@@ -111,8 +111,9 @@ class JoinOptions:
             If a name is unknown or a value is not allowed; all faults, with the names of the Params.
         """
         known = {param_of(field.name): field.name for field in fields(cls)}
-        if faults := [_unknown(name, list(known)) for name in params if name not in known]:
-            raise UsageError(faults)
+        otherwise = f"known options: {', '.join(known)}."
+        if unknown := [name for name in params if name not in known]:
+            raise UsageError([f"unknown option {name}; {did_you_mean(name, known, otherwise)}" for name in unknown])
         try:
             return cls(**{known[name]: value for name, value in params.items()})
         except UsageError as error:
@@ -141,11 +142,6 @@ def param_of(option: str) -> str:
     if option in ("user", "time", "output"):
         return f"{option}Col"
     return re.sub(r"_(\w)", lambda letter: letter[1].upper(), option)
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    hint = did_you_mean(name, known, f"known options: {', '.join(known)}.")
-    return f"unknown option {name}; {hint}"
 
 
 def name_faults(columns: Sequence[str], options: JoinOptions) -> list[str]:

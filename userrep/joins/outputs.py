@@ -8,21 +8,8 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from userrep.joins import statuses
 from userrep.joins.options import JoinOptions, column, midnight, without_vector, wrong_width
-from userrep.joins.statuses import (
-    FOUND,
-    IN_SAMPLE,
-    MAPPED_FROM,
-    NEW_USER,
-    NO_SNAPSHOT_YET,
-    NOT_IN_SNAPSHOT,
-    NULL_TIME,
-    NULL_USER,
-    SNAPSHOT_EXPIRED,
-    SPACE_ID,
-    TOO_OLD,
-    UPDATE,
-)
 from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
 
@@ -45,19 +32,18 @@ def with_outputs(
     """
     rows = rows.withColumn("__status", _status(options))
     status = F.col("__status")
-    vector = F.when(status.isin(FOUND, IN_SAMPLE), F.col("__embedding"))
+    vector = F.when(status.isin(statuses.FOUND, statuses.IN_SAMPLE), F.col("__embedding"))
     snapshot_id, as_of = F.col("__snapshot_id"), F.col("__as_of")
     if options.updates:
-        vector = vector.when(status == UPDATE, F.col("__update.embedding"))
-        snapshot_id = F.when(status != UPDATE, snapshot_id)
-        as_of = F.when(status == UPDATE, F.col("__update.as_of")).otherwise(as_of)
+        vector = vector.when(status == statuses.UPDATE, F.col("__update.embedding"))
+        snapshot_id = F.when(status != statuses.UPDATE, snapshot_id)
+        as_of = F.when(status == statuses.UPDATE, F.col("__update.as_of")).otherwise(as_of)
     if new_user is not None:
-        vector = vector.when(status == NEW_USER, F.lit(new_user))
-    vector = _of_width(vector, space_id, dim)
-    if into is None:
-        vector = as_vectors(vector, options, {SPACE_ID: space_id})
-    else:
-        vector = as_vectors(mapped(vector, into[1]), options, {SPACE_ID: into[0], MAPPED_FROM: space_id})
+        vector = vector.when(status == statuses.NEW_USER, F.lit(new_user))
+    vector, metadata = _of_width(vector, space_id, dim), {statuses.SPACE_ID: space_id}
+    if into is not None:
+        vector, metadata = mapped(vector, into[1]), {statuses.SPACE_ID: into[0], statuses.MAPPED_FROM: space_id}
+    vector = as_vectors(vector, options, metadata)
     output = rows.select(
         *map(column, kept), snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
     )
@@ -82,17 +68,19 @@ def as_vectors(vector: Column, options: JoinOptions, metadata: dict[str, str]) -
 
 
 def _status(options: JoinOptions) -> Column:
-    status = F.when(column(options.user).isNull(), NULL_USER).when(column(options.time).isNull(), NULL_TIME)
+    status = F.when(column(options.user).isNull(), statuses.NULL_USER)
+    status = status.when(column(options.time).isNull(), statuses.NULL_TIME)
     if options.updates:
         as_of = F.col("__update.as_of")
         is_later = F.col("__as_of").isNull() | (as_of > F.col("__as_of"))
-        status = status.when(as_of.isNotNull() & is_later & ~_too_old(as_of, options), UPDATE)
+        status = status.when(as_of.isNotNull() & is_later & ~_too_old(as_of, options), statuses.UPDATE)
+    unknown = statuses.NEW_USER if options.missing == "new_user" else statuses.NOT_IN_SNAPSHOT
     return (
-        status.when(F.col("__state").isNull(), NO_SNAPSHOT_YET)
-        .when(F.col("__state") == EXPIRED, SNAPSHOT_EXPIRED)
-        .when(_too_old(F.col("__as_of"), options), TOO_OLD)
-        .when(F.col("__embedding").isNotNull(), F.when(F.col("__in_sample"), IN_SAMPLE).otherwise(FOUND))
-        .otherwise(NEW_USER if options.missing == "new_user" else NOT_IN_SNAPSHOT)
+        status.when(F.col("__state").isNull(), statuses.NO_SNAPSHOT_YET)
+        .when(F.col("__state") == EXPIRED, statuses.SNAPSHOT_EXPIRED)
+        .when(_too_old(F.col("__as_of"), options), statuses.TOO_OLD)
+        .when(F.col("__embedding").isNull(), unknown)
+        .otherwise(F.when(F.col("__in_sample"), statuses.IN_SAMPLE).otherwise(statuses.FOUND))
     )
 
 

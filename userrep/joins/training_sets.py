@@ -77,9 +77,8 @@ def create_training_set(
     Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or
     the consumer is not registered.
     """
-    _check_name(name)
     labels = prepared(labels, options)
-    sources = _sources(tables, space, consumer)
+    sources = _sources(tables, name, space, consumer)
     use = _use(labels, sources, options)
     record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
     rows = _joined(labels, tables, sources, record)
@@ -96,10 +95,9 @@ def create_training_table(
     """
     if not isinstance(tables, FileTables) or options.updates:
         frame = tables.spark.createDataFrame(labels)
-        made = create_training_set(frame, tables=tables, name=name, space=space, consumer=consumer, options=options)
-        return made.toArrow(), training_set_id(made)
-    _check_name(name)
-    sources = _sources(tables, space, consumer)
+        rows = create_training_set(frame, tables=tables, name=name, space=space, consumer=consumer, options=options)
+        return rows.toArrow(), training_set_id(rows)
+    sources = _sources(tables, name, space, consumer)
     resolved = Resolved.of(labels, sources, options)
     span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
     use = [snapshot.snapshot_id for snapshot in resolved.snapshots], span["min"], span["max"]
@@ -109,33 +107,22 @@ def create_training_table(
     return rows, record.training_set_id
 
 
-def _check_name(name: str) -> None:
+def _sources(tables: Tables, name: str, space: Space | str | None, consumer: str | None) -> Sources:
+    """Check the name, and read the sources of a space, by default the one that the consumer uses."""
     checked_name(name, "training set")
     if len(name) > _MAX_NAME:
         raise UsageError(
             f"training set {name!r}: must have at most {_MAX_NAME} characters, got {len(name)}. Its id adds a hash. "
             "Choose a shorter name."
         )
-
-
-def _sources(tables: Tables, space: Space | str | None, consumer: str | None) -> Sources:
-    """Read the sources of a space, by default the one that the consumer uses."""
-    if consumer is not None:
-        pinned_space_id = read_registry(tables).consumer(consumer).pinned_space_id
-        space = space or pinned_space_id
-    return usable_sources(tables, space)
-
-
-def _name_in_registry(tables: Tables, record: TrainingSet) -> None:
-    if record.consumer is not None:
-        ids = record.snapshot_ids
-        record_training_set(tables, record.consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
+    pinned_space_id = read_registry(tables).consumer(consumer).pinned_space_id if consumer is not None else None
+    return usable_sources(tables, space or pinned_space_id)
 
 
 def _recorded(
     tables: Tables, sources: Sources, use: _Use, *, name: str, consumer: str | None, options: JoinOptions
 ) -> TrainingSet:
-    """Return the record of a join, and add it to the ledger unless it exists. Reports in-sample labels."""
+    """Report in-sample labels and return the record of a join, after adding it to the ledger unless it exists."""
     ids, first_us, last_us = use
     snapshots = _checked(ids, sources, options)
     report_in_sample(sources.space, snapshots, options)
@@ -154,9 +141,16 @@ def _recorded(
         created_at=utc_now(),
     )
     if existing := list_training_sets(tables, training_set_id=record.training_set_id):
-        return existing[0]
-    tables.add(TRAINING_SETS, [vars(record)])
+        record = existing[0]
+    else:
+        tables.add(TRAINING_SETS, [vars(record)])
     return record
+
+
+def _name_in_registry(tables: Tables, record: TrainingSet) -> None:
+    if record.consumer is not None:
+        ids = record.snapshot_ids
+        record_training_set(tables, record.consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
 
 
 def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables) -> DataFrame:

@@ -119,7 +119,7 @@ def read_manifest(folder: str) -> SpaceManifest:
 
     Raises ArtifactError if the manifest is missing or invalid.
     """
-    return read_frozen_manifest(folder, SpaceManifest, cure=_RESTORE)
+    return read_frozen_manifest(folder, SpaceManifest, cure=_RESTORE)[0]
 
 
 def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:

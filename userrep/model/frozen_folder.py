@@ -37,11 +37,8 @@ M = TypeVar("M", bound=Manifest)
 
 def sealed(manifest: M, tensors: Tensors) -> M:
     """Return the manifest with the content hash of itself and the tensors."""
-    return _sealed(manifest, tensor_bytes(tensors))
-
-
-def _sealed(manifest: M, weights: bytes) -> M:
-    return manifest.model_copy(update={"content_hash": _content_hash(weights, manifest.model_dump(mode="json"))})
+    content_hash = _content_hash(tensor_bytes(tensors), manifest.model_dump(mode="json"))
+    return manifest.model_copy(update={"content_hash": content_hash})
 
 
 def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
@@ -52,9 +49,8 @@ def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
     FileExistsError
         If the folder exists.
     """
-    weights = tensor_bytes(tensors)
-    manifest = _sealed(manifest, weights)
-    write_folder(folder, {WEIGHTS: weights, MANIFEST: manifest.model_dump_json(indent=1).encode()})
+    manifest = sealed(manifest, tensors)
+    write_folder(folder, {WEIGHTS: tensor_bytes(tensors), MANIFEST: manifest.model_dump_json(indent=1).encode()})
     return manifest
 
 
@@ -69,7 +65,7 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
     ArtifactError
         If a file is missing, unreadable or changed. The message is one line.
     """
-    manifest, values = _manifest(folder, kind, cure)
+    manifest, values = read_frozen_manifest(folder, kind, cure=cure)
     weights = _read(folder, WEIGHTS, _MAX_WEIGHTS, cure)
     content_hash = _content_hash(weights, values)
     if content_hash != manifest.content_hash:
@@ -85,19 +81,16 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
     return manifest, read_tensors(weights, f"{folder}: {WEIGHTS}", cure=cure)
 
 
-def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> M:
-    """Read only the manifest. The content hash is not checked, since it covers the weights too.
+def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> tuple[M, dict[str, Any]]:
+    """Read only the manifest, and its values as they are in the file.
+
+    The content hash is not checked, since it covers the weights too.
 
     Raises
     ------
     ArtifactError
         If the manifest is missing or invalid. The message is one line.
     """
-    return _manifest(folder, kind, cure)[0]
-
-
-def _manifest(folder: str, kind: type[M], cure: str) -> tuple[M, dict[str, Any]]:
-    """Return the manifest, and its values as they are in the file."""
     try:
         values = json.loads(_read(folder, MANIFEST, MAX_MANIFEST, cure))
     except (ValueError, RecursionError):  # deeply nested brackets raise RecursionError

@@ -21,8 +21,7 @@ from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
 from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
-from userrep.spaces.recipe import next_space_id
-from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
+from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, next_space_id
 from userrep.spaces.registry_state import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
@@ -55,13 +54,7 @@ def check_training(tables: Tables, config: Config) -> None:
     check_backend(config.training, tables.spark)
 
 
-def create_space(
-    tables: Tables,
-    config: Config,
-    plan: TrainingPlan,
-    *,
-    self_check: SelfCheck | None = None,
-) -> Space:
+def create_space(tables: Tables, config: Config, plan: TrainingPlan, *, self_check: SelfCheck | None = None) -> Space:
     """Train a space and register it as a candidate.
 
     Scaler, vocabularies and encoder only see rows of the plan's as-of dates. ``self_check`` is stored in the manifest.

@@ -13,11 +13,7 @@ def keep_current_view(tables: Tables) -> None:
     view looks the snapshot up each time it is read, so a promotion or a new snapshot needs no change of the view.
     Cost of reading: two ledgers, and the files of one snapshot (its keys are partitions).
     """
-    tables.keep_view(NAME, _query(tables))
-
-
-def _query(tables: Tables) -> str:
-    return f"""
+    query = f"""
         SELECT vectors.user_id, newest.snapshot_id, vectors.space_id, vectors.as_of, vectors.embedding
         FROM {tables.name(USER_EMBEDDINGS)} vectors JOIN (
           SELECT s.space_id, s.as_of, s.revision, s.snapshot_id
@@ -28,3 +24,4 @@ def _query(tables: Tables) -> str:
           LIMIT 1
         ) newest USING (space_id, as_of, revision)
     """
+    tables.keep_view(NAME, query)

@@ -159,11 +159,6 @@ class MapManifest(Manifest):
     agreement: dict[str, float]
 
 
-def has_map(new: Space, old: Space) -> bool:
-    """Return whether the registry names a map from ``new`` to ``old``."""
-    return old.space_id in dict(new.maps)
-
-
 def map_folder(tables: Tables, new: Space, old: Space, content_hash: str) -> str:
     """Return the folder of a map from ``new`` to ``old``."""
     parent = f"artifacts/spaces/{new.space_id}/maps/{old.space_id}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
-from userrep.ids import checked_name
+from userrep.ids import checked_name, short_hash
 from userrep.spaces import transitions
 from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 from userrep.store.filesystem import artifacts_root
@@ -81,6 +81,21 @@ def find_space(tables: Tables, space_id: str | None) -> Space:
     return read_registry(tables).space(space_id)
 
 
+def next_space_id(tables: Tables, config: Config, until: date) -> str:
+    """Return the id that a training started now would get: a running number and a hash of the training recipe."""
+    number = 1 + len(list_spaces(tables))
+    return f"s{number:03d}-{_recipe_hash(config, until)}"
+
+
+def is_trained_so(space: Space, config: Config, until: date) -> bool:
+    """Return whether a space was trained with this model, these training settings and the same ``until`` date."""
+    return space.space_id.endswith(f"-{_recipe_hash(config, until)}")
+
+
+def _recipe_hash(config: Config, until: date) -> str:
+    return short_hash([config.model.model_dump(), config.training.recipe, until], 6)
+
+
 def artifact_folder(config: Config, space: Space) -> str:
     """Return the folder of a space's artifact. The content hash in its name keeps runs from overwriting each other."""
     return f"{artifacts_root(config)}/{space.artifact}"
@@ -108,11 +123,11 @@ def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_unt
     """
     now = utc_now()
     space = Space(
-        space_id=checked_name(space_id, "space"),
-        state=CANDIDATE,
-        lineage_id=lineage_id,
-        trained_until=trained_until,
-        content_hash=content_hash,
+        checked_name(space_id, "space"),
+        CANDIDATE,
+        lineage_id,
+        trained_until,
+        content_hash,
         created_at=now,
         changed_at=now,
     )

@@ -16,12 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def expire_snapshots(
-    tables: Tables,
-    space: Space,
-    settings: config.Snapshots,
-    *,
-    today: date,
-    needed: Collection[date],
+    tables: Tables, space: Space, settings: config.Snapshots, *, today: date, needed: Collection[date]
 ) -> None:
     """Delete a space's published snapshots that need not be kept; see ``snapshots_to_expire``.
 

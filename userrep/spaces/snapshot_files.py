@@ -1,7 +1,8 @@
 """The vectors of snapshots: encode the features of as-of dates and write them to ``user_embeddings``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -9,6 +10,7 @@ from pyspark.sql import functions as F
 from userrep.config import Config
 from userrep.features.build import features_table, stored_features
 from userrep.inference.embed import embed_files, encoded_features
+from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spark.session import shuffle_partitions, vector_dictionaries
 from userrep.store.buckets import user_bucket
@@ -19,6 +21,11 @@ from userrep.store.tables import Tables
 KeysByDate = Mapping[date, Mapping[str, Any]]  # the values of the partition columns of each as-of date's rows
 
 
+def _encoder_of(config: Config, space: Space) -> Callable[[], Encoder]:
+    """Return the function that loads a space's encoder in a task."""
+    return partial(worker_encoder, artifact_folder(config, space), space.content_hash, config.snapshots.storage)
+
+
 def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
     table = features_table(config, space.lineage_id)
@@ -27,9 +34,7 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
     written = embed_files(
         tables.spark,
         files,
-        folder=artifact_folder(config, space),
-        content_hash=space.content_hash,
-        storage=config.snapshots.storage,
+        _encoder_of(config, space),
         target=tables.target(USER_EMBEDDINGS),
         values=keys,
         min_tasks=shuffle_partitions(tables.spark),
@@ -40,10 +45,9 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
 def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
     source = stored_features(tables, config, space.lineage_id, list(keys))
-    folder, storage = artifact_folder(config, space), config.snapshots.storage
-    rows = encoded_features(source, folder=folder, content_hash=space.content_hash, storage=storage)
+    rows = encoded_features(source, _encoder_of(config, space))
     revision_by_date = F.create_map(*(F.lit(x) for as_of, key in keys.items() for x in (as_of, key["revision"])))
     columns = {"space_id": F.lit(space.space_id), "revision": revision_by_date[F.col("as_of")]}
     rows = rows.withColumns(columns | {"user_bucket": user_bucket()})
-    with vector_dictionaries(tables.spark, used=storage != "float32"):
+    with vector_dictionaries(tables.spark, used=config.snapshots.storage != "float32"):
         tables.replace(rows, USER_EMBEDDINGS, list(keys.values()))

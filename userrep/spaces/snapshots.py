@@ -93,9 +93,9 @@ def newest_snapshot(
     if not revisions:
         dates = sorted({str(snapshot.as_of) for snapshot in snapshots})
         command = "run embed_users" if STAGED in states else "pipeline"
-        found = f"dates {' or '.join(states)}: {', '.join(dates[-10:]) or 'none'}"
+        known = f"dates {' or '.join(states)}: {', '.join(dates[-10:]) or 'none'}"
         cure = why_never() or f"Build it with `userrep {command} --as-of {as_of}`."
-        raise UsageError(f"space {space_id} has no snapshot of {as_of}; {found}. {cure}")
+        raise UsageError(f"space {space_id} has no snapshot of {as_of}; {known}. {cure}")
     return revisions[-1]
 
 
@@ -124,7 +124,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
             "Build them with `userrep run build_user_features --as-of …`."
         )
     begun = _next_revisions(tables, space, {as_of: built[as_of] for as_of in sorted(as_ofs)})
-    _claim(tables, begun)
+    _replace(tables, begun, lambda rows: all(row.state not in _FINISHED for row in rows))
     keys = {snapshot.as_of: snapshot.key for snapshot in begun}
     if isinstance(tables, FileTables):
         write_files(tables, config, space, keys)
@@ -132,35 +132,22 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
         write_rows(tables, config, space, keys)
     facts = json.dumps({"storage": config.snapshots.storage})
     staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
-    _replace_unchanged(tables, begun, staged)
+    _replace(tables, staged, lambda rows: rows == set(begun))
     return staged
-
-
-def _claim(tables: Tables, begun: Sequence[Snapshot]) -> None:
-    """Record begun snapshots. Raises UserrepError if another run has finished one of these revisions meanwhile."""
-    ids = {snapshot.snapshot_id for snapshot in begun}
-
-    def claimed(rows: list[Row]) -> list[dict[str, Any]] | None:
-        is_taken = any(row.snapshot_id in ids and row.state in _FINISHED for row in rows)
-        return None if is_taken else [vars(snapshot) for snapshot in begun]
-
-    where = sql_in("snapshot_id", sorted(ids))
-    if not tables.change(SNAPSHOTS, claimed, replacing=where, space_id=begun[0].space_id):
-        raise changed_meanwhile(SNAPSHOTS.name)
 
 
 def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:
     """Return ledger rows for the snapshots that this run is going to build, each with the next free revision."""
     finished = list_snapshots(tables, space.space_id, states=_FINISHED)
     newest = {snapshot.as_of: snapshot.revision for snapshot in finished}
-    revisions = {as_of: newest.get(as_of, 0) + 1 for as_of in sets}
-    now, build_id = utc_now(), uuid.uuid4().hex
-    return [
-        Snapshot(
-            snapshot_id=snapshot_id(space.space_id, as_of, revisions[as_of]),
+    now, build_id, begun = utc_now(), uuid.uuid4().hex, []
+    for as_of, features in sets.items():
+        revision = newest.get(as_of, 0) + 1
+        snapshot = Snapshot(
+            snapshot_id=snapshot_id(space.space_id, as_of, revision),
             space_id=space.space_id,
             as_of=as_of,
-            revision=revisions[as_of],
+            revision=revision,
             state=BEGUN,
             inputs_hash=snapshot_inputs(space, features),
             num_users=features.num_users,
@@ -170,8 +157,8 @@ def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet
             in_sample=as_of < space.trained_until,
             begun_by=build_id,
         )
-        for as_of, features in sets.items()
-    ]
+        begun.append(snapshot)
+    return begun
 
 
 def publish_snapshots(
@@ -196,7 +183,7 @@ def publish_snapshots(
     stats = snapshot_stats(rows, dim=dim, storages=storages)
     finished = list_snapshots(tables, space.space_id, states=_FINISHED)
     gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)
-    _replace_unchanged(tables, staged, gated)
+    _replace(tables, gated, lambda rows: rows == set(staged))
     keep_current_view(tables)
     refused = [f"snapshot {s.snapshot_id}: {'; '.join(s.facts['faults'])}" for s in gated if s.state == REFUSED]
     if refused:
@@ -243,17 +230,15 @@ def staged_snapshots(tables: Tables, space: Space, as_ofs: Sequence[date]) -> li
     return [staged[as_of] for as_of in as_ofs]
 
 
-def _replace_unchanged(tables: Tables, before: Sequence[Snapshot], after: Sequence[Snapshot]) -> None:
-    """Replace ledger rows of a space in one commit. Raises UserrepError if another run has changed one of them."""
-    expected = {snapshot.snapshot_id: snapshot for snapshot in before}
+def _replace(tables: Tables, after: Sequence[Snapshot], is_expected: Callable[[set[Snapshot]], bool]) -> None:
+    """Replace ledger rows of a space in one commit. Raises UserrepError if the present rows are not as expected."""
+    ids = [snapshot.snapshot_id for snapshot in after]
 
     def changed(rows: list[Row]) -> list[dict[str, Any]] | None:
-        current = {row.snapshot_id: Snapshot(**row.asDict()) for row in rows if row.snapshot_id in expected}
-        return [vars(snapshot) for snapshot in after] if current == expected else None
+        present = {Snapshot(**row.asDict()) for row in rows if row.snapshot_id in ids}
+        return [vars(snapshot) for snapshot in after] if is_expected(present) else None
 
-    if not tables.change(
-        SNAPSHOTS, changed, replacing=sql_in("snapshot_id", list(expected)), space_id=before[0].space_id
-    ):
+    if not tables.change(SNAPSHOTS, changed, replacing=sql_in("snapshot_id", ids), space_id=after[0].space_id):
         raise changed_meanwhile(SNAPSHOTS.name)
 
 

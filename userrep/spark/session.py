@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyspark import SparkContext
@@ -116,29 +116,18 @@ def get_session(
 
 
 def check_delta(session: SparkSession) -> None:
-    """Raise UsageError if a session has no Delta."""
-    if not _has_delta(session):
-        raise UsageError(
-            f"the Spark session has no Delta. Start it with the package {DELTA_COORDINATES} (spark-submit --packages) "
-            "and, in a notebook, spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension and "
-            "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog."
-        )
-
-
-def _has_delta(session: SparkSession) -> bool:
-    """Return whether Delta is configured and its classes can be loaded.
-
-    Spark loads the catalog's classes at its first use. Databricks sessions always have Delta.
-    """
+    """Raise UsageError if a session has no Delta, or cannot load its classes. Databricks sessions always have it."""
     if on_databricks():
-        return True
-    if "DeltaSparkSessionExtension" not in (session.conf.get("spark.sql.extensions", "") or ""):
-        return False
-    try:
-        session.catalog.currentDatabase()
-    except Exception:  # exceptions of Py4J or Spark, depending on the platform, for a missing class
-        return False
-    return True
+        return
+    with suppress(Exception):  # exceptions of Py4J or Spark, depending on the platform, for a missing class
+        if "DeltaSparkSessionExtension" in (session.conf.get("spark.sql.extensions", "") or ""):
+            session.catalog.currentDatabase()  # the catalog's classes are loaded at its first use
+            return
+    raise UsageError(
+        f"the Spark session has no Delta. Start it with the package {DELTA_COORDINATES} (spark-submit --packages) "
+        "and, in a notebook, spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension and "
+        "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog."
+    )
 
 
 def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:
@@ -169,7 +158,9 @@ def _own_jvm(master: str | None, conf: Mapping[str, str]) -> dict[str, str]:
     The class path and the JVM options include those of ``conf``.
     """
     is_local = master is None or master.startswith("local")
-    settings, options = dict(_LOCAL) if is_local else {}, [_quiet(conf), conf.get(_JVM_OPTIONS, "")]
+    settings, options = dict(_LOCAL) if is_local else {}, [conf.get(_JVM_OPTIONS, "")]
+    if "spark.log.structuredLogging.enabled" not in conf:
+        options.insert(0, f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}")
     jars, more_jars = _jars(jars_folder()), _jars(jars_folder(S3_PACKAGES))
     if not jars:
         settings["spark.jars.packages"] = PACKAGES
@@ -192,13 +183,6 @@ def _jars(folder: Path) -> list[str]:
     """Return the JARs in a folder of resolved packages, without those that Spark has in a version of its own."""
     own = {_VERSION.sub("", jar.name) for jar in Path(_find_spark_home(), "jars").glob("*.jar")}
     return [str(jar) for jar in sorted(folder.glob("*.jar")) if _VERSION.sub("", jar.name.partition("_")[2]) not in own]
-
-
-def _quiet(conf: Mapping[str, str]) -> str:
-    """Return the JVM option for quiet logs, or none if ``conf`` configures structured logging."""
-    if "spark.log.structuredLogging.enabled" in conf:
-        return ""
-    return f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
 
 
 def shuffle_partitions(spark: SparkSession) -> int:

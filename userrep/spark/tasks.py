@@ -28,8 +28,8 @@ def map_in_tasks(
     """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        made = work(row for batch in batches for row in batch.to_pylist())
-        yield pa.RecordBatch.from_pylist(list(made), returns)
+        results = work(row for batch in batches for row in batch.to_pylist())
+        yield pa.RecordBatch.from_pylist(list(results), returns)
 
     if task_of is None:
         num_tasks = min(len(rows), shuffle_partitions(spark))

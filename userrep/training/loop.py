@@ -176,11 +176,11 @@ class _Trainer:
         return {name: total / self.state.step for name, total in zip(self._loss.names, self.state.sums, strict=True)}
 
     def _batches(self, epoch: int, first_step: int) -> Generator[tuple[Batch, Corrupted]]:
-        task = self._task
+        task, comm = self._task, self._comm
         batches = epoch_batches(
             task.files["train"],
-            rank=self._comm.rank,
-            size=self._comm.size,
+            rank=comm.rank,
+            size=comm.size,
             batch_size=task.training.batch_size,
             steps=task.steps,
             width=self._width,

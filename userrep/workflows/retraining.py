@@ -13,7 +13,6 @@ from userrep.config import Config
 from userrep.config.operations import Retraining
 from userrep.errors import GateRefusedError, UsageError
 from userrep.monitoring.drift import OK
-from userrep.spaces.mapping import has_map
 from userrep.spaces.registry import CANDIDATE, READY, Space, find_space, mark_ready, promote, read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
@@ -97,7 +96,7 @@ class Retrainer:
 
     def _compare(self, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]) -> None:
         """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
-        if not has_map(candidate, serving):
+        if serving.space_id not in dict(candidate.maps):
             diff_spaces(self.tables, old=serving, new=candidate)
             candidate = find_space(self.tables, candidate.space_id)
         for name, label_table in pending.items():

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from userrep.config import Config
 from userrep.errors import plural
 from userrep.ids import code_hash, short_hash
-from userrep.logs import as_json, in_stage, this_run_id
+from userrep.logs import as_json, logged_with, this_run_id
 from userrep.operations.stage_rates import StageRates
 from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
@@ -116,7 +116,7 @@ class Runs:
         self._emit(START, event_id, run, versions, space_id)
         predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:
-            with in_stage(self.run_id, name):
+            with logged_with(run_id=self.run_id, stage=name):
                 yield run
         except BaseException as error:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
@@ -153,7 +153,7 @@ class Runs:
 
     def _report_end(self, run: StageRun, result: str) -> None:
         figures = {"outcome": run.outcome, "seconds": round(run.seconds, 3), "num_rows": run.num_rows}
-        with in_stage(self.run_id, run.stage):
+        with logged_with(run_id=self.run_id, stage=run.stage):
             line = f"{run.stage}: {result}" + (f" ({run.reason})" if run.reason else "")
             logger.info(line, extra={"figures": figures | {"reason": run.reason}})
 

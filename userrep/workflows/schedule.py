@@ -7,8 +7,7 @@ from functools import cached_property
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.items.versions import Versions, lineage_of, versions_of
-from userrep.spaces.recipe import is_trained_so
-from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
+from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, is_trained_so, read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import REFUSED, list_snapshots
 from userrep.store.tables import Tables

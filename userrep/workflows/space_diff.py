@@ -14,7 +14,7 @@ from userrep.errors import UsageError
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.options import column
 from userrep.spaces.agreement import Agreement, agreement
-from userrep.spaces.mapping import common_dates, fit_map, has_map, load_map, save_map, vector_pairs
+from userrep.spaces.mapping import common_dates, fit_map, load_map, save_map, vector_pairs
 from userrep.spaces.registry import Space, find_space
 from userrep.store.filesystem import absolute, exists
 from userrep.store.tables import Tables
@@ -100,7 +100,7 @@ def _map_agreement(tables: Tables, old: Space, new: Space, as_ofs: Sequence[date
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
         new = find_space(tables, new.space_id)  # the caller may have read the registry before the map was saved
-        is_saved = has_map(new, old)
+        is_saved = old.space_id in dict(new.maps)
         linear_map = load_map(tables, new, old)[1] if is_saved else fit_map(pairs)
         vector_agreement = agreement(pairs, linear_map)
     finally:

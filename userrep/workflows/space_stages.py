@@ -6,13 +6,12 @@ from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError, plural
 from userrep.features.build import features_table
-from userrep.logs import prefixed
+from userrep.logs import logged_with
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift
 from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space
-from userrep.spaces.recipe import is_trained_so, next_space_id
-from userrep.spaces.registry import Space, find_space
+from userrep.spaces.registry import Space, find_space, is_trained_so, next_space_id
 from userrep.spaces.stale import without_snapshot
 from userrep.spaces.training_inputs import TrainingPlan
 from userrep.spaces.unrecorded import record_kept
@@ -49,7 +48,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
             if check is None:
                 raise UsageError("the log is too short: a check would drop more than half of the training dates")
             space_id = next_space_id(work.tables, work.config, schedule.until)
-            with prefixed("self-check: "):
+            with logged_with(prefix="self-check: "):
                 result = checks.self_check(
                     work.tables, work.config, space_id=space_id, versions=schedule.versions, check=check
                 )

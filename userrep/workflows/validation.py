@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 
 from userrep.config import Config, Source
-from userrep.errors import UsageError, faults_of
+from userrep.errors import UsageError, results_of
 from userrep.features.preflight import check_before_spark, check_format, is_on_disk, local_schema, log_span
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
@@ -32,7 +32,11 @@ def check_sources(config: Config) -> tuple[list[str], list[str]]:
     checks: list[Callable[[], object]] = [partial(check_before_spark, config, (), listings)]
     checks += [partial(check_files, *mapped) for mapped in mapped_columns(config)]
     checks.append(partial(_check_until, config, listings))
-    return faults_of(checks), list(unchecked)
+    try:
+        results_of(checks)
+    except UsageError as error:
+        return error.faults, list(unchecked)
+    return [], list(unchecked)
 
 
 def _check_files(source: Source, columns: dict[str, str], section: str, listings: Listings) -> bool:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.unit.inference.test_model import saved
 from userrep.errors import ArtifactError
 from userrep.inference import EmbeddingModel, embedding_udf
 from userrep.inference.embed import encoded_features
-from userrep.inference.encoder import Encoder
+from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.model.artifact import load_artifact
 
 pytestmark = pytest.mark.default
@@ -119,7 +120,7 @@ def test_jobs_notebooks_and_services_give_the_same_vectors_to_the_bit_whatever_t
     features.createOrReplaceTempView("features_of_users")
     for rows in BATCHES:
         batch_size(rows)
-        job = encoded_features(features, folder=str(space), content_hash=content_hash)
+        job = encoded_features(features, partial(worker_encoder, str(space), content_hash))
         frame = features.select("user_id", embedding(F.struct("*")).alias("embedding"))
         sql = spark.sql("SELECT user_id, embedding_of(struct(*)) AS embedding FROM features_of_users")
         for found in (job, frame, sql):

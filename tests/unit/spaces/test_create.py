@@ -23,8 +23,7 @@ from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.model.weights import propensities_of
 from userrep.spaces import create
-from userrep.spaces.recipe import next_space_id
-from userrep.spaces.registry import Space, artifact_folder, find_space
+from userrep.spaces.registry import Space, artifact_folder, find_space, next_space_id
 from userrep.spaces.training_inputs import TrainingInputs, training_folder
 from userrep.store import schemas
 from userrep.training.checkpoint import checkpoint_names

@@ -118,7 +118,7 @@ def test_lines_have_their_level_their_prefix_and_their_traceback(
     def log_three() -> list[str]:
         log_to_stderr()
         log_to_stderr()  # prints no line twice
-        with logs.prefixed("self-check: "):
+        with logs.logged_with(prefix="self-check: "):
             logger.warning("a peer is ahead")
         try:
             raise ValueError("odd")

@@ -11,8 +11,7 @@ from tests.support.embedding_tables import snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.items.versions import lineage_of
-from userrep.spaces.recipe import next_space_id
-from userrep.spaces.registry import change_registry
+from userrep.spaces.registry import change_registry, next_space_id
 from userrep.spaces.registry_state import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.open import open_tables

@@ -34,9 +34,6 @@ class Comm(Protocol):
             If another rank has ended or is unreachable.
         """
 
-    def close(self) -> None:
-        """Leave the group."""
-
 
 class LocalComm:
     """A group of one rank, in which every mean is the tensor itself."""
@@ -49,9 +46,6 @@ class LocalComm:
 
     def mean_(self, tensor: Tensor) -> None:
         """Leave the tensor unchanged."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class HorovodComm:

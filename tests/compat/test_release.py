@@ -89,7 +89,7 @@ def test_features_of_given_item_vectors_are_the_same_in_a_daily_run_and_a_stream
     assert active_users(rows, AS_OF) <= world.streamed(next_date).keys()
     assert world.differing(next_date) == set()
     assert world.agreement(next_date).is_equal
-    export_features(world.tables, world.config, world.space.lineage_id, next_date, str(tmp_path / "features"))
+    export_features(world.tables, world.config, next_date, str(tmp_path / "features"))
     features = pq.read_table(tmp_path / "features").sort_by("user_id")
     assert len(features) > 250
     fitted = [name for name in features.column_names if "behaviour" in name]

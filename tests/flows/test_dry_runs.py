@@ -25,6 +25,7 @@ from userrep.workflows.daily import backfill, daily
 from userrep.workflows.dry_run import dry_run
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
+from userrep.workflows.run_plan import RunPlan
 
 pytestmark = pytest.mark.default
 
@@ -38,7 +39,8 @@ def config(log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def planned(config: Config, command: str, as_ofs: list[date]) -> dict[str, str]:
     """Return what a dry run on tables without a session says of each stage."""
-    plan = dry_run(open_tables(config, None), config, command, as_ofs)
+    stages = {"pipeline": RunPlan.pipeline, "daily": RunPlan.daily, "backfill": lambda plan: plan.backfill(as_ofs)}
+    plan = dry_run(open_tables(config, None), config, command, as_ofs, stages[command])
     return {stage["stage"]: {"run": "done", "skip": "skipped"}[stage["outcome"]] for stage in plan["stages"]}
 
 

@@ -23,7 +23,7 @@ from userrep.items.versions import lineage_of
 from userrep.joins.training_sets import list_training_sets
 from userrep.model.artifact import load_artifact
 from userrep.model.losses import ReconstructionLoss
-from userrep.monitoring.input_drift import reconstruction_of
+from userrep.monitoring.input_drift import reconstruction_errors
 from userrep.spaces.registry import artifact_folder, find_space, list_spaces, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
@@ -118,7 +118,7 @@ def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(do
     for day in (as_of_by_id[kept.snapshot_id], as_of_by_id[kept.before_id]):
         rows = stored_features(work.tables, config, space.lineage_id, [day])
         batch = rows.toArrow().combine_chunks().to_batches()[0]
-        found = reconstruction_of(folder, space.content_hash).errors(batch) / batch.num_rows
+        found = reconstruction_errors(batch, folder, space.content_hash) / batch.num_rows
         raw_BF = artifact.layout.raw(batch)
         x_BF = torch.from_numpy(artifact.scaler.apply(artifact.layout, raw_BF))
         error_K = ReconstructionLoss(artifact.layout)(artifact.encoder()(x_BF).reconstruction_BF, x_BF)
@@ -190,15 +190,15 @@ def test_exports_are_complete_parquet_with_a_manifest(done: tuple[RunContext, Co
     assert (vectors.shape, np.isfinite(vectors).all()) == ((manifest["num_rows"], 48), True)
     deviation = vectors.std(axis=0)
     assert (deviation > 0.01 * deviation.max()).sum() >= 24
-    export_features(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / "f"))
+    export_features(work.tables, config, AS_OF, str(tmp_path / "f"))
     features = pq.read_table(tmp_path / "f")
     assert set(features["user_id"].to_pylist()) == set(embeddings["user_id"].to_pylist())
     assert {"behaviour_7d", "has_content_28d", "num_events_7d", "content_onboarding"} <= set(features.column_names)
-    exported = export_item_vectors(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / "i"))
+    exported = export_item_vectors(work.tables, config, AS_OF, str(tmp_path / "i"))
     assert pq.read_table(tmp_path / "i").column_names == ["modality", "item_id", "vector"]
     assert exported["valid_from"] <= AS_OF
     with pytest.raises(UsageError, match="no features for 2024-01-20"):
-        export_features(work.tables, config, space.lineage_id, date(2024, 1, 20), str(tmp_path / "x"))
+        export_features(work.tables, config, date(2024, 1, 20), str(tmp_path / "x"))
     with pytest.raises(UsageError, match="has no snapshot of 2024-01-20"):
         export_embeddings(work.tables, config, space, date(2024, 1, 20), str(tmp_path / "x"))
     (tmp_path / "mine").mkdir()
@@ -211,11 +211,10 @@ def test_spark_writes_the_same_exports_to_the_byte(
     done: tuple[RunContext, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, config = done
-    space = find_space(work.tables, None)
 
     def exported(name: str) -> list[dict[str, str]]:
-        features = export_features(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / f"features-{name}"))
-        vectors = export_item_vectors(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / f"items-{name}"))
+        features = export_features(work.tables, config, AS_OF, str(tmp_path / f"features-{name}"))
+        vectors = export_item_vectors(work.tables, config, AS_OF, str(tmp_path / f"items-{name}"))
         return [features["sha256"], vectors["sha256"]]
 
     here = exported("here")

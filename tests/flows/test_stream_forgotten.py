@@ -46,7 +46,7 @@ def test_an_erased_user_is_gone_from_tables_exports_and_stores_and_all_other_row
     tables, lineage_id = world.tables, lineage_of(world.config)
     features = features_table(world.config, lineage_id)
     export_embeddings(tables, world.config, world.space, AS_OF, str(tmp_path / "embeddings"))
-    export_features(tables, world.config, lineage_id, AS_OF, str(tmp_path / "features"))
+    export_features(tables, world.config, AS_OF, str(tmp_path / "features"))
     everything = (*KEYED, features, schemas.USER_EMBEDDINGS, schemas.EMBEDDING_UPDATES, schemas.REJECTED_EVENTS)
     before = {table.name: rows_of(tables, table) for table in everything}
     assert all(any(user in row for row in rows) for rows in before.values())

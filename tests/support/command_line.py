@@ -10,7 +10,6 @@ import yaml
 
 from userrep.cli import forget as cli_forget
 from userrep.cli import main as cli
-from userrep.cli import nightly as cli_nightly
 from userrep.cli import pipeline as cli_pipeline
 from userrep.cli import report as cli_report
 from userrep.config import Config, load_config
@@ -71,7 +70,7 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cli_pipeline, "session_of", begin)
     monkeypatch.setattr(cli_pipeline, "context_for_run", begin)
-    for module in (cli_forget, cli_nightly, cli_report):
+    for module in (cli_forget, cli_pipeline, cli_report):
         monkeypatch.setattr(module, "tables_of", begin)
     monkeypatch.setattr(cli, "begin_run", lambda run_id=None: run_ids.append(run_id))
     monkeypatch.setattr(sys, "argv", ["userrep", *arguments])

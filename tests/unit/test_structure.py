@@ -141,7 +141,7 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "userrep.features.sums.refresh, userrep.features.training_rows",
             "torch, pandas, sklearn",
         ),  # workers load these
-        ("userrep.audiences.audience, userrep.cli.audience", "torch, mlflow"),
+        ("userrep.audiences.audience, userrep.cli.export", "torch, mlflow"),
         (
             "userrep.client.embeddings, userrep.joins.arrow_join, userrep.spaces.consumers, userrep.cli.main",
             "pyspark, torch, sklearn, mlflow, matplotlib, scipy, safetensors, jinja2",

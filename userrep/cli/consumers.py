@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import Consumer, Output, SpaceId, checked_space_id, command, tables_of
+from userrep.cli.options import Consumer, Output, SpaceId, command, space_option, tables_of
 from userrep.config import Config
 from userrep.logs import in_columns
 
@@ -47,10 +47,7 @@ def consumers_register(
     consumer: Consumer,
     owner: Annotated[str, typer.Option("--owner", help="Team or person responsible for the consumer.")],
     config: Config,
-    pin: Annotated[
-        str | None,
-        typer.Option("--pin", metavar="SPACE", help="Default: follow the serving space.", callback=checked_space_id),
-    ] = None,
+    pin: Annotated[str | None, space_option("--pin", "Default: follow the serving space.", metavar="SPACE")] = None,
 ) -> Output:
     """Register a consumer.
 

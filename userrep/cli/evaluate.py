@@ -4,7 +4,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from userrep.cli.options import InSpace, Output, command, path_option, session_of, tables_of
+from userrep.cli.options import InSpace, Output, command, context_for_run, path_option, tables_of
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -30,11 +30,10 @@ def evaluate(
     check_new_folder(out)
     from userrep.evaluation.output import loss_lines, result_lines
     from userrep.workflows.evaluate import evaluate_space, find_evaluable_space
-    from userrep.workflows.run_context import RunContext
 
     storages = storage_types(storage)
     find_evaluable_space(tables_of(config), config, space)
-    results, metrics = evaluate_space(RunContext(config, session_of(config)), space, out, storages)
+    results, metrics = evaluate_space(context_for_run(config), space, out, storages)
     lines = in_columns(*result_lines(results))
     if storages:
         lines += ["", *in_columns(*loss_lines(results))]

@@ -1,15 +1,27 @@
-"""``userrep export``: embeddings, features or item vectors as Parquet."""
+"""``userrep export`` and ``audience``: embeddings, features, item vectors and look-alike audiences as Parquet."""
 
 from datetime import date
 from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import AsOf, InSpace, Output, Unrecorded, choice_argument, command, path_option, tables_of
+from userrep.cli.options import (
+    AsOf,
+    InSpace,
+    Output,
+    Unrecorded,
+    choice_argument,
+    command,
+    date_option,
+    path_option,
+    tables_of,
+)
 from userrep.config import Config, Storage
 from userrep.errors import UsageError, plural
+from userrep.logs import in_columns
 
-EXPORTED = ("embeddings", "features", "item-vectors")  # the keys of EXPORTS, whose module is slow to import
+EXPORTED = ("embeddings", "features", "item-vectors")
+_FILE = "text with one id per line, CSV or Parquet with a column user_id, or the folder of an export or audience"
 
 
 @command
@@ -32,29 +44,72 @@ def export(
     if storage != "float32" and what != "embeddings":
         raise UsageError(f"export {what}: --storage applies only to embeddings. Leave it out.")
     check_out(out)
-    manifest = _export(what, config, as_of, out, space, storage=storage, recorded=not unrecorded)
-    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
+    from userrep.spaces.registry import check_lineage, find_space, read_registry
+    from userrep.workflows import export as workflow
+
+    tables = tables_of(config)
+    if what == "embeddings":
+        manifest = workflow.export_embeddings(
+            tables, config, find_space(tables, space), as_of, out, storage=storage, recorded=not unrecorded
+        )
+    else:
+        if space or read_registry(tables).serving:
+            check_lineage(find_space(tables, space), config)
+        if what == "features":
+            manifest = workflow.export_features(tables, config, as_of, out, recorded=not unrecorded)
+        else:
+            manifest = workflow.export_item_vectors(tables, config, as_of, out)
+    manifest.pop("sha256")
     lines = [f"{what} of {as_of}: {plural(manifest['num_rows'], 'row')} in {out}"]
     if num_at_limit := manifest.get("num_at_limit"):
         lines.append(f"{num_at_limit:,} numbers are at the limit of {storage}, most of them clipped")
     return Output(manifest, lines)
 
 
-def _export(
-    what: str, config: Config, day: date, out: str, space_id: str | None, *, storage: Storage, recorded: bool
-) -> dict[str, Any]:
-    """Export from the lineage of the space, or of the configuration if there is no space yet."""
-    from userrep.items.versions import lineage_of
-    from userrep.spaces.registry import check_lineage, find_space, read_registry
-    from userrep.workflows.export import EXPORTS
+@command
+def audience(
+    config: Config,
+    seeds: Annotated[str, path_option("--seeds", f"Users to resemble: {_FILE}.", metavar="FILE")],
+    size: Annotated[int, typer.Option("--size", min=1, metavar="N", help="Number of users in the audience.")],
+    out: Annotated[str, path_option("--out", "New folder for the Parquet files and _manifest.json.")],
+    exclude: Annotated[
+        str | None, path_option("--exclude", "Users to leave out, such as an opt-out list; as --seeds.", metavar="FILE")
+    ] = None,
+    as_of: Annotated[date | None, date_option("--as-of", "Date of the snapshot. Default: the newest.")] = None,
+    space: InSpace = None,
+    unrecorded: Unrecorded = False,
+) -> Output:
+    """Find the users who resemble a seed list most.
 
-    tables = tables_of(config)
-    if what == "embeddings":
-        space = find_space(tables, space_id)
-        return EXPORTS[what](tables, config, space, day, out, storage=storage, recorded=recorded)
-    lineage_id = lineage_of(config)
-    if space_id or read_registry(tables).serving:
-        check_lineage(find_space(tables, space_id), config)
-    if what == "item-vectors":
-        return EXPORTS[what](tables, config, lineage_id, day, out)
-    return EXPORTS[what](tables, config, lineage_id, day, out, recorded=recorded)
+    Scores all users of a snapshot and writes the best of them, with a calibrated score each. Seeds are not among them.
+    What a linear model can read of the attributes in users.protected is removed first. The folder is recorded, so that
+    `userrep forget` can erase users in it.
+    """
+    from userrep.audiences.audience import build_audience
+    from userrep.sources.id_files import read_id_file
+    from userrep.store.export_folder import check_out
+
+    check_out(out, keeps_complete=True)
+    listed = read_id_file(seeds, "--seeds")
+    left_out = read_id_file(exclude, "--exclude").user_ids if exclude else None
+    tables = tables_of(config, writes=not unrecorded)
+    found = build_audience(tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space)
+    manifest = found.write(out, recorded=not unrecorded)
+    return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {plural(size, 'user')} in {out}"])
+
+
+def _lines(manifest: dict[str, Any]) -> list[str]:
+    """Return the table of sizes, and what was removed."""
+    head = ["size", "seeds_found", "precision", "lift"]
+    rows = [[f"{row['size']:,}", *(str(row[name]) for name in head[1:])] for row in manifest["sizes"]]
+    probes = manifest["protected"]["probes"]
+    removed = [
+        f"removed {probe['attribute']}: AUC of a linear model {probe['auc_before']:.2f} before, "
+        f"{probe['auc_after']:.2f} after"
+        for probe in probes
+    ]
+    return [
+        f"{plural(manifest['seeds']['used'], 'seed')}, held-out AUC {manifest['auc']}",
+        *in_columns(head, rows),
+        *removed,
+    ]

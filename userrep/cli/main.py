@@ -12,19 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from userrep import __version__
-from userrep.cli import audience as cli_audience
-from userrep.cli import consumers as cli_consumers
-from userrep.cli import estimate as cli_estimate
-from userrep.cli import evaluate as cli_evaluate
-from userrep.cli import explain as cli_explain
-from userrep.cli import export as cli_export
-from userrep.cli import forget as cli_forget
-from userrep.cli import log as cli_log
-from userrep.cli import nightly as cli_nightly
-from userrep.cli import pipeline as cli_pipeline
-from userrep.cli import report as cli_report
-from userrep.cli import spaces as cli_spaces
-from userrep.cli import stream as cli_stream
+from userrep.cli import consumers, estimate, evaluate, explain, export, forget, log, pipeline, report, spaces, stream
 from userrep.cli.error_report import report_error, report_faults
 from userrep.cli.options import AsJson, Output, command, tables_of
 from userrep.config import Config
@@ -58,10 +46,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(cli_spaces.app, name="spaces")
-app.add_typer(cli_consumers.app, name="consumers")
-app.add_typer(cli_explain.app, name="explain")
-app.add_typer(cli_stream.app, name="stream")
+app.add_typer(spaces.app, name="spaces")
+app.add_typer(consumers.app, name="consumers")
+app.add_typer(explain.app, name="explain")
+app.add_typer(stream.app, name="stream")
 
 _INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 
@@ -101,12 +89,12 @@ def common(
 
 
 for _command in (
-    cli_log.init, cli_log.inspect, cli_log.validate, cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily,
-    cli_pipeline.backfill, cli_pipeline.run, cli_nightly.nightly, cli_export.export, cli_audience.audience,
-    cli_evaluate.evaluate, cli_estimate.estimate, cli_forget.forget, cli_report.report, cli_report.check,
+    log.init, log.inspect, log.validate, pipeline.demo, pipeline.pipeline, pipeline.daily,
+    pipeline.backfill, pipeline.run, pipeline.nightly, export.export, export.audience,
+    evaluate.evaluate, estimate.estimate, forget.forget, report.report, report.check,
 ):  # fmt: skip
     app.command()(_command)
-app.command("plan", hidden=True)(cli_estimate.estimate)  # the former name, kept for one release
+app.command("plan", hidden=True)(estimate.estimate)  # the former name, kept for one release
 
 
 @app.command()
@@ -143,7 +131,9 @@ def doctor(
     if role == "consumer":
         from userrep.cli.consumer_checks import consumer_findings
 
-        found = consumer_findings(_consumed(config, target))
+        if (opened := target or config) is None:
+            raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
+        found = consumer_findings(opened)
     elif target is not None:
         raise UsageError("--open is for --as consumer. Name a producer's root with --config FILE.")
     else:
@@ -156,14 +146,6 @@ def doctor(
         if not as_json:
             typer.echo(str(finding))
     return Output({"checks": checks}, exit_code=0 if all(finding.ok for finding in checks) else 1)
-
-
-def _consumed(config: Config | None, target: str | None) -> str | Config:
-    """Return what a consumer opens: ``--open``, or else the configuration."""
-    opened = target or config
-    if opened is None:
-        raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
-    return opened
 
 
 def _arguments(job: Sequence[str]) -> list[str]:
@@ -191,7 +173,3 @@ def _exit_code(arguments: list[str]) -> int:
         line = "interrupted. Committed work is kept. Run the same command again to continue."
         code = report_faults(1, [line], as_json=as_json)
     return code if isinstance(code, int) else 0
-
-
-if __name__ == "__main__":
-    main()

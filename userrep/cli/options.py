@@ -32,11 +32,7 @@ PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
 
 def name_check(what: str) -> Callable[[str | None], str | None]:
     """Return a check of an optional name. Typer calls it while it parses, before Spark starts."""
-
-    def checked(value: str | None) -> str | None:
-        return None if value is None else checked_name(value, what)
-
-    return checked
+    return lambda value: None if value is None else checked_name(value, what)
 
 
 checked_space_id, checked_consumer_name = name_check("space"), name_check("consumer")
@@ -63,9 +59,14 @@ def path_option(name: str, help: str, *, metavar: str | None = None) -> Any:  # 
     return typer.Option(name, metavar=metavar, help=help, callback=expanded)
 
 
-def date_option(name: str, help: str, *, named: str | None = None) -> Any:  # noqa: A002
-    """Return an option for a date. ``named``: its name in the error message, if not ``name``."""
-    return typer.Option(name, metavar="YYYY-MM-DD", parser=partial(as_date, option=named or name), help=help)
+def date_option(name: str, help: str) -> Any:  # noqa: A002
+    """Return an option for a date."""
+    return typer.Option(name, metavar="YYYY-MM-DD", parser=partial(as_date, option=name), help=help)
+
+
+def space_option(name: str, help: str, *, metavar: str = "ID") -> Any:  # noqa: A002
+    """Return an option for a space id."""
+    return typer.Option(name, metavar=metavar, help=help, callback=checked_space_id)
 
 
 def choice_argument(
@@ -126,10 +127,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsOf = Annotated[date, date_option("--as-of", "Uses events before this date, 00:00 UTC. Also today or yesterday.")]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="Consumer name.", callback=checked_consumer_name)]
-InSpace = Annotated[
-    str | None,
-    typer.Option("--space", metavar="ID", help="Space id. Default: the serving space.", callback=checked_space_id),
-]
+InSpace = Annotated[str | None, space_option("--space", "Space id. Default: the serving space.")]
 SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callback=checked_space_id)]
 Unrecorded = Annotated[
     bool, typer.Option("--unrecorded", help="Do not record the folder, for a read-only root; `forget` skips it.")
@@ -239,20 +237,14 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
                 raise UsageError("--set changes a configuration. Name its file with --config.")
             values["config"] = load_config(file, values["overrides"] or []) if file else None
         output = run(**{name: values[name] for name in own})
-        if output is not None:
-            print_result(output.result, output.lines, as_json=values["as_json"])
-            if output.exit_code:
-                raise typer.Exit(output.exit_code)
+        if output is None:
+            return
+        jsonable = partial(to_jsonable_python, output.result, fallback=str, inf_nan_mode="null")
+        for line in [json.dumps(jsonable())] if values["as_json"] else output.lines:
+            typer.echo(line)
+        if output.exit_code:
+            raise typer.Exit(output.exit_code)
 
     printing.__annotations__ = {option.name: option.annotation for option in options}
     printing.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return printing
-
-
-def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
-    """Print a result on stdout, as lines or as one JSON object."""
-    if as_json:
-        typer.echo(json.dumps(to_jsonable_python(result, fallback=str, inf_nan_mode="null")))
-    else:
-        for line in lines:
-            typer.echo(line)

@@ -1,12 +1,15 @@
-"""The commands that run batch stages: ``demo``, ``pipeline``, ``daily``, ``backfill`` and ``run``."""
+"""The commands that run batch stages: ``demo``, ``pipeline``, ``daily``, ``backfill``, ``run`` and ``nightly``."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from userrep.cli.error_report import report_error
 from userrep.cli.options import (
+    AsJson,
     AsOf,
     Output,
     Overrides,
@@ -19,10 +22,11 @@ from userrep.cli.options import (
 )
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.logs import in_columns
+from userrep.logs import in_columns, this_run_id
 
 if TYPE_CHECKING:
     from userrep.workflows.run_context import RunContext
+    from userrep.workflows.run_plan import PlannedStage, RunPlan
 
 JOB_NAMES = (  # the keys of JOBS, whose module is slow to import
     "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder", "embed_users",
@@ -83,7 +87,7 @@ def pipeline(
     space is serving.
     """
     if dry_run:
-        return _dry_run(config, "pipeline", [as_of], retrain=retrain)
+        return _dry_run(config, "pipeline", [as_of], lambda plan: plan.pipeline(retrain=retrain))
     work = context_for_run(config, as_of)
     from userrep.workflows.pipeline import run_pipeline  # imports torch, which the checks before Spark do not need
 
@@ -110,7 +114,7 @@ def daily(
     dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
     """
     if dry_run:
-        return _dry_run(config, "daily", [as_of])
+        return _dry_run(config, "daily", [as_of], lambda plan: plan.daily())
     work = context_for_run(config, as_of)
     from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
 
@@ -122,8 +126,8 @@ def daily(
 @command
 def backfill(
     config: Config,
-    first: Annotated[date | None, date_option("--from", "First as-of date.", named="--from/--to")] = None,
-    last: Annotated[date | None, date_option("--to", "Last as-of date, inclusive.", named="--from/--to")] = None,
+    first: Annotated[date | None, date_option("--from", "First as-of date.")] = None,
+    last: Annotated[date | None, date_option("--to", "Last as-of date, inclusive.")] = None,
     every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days between as-of dates.")] = 1,
     stale: Annotated[
         bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
@@ -141,7 +145,7 @@ def backfill(
 
     dates = dates_between(first, last, every) if first and last else []
     if dry_run:
-        return _dry_run(config, "backfill", dates)
+        return _dry_run(config, "backfill", dates, lambda plan: plan.backfill(dates))
     work = context_for_run(config, *dates)
     from userrep.workflows import daily as workflow
 
@@ -174,10 +178,36 @@ def run(
     return _stages(work)
 
 
-def _dry_run(config: Config, command: str, as_ofs: list[date], *, retrain: bool = False) -> Output:
+@command
+def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> Output:  # type: ignore[assignment]
+    """Run `daily`, erasures, maintenance and retraining.
+
+    Maintenance runs if the last one was a week ago. With a section `retraining`, a candidate is trained when it is due,
+    and compared with the serving space for the consumers that have recorded a verdict before. Each part runs even if an
+    earlier one failed or was refused. Prints one line per part. The exit code is the lowest nonzero code of the parts:
+    1 failed, 2 wrong use or configuration, 3 a gate refused, 4 the log is not complete yet. Run the same command again
+    to repeat the parts that did not succeed; parts that are done are skipped.
+    """
+    tables = tables_of(config, writes=True)
+    from userrep.workflows.nightly import DailyParts, exit_code
+
+    parts = []
+    work = DailyParts(tables, config, as_of, lambda: context_for_run(config, as_of), report_error)
+    for part in work.run():
+        parts.append(part)
+        if not as_json:
+            typer.echo(f"{part.part:<12} {part.outcome:<9} {part.seconds:6.1f} s  {part.reason}")
+    code = exit_code(parts)
+    result = {"run_id": this_run_id(), "as_of": as_of, "exit_code": code, "parts": parts}
+    return Output(result, exit_code=code)
+
+
+def _dry_run(
+    config: Config, command: str, as_ofs: list[date], stages: Callable[["RunPlan"], list["PlannedStage"]]
+) -> Output:
     from userrep.workflows.dry_run import dry_run, dry_run_lines
 
-    plan = dry_run(tables_of(config, expected=False), config, command, as_ofs, retrain=retrain)
+    plan = dry_run(tables_of(config, expected=False), config, command, as_ofs, stages)
     return Output(plan, dry_run_lines(plan))
 
 

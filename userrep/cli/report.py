@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import ConfigFile, Output, checked_space_id, command, expanded, path_option, tables_of
+from userrep.cli.options import ConfigFile, Output, command, expanded, path_option, space_option, tables_of
 from userrep.config import Config
 
 
@@ -16,11 +16,8 @@ def report(
     out: Annotated[Path, path_option("--out", "Output file. Also writes FILE.json.", metavar="FILE.html")],
     space: Annotated[
         str | None,
-        typer.Option(
-            "--space",
-            metavar="ID",
-            callback=checked_space_id,
-            help="Space for training, drift, evaluation, explanations and the map. Default: the serving space.",
+        space_option(
+            "--space", "Space for training, drift, evaluation, explanations and the map. Default: the serving space."
         ),
     ] = None,
     model: Annotated[

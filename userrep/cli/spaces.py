@@ -5,15 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import (
-    Output,
-    SpaceId,
-    checked_consumer_name,
-    checked_space_id,
-    command,
-    path_option,
-    tables_of,
-)
+from userrep.cli.options import Output, SpaceId, checked_space_id, command, name_check, path_option, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError, plural
 from userrep.logs import in_columns
@@ -27,7 +19,7 @@ logger = logging.getLogger(__name__)
 OldSpace = Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)]
 NewSpace = Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)]
 ConsumerIfAny = Annotated[
-    str | None, typer.Option("--consumer", metavar="NAME", help="Record the verdict.", callback=checked_consumer_name)
+    str | None, typer.Option("--consumer", metavar="NAME", help="Record the verdict.", callback=name_check("consumer"))
 ]
 
 app = typer.Typer(

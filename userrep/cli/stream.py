@@ -11,9 +11,9 @@ from userrep.cli.options import (
     Output,
     Overrides,
     command,
+    context_for_run,
     name_check,
     required_config,
-    session_of,
     tables_of,
 )
 from userrep.config import Config, load_config
@@ -56,11 +56,10 @@ def stream(
         return None
     config = load_config(config_file or required_config(), overrides or [])
     from userrep.workflows.jobs import stop_on_signals
-    from userrep.workflows.run_context import RunContext
     from userrep.workflows.stream import stream_embeddings
 
     stop_on_signals()  # also while Spark starts, which replaces the handler of SIGINT
-    work = RunContext(config, session_of(config))
+    work = context_for_run(config)
     progress = stream_embeddings(
         work, until_empty=until_empty, new_query_id=new_query_id, is_stopping=stop_on_signals()
     )

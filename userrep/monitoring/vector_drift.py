@@ -5,25 +5,23 @@ Effective rank: Roy and Vetterli (2007).
 Shapes: N vectors of D numbers.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.spaces.agreement import shared_neighbours
-from userrep.store.arrow import stacked
+from userrep.spaces.mapping import vectors_of
+from userrep.spark.sums import Sums, sum_over
 
 Metrics = dict[str, float]
 Parts = dict[str, dict[str, float]]
 
 NOW, BEFORE = "now", "before"
-_SUMS = """side STRING, num_rows BIGINT, num_unmatched BIGINT, norms DOUBLE, sums ARRAY<DOUBLE>, products BINARY,
-    neighbours BINARY"""
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,16 @@ class Moments:
     neighbours_ND: NDArray[np.float32]
 
     @classmethod
-    def of(cls, parts: Sequence[Row]) -> "Moments":
-        """Combine the partial sums of the tasks for one snapshot."""
-        num = sum(part.num_rows for part in parts)
-        if not num:
-            return cls(0, 0, 0.0, np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0), np.float32))
-        mean_D = np.sum([part.sums for part in parts], axis=0) / num
-        products_DD = sum(np.frombuffer(part.products).reshape(len(mean_D), -1) for part in parts)
-        neighbours = np.concatenate([np.frombuffer(part.neighbours, np.float32) for part in parts])
-        return cls(
-            num_rows=num,
-            num_unmatched=sum(part.num_unmatched for part in parts),
-            mean_norm=sum(part.norms for part in parts) / num,
-            mean_D=mean_D,
-            covariance_DD=products_DD / num - np.outer(mean_D, mean_D),
-            neighbours_ND=neighbours.reshape(-1, len(mean_D)),
+    def of(cls, sums: Sums, side: str, neighbours_ND: NDArray[np.float32]) -> "Moments":
+        """Return the statistics of one side from the sums of ``_sums`` over the users of both."""
+        if f"{side}_num_rows" not in sums:
+            return cls(0, 0, 0.0, np.zeros(0), np.zeros((0, 0)), neighbours_ND)
+        num, unmatched, norms, sum_D, products_DD = (
+            sums[f"{side}_{name}"] for name in ("num_rows", "num_unmatched", "norms", "sum_D", "products_DD")
         )
+        mean_D = sum_D / num
+        covariance_DD = products_DD / num - np.outer(mean_D, mean_D)
+        return cls(int(num), int(unmatched), float(norms / num), mean_D, covariance_DD, neighbours_ND)
 
     @property
     def variance_D(self) -> NDArray[np.float64]:
@@ -74,42 +66,40 @@ def measure_moments(now: DataFrame, before: DataFrame, *, neighbours_below: int)
     """Measure the vectors of two snapshots, given with the columns user_id, user_bucket and embedding.
 
     ``neighbours_ND`` has the users who are in both snapshots, in buckets below ``neighbours_below``. Cost: one pass
-    over both snapshots and one shuffle by user. Each task sends D x D numbers and its neighbor vectors to the driver.
+    over both snapshots and one shuffle by user, and a look at the buckets below ``neighbours_below``, whose vectors
+    reach the driver. Each task sends D x D numbers to it.
     """
-    a, b = (
-        rows.select(
-            "user_id", F.col("embedding").alias(side), (F.col("user_bucket") < neighbours_below).alias("is_few")
-        )
-        for side, rows in ((NOW, now), (BEFORE, before))
+    a, b = (rows.select("user_id", F.col("embedding").alias(side)) for rows, side in ((now, NOW), (before, BEFORE)))
+    sums = sum_over(a.join(b, on="user_id", how="full_outer").select(NOW, BEFORE), _sums)
+    few_now, few_before = (
+        rows.where(F.col("user_bucket") < neighbours_below).select("user_id", "embedding").toArrow().combine_chunks()
+        for rows in (now, before)
     )
-    both = a.join(b.drop("is_few"), on="user_id", how="full_outer").select(NOW, BEFORE, "is_few")
-    # Rows are collected in the order of tasks, so the neighbor vectors of both sides are in the same order of users.
-    parts = both.mapInArrow(_sums, _SUMS).collect()
-    moments_now, moments_before = (Moments.of([row for row in parts if row.side == side]) for side in (NOW, BEFORE))
-    return moments_now, moments_before
+    index = pc.index_in(few_now["user_id"], few_before["user_id"].combine_chunks())
+    in_both = {NOW: few_now.filter(index.is_valid()), BEFORE: few_before.take(index.drop_null())}
+    of_now, of_before = (
+        Moments.of(sums, side, vectors_of(rows["embedding"].combine_chunks()).astype(np.float32))
+        for side, rows in in_both.items()
+    )
+    return of_now, of_before
 
 
-def _sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Compute partial sums: one row for each batch and each snapshot with vectors in the batch."""
-    for batch in batches:
-        vectors_by_side = {side: batch.column(side) for side in (NOW, BEFORE)}
-        in_both = pc.and_(vectors_by_side[NOW].is_valid(), vectors_by_side[BEFORE].is_valid())
-        few = pc.and_(in_both, batch.column("is_few")).fill_null(False)
-        for side, vectors in vectors_by_side.items():
-            present = vectors.drop_null()
-            if len(present):
-                width = len(present[0])
-                z_ND = stacked(present, width).astype(np.float64)
-                row = {
-                    "side": side,
-                    "num_rows": len(z_ND),
-                    "num_unmatched": len(present) - pc.sum(in_both).as_py(),
-                    "norms": float(np.linalg.norm(z_ND, axis=1).sum()),
-                    "sums": z_ND.sum(axis=0),
-                    "products": (z_ND.T @ z_ND).tobytes(),
-                    "neighbours": stacked(vectors.filter(few), width).tobytes(),
-                }
-                yield pa.RecordBatch.from_pydict({name: [value] for name, value in row.items()})
+def _sums(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64] | float]:
+    """Return the sums over the vectors of each snapshot; none of a snapshot without vectors in the batch."""
+    num_both = pc.sum(pc.and_(batch.column(NOW).is_valid(), batch.column(BEFORE).is_valid())).as_py()
+    sums: dict[str, NDArray[np.float64] | float] = {}
+    for side in (NOW, BEFORE):
+        present = batch.column(side).drop_null()
+        if len(present):
+            z_ND = vectors_of(present)
+            sums |= {
+                f"{side}_num_rows": len(z_ND),
+                f"{side}_num_unmatched": len(z_ND) - num_both,
+                f"{side}_norms": np.linalg.norm(z_ND, axis=1).sum(),
+                f"{side}_sum_D": z_ND.sum(axis=0),
+                f"{side}_products_DD": z_ND.T @ z_ND,
+            }
+    return sums
 
 
 def compare_moments(now: Moments, before: Moments) -> tuple[Metrics, Parts]:

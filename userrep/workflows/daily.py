@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 
 from userrep.errors import GateRefusedError, plural
@@ -74,8 +74,7 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
             )
         needed = work.schedule.snapshot_dates(space)
         expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed)
-    if refusals:
-        raise GateRefusedError("\n".join(refusals))
+    _check_refusals(refusals)
     return spaces
 
 
@@ -116,29 +115,33 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
-        work.predict(lambda plan: plan.backfill([(space, dates)]))
+        work.predict(lambda plan: plan.backfill(dates))
         data_stages.build_activity_tiles(work)
-        _publish_dates(work, space, dates)
+        _check_refusals(_publish_dates(work, [(space, dates)]))
 
 
-def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> None:
-    """Build and publish snapshots of dates in groups. A refused date does not keep later groups from being built."""
-    data_stages.train_item_vectors(work, dates)
-    started, refusals = time.monotonic(), list[str]()
-    for start in range(0, len(dates), DATES_PER_GROUP):
-        group = dates[start : start + DATES_PER_GROUP]
-        data_stages.build_user_features(work, group)
-        space_stages.embed_users(work, space, group)
-        try:
-            space_stages.publish_snapshots(work, space, group)
-        except GateRefusedError as error:
-            refusals.append(str(error))
-        done = start + len(group)
-        left = (time.monotonic() - started) / done * (len(dates) - done)
-        logger.info(
-            f"{done} of {plural(len(dates), 'as-of date')}"
-            + (f", about {left / 60:.0f} min left" if left >= 30 else "")
-        )
+def _publish_dates(work: RunContext, dates_by_space: Iterable[tuple[Space, Sequence[date]]]) -> list[str]:
+    """Build and publish snapshots of dates in groups; return the refusals, which do not stop later groups."""
+    refusals = []
+    for space, dates in dates_by_space:
+        data_stages.train_item_vectors(work, dates)
+        started = time.monotonic()
+        for start in range(0, len(dates), DATES_PER_GROUP):
+            group = dates[start : start + DATES_PER_GROUP]
+            data_stages.build_user_features(work, group)
+            space_stages.embed_users(work, space, group)
+            try:
+                space_stages.publish_snapshots(work, space, group)
+            except GateRefusedError as error:
+                refusals.append(str(error))
+            done = start + len(group)
+            left = (time.monotonic() - started) / done * (len(dates) - done)
+            remaining = f", about {left / 60:.0f} min left" if left >= 30 else ""
+            logger.info(f"{done} of {plural(len(dates), 'as-of date')}{remaining}")
+    return refusals
+
+
+def _check_refusals(refusals: Sequence[str]) -> None:
     if refusals:
         raise GateRefusedError("\n".join(refusals))
 
@@ -153,22 +156,17 @@ def backfill_stale(work: RunContext) -> None:
     """
     with work.lease("backfill"):
         spaces = spaces_to_refresh(work)
-        work.predict(lambda plan: plan.backfill(plan.stale_published()))
+        work.predict(lambda plan: plan.backfill())
         data_stages.build_activity_tiles(work)
-        stale_by_space, refusals = stale_dates(work.tables, work.config), list[str]()
+        stale_by_space = stale_dates(work.tables, work.config)
         for space in spaces:
-            if stale := stale_by_space.get(space.space_id, []):
-                logger.info(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
-                try:
-                    _publish_dates(work, space, stale)
-                except GateRefusedError as error:
-                    refusals.append(str(error))
-            else:
-                logger.info(f"space {space.space_id} has no stale snapshot")
+            stale = stale_by_space.get(space.space_id)
+            which = f"stale: snapshots of space {space.space_id} for {_listed(stale)}" if stale else ""
+            logger.info(which or f"space {space.space_id} has no stale snapshot")
+        refusals = _publish_dates(work, [(s, stale) for s in spaces if (stale := stale_by_space.get(s.space_id))])
         if any(stale_by_space.values()):
             _refresh_stream_bases(work, newest_published(work))
-        if refusals:
-            raise GateRefusedError("\n".join(refusals))
+        _check_refusals(refusals)
 
 
 def _refresh_stream_bases(work: RunContext, as_of: date) -> None:

@@ -1,6 +1,6 @@
 """``--dry-run``: what a run would read, build and skip, and what it is expected to take. Nothing is written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
@@ -18,9 +18,15 @@ from userrep.workflows.schedule import Schedule, scheduled
 
 
 def dry_run(
-    tables: Tables, config: Config, command: str, as_ofs: Sequence[date] = (), *, retrain: bool = False
+    tables: Tables,
+    config: Config,
+    command: str,
+    as_ofs: Sequence[date],
+    stages: Callable[[RunPlan], Sequence[PlannedStage]],
 ) -> dict[str, Any]:
-    """Return the plan of ``pipeline``, ``daily`` or ``backfill``; without ``as_ofs``, of ``backfill --stale``.
+    """Return the plan of a command for some as-of dates, or else for the day after the log.
+
+    ``stages``: the stages of the command in a plan.
 
     Takes no lease and starts no Spark, unless the tables are in a catalog. Cost: see ``forecast``, and some ledgers.
 
@@ -45,24 +51,14 @@ def dry_run(
     else:
         schedule = scheduled(config, tables, log.inventory, last)
     plan = RunPlan(tables, config, schedule, StageRates.of(tables), len(log.unread_files))
+    for day in () if plan.unread else as_ofs[:1]:  # the schedule has checked the last one
+        log.inventory.check_as_of(day, retry_within=config.freshness.retry_within)
     return {
         "command": command,
         "as_of": schedule.as_of,
         "log": _log(log, plan.days_to_build),
-        "stages": _by_stage(_stages(plan, command, as_ofs, retrain=retrain)),
+        "stages": _by_stage(stages(plan)),
     }
-
-
-def _stages(plan: RunPlan, command: str, as_ofs: Sequence[date], *, retrain: bool) -> list[PlannedStage]:
-    if command == "pipeline":
-        return plan.pipeline(retrain=retrain)
-    if command == "daily":
-        return plan.daily()
-    if not as_ofs:
-        return plan.backfill(plan.stale_published())
-    for as_of in () if plan.unread else (as_ofs[0], as_ofs[-1]):
-        plan.schedule.inventory.check_as_of(as_of)
-    return plan.backfill([(plan.schedule.space_to_use(), as_ofs)])
 
 
 def _log(log: Forecast, days: Sequence[date]) -> dict[str, Any]:

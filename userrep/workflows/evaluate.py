@@ -48,9 +48,8 @@ def evaluate_space(
         metrics = write_results(work.tables, results, out)
         run.num_rows = sum(results.manifest["num_rows"].values())
         run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
-        akin_tasks = [task for task, is_akin in results.akin.items() if is_akin]
         run.outputs = {"evaluation_id": metrics["evaluation_id"], "space_id": space.space_id, "out": out}
-        run.outputs["touched_by_training_heads"] = akin_tasks
+        run.outputs["touched_by_training_heads"] = [task for task, is_akin in results.akin.items() if is_akin]
     return results, metrics
 
 

@@ -15,7 +15,7 @@ from userrep.features.build import feature_sets, features_table, read_features
 from userrep.features.layout import exported_form
 from userrep.features.preflight import log_span
 from userrep.features.spec import FeatureSpec
-from userrep.items.versions import read_vectors, version_records, versions_of
+from userrep.items.versions import lineage_of, read_vectors, version_records, versions_of
 from userrep.model.artifact import load_artifact
 from userrep.sources.listing import Listings
 from userrep.spaces.registry import Space, artifact_folder
@@ -66,10 +66,8 @@ def export_embeddings(
     return _write(rows, out, "embeddings", as_of, details)
 
 
-def export_features(
-    tables: Tables, config: Config, lineage_id: str, as_of: date, out: str, *, recorded: bool = True
-) -> dict[str, Any]:
-    """Export the user features of a date; return the manifest.
+def export_features(tables: Tables, config: Config, as_of: date, out: str, *, recorded: bool = True) -> dict[str, Any]:
+    """Export the user features of a date, in the configuration's lineage; return the manifest.
 
     One row per user: user_id, as_of, one column per block, sorted by user_id.
     ``recorded``: record the folder, so that ``userrep forget`` erases users there.
@@ -79,6 +77,7 @@ def export_features(
     UsageError
         If the features of this date are not built.
     """
+    lineage_id = lineage_of(config)
     built = feature_sets(tables, lineage_id).get(as_of)
     if built is None:
         raise _missing("features", config, as_of)
@@ -96,7 +95,7 @@ def export_features(
     return _write(rows, out, "features", as_of, details)
 
 
-def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
+def export_item_vectors(tables: Tables, config: Config, as_of: date, out: str) -> dict[str, Any]:
     """Export the item vectors that the features of a date use; return the manifest.
 
     One row per modality and item: modality, item_id, vector. The export contains no users, so it is not recorded.
@@ -107,7 +106,7 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
         If this version of the item vectors is not built.
     """
     versions = versions_of(tables, config, anchor=as_of)
-    valid_from = versions.valid_at(as_of)
+    lineage_id, valid_from = versions.lineage_id, versions.valid_at(as_of)
     if valid_from not in versions.present:
         raise _missing("item vectors", config, as_of)
     rows = ExportedRows(
@@ -129,13 +128,6 @@ def _why_never(config: Config, as_of: date) -> str | None:
     """Return why no run can build a date before the log, if its first day is known without Spark."""
     span = log_span(config, Listings())
     return f"The log starts on {span[0]}. Choose a later date." if span and as_of <= span[0] else None
-
-
-EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "embeddings": export_embeddings,
-    "features": export_features,
-    "item-vectors": export_item_vectors,
-}
 
 
 class ExportedRows(NamedTuple):

@@ -74,20 +74,15 @@ class DailyParts:
         receipt = Erasure(self.tables, self.config, []).run(now=False)
         if receipt.get("is_idle"):
             return SKIPPED, "a request was interrupted before it began. Repeat it with its file of users"
-        return (
-            DONE,
-            f"{plural(receipt['num_done'], 'request')} finished, {plural(sum(receipt['rows'].values()), 'row')} erased",
-        )
+        finished, erased = plural(receipt["num_done"], "request"), plural(sum(receipt["rows"].values()), "row")
+        return DONE, f"{finished} finished, {erased} erased"
 
     def _maintain(self) -> tuple[str, str]:
         last = last_maintenance(self.tables)
         due = last.date() + timedelta(days=MAINTENANCE_DAYS) if last else utc_now().date()
         if utc_now().date() < due:
             return SKIPPED, f"due on {due}"
-        with (
-            held(self.tables, _MAINTENANCE),
-            Runs(self.tables, self.config).stage(_MAINTENANCE) as run,
-        ):
+        with held(self.tables, _MAINTENANCE), Runs(self.tables, self.config).stage(_MAINTENANCE) as run:
             run.outputs = maintain_tables(self.tables, self.config)
         return DONE, "old files and rows removed"
 

@@ -38,11 +38,7 @@ class RunContext:
     """
 
     def __init__(
-        self,
-        config: Config,
-        spark: SparkSession,
-        as_of: date | None = None,
-        listings: Listings | None = None,
+        self, config: Config, spark: SparkSession, as_of: date | None = None, listings: Listings | None = None
     ) -> None:
         self.config, self.spark = config, spark
         self._listings = listings or Listings()

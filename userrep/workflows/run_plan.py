@@ -79,10 +79,13 @@ class RunPlan:
             stages.append(self._stage("open_days", bool(stale), "stream bases", self._num_users))
         return stages
 
-    def backfill(self, dates_by_space: Sequence[tuple[Space, Sequence[date]]]) -> list[PlannedStage]:
-        """Return the stages of ``userrep backfill``, in order; those of dates once for each group of dates."""
+    def backfill(self, as_ofs: Sequence[date] = ()) -> list[PlannedStage]:
+        """Return the stages of ``userrep backfill``, in order; those of dates once for each group of dates.
+
+        Without ``as_ofs``, those of ``userrep backfill --stale``.
+        """
         stages = self._data_stages([])[:2]
-        for space, dates in dates_by_space:
+        for space, dates in [(self.schedule.space_to_use(), as_ofs)] if as_ofs else self.stale_published():
             if not dates:
                 continue
             stages += self._data_stages(dates)[2:]

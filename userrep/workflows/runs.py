@@ -109,10 +109,9 @@ class Runs:
         """
         check_held()
         self._report_start(name)
-        run, started = StageRun(name), datetime.now(UTC)
+        run, started, event_id = StageRun(name), datetime.now(UTC), str(uuid.uuid4())
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
-        event_id = str(uuid.uuid4())
         self._emit(START, event_id, run, versions, space_id)
         predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:
@@ -133,9 +132,8 @@ class Runs:
         self.stages.append(run)
         self._record(run, started, versions)
         self._emit(COMPLETE, event_id, run, versions, space_id)
-        self._report_end(
-            run, f"{plural(run.num_rows, 'row')} in {run.seconds:.0f} s" if run.outcome == DONE else "up to date"
-        )
+        rows = plural(run.num_rows, "row")
+        self._report_end(run, f"{rows} in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
 
     def _emit(self, kind: str, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
         """Send an OpenLineage event of a stage, if they are configured."""

@@ -7,20 +7,10 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.evaluation import space_comparison
 from userrep.evaluation.consumer_labels import read_label_rows
 from userrep.evaluation.label_slices import label_slices
-from userrep.evaluation.space_comparison import (
-    AUTO,
-    MAPPED,
-    METRICS,
-    MODEL,
-    RETRAINED,
-    TOLERATED_LOSS,
-    Comparison,
-    Difference,
-    Split,
-    compare,
-)
+from userrep.evaluation.space_comparison import AUTO, TOLERATED_LOSS, Comparison, Difference, Split
 from userrep.items.versions import lineage_of
 from userrep.logs import in_columns
 from userrep.spaces.consumer_model import read_model
@@ -31,9 +21,9 @@ from userrep.store.tables import Tables
 from userrep.utc import EPOCH, utc_now
 
 _WAYS = {
-    RETRAINED: "a model that is trained again on {new}",
-    MAPPED: "a model of {old} that reads {new} through the map",
-    MODEL: "the model of --model, which reads {new} through the map",
+    space_comparison.RETRAINED: "a model that is trained again on {new}",
+    space_comparison.MAPPED: "a model of {old} that reads {new} through the map",
+    space_comparison.MODEL: "the model of --model, which reads {new} through the map",
 }
 
 
@@ -101,8 +91,8 @@ def compare_spaces(
     """
     if old.space_id == new.space_id:
         raise UsageError(f"space {old.space_id} cannot be compared with itself. Name two spaces.")
-    if metric not in METRICS:
-        raise UsageError(f"--metric {metric}: unknown. Choose one of: {', '.join(METRICS)}.")
+    if metric not in space_comparison.METRICS:
+        raise UsageError(f"--metric {metric}: unknown. Choose one of: {', '.join(space_comparison.METRICS)}.")
     linear_map = load_map(tables, new, old)[1]
     model, path = None, label_table.model
     if path is not None:
@@ -114,9 +104,9 @@ def compare_spaces(
     attributes = config.users.attribute_names if config.users else []
     users, as_of_M = labels.users.take(split.test), labels.as_of_N[split.test]
     slices = label_slices(tables, lineage_of(config), attributes, users=users, as_of_M=as_of_M)
-    comparisons = compare(labels, split, linear_map, settings, slices=slices, model=model)
-    judged, since = RETRAINED if model is None else MODEL, EPOCH + timedelta(microseconds=split.cut_us)
-    num_fitted = len(labels) - len(split.test)
+    comparisons = space_comparison.compare(labels, split, linear_map, settings, slices=slices, model=model)
+    judged = space_comparison.RETRAINED if model is None else space_comparison.MODEL
+    since, num_fitted = EPOCH + timedelta(microseconds=split.cut_us), len(labels) - len(split.test)
     return SpaceComparison(old.space_id, new.space_id, split.metric, judged, since, num_fitted, comparisons)
 
 

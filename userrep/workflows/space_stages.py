@@ -115,9 +115,8 @@ def skip_training(work: RunContext, space: Space) -> Space:
 
 def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     """Stage snapshots of these dates, unless one of the same inputs is staged or published."""
-    with work.runs.stage(
-        "embed_users", [features_table(work.config, space.lineage_id)], space_id=space.space_id
-    ) as run:
+    features = features_table(work.config, space.lineage_id)
+    with work.runs.stage("embed_users", [features], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")

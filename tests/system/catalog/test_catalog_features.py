@@ -8,7 +8,6 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
 from tests.system.catalog.conftest import Catalog
-from userrep.items.versions import lineage_of
 from userrep.workflows.daily import daily
 from userrep.workflows.export import export_features
 from userrep.workflows.pipeline import run_pipeline
@@ -28,5 +27,5 @@ def test_features_are_those_below_a_root_to_the_byte(
     night = RunContext(config, spark, NEXT)
     daily(night, on_time=True)
     for as_of in (AS_OF, NEXT):
-        below = export_features(night.tables, config, lineage_of(config), as_of, str(tmp_path / f"{as_of}"))
+        below = export_features(night.tables, config, as_of, str(tmp_path / f"{as_of}"))
         assert catalog.exported("features", as_of) == below["sha256"]

@@ -17,7 +17,7 @@ from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, retire
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
-from userrep.workflows import evaluate, run_context
+from userrep.workflows import evaluate
 
 pytestmark = pytest.mark.fast
 
@@ -84,8 +84,7 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
         return results, {"evaluation_id": "e1"}
 
     monkeypatch.setattr(evaluate, "evaluate_space", evaluated)
-    monkeypatch.setattr(run_context, "RunContext", lambda config, spark: (config.root, spark))
-    monkeypatch.setattr(cli_evaluate, "session_of", lambda _: "session")
+    monkeypatch.setattr(cli_evaluate, "context_for_run", lambda config: config.root)
     command = ("evaluate", "--config", config, "--space", "mine", "--out", tmp_path / "out")
     printed = userrep(*command)
     assert (printed.code, printed.err) == (0, "")
@@ -99,7 +98,7 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
         f"metrics with confidence intervals, and a chart: {tmp_path / 'out'}",
     ]
     assert json.loads(userrep(*command, "--json").out) == {"evaluation_id": "e1"}
-    assert asked == [((f"{tmp_path}/root", "session"), "mine", f"{tmp_path}/out", [])] * 2
+    assert asked == [(f"{tmp_path}/root", "mine", f"{tmp_path}/out", [])] * 2
 
 
 def test_storage_types_are_a_list_of_known_names() -> None:

@@ -23,7 +23,6 @@ from userrep.cli.options import (
     choice_argument,
     command,
     context_for_run,
-    print_result,
     session_of,
     tables_of,
 )
@@ -63,14 +62,19 @@ def test_a_column_of_numbers_and_text_is_one_of_text() -> None:
     ]
 
 
-def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_either_its_lines_or_one_json_object() -> None:
+    app, shell = typer.Typer(), CliRunner()
     result = {"day": date(2024, 5, 1), "at": datetime(2024, 5, 1, 9, 30), "size": Decimal("1.5"), "no": None}
-    print_result(result, ["first", "second"], as_json=True)
-    printed = capsys.readouterr().out
+
+    @app.command()
+    @command
+    def show() -> Output:
+        return Output(result, ["first", "second"])
+
+    printed = shell.invoke(app, ["--json"]).stdout
     assert printed.count("\n") == 1
     assert json.loads(printed) == {"day": "2024-05-01", "at": "2024-05-01T09:30:00", "size": "1.5", "no": None}
-    print_result(result, ["first", "second"], as_json=False)
-    assert capsys.readouterr() == ("first\nsecond\n", "")
+    assert shell.invoke(app, []).stdout == "first\nsecond\n"
 
 
 def test_an_argument_with_choices_names_the_nearest_one_and_all_and_a_shell_completes_it() -> None:

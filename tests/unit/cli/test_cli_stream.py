@@ -15,7 +15,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 from userrep.streaming import verify
 from userrep.streaming.verify import Agreement
-from userrep.workflows import jobs, run_context, stream
+from userrep.workflows import jobs, stream
 from userrep.workflows.stream_supervisor import Progress
 
 pytestmark = pytest.mark.fast
@@ -39,8 +39,7 @@ def test_the_figures_of_a_stream_are_printed_when_it_has_ended(
         return False
 
     monkeypatch.setattr(stream, "stream_embeddings", streamed)
-    monkeypatch.setattr(run_context, "RunContext", lambda config, spark: None)
-    monkeypatch.setattr(cli_stream, "session_of", lambda _: None)
+    monkeypatch.setattr(cli_stream, "context_for_run", lambda _: None)
     monkeypatch.setattr(jobs, "stop_on_signals", lambda: stopping)
     printed = userrep("stream", "--config", config)
     assert (printed.code, printed.err) == (0, "")

@@ -152,7 +152,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("backfill --config C --from 2024-05-01", "backfill: needs either both --from and --to, or --stale."),
         (
             "backfill --config x.yaml --from 2024-05-01 --to x",
-            "--from/--to x: not a date. Use YYYY-MM-DD, today or yes",
+            "--to x: not a date. Use YYYY-MM-DD, today or yes",
         ),
         ("pipline", "No such command 'pipline'. Did you mean 'pipeline'? Try `--help`."),
         ("spaces lst", "No such command 'lst'. Did you mean 'list'? Try `--help`."),

@@ -15,7 +15,7 @@ from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.inference.test_model import features, saved
 from userrep.config import Config
 from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift
-from userrep.monitoring.input_drift import Ranges, compare_inputs, reconstruction_of
+from userrep.monitoring.input_drift import Ranges, compare_inputs, reconstruction_errors
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED, newest_snapshot
 from userrep.store.open import open_tables
@@ -158,8 +158,8 @@ def test_inputs_that_moved_are_found_and_reconstructed_worse(spark: SparkSession
     psi = sum((p - q) * math.log(p / q) for p, q in pairs)
     assert parts["psi"]["num_events_7d"] == metrics["psi"] == pytest.approx(psi)
     assert parts["psi"]["weight_7d"] == parts["psi"]["has_behaviour_7d"] == 0
-    space = reconstruction_of(str(tmp_path / "s1"), manifest.content_hash)
-    errors = [space.errors(rows.to_batches()[0]) for rows in (now, before)]
+    space = (str(tmp_path / "s1"), manifest.content_hash)
+    errors = [reconstruction_errors(rows.to_batches()[0], *space) for rows in (now, before)]
     growth = dict(zip((block.name for block in manifest.layout.blocks), errors[0] / errors[1] - 1, strict=True))
     assert parts["error_growth"] == pytest.approx(growth, abs=1e-5)
     assert metrics["error_growth"] == pytest.approx(max(0, errors[0].sum() / errors[1].sum() - 1), abs=1e-5)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import Row
 
 from userrep.monitoring.vector_drift import Moments, _sums, compare_moments
 
@@ -16,23 +15,18 @@ VECTORS = pa.list_(pa.float32())
 DIM = 3
 
 
-def batch_of(now: Sequence[object], before: Sequence[object], is_few: Sequence[object]) -> pa.RecordBatch:
+def batch_of(now: Sequence[object], before: Sequence[object]) -> pa.RecordBatch:
     """Build a part of the users of both snapshots; None: not in one of them."""
-    columns = {
-        "now": pa.array(now, VECTORS),
-        "before": pa.array(before, VECTORS),
-        "is_few": pa.array(is_few, pa.bool_()),
-    }
-    return pa.RecordBatch.from_pydict(columns)
+    return pa.RecordBatch.from_pydict({"now": pa.array(now, VECTORS), "before": pa.array(before, VECTORS)})
 
 
-def rows_of(*tasks: Sequence[pa.RecordBatch]) -> list[Row]:
-    """Let each task add up its batches."""
-    return [Row(**row) for batches in tasks for found in _sums(batches) for row in found.to_pylist()]
-
-
-def of_side(rows: Sequence[Row], side: str) -> Moments:
-    return Moments.of([row for row in rows if row.side == side])
+def moments_of(batches: Sequence[pa.RecordBatch], side: str) -> Moments:
+    """Add up the sums of some batches."""
+    sums: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, value in _sums(batch).items():
+            sums[name] = np.asarray(sums.get(name, 0) + np.asarray(value))
+    return Moments.of(sums, side, np.zeros((0, DIM), np.float32))
 
 
 def a_moment(mean: Sequence[float], covariance: object, **more: object) -> Moments:
@@ -49,31 +43,28 @@ def test_moments_of_parts_are_those_of_numpy_on_the_whole() -> None:
         {
             "now": random.normal(size=DIM).astype(np.float32) if k % 5 else None,
             "before": random.normal(2, 3, size=DIM).astype(np.float32) if k % 3 or not k % 5 else None,
-            "is_few": None if not k % 5 else bool(k % 2),  # no column of the side that a user is not in
         }
         for k in range(60)
     ]
     batches = [
-        batch_of(*([user[name] for user in part] for name in ("now", "before", "is_few")))
+        batch_of(*([user[name] for user in part] for name in ("now", "before")))
         for part in (users[:1], users[1:21], users[21:])
     ]
-    rows = rows_of(batches[:2], batches[2:])
     in_both = [user for user in users if user["now"] is not None and user["before"] is not None]
     for side, num, num_unmatched in (("now", 48, 16), ("before", 44, 12)):
         z = np.array([user[side] for user in users if user[side] is not None], np.float64)
-        found = of_side(rows, side)
+        found = moments_of(batches, side)
         assert (found.num_rows, found.num_unmatched) == (num, num_unmatched) == (len(z), len(z) - len(in_both))
         assert found.mean_norm == pytest.approx(np.linalg.norm(z, axis=1).mean())
         np.testing.assert_allclose(found.mean_D, z.mean(axis=0))
         np.testing.assert_allclose(found.covariance_DD, np.cov(z.T, bias=True), atol=1e-9)
-        few = [user[side] for user in in_both if user["is_few"]]
-        np.testing.assert_array_equal(found.neighbours_ND, few)
 
 
-def test_a_part_without_users_of_a_snapshot_adds_no_row_for_it() -> None:
-    rows = rows_of([batch_of([[1, 0]], [None], [True])])
-    assert [(row.side, row.num_rows, row.num_unmatched) for row in rows] == [("now", 1, 1)]
-    assert of_side(rows, "before").num_rows == 0
+def test_a_snapshot_without_users_in_the_sample_has_no_rows() -> None:
+    batches = [batch_of([[1, 0]], [None])]
+    found = moments_of(batches, "now")
+    assert (found.num_rows, found.num_unmatched) == (1, 1)
+    assert moments_of(batches, "before").num_rows == 0
 
 
 def test_the_effective_rank_counts_dimensions_of_equal_variance() -> None:

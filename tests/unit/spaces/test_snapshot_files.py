@@ -23,6 +23,7 @@ from userrep.features.build import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.inference import embed
 from userrep.inference.encoder import Encoder
+from userrep.items.versions import lineage_of
 from userrep.model.artifact import load_artifact
 from userrep.spaces import snapshot_files, snapshots
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
@@ -71,7 +72,7 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
         users={"path": "none", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["country"]},
     )
     assert FeatureSpec.of(config) == SPEC
-    tables, table = open_tables(config, spark), features_table(config, "l1")
+    tables, table = open_tables(config, spark), features_table(config, lineage_of(config))
     since = tables.version(table)
     target = replace(tables.target(table), properties=(("parquet.block.size", "4000"),))
     files = []
@@ -82,11 +83,13 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
             writer.write(rows.drop_columns(["as_of"]), {"as_of": as_of})
             files += writer.close()
         built = {"log_hash": "x", "sides_hash": "x", "num_users": NUM_USERS, "num_inexact": 0}
-        at = {"lineage_id": "l1", "as_of": as_of, "valid_from": as_of, "built_at": datetime(2024, 5, 3)}
+        at = {"lineage_id": lineage_of(config), "as_of": as_of, "valid_from": as_of, "built_at": datetime(2024, 5, 3)}
         tables.add(FEATURE_SETS, [at | built])
     tables.commit(table, files, replacing=lambda _: False, since=since)
     content_hash = saved(Path(str(config.root)), layout=LAYOUT, is_space=True).content_hash
-    add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=DATES[1], content_hash=content_hash)
+    add_candidate(
+        tables, space_id="s1", lineage_id=lineage_of(config), trained_until=DATES[1], content_hash=content_hash
+    )
     return Site(tables, config, find_space(tables, "s1"))
 
 
@@ -192,7 +195,7 @@ def test_features_that_are_not_built_are_named_before_anything_is_encoded(site: 
 
 
 def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Path) -> None:
-    manifest = export_features(site.tables, site.config, "l1", DATES[0], str(tmp_path / "out"))
+    manifest = export_features(site.tables, site.config, DATES[0], str(tmp_path / "out"))
     rows = pq.read_table(tmp_path / "out")
     assert rows.column_names == ["user_id", "as_of", *(name for name, _ in SPEC.columns() if name != "is_exact")]
     assert (manifest["state"], manifest["num_rows"], list(manifest["columns"])) == (
@@ -213,7 +216,9 @@ def test_a_snapshot_is_rounded_to_its_storage_type_and_numbers_at_the_limit_are_
     content_hash = saved(
         Path(str(config.root)), space_id="s2", layout=LAYOUT, is_space=True, int8_scales=[2.0**-6] * 16
     ).content_hash
-    add_candidate(tables, space_id="s2", lineage_id="l1", trained_until=DATES[1], content_hash=content_hash)
+    add_candidate(
+        tables, space_id="s2", lineage_id=lineage_of(config), trained_until=DATES[1], content_hash=content_hash
+    )
     space = find_space(tables, "s2")
     staged = stage_snapshots(tables, config, space, DATES[:1])
     assert [s.facts for s in staged] == [{"storage": "int8"}]

@@ -50,7 +50,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(nightly, "Erasure", lambda *_: SimpleNamespace(run=part("forget")))
     monkeypatch.setattr(nightly, "maintain_tables", part("maintenance"))
     monkeypatch.setattr("userrep.workflows.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
-    monkeypatch.setattr("userrep.cli.nightly.context_for_run", lambda *_: None)
+    monkeypatch.setattr("userrep.cli.pipeline.context_for_run", lambda *_: None)
     monkeypatch.setattr(FileTables, "spark", None)
     return results
 

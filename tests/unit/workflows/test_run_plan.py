@@ -156,8 +156,7 @@ def test_a_backfill_has_the_stages_of_a_group_of_eight_dates_together(tables: Ta
     dates = [AS_OF - timedelta(days=k) for k in range(10, 0, -1)]
     add_features(tables, config, dates[:3])
     add_snapshots(tables, config, dates[:3])
-    space = plan(tables, config).schedule.space_to_use()
-    stages = plan(tables, config).backfill([(space, dates)])
+    stages = plan(tables, config).backfill(dates)
     built = [stage for stage in stages if stage.stage == "build_user_features"]
     assert [stage.reason for stage in built] == [
         "5 of 8 as-of dates: not built yet",

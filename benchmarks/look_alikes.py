@@ -50,7 +50,8 @@ def _measured(name: str, split: str, root: Path) -> list[Measured]:
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     context, truth = gather(work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan)
     wanted = {EMBEDDING, *PEERS, *STORAGES} - reasons_without_picks(context).keys()
-    described = [fit_and_describe(one, context) for one in representations(("float16", "int8")) if one.name in wanted]
+    chosen = [one for one in representations(("float16", "int8")) if one.name in wanted]
+    described = [fit_and_describe(one, context)[1] for one in chosen]
     tasks = audience_tasks(plan, config.evaluation.attribute_names)
     with parallel_map(len(context.rows)) as each:
         return measure_tasks(tasks, truth, described, config.evaluation, each=each)[0]

@@ -22,13 +22,15 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Futures, read_activity
+from userrep.evaluation.measure import Fitted
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
-from userrep.evaluation.representation import Context, Representation
+from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.catalog import REFITTED, representations
-from userrep.evaluation.representations.inputs import Blocks, Pca
+from userrep.evaluation.representations.inputs import blocks, fit_pca
 from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
+from userrep.features.layout import Block, InputLayout
 from userrep.features.profiles import read_picks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, retire
@@ -69,12 +71,9 @@ class Site:
 
 
 @pytest.fixture(scope="module", params=[FEW, pytest.param(ALL, marks=pytest.mark.full)], ids=["few", "all"])
-def fitted(site: Site, request: pytest.FixtureRequest) -> list[Representation]:
+def fitted(site: Site, request: pytest.FixtureRequest) -> list[Fitted]:
     """Representations, fitted on the site's rows."""
-    fitted = [one for one in representations() if one.name in request.param]
-    for one in fitted:
-        one.fit(site.context)
-    return fitted
+    return [Fitted(one.name, one.fit(site.context)) for one in representations() if one.name in request.param]
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +227,7 @@ def test_the_embedding_of_a_row_is_that_of_the_published_snapshot(site: Site) ->
     stored = {
         row.user_id: row.embedding for row in site.work.tables.read(USER_EMBEDDINGS).where(snapshot.where).collect()
     }
-    embedding = representations()[0]
-    embedding.fit(site.context)
-    x_ND = embedding.matrix(site.context)
+    x_ND = representations()[0].fit(site.context)(site.context)
     mine = np.flatnonzero(site.rows.as_of_N == np.datetime64(as_of))
     assert len(mine) == len(stored)
     for row in mine:
@@ -357,7 +354,7 @@ def test_cut_rows_are_the_same_where_items_come_in_parts(site: Site, cutter: Tru
 
 
 def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
-    site: Site, cutter: TruncatedRows, fitted: list[Representation]
+    site: Site, cutter: TruncatedRows, fitted: list[Fitted]
 ) -> None:
     cut = truncated_context(site.context, cutter, 2)
     assert cut.futures.history.sum() < site.context.futures.history.sum() / 5
@@ -379,7 +376,7 @@ def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
         assert picks.matrix(nothing).any()
 
 
-def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, fitted: list[Representation]) -> None:
+def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, fitted: list[Fitted]) -> None:
     widths = {}
     for one in fitted:
         x_NF = one.matrix(site.context)
@@ -389,7 +386,7 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, 
         widths[one.name] = x_NF.shape[1]
     layout = site.context.layout
     expected = {
-        "embedding": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "picks": 2 * 17,
+        "embedding": 48, "untrained": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "picks": 2 * 17,
         "pooled_longest": 2 * 17, "pooled_all": 8 * 17, "raw": layout.width, "pca": min(120, layout.width),
         "als_static": 81, "als_folded": 81, "als_refitted": 81, "nmf": 81,
     }  # fmt: skip
@@ -397,16 +394,19 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, 
 
 
 def test_a_representation_without_a_block_says_so(site: Site) -> None:
+    def none(_: InputLayout) -> list[Block]:
+        return []
+
     with pytest.raises(ValueError, match="none: the space's inputs have no block of this kind"):
-        Blocks("none", lambda _: []).matrix(site.context)
+        blocks(none)(site.context)
 
 
 def test_principal_components_find_the_directions_of_most_variance() -> None:
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     x_BF = (rng.normal(size=(4000, 6)) * [9, 5, 1, 0.5, 0.2, 0.1] @ axes.T + 3).astype(np.float32)
-    pca = Pca(num_components=2)
-    pca.fit(cast(Any, SimpleNamespace(earlier_rows=x_BF)))
-    found = np.abs(pca._model.components_ @ axes)
+    matrix = fit_pca(cast(Any, SimpleNamespace(earlier_rows=x_BF)), num_components=2)
+    origin, along = (matrix(cast(Any, SimpleNamespace(scaled=lambda x=x: x))) for x in (np.zeros((1, 6)), axes.T))
+    found = np.abs(along - origin).T
     assert found[0, 0] > 0.99
     assert found[1, 1] > 0.99

@@ -224,7 +224,7 @@ def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Pa
     plan = make_plan(
         until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
     )
-    tasks = [*tasks_of(plan, [], []), *audience_tasks(plan, []), *newcomer_tasks(plan, config_of(tmp_path))]
+    tasks = [*tasks_of(plan, [], []), *audience_tasks(plan, []), *newcomer_tasks(plan, config_of(tmp_path)).values()]
     names = [task.name for task in tasks]
     names += [one.name for one in representations()]
     assert [name for name in names if f"`{name}`" not in page] == []

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from userrep.audiences.ensemble import Ensemble, HeldOut, Inputs, fit_ensemble
 from userrep.audiences.protected import guard_of
 from userrep.audiences.protected_values import read_protected
-from userrep.audiences.snapshot_users import SCORES, SnapshotUsers, users_of
+from userrep.audiences.snapshot_users import SCORES, SnapshotUsers
 from userrep.config import Users
 from userrep.errors import UsageError, in_line
 from userrep.joins.ledger import usable_sources
@@ -80,14 +80,14 @@ def build_audience(
     the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds. Memory:
     a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
     """
-    users = users_of(tables, _snapshot_of(tables, space, as_of, seeds))
+    users = SnapshotUsers.of(tables, _snapshot_of(tables, space, as_of, seeds))
     snapshot, known = users.snapshot, _in_snapshot(users, seeds.user_ids)
     left_out = known
     if exclude is not None and len(exclude):
         left_out = pa.concat_arrays([known, combined(users.rows_of(exclude, ["user_id"])["user_id"])]).unique()
     _check_size(size, snapshot.num_users - len(left_out), snapshot)
     inputs, ensemble, held_out = _fit(users, settings, known)
-    best = users.best(_Scorer(inputs, ensemble, left_out), size)
+    best = users.best(partial(_scores, inputs=inputs, ensemble=ensemble, left_out=left_out), size)
     _check_size(size, len(best), snapshot)
     num_erased = int(users.erased.mask(seeds.user_ids).sum())
     num_unknown = len(seeds.user_ids) - num_erased - len(known)
@@ -158,17 +158,10 @@ def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) ->
     return inputs, *fit_ensemble(x_seeds, x_others, num_seeds=len(seeds), num_others=num_others)
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """Scores the users of a batch. ``left_out``: ids of users that are not in the audience."""
-
-    inputs: Inputs
-    ensemble: Ensemble
-    left_out: pa.StringArray
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=self.left_out)))
-        return pa.table([rows["user_id"], pa.array(self.ensemble.scores(self.inputs(rows["embedding"])))], SCORES)
+def _scores(rows: pa.Table, *, inputs: Inputs, ensemble: Ensemble, left_out: pa.StringArray) -> pa.Table:
+    """Score the users of a batch. ``left_out``: ids of users that are not in the audience."""
+    rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=left_out)))
+    return pa.table([rows["user_id"], pa.array(ensemble.scores(inputs(rows["embedding"])))], SCORES)
 
 
 def _ranked(best: pa.Table, snapshot: Snapshot, ensemble: Ensemble) -> pa.Table:

@@ -162,26 +162,21 @@ def _dataset(table: LabelTable) -> ds.Dataset:
 
 def _check_columns(schema: pa.Schema, table: LabelTable) -> None:
     """Raise UsageError, with all faults, if a column is missing or has another type."""
-    is_of_kind: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-        table.user_column: ("text or whole numbers", lambda kind: is_text(kind) or pa.types.is_integer(kind)),
-        table.time_column: ("times or dates", lambda kind: pa.types.is_timestamp(kind) or pa.types.is_date(kind)),
-        LABEL: (
-            "numbers or booleans",
-            lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind),
-        ),
+    kinds = pa.types
+    expected: dict[str, tuple[str, tuple[Callable[[pa.DataType], bool], ...]]] = {
+        table.user_column: ("text or whole numbers", (is_text, kinds.is_integer)),
+        table.time_column: ("times or dates", (kinds.is_timestamp, kinds.is_date)),
+        LABEL: ("numbers or booleans", (kinds.is_integer, kinds.is_floating, kinds.is_boolean)),
     }
-    faults = [
-        f"--labels {table.labels}: column {name!r} is missing. The columns are {', '.join(schema.names)}."
-        for name in is_of_kind
-        if name not in schema.names
-    ]
-    faults += [
-        f"--labels {table.labels}: column {name!r} must have {expected}, got {schema.field(name).type}. Convert it."
-        for name, (expected, fits) in is_of_kind.items()
-        if name in schema.names and not fits(schema.field(name).type)
-    ]
-    if faults:
-        raise UsageError(faults)
+    missing, unfit = [], []
+    for name, (what, checks) in expected.items():
+        where = f"--labels {table.labels}: column {name!r}"
+        if name not in schema.names:
+            missing.append(f"{where} is missing. The columns are {', '.join(schema.names)}.")
+        elif not any(is_of_kind(schema.field(name).type) for is_of_kind in checks):
+            unfit.append(f"{where} must have {what}, got {schema.field(name).type}. Convert it.")
+    if missing or unfit:
+        raise UsageError([*missing, *unfit])
 
 
 def _usable(rows: pa.Table, since: datetime) -> pa.Table:

@@ -26,11 +26,13 @@ def lead_inputs(measured: Sequence[Measured]) -> list[Measured]:
 
     The embedding in other storage types is left out.
     """
-    judged = [result for result in first_metrics(measured) if result.is_judged]
     return [
-        result for result in judged
-        if not result.task.startswith(INPUT_ATTRIBUTES) and not result.representation.startswith(STORED)
-    ]  # fmt: skip
+        result
+        for result in first_metrics(measured)
+        if result.is_judged
+        and not result.task.startswith(INPUT_ATTRIBUTES)
+        and not result.representation.startswith(STORED)
+    ]
 
 
 def first_metrics(measured: Sequence[Measured]) -> list[Measured]:

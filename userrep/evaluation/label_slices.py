@@ -4,22 +4,21 @@ Shapes: M labels, U users, A active days of all users.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.errors import in_line
 from userrep.evaluation.metrics import Ints
-from userrep.evaluation.sampled_users import indices_in, where_in
+from userrep.evaluation.sampled_users import indices_in
 from userrep.features.sums.generations import generations
 from userrep.store.arrow import combined
-from userrep.store.bucket_reader import BucketFiles
-from userrep.store.file_tables import FileTables
-from userrep.store.schemas import USER_PROFILES, USER_WINDOW_SUMS, TableSchema
-from userrep.store.sql import sql_key
-from userrep.store.tables import Tables
+from userrep.store.bucket_reader import rows_of_users
+from userrep.store.schemas import USER_PROFILES, USER_WINDOW_SUMS
+from userrep.store.tables import Keys, Tables
 from userrep.utc import DAY_US
 
 NEW_USERS, HEAVY_USERS = "new_users", "heavy_users"
@@ -27,7 +26,8 @@ FEW_DAYS = 3  # a user with at most this number of active days is new
 SHORT_HISTORY_DAYS = 28  # and so is a user whose first event is at most this number of days old
 _HEAVY_SHARE = 0.1  # of the labels, those with the most active days
 _MOST_VALUES = 10  # per attribute, the most frequent ones
-_TYPES = {"active_at": pa.list_(pa.int64()), "attributes": pa.list_(pa.string())}
+_ACTIVITY = pa.schema({"user_id": pa.string(), "active_at": pa.list_(pa.int64())})
+_VALUES = pa.schema({"user_id": pa.string(), "attributes": pa.list_(pa.string())})
 
 Mask = NDArray[np.bool_]
 
@@ -51,13 +51,13 @@ def label_slices(
     """
     slices: dict[str, Mask] = {}
     if known := generations(tables, lineage_id):
-        key: dict[str, str | int] = {"lineage_id": lineage_id, "generation": known[-1].generation}
-        rows = _rows_of_users(tables, USER_WINDOW_SUMS, key, users, "active_at")
+        keys: Keys = [{"lineage_id": lineage_id, "generation": known[-1].generation}]
+        rows = rows_of_users(users.unique(), tables, USER_WINDOW_SUMS, keys, _ACTIVITY.names).cast(_ACTIVITY)
         num_days_M, first_day_M = _activity(rows, users, as_of_M)
         slices[NEW_USERS] = (num_days_M <= FEW_DAYS) | (as_of_M - first_day_M <= SHORT_HISTORY_DAYS)
         slices[HEAVY_USERS] = num_days_M >= np.quantile(num_days_M, 1 - _HEAVY_SHARE)
     if attributes:
-        profiles = _rows_of_users(tables, USER_PROFILES, {}, users, "attributes")
+        profiles = rows_of_users(users.unique(), tables, USER_PROFILES, [{}], _VALUES.names).cast(_VALUES)
         slices |= _by_value(profiles, attributes, users)
     return slices
 
@@ -78,25 +78,10 @@ def _activity(rows: pa.Table, users: pa.StringArray, as_of_M: Ints) -> tuple[Int
 
 def _by_value(profiles: pa.Table, attributes: Sequence[str], users: pa.StringArray) -> dict[str, Mask]:
     index_M = indices_in(users, combined(profiles["user_id"]))
-    values_U = combined(profiles["attributes"]).to_pylist()
+    values_M = combined(profiles["attributes"]).take(pa.array(index_M, mask=index_M < 0))
     slices: dict[str, Mask] = {}
     for k, name in enumerate(attributes):
-        known_M = (values_U[index] if index >= 0 else None for index in index_M)
-        value_M = np.array([values and values[k] for values in known_M], object)
-        counts = Counter(value for value in value_M if value is not None)
-        slices |= {f"{name}={in_line(value)}": value_M == value for value, _ in counts.most_common(_MOST_VALUES)}
+        value_M = pc.list_element(values_M, k)
+        for value, _ in Counter(value_M.drop_null().to_pylist()).most_common(_MOST_VALUES):
+            slices[f"{name}={in_line(value)}"] = np.asarray(pc.equal(value_M, value).fill_null(False))
     return slices
-
-
-def _rows_of_users(
-    tables: Tables, table: TableSchema, key: Mapping[str, str | int], users: pa.StringArray, column: str
-) -> pa.Table:
-    """Read user_id and a column of some users, from the files of a root without Spark."""
-    names, distinct = ["user_id", column], users.unique()
-    if not isinstance(tables, FileTables):
-        rows = tables.read(table).where(sql_key(key) or "true")
-        return where_in(rows, "user_id", distinct).select(*names).toArrow()
-    files = BucketFiles.of(tables.files(table, lambda values: key.items() <= values.items()))
-    found = files.rows_of_users(distinct, names)
-    empty = pa.schema({"user_id": pa.string(), column: _TYPES[column]}).empty_table()
-    return empty if found is None else found.select(names).cast(empty.schema)

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,7 +19,7 @@ from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.families import EMBEDDING
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Floats32, Representation
+from userrep.evaluation.representation import Context, Floats32, Matrix, Representation
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 
@@ -63,8 +62,14 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-@dataclass(frozen=True)
-class Described:
+class Fitted(NamedTuple):
+    """A fitted representation."""
+
+    name: str
+    matrix: Matrix
+
+
+class Described(NamedTuple):
     """A representation's vectors of all rows, x_NF, and their cost."""
 
     name: str
@@ -72,35 +77,29 @@ class Described:
     cost: Cost
 
 
-def fit_and_describe(representation: Representation, context: Context) -> Described:
+def fit_and_describe(representation: Representation, context: Context) -> tuple[Fitted, Described]:
     """Fit a representation and compute the rows' vectors, both timed."""
     started = time.monotonic()
-    representation.fit(context)
-    fit_seconds = time.monotonic() - started
-    described = describe(representation, context, fit_seconds=fit_seconds)
-    logger.info(f"{representation.name}: {described.cost.width} values per row, fitted in {fit_seconds:.1f} s")
-    return described
+    fitted = Fitted(representation.name, representation.fit(context))
+    described = describe(fitted, context, fit_seconds=time.monotonic() - started)
+    cost = described.cost
+    logger.info(f"{fitted.name}: {cost.width} values per row, fitted in {cost.fit_seconds:.1f} s")
+    return fitted, described
 
 
-def describe(representation: Representation, context: Context, *, fit_seconds: float) -> Described:
+def describe(fitted: Fitted, context: Context, *, fit_seconds: float = 0.0) -> Described:
     """Compute the rows' vectors by a fitted representation, timed."""
     started = time.monotonic()
-    x_NF = representation.matrix(context)
-    seconds = time.monotonic() - started
-    num_rows = len(context.rows)
-    assert x_NF.shape[0] == num_rows, f"{representation.name}: expected {num_rows} rows, got {len(x_NF)}"
-    assert x_NF.dtype == np.float32, f"{representation.name}: expected float32, got {x_NF.dtype}"
-    assert np.isfinite(x_NF).all(), f"{representation.name}: expected finite values, got NaN or infinity"
-    return Described(representation.name, x_NF, Cost(fit_seconds, seconds, *x_NF.shape))
+    x_NF = fitted.matrix(context)
+    cost, num_rows = Cost(fit_seconds, time.monotonic() - started, *x_NF.shape), len(context.rows)
+    assert len(x_NF) == num_rows, f"{fitted.name}: expected {num_rows} rows, got {len(x_NF)}"
+    assert x_NF.dtype == np.float32, f"{fitted.name}: expected float32, got {x_NF.dtype}"
+    assert np.isfinite(x_NF).all(), f"{fitted.name}: expected finite values, got NaN or infinity"
+    return Described(fitted.name, x_NF, cost)
 
 
 def measure(
-    tasks: Sequence[Task],
-    truth: Truth,
-    described: Sequence[Described],
-    settings: Evaluation,
-    *,
-    each: Map = map,
+    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], settings: Evaluation, *, each: Map = map
 ) -> tuple[list[Measured], dict[str, str]]:
     """Evaluate all representations at all tasks; return the results, and the reasons for tasks left out.
 
@@ -120,7 +119,8 @@ def measure(
             left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
             logger.info(f"{task.name}: left out: {left_out[task.name]}")
             continue
-        results = [result for part in each(partial(_measured, task, problems, weight_UB), described) for result in part]
+        judge = partial(_measured, task.name, task.metrics, problems, weight_UB)
+        results = [result for part in each(judge, described) for result in part]
         measured += results
         logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(task, results)}")
     return measured, left_out
@@ -151,7 +151,9 @@ def _num_by_class(scores: Scores) -> dict[str, int]:
     return {"test_positives": num_positives, "test_negatives": num_negatives}
 
 
-def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, described: Described) -> list[Measured]:
+def _measured(
+    task: str, metrics: Sequence[str], problems: Sequence[Problem], weight_UB: Counts, described: Described
+) -> list[Measured]:
     """Choose the setting on the first seed's examples, then fit and test on those of every seed.
 
     Uses one thread, so that results are reproducible.
@@ -161,7 +163,7 @@ def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, descri
         scores = [problem.scores(described.x_NF, choice) for problem in problems]
     return [
         Measured(
-            task.name,
+            task,
             metric,
             described.name,
             tuple(value_of(metric, seed_scores[metric]) for seed_scores in scores),
@@ -169,6 +171,6 @@ def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, descri
             str(choice),
             {**problems[0].num_examples, **_num_by_class(scores[0][metric])},
         )
-        for metric in task.metrics
+        for metric in metrics
         if metric in scores[0]
     ]

@@ -33,9 +33,7 @@ def auc(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
 
     Labels are 0 and 1, and NaN for examples that do not count. NaN if all weighted examples are of one class.
     """
-    columns = [_auc(score_MK[:, k], label_MK[:, k], weight_MB) for k in range(score_MK.shape[1])]
-    value_B: Floats = np.mean(columns, axis=0)
-    return value_B
+    return _mean_over_labels(_auc, score_MK, label_MK, weight_MB)
 
 
 def accuracy(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
@@ -65,16 +63,12 @@ def recall(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
 
     Labels are 0 and 1, and NaN for examples that do not count. Equal scores are in the order of the examples.
     """
-    columns = [_top(score_MK[:, k], label_MK[:, k], weight_MB)[0] for k in range(score_MK.shape[1])]
-    value_B: Floats = np.mean(columns, axis=0)
-    return value_B
+    return _mean_over_labels(lambda *label: _top(*label)[0], score_MK, label_MK, weight_MB)
 
 
 def lift(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the recall of each label divided by the share of positives, which is that of random scores; mean."""
-    columns = [np.divide(*_top(score_MK[:, k], label_MK[:, k], weight_MB)) for k in range(score_MK.shape[1])]
-    value_B: Floats = np.mean(columns, axis=0)
-    return value_B
+    return _mean_over_labels(lambda *label: np.divide(*_top(*label)), score_MK, label_MK, weight_MB)
 
 
 METRICS: dict[str, Metric] = {
@@ -114,6 +108,12 @@ def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
     best_Q = np.concatenate([[0.0], np.cumsum(discount_P)])[np.minimum(ideal_Q, num_ranks)]
     value_Q: Floats = gain_QP @ discount_P / best_Q
     return value_Q
+
+
+def _mean_over_labels(metric: Metric, score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
+    """Return the mean over labels of a metric of one label, which takes score_M and label_M."""
+    columns = [metric(score_MK[:, k], label_MK[:, k], weight_MB) for k in range(score_MK.shape[1])]
+    return np.asarray(np.mean(columns, axis=0))
 
 
 def _auc(score_M: Floats, label_M: Floats, weight_MB: Counts) -> Floats:

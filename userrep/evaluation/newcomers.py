@@ -4,7 +4,7 @@ Probes are fitted on truncated rows of all users and tested on users who are rea
 are computed on the driver by the code of the batch stage. Shapes: N rows, U users, M rows of one date, E tiles of rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -14,13 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.evaluation.futures import Futures
-from userrep.evaluation.measure import Map, describe, measure
+from userrep.evaluation.measure import Fitted, Map, describe, measure
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
-from userrep.evaluation.representation import Context, Representation
+from userrep.evaluation.representation import Context
 from userrep.evaluation.results import Measured
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
-from userrep.evaluation.tasks.pairs import NewUsers
-from userrep.evaluation.tasks.task import LeftOut, Truth
+from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.chunk import PROFILES, Chunk
@@ -130,8 +129,8 @@ def read_profiles(context: Context) -> pa.Table:
 
 
 def measure_newcomers(
-    tasks: Sequence[NewUsers],
-    representations: Sequence[Representation],
+    tasks: Mapping[int, Task],
+    fitted: Sequence[Fitted],
     context: Context,
     truth: Truth,
     *,
@@ -140,6 +139,8 @@ def measure_newcomers(
 ) -> tuple[list[Measured], dict[str, str]]:
     """Evaluate fitted representations at tasks of new users; return results and reasons for tasks left out.
 
+    ``tasks``: by the number of known events.
+
     Cost per task: features of all rows on the driver, vectors by each representation, and probes. ``each``: as in
     ``measure``.
     """
@@ -147,14 +148,15 @@ def measure_newcomers(
     left_out: dict[str, str] = {}
     if not tasks:
         return measured, left_out
-    truncated_rows = read_truncated_rows(context, versions, most=max(task.after for task in tasks))
-    for task in tasks:
-        rows = replace(context.rows, role_N=truncated_rows.role_N(task.days))
-        task_truth, described = replace(truth, futures=replace(truth.futures, rows=rows)), []
-        if not isinstance(task.problem(task_truth, context.seed), LeftOut):
-            truncated = truncated_context(context, truncated_rows, task.after)
-            described = [describe(fitted, truncated, fit_seconds=0) for fitted in representations]
-        results, reasons = measure([task], task_truth, described, context.config.evaluation, each=each)
+    truncated_rows = read_truncated_rows(context, versions, most=max(tasks))
+    rows = replace(context.rows, role_N=truncated_rows.role_N(context.plan.longest))
+    truth = replace(truth, futures=replace(truth.futures, rows=rows))
+    for after, task in tasks.items():
+        described = []
+        if not isinstance(task.problem(truth, context.seed), LeftOut):
+            truncated = truncated_context(context, truncated_rows, after)
+            described = [describe(one, truncated) for one in fitted]
+        results, reasons = measure([task], truth, described, context.config.evaluation, each=each)
         measured, left_out = measured + results, left_out | reasons
     return measured, left_out
 

@@ -4,8 +4,8 @@ Held-out users choose each model's L2 penalty or number of boosting rounds. The 
 start from zero, the trees use a fixed seed, and everything runs on one thread, so the same inputs give the same bits on
 any machine.
 
-Shapes: N rows, F inputs, G = F + 1 weights (the bias last), K labels of a row, P pairs, M items at dates, E numbers of
-an item.
+Shapes: N rows, F inputs, G = F + 1 weights (the last for the bias or the item alone), K labels of a row, P pairs, M
+items at dates, E numbers of an item.
 """
 
 from collections.abc import Callable
@@ -127,43 +127,38 @@ class PairInputs(NamedTuple):
     item_P: Ints
 
 
-class PairWeights(NamedTuple):
-    """Weights of the logit x W item + own . item.
+def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start_GE: Floats | None = None) -> Floats:
+    """Minimize mean log loss + strength / 2 x squared weights; return w_GE.
 
-    ``w_FE`` scores the match of a row and an item, ``own_E`` the item regardless of the row.
+    L-BFGS; a pass costs 4 x (N x F + P) x E.
     """
-
-    w_FE: Floats
-    own_E: Floats
-
-
-def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start: PairWeights | None = None) -> PairWeights:
-    """Minimize mean log loss + strength / 2 x squared weights by L-BFGS; a pass costs 4 x (N x F + P) x E."""
     x_NF, item_ME, row_P, item_P = inputs
-    shape, num_pairs = (x_NF.shape[1], item_ME.shape[1]), len(y_P)
+    shape = x_NF.shape[1] + 1, item_ME.shape[1]
     starts_N = np.searchsorted(row_P, np.arange(len(x_NF) + 1))
 
     def loss(flat: Floats) -> tuple[float, Floats]:
-        weights = _pair_weights(flat, shape)
-        z_P = pair_logits(inputs, weights)
-        error_P = ((expit(z_P) - y_P) / num_pairs).astype(np.float32)
+        z_P = pair_logits(inputs, flat.reshape(shape))
+        error_P = ((expit(z_P) - y_P) / len(y_P)).astype(np.float32)
         error_NM = csr_array((error_P, item_P, starts_N), shape=(len(x_NF), len(item_ME)))
         error_M = np.bincount(item_P, error_P, len(item_ME)).astype(np.float32)
         gradient = np.concatenate([(x_NF.T @ (error_NM @ item_ME)).ravel(), item_ME.T @ error_M])
         return float(log_loss(z_P, y_P)) + strength / 2 * float(flat @ flat), gradient + strength * flat
 
-    flat = np.zeros((shape[0] + 1) * shape[1]) if start is None else np.concatenate([start.w_FE.ravel(), start.own_E])
-    return _pair_weights(_minimized(loss, flat), shape)
+    start_GE = np.zeros(shape) if start_GE is None else start_GE
+    return _minimized(loss, start_GE.ravel()).reshape(shape)
 
 
-def pair_logits(inputs: PairInputs, weights: PairWeights) -> Floats:
-    """Return the logits of all pairs."""
+def pair_logits(inputs: PairInputs, w_GE: Floats) -> Floats:
+    """Return the logits of all pairs: x W item + own . item.
+
+    The first F weights score the match of a row and an item, the last the item regardless of the row.
+    """
     x_NF, item_ME, row_P, item_P = inputs
-    query_NE = x_NF @ weights.w_FE.astype(np.float32)
+    query_NE = x_NF @ w_GE[:-1].astype(np.float32)
     step = max(1, _CHUNK // item_ME.shape[1])
     chunks = [slice(first, first + step) for first in range(0, len(row_P), step)]
     match_P = np.concatenate([np.einsum("pe,pe->p", query_NE[row_P[s]], item_ME[item_P[s]]) for s in chunks])
-    own_M = item_ME @ weights.own_E.astype(np.float32)
+    own_M = item_ME @ w_GE[-1].astype(np.float32)
     logit_P: Floats = match_P.astype(np.float64) + own_M[item_P]
     return logit_P
 
@@ -188,10 +183,6 @@ def fit_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) ->
         _TREES | {"objective": objective}, lightgbm.Dataset(x_NF, y_N, params=_TREES), max(1, num_rounds)
     )
     return lambda rows_NF: np.asarray(booster.predict(rows_NF, raw_score=True), np.float64)
-
-
-def _pair_weights(flat: Floats, shape: tuple[int, int]) -> PairWeights:
-    return PairWeights(flat[: -shape[1]].reshape(shape), flat[-shape[1] :])
 
 
 def _minimized(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:

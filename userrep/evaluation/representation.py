@@ -2,21 +2,22 @@
 
 How to write one
 ----------------
-A representation is a class without constructor arguments, listed in ``representations/catalog.py``::
+A representation is a name and a function, listed in ``representations/catalog.py``. The function trains what it needs
+and returns the function that computes vectors::
 
-    class AverageOfLastTen:
-        name = "average_of_last_ten"   # its column in the results; a valid name (ids.py)
+    def fit_average_of_last_ten(context: Context) -> Matrix:
+        ...                            # any training, on events before context.plan.until
 
-        def fit(self, context: Context) -> None:
-            ...                        # any training, on events before context.plan.until
-
-        def matrix(self, context: Context) -> Floats32:
+        def matrix(context: Context) -> Floats32:
             ...                        # x_NF: one row for each of context.rows, in the same order
 
-An evaluation calls ``fit`` once and ``matrix`` once, times both, and fits the same probes to every matrix. For tasks
-about new users it calls ``matrix`` again with *truncated* rows: the same users and dates, but features and history
-contain only the newest events. A representation must not use anything else it knows about those users (check
-``context.is_truncated``).
+        return matrix
+
+    Representation("average_of_last_ten", fit_average_of_last_ten)
+
+An evaluation calls both functions once, times them, and fits the same probes to every matrix. For tasks about new users
+it calls ``matrix`` again with *truncated* rows: the same users and dates, but features and history contain only the
+newest events. A representation must not use anything else it knows about those users (check ``context.is_truncated``).
 
 What a representation may use
 -----------------------------
@@ -43,10 +44,10 @@ data is a row of zeros. The width is free: probes standardize each column over t
 Shapes: N rows, B rows of a sample, F numbers, I items.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -71,23 +72,9 @@ Floats32 = NDArray[np.float32]
 _EARLIER_ROWS, _EARLIER_DATES = 20_000, 8  # approximate rows of the sample of features, and its dates
 
 
-class Representation(Protocol):
-    """A way to describe users by vectors; see the module docstring."""
-
-    @property
-    def name(self) -> str:
-        """Column of the representation in the results."""
-
-    def fit(self, context: "Context") -> None:
-        """Train everything ``matrix`` needs, on data before ``context.plan.until``."""
-
-    def matrix(self, context: "Context") -> Floats32:
-        """Return x_NF: one vector for each of ``context.rows``, from data before the row's date."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Context:
-    """Data that representations may use; see the module docstring."""
+    """Data that representations may use; see the module docstring. Two contexts are never equal."""
 
     tables: Tables
     config: Config
@@ -166,3 +153,14 @@ class Context:
         sample = self.earlier_features().mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
         rows = sample.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
         return unpacked(combined(rows.column("x")), layout.width)
+
+
+Matrix = Callable[[Context], Floats32]  # returns x_NF: a vector for each of the rows, from data before the row's date
+Fit = Callable[[Context], Matrix]
+
+
+class Representation(NamedTuple):
+    """A way to describe users by vectors: its column in the results (a valid name), and how to fit it."""
+
+    name: str
+    fit: Fit

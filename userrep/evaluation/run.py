@@ -16,10 +16,10 @@ from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
-from userrep.evaluation.sampled_users import read_rows
+from userrep.evaluation.sampled_users import num_by_role, read_rows
 from userrep.evaluation.tasks.attributes import read_attributes
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
-from userrep.evaluation.tasks.task import Task, Truth
+from userrep.evaluation.tasks.task import Truth
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
@@ -51,32 +51,24 @@ def evaluate(
     """
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
-    counts = context.rows.num_by_role
-    logger.info(
-        f"{len(context.rows):,} rows of {len(context.rows.user_ids):,} users at {len(plan.dates)} dates: {counts}"
-    )
+    rows, counts = context.rows, num_by_role(context.rows.role_N)
+    logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
     included = [candidate for candidate in representations if candidate.name not in left_out]
-    described = [fit_and_describe(candidate, context) for candidate in included]
-    left_out_attributes = config.evaluation.attribute_names
-    tasks: list[Task] = [
-        *tasks_of(plan, FeatureSpec.of(config).attributes, left_out_attributes),
-        *audience_tasks(plan, left_out_attributes),
-    ]
-    newcomers = newcomer_tasks(plan, config)
-    with parallel_map(len(context.rows)) as each:
+    fitted, described = zip(*(fit_and_describe(candidate, context) for candidate in included), strict=True)
+    inputs, others = FeatureSpec.of(config).attributes, config.evaluation.attribute_names
+    tasks, newcomers = [*tasks_of(plan, inputs, others), *audience_tasks(plan, others)], newcomer_tasks(plan, config)
+    with parallel_map(len(rows)) as each:
         measured, reasons = measure(tasks, truth, described, config.evaluation, each=each)
         costs = {entry.name: entry.cost for entry in described}
         del described  # frees the matrices; those of new users are as large
-        reusable = [candidate for candidate in included if candidate.name != REFITTED]
-        of_newcomers, more_reasons = measure_newcomers(
-            newcomers, reusable, context, truth, versions=versions, each=each
-        )
-    measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
+        reusable = [representation for representation in fitted if representation.name != REFITTED]
+        more, more_reasons = measure_newcomers(newcomers, reusable, context, truth, versions=versions, each=each)
+    measured, left_out = measured + more, left_out | reasons | more_reasons
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
     looks_ahead = context.artifact.manifest.model.looks_ahead
-    akin = {task.name: looks_ahead and task.is_akin_to_training for task in [*tasks, *newcomers]}
+    akin = {task.name: looks_ahead and task.is_akin_to_training for task in [*tasks, *newcomers.values()]}
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 
@@ -138,5 +130,5 @@ def _manifest(context: Context, space: Space) -> dict[str, Any]:
         "train_as_ofs": plan.train,
         "test_as_ofs": plan.test,
         "num_users": len(rows.user_ids),
-        "num_rows": rows.num_by_role,
+        "num_rows": num_by_role(rows.role_N),
     }

@@ -18,7 +18,6 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import Plan
 from userrep.features.build import feature_sets, stored_features
-from userrep.store.arrow import combined
 from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
 
@@ -56,11 +55,6 @@ class Rows:
     def as_of_N(self) -> NDArray[np.datetime64]:
         """As-of date of each row."""
         return np.array(self.dates, "datetime64[D]")[self.date_N]
-
-    @property
-    def num_by_role(self) -> dict[str, int]:
-        """Number of rows by role."""
-        return num_by_role(self.role_N)
 
 
 def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, max_rows: int, seed: int) -> Rows:
@@ -122,9 +116,7 @@ def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -
             "Raise evaluation.max_rows, or check the log of the preceding days."
         )
     order = pc.sort_indices(features, sort_keys=[("user_id", "ascending"), ("as_of", "ascending")])
-    batch = pa.RecordBatch.from_arrays(
-        [combined(column.take(order)) for column in features.columns], names=features.column_names
-    )
+    [batch] = features.take(order).combine_chunks().to_batches()
     users = batch.column("user_id").cast(pa.string())
     user_ids = users.unique()
     user_N, date_N = indices_in(users, user_ids), indices_in(batch.column("as_of"), pa.array(plan.dates, pa.date32()))

@@ -128,7 +128,7 @@ def check_model(
     context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
-    described = [fit_and_describe(peer, context) for peer in compared]
+    described = [fit_and_describe(peer, context)[1] for peer in compared]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
     with parallel_map(len(context.rows)) as each:
         measured, left_out = measure(family_tasks, truth, described, settings, each=each)

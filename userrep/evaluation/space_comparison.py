@@ -20,7 +20,7 @@ from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.probes import Floats, Floats32
 from userrep.evaluation.results import Interval
-from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in
+from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
 from userrep.spaces.consumer_model import ConsumerModel
@@ -119,7 +119,7 @@ def _too_few(rows: Rows, y_N: Floats32, metric: str) -> str | None:
     """Return why probes cannot be fitted or judged on a split, or None."""
     if metric == AUC:
         return too_few_rows(rows, y_N > 0)
-    if few := next((split for split in rows.num_by_role.items() if split[1] < MIN_EXAMPLES), None):
+    if few := next((split for split in num_by_role(rows.role_N).items() if split[1] < MIN_EXAMPLES), None):
         return f"{few[1]} rows in the {few[0]} split; at least {MIN_EXAMPLES} are required"
     return None if len(np.unique(y_N[rows.role_N == TEST])) > 1 else "all rows in the test split have one value"
 

@@ -56,10 +56,8 @@ def item_effects(layout: InputLayout, scaler: Scaler, weight_F: Floats, items: I
 
     ``weight_F``: weights of the score on scaled inputs. Blocks of a modality without a vector of the item are absent.
     """
-    spec, offsets = layout.spec, dict[str, slice]()
-    for modality, dim in spec.modalities.items():
-        start = max((part.stop for part in offsets.values()), default=0)
-        offsets[modality] = slice(start, start + dim)
+    spec, ends = layout.spec, np.cumsum([*layout.spec.modalities.values()])
+    offsets = {name: slice(end - dim, end) for (name, dim), end in zip(spec.modalities.items(), ends, strict=True)}
     blocks = {block.name: block for block in layout.blocks}
     windows = [(blocks[pooled.column], pooled.modality) for pooled in spec.pooled if pooled.window_days is not None]
     mark = {modality: k - len(spec.modalities) for k, modality in enumerate(spec.modalities)}

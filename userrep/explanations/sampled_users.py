@@ -88,6 +88,5 @@ def sample_users(
             f"than {_LEAST_USERS}. Choose an --as-of with more users."
         )
     z_ND = stacked(combined(vectors["embedding"]), len(vectors["embedding"][0]))
-    columns = [combined(column) for column in features.columns]
-    batch = pa.RecordBatch.from_arrays(columns, features.column_names)
+    [batch] = features.combine_chunks().to_batches()
     return SampledUsers(combined(vectors["user_id"]).cast(pa.string()), z_ND, batch, limit)

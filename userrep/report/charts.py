@@ -25,10 +25,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks with their horizontal positions in [0, 1]."""
+    """Marks with their horizontal positions in [0, 1]. None: nothing is drawn there."""
 
     positions: Sequence[float]
-    marks: Sequence[Mark]
+    marks: Sequence[Mark | None]
     css: str = "c0"
 
 
@@ -66,16 +66,17 @@ def lines(
     ``names``: of the points; the first and the last are below the axis. ``least``: the value at the bottom. ``limits``:
     values and CSS classes of dashed horizontal lines. ``ticks``: values labeled on the axis, by default round numbers.
     """
-    values = [mark.value for curve in series for mark in curve.marks]
+    drawn = [
+        (curve.css, [(x, mark) for x, mark in zip(curve.positions, curve.marks, strict=True) if mark])
+        for curve in series
+    ]
+    values = [mark.value for _, points in drawn for _, mark in points]
     top = max([*values, *(limit for limit, _ in limits)], default=0)
     scale = _Scale.to(top, least=least, write=write, ticks=ticks, height=height)
     curves = [
-        (curve.css, [
-            (round(_EDGE + (100 - 2 * _EDGE) * position, 2), scale.y(mark.value), mark)
-            for position, mark in zip(curve.positions, curve.marks, strict=True)
-        ])
-        for curve in series
-    ]  # fmt: skip
+        (css, [(round(_EDGE + (100 - 2 * _EDGE) * x, 2), scale.y(mark.value), mark) for x, mark in points])
+        for css, points in drawn
+    ]
     ends = [names[0], names[-1]] if len(names) > 1 else names
     return _drawn("lines", scale=scale, curves=curves, limits=limits, ends=ends, label=label, is_joined=is_joined)
 
@@ -120,6 +121,11 @@ def scatter(groups: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], *,
     width, height = max(max(xs) - left, 0.2), max(top - min(ys), 0.2)
     in_order = sorted(groups, key=lambda group: -len(group[2]))
     return _drawn("scatter", groups=in_order, left=left, top=top, width=width, height=height, label=label)
+
+
+def evenly(num: int) -> list[float]:
+    """Return ``num`` positions in [0, 1] at equal distances, with half of one at both ends."""
+    return [(k + 0.5) / num for k in range(num)]
 
 
 def positions(dates: Sequence[date]) -> list[float]:

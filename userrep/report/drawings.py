@@ -1,17 +1,24 @@
-"""Charts about a root as SVG: its log, runs, snapshots and cost."""
+"""Charts about a root as SVG: its log, runs, snapshots and cost, next to what is expected of them."""
 
 import math
 from collections.abc import Sequence
+from datetime import datetime, time, timedelta
+from statistics import median
 
 from markupsafe import Markup
 
 from userrep.errors import plural
-from userrep.report.charts import Mark, Row, Series, bars, columns, lines
-from userrep.report.facts import Facts
+from userrep.report.charts import Mark, Row, Series, bars, columns, evenly, lines, positions
+from userrep.report.facts import BAD, WARN, Facts, Run
 from userrep.report.formats import core_time, count, day, seconds, share, short, size, when
 from userrep.report.log_days import Day
+from userrep.spaces.snapshots import PUBLISHED
 
+MOST = 30  # daily runs, runs or snapshots in a chart of what is expected
 _MOST_COLUMNS = 190
+_USUAL = 8  # snapshots that the usual number of users is the median of
+_LEAST_USUAL = 3
+_HEIGHT = 120
 _OUTCOMES = {"done": "c0", "skipped": "rest", "failed": "bad"}
 
 
@@ -25,33 +32,24 @@ def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
     )
     first = len(days) % width  # days in the first column, so that the last column is complete
     groups = [days[:first]] * bool(first) + [days[k : k + width] for k in range(first, len(days), width)]
-    marks = [
-        Mark(
-            sum(log_day.num_events for log_day in group),
-            _span(group) + f": {count(sum(log_day.num_events for log_day in group))} events, "
-            f"{count(sum(log_day.num_rejected for log_day in group))} rows rejected" + _irregularities(group),
-            is_marked=any(log_day.is_small for log_day in group),
-        )
-        for group in groups
-    ]
-    drawn = columns(marks, [day(group[0].day) for group in groups], label=f"Events by {unit}", write=short)
-    return drawn, unit
+    names = [day(group[0].day) for group in groups]
+    return columns([*map(_column, groups)], names, label=f"Events by {unit}", write=short), unit
 
 
 def rejected_rows(facts: Facts) -> Markup:
     """Draw the rejected rows by reason as shares of all rows. A bar of full width is the limit of a day."""
     limit, num_rows = facts.log.max_rejected_share, facts.log.num_events + sum(facts.log.rejected.values())
+    shares = {reason: num / num_rows for reason, num in facts.log.rejected.items()}
     rows = [
-        Row(reason, num / num_rows, share(num / num_rows), f"{reason}: {count(num)} of {count(num_rows)} rows",
-            "bad" if num / num_rows > limit else "c1")
-        for reason, num in facts.log.rejected.items()
+        Row(reason, part, share(part), f"{reason}: {count(facts.log.rejected[reason])} of {count(num_rows)} rows",
+            "bad" if part > limit else "c1")
+        for reason, part in shares.items()
     ]  # fmt: skip
     return bars(rows, label="Rejected rows by reason", top=limit)
 
 
 def run_times(facts: Facts) -> Markup:
     """Draw the duration of each run on a logarithmic scale."""
-    runs = facts.runs
     ticks = [math.log10(tick) for tick in (1, 10, 60, 600, 3600, 36_000)]
     marks = [
         Mark(
@@ -60,20 +58,91 @@ def run_times(facts: Facts) -> Markup:
             + (", ".join(run.stages) or "up to date"),
             _OUTCOMES[run.outcome],
         )
-        for run in runs
+        for run in facts.runs
     ]
-    series = Series([(k + 0.5) / len(runs) for k in range(len(runs))], marks)
-    names = [when(run.started_at) for run in runs]
+    series, names = Series(evenly(len(marks)), marks), [when(run.started_at) for run in facts.runs]
     return lines([series], names, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
+
+
+def daily_runs(facts: Facts) -> list[Run]:
+    """Return the last daily runs, in order."""
+    return [run for run in facts.runs if run.is_daily][-MOST:]
+
+
+def daily_times(facts: Facts) -> Markup:
+    """Draw the duration of the last daily runs, and the duration that was expected at their start."""
+    runs = daily_runs(facts)
+    length, unit = _unit(max(max(run.seconds, run.expected_seconds or 0) for run in runs))
+    expected = [
+        None if wait is None else Mark(wait / length, f"{run.run_id}: {seconds(wait)} expected", "rest")
+        for run in runs
+        for wait in [run.expected_seconds]
+    ]
+    actual = [
+        Mark(run.seconds / length, f"{run.run_id}: {run.outcome} in {seconds(run.seconds)}",
+             "bad" if run.outcome == "failed" else "c0")
+        for run in runs
+    ]  # fmt: skip
+    series = [Series(evenly(len(runs)), expected, "rest"), Series(evenly(len(runs)), actual)]
+    names = [when(run.started_at) for run in runs]
+    return lines(series, names, label="Daily run times", write=lambda value: f"{value:g} {unit}", height=_HEIGHT)
+
+
+def snapshot_users(facts: Facts) -> Markup:
+    """Draw the users of the newest revision of each date, and the usual number: the median of the 8 dates before."""
+    published = sorted((s for s in facts.snapshots if s.state == PUBLISHED), key=lambda s: (s.as_of, s.revision))
+    snapshots = list({snapshot.as_of: snapshot for snapshot in published}.values())
+    actual = [Mark(s.num_users, f"{s.snapshot_id}: {count(s.num_users)} users") for s in snapshots]
+    expected: list[Mark | None] = [None] * len(snapshots)
+    for k in range(_LEAST_USUAL, len(snapshots)):
+        usual = median(snapshot.num_users for snapshot in snapshots[max(0, k - _USUAL) : k])
+        expected[k] = Mark(usual, f"{snapshots[k].snapshot_id}: {count(usual)} users usual", "rest")
+    dates = [snapshot.as_of for snapshot in snapshots[-MOST:]]
+    series = [Series(positions(dates), expected[-MOST:], "rest"), Series(positions(dates), actual[-MOST:])]
+    return lines(series, [day(date) for date in dates], label="Users of each snapshot", write=short, height=_HEIGHT)
+
+
+def ages(facts: Facts) -> list[tuple[Run, timedelta]]:
+    """Return the last runs that found an available snapshot of the space, with the age of the newest one then.
+
+    The age is counted from 00:00 UTC of the as-of date. Only snapshots that are still in the ledger are known.
+    """
+    known = [(s.available_at, s.as_of) for s in facts.snapshots if s.available_at is not None]
+    found = []
+    for run in facts.runs:
+        dates = [as_of for available_at, as_of in known if available_at <= run.started_at]
+        if dates:
+            found.append((run, run.started_at - datetime.combine(max(dates), time())))
+    return found[-MOST:]
+
+
+def freshness(facts: Facts) -> Markup:
+    """Draw the age of the newest available snapshot when each of the last runs started, with the limits on it."""
+    found = ages(facts)
+    largest = max([*(age for _, age in found), *facts.max_age.values()])
+    length, unit = _unit(largest.total_seconds())
+    hours = [age.total_seconds() / length for _, age in found]
+    names = [when(run.started_at) for run, _ in found]
+    marks = [
+        Mark(age, f"{run.run_id}, {name} UTC: {age:.1f} {unit}")
+        for (run, _), name, age in zip(found, names, hours, strict=True)
+    ]
+    limits = [(facts.max_age[level].total_seconds() / length, level) for level in (WARN, BAD) if level in facts.max_age]
+    return lines(
+        [Series(evenly(len(marks)), marks)],
+        names,
+        label="Age of the snapshot at each run",
+        limits=limits,
+        write=lambda value: f"{value:g} {unit}",
+        height=_HEIGHT,
+    )
 
 
 def run_stages(facts: Facts) -> Markup:
     """Draw the duration of each stage of the latest daily or pipeline run."""
     rows = [
-        Row(
-            stage.stage, stage.seconds, seconds(stage.seconds), f"{stage.stage}: {stage.outcome}. {stage.reason}",
-            _OUTCOMES[stage.outcome],
-        )
+        Row(stage.stage, stage.seconds, seconds(stage.seconds), f"{stage.stage}: {stage.outcome}. {stage.reason}",
+            _OUTCOMES[stage.outcome])
         for stage in facts.night
     ]  # fmt: skip
     return bars(rows, label="Seconds by stage")
@@ -81,14 +150,12 @@ def run_stages(facts: Facts) -> Markup:
 
 def stage_costs(facts: Facts, *, training: bool) -> Markup:
     """Draw the core hours by stage, of the last training or of the latest daily run."""
-    if training:
-        stages, css = facts.training_stages, "c2"
-    else:
-        stages, css = [stage for stage in facts.night if stage.core_hours], "c0"
+    stages = facts.training_stages if training else [stage for stage in facts.night if stage.core_hours]
     largest = max((stage.core_hours or 0 for stage in stages), default=0)
     rows = [
         Row(stage.stage, stage.core_hours or 0, core_time(stage.core_hours or 0, largest),
-            f"{stage.stage}: {size(stage.shuffle_bytes)} shuffled, {seconds(stage.seconds)} elapsed", css)
+            f"{stage.stage}: {size(stage.shuffle_bytes)} shuffled, {seconds(stage.seconds)} elapsed",
+            "c2" if training else "c0")
         for stage in stages
     ]  # fmt: skip
     return bars(rows, label="Core hours by stage")
@@ -100,17 +167,24 @@ def stored_tables(facts: Facts) -> Markup:
     return bars(rows, label="Bytes by table")
 
 
-def _span(group: Sequence[Day]) -> str:
-    return str(group[0].day) if len(group) == 1 else f"{group[0].day} to {group[-1].day}"
-
-
-def _irregularities(group: Sequence[Day]) -> str:
-    num_missing, num_small = sum(log_day.is_missing for log_day in group), sum(log_day.is_small for log_day in group)
-    return (f"; {plural(num_missing, 'day')} missing" if num_missing else "") + (
-        f"; {num_small} far smaller than usual" if num_small else ""
+def _column(group: Sequence[Day]) -> Mark:
+    num_events, num_rejected, num_missing, num_small = (
+        sum(getattr(log_day, name) for log_day in group)
+        for name in ("num_events", "num_rejected", "is_missing", "is_small")
     )
+    span = str(group[0].day) if len(group) == 1 else f"{group[0].day} to {group[-1].day}"
+    title = f"{span}: {count(num_events)} events, {count(num_rejected)} rows rejected"
+    title += f"; {plural(num_missing, 'day')} missing" if num_missing else ""
+    title += f"; {num_small} far smaller than usual" if num_small else ""
+    return Mark(num_events, title, is_marked=num_small > 0)
 
 
 def _duration(log_seconds: float) -> str:
     number = round(10**log_seconds)
     return f"{number} s" if number < 60 else seconds(number)
+
+
+def _unit(largest: float) -> tuple[float, str]:
+    """Return the unit of an axis up to ``largest`` seconds: its length in seconds and its name."""
+    units = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
+    return next(((length, name) for length, name in units if largest >= 4 * length), (1.0, "s"))

@@ -1,7 +1,7 @@
 """Explanations in a report: what the space's vectors tell, what drives consumers' models, and the newest segments."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from userrep.config import Config
@@ -73,8 +73,7 @@ def explanation_facts(
         models={path: explain_model(tables, config, space, snapshot, models[path]) for path in models if inputs},
         segmented=manifest.get("snapshot_id"),
         segments=[
-            SegmentFacts(each["segment"], each["name"], each["num_users"], each["share"], each["is_new"])
-            for each in manifest.get("segments", [])
+            SegmentFacts(*(each[field.name] for field in fields(SegmentFacts))) for each in manifest.get("segments", [])
         ],
         moves=[Move(each["from"], each["to"], each["num_users"]) for each in manifest.get("moves", [])],
     )
@@ -88,8 +87,6 @@ def _newest_segments(tables: Tables, space: Space) -> dict[str, Any]:
             manifest = read_manifest(path)
         except (OSError, ValueError):
             continue
-        if (manifest.get("what"), manifest.get("state"), manifest.get("space_id")) == (
-            "segments", "complete", space.space_id,
-        ):  # fmt: skip
+        if [manifest.get(key) for key in ("what", "state", "space_id")] == ["segments", "complete", space.space_id]:
             return manifest
     return {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from userrep.errors import UsageError
-from userrep.report import drawings, space_drawings, trends
+from userrep.report import drawings, space_drawings
 from userrep.report.facts import Facts, as_tree
 from userrep.report.findings import command
 from userrep.report.summary import Summary
@@ -50,7 +50,7 @@ def write_report(out: Path, facts: Facts, summary: Summary) -> dict[str, Any]:
 def page(facts: Facts, summary: Summary) -> str:
     """Render the page, without scripts or requests. The result depends only on the arguments."""
     return templates().get_template("page.html").render(
-        facts=facts, summary=summary, draw=drawings, draw_space=space_drawings, trends=trends,
+        facts=facts, summary=summary, draw=drawings, draw_space=space_drawings,
         command=lambda words, more="": coded(command(facts, words, more)),
     )  # fmt: skip
 

@@ -59,30 +59,25 @@ def command(facts: Facts, words: str, more: str = "") -> str:
 def _freshness(facts: Facts) -> Iterator[Finding]:
     """Compare the serving snapshot and the log with the clock."""
     if not facts.max_age:
-        yield Finding(
-            NOTE,
-            "The age of the serving snapshot and of the log is not checked.",
-            "Set `freshness.warn_after` and `freshness.error_after`, for example to 26h and 50h.",
-            not_run=True,
-        )
+        remedy = "Set `freshness.warn_after` and `freshness.error_after`, for example to 26h and 50h."
+        yield Finding(NOTE, "The age of the serving snapshot and of the log is not checked.", remedy, not_run=True)
         return
-    space = next((space for space in facts.spaces if space.state == "serving"), None)
-    if space is not None and space.available_as_of is None:
-        yield Finding(BAD, f"The serving space {space.space_id} has no available snapshot.", _build_today(facts))
-    elif space is not None and space.available_as_of is not None and space.available_at is not None:
-        what = (
-            f"The newest available snapshot of the serving space {space.space_id} is as of {space.available_as_of} "
-            f"(available since {space.available_at:%Y-%m-%d %H:%M} UTC)"
-        )
-        yield from _too_old(facts, space.available_as_of, what, _build_today(facts))
+    remedy = f"Build today's with {command(facts, 'daily', ' --as-of today')}."
+    for space in facts.spaces:
+        if space.state != "serving":
+            continue
+        if space.available_as_of is None:
+            yield Finding(BAD, f"The serving space {space.space_id} has no available snapshot.", remedy)
+        else:
+            what = (
+                f"The newest available snapshot of the serving space {space.space_id} is as of {space.available_as_of} "
+                f"(available since {space.available_at:%Y-%m-%d %H:%M} UTC)"
+            )
+            yield from _too_old(facts, space.available_as_of, what, remedy)
     if facts.log.days:
         last_day = facts.log.days[-1].day
         remedy = "Check that the log arrives and that the daily run reads it."
         yield from _too_old(facts, last_day + timedelta(days=1), f"The log's last day with tiles is {last_day}", remedy)
-
-
-def _build_today(facts: Facts) -> str:
-    return f"Build today's with {command(facts, 'daily', ' --as-of today')}."
 
 
 def _too_old(facts: Facts, since: date, what: str, remedy: str) -> Iterator[Finding]:
@@ -99,52 +94,41 @@ def _hours(span: timedelta) -> str:
 
 
 def _runs(facts: Facts) -> Iterator[Finding]:
+    remedy = "Fix the cause and run the command again. It resumes where it stopped."
     for stage in facts.newest:
         if stage.outcome == "failed":
-            yield Finding(
-                BAD,
-                f"The last run of {stage.stage} failed: {stage.reason[:300]}",
-                "Fix the cause and run the command again. It resumes where it stopped.",
-            )
+            yield Finding(BAD, f"The last run of {stage.stage} failed: {stage.reason[:300]}", remedy)
 
 
 def _spaces(facts: Facts) -> Iterator[Finding]:
     if not any(space.state == "serving" for space in facts.spaces):
         ready = next((space.space_id for space in facts.spaces if space.state == "ready"), None)
         remedy = command(facts, f"spaces promote {ready}") if ready else command(facts, "pipeline", " --as-of D")
-        yield Finding(
-            BAD, "No space is serving, so consumers that follow the serving space get no vectors.", f"Run {remedy}."
-        )
+        what = "No space is serving, so consumers that follow the serving space get no vectors."
+        yield Finding(BAD, what, f"Run {remedy}.")
     if facts.artifact_fault is not None:
         yield Finding(BAD, "The artifact of the space cannot be read.", facts.artifact_fault)
     for space in facts.spaces:
         if space.stale and space.in_use:
-            yield Finding(
-                WARN,
-                f"Space {space.space_id} has {plural(len(space.stale), 'stale date')}: days of the log changed after "
-                "publication.",
-                f"Rebuild with {command(facts, 'backfill', ' --stale')}.",
-            )
+            dates = plural(len(space.stale), "stale date")
+            what = f"Space {space.space_id} has {dates}: days of the log changed after publication."
+            yield Finding(WARN, what, f"Rebuild with {command(facts, 'backfill', ' --stale')}.")
 
 
 def _snapshots(facts: Facts) -> Iterator[Finding]:
     space = facts.space
     newest = max(facts.snapshots, key=lambda snapshot: (snapshot.as_of, snapshot.revision), default=None)
     if newest is not None and newest.state == "refused":
-        yield Finding(
-            BAD,
-            f"The gates refused snapshot {newest.snapshot_id}: {'; '.join(newest.facts.get('faults', []))}",
-            "Check the features of that date and the limits under `gates`. The previous snapshot is still served.",
-        )
+        what = f"The gates refused snapshot {newest.snapshot_id}: {'; '.join(newest.facts.get('faults', []))}"
+        remedy = "Check the features of that date and the limits under `gates`. The previous snapshot is still served."
+        yield Finding(BAD, what, remedy)
     if space is None or not space.in_use or space.newest_as_of is None or not facts.log.days:
         return
     next_as_of = min(facts.log.days[-1].day + timedelta(days=1), facts.made_at.date())  # today is not over yet
     if space.newest_as_of < next_as_of:
-        yield Finding(
-            WARN,
-            f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {space.newest_as_of}.",
-            f"Build the snapshot of {next_as_of} with {command(facts, 'daily', f' --as-of {next_as_of}')}.",
-        )
+        what = f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {space.newest_as_of}."
+        remedy = f"Build the snapshot of {next_as_of} with {command(facts, 'daily', f' --as-of {next_as_of}')}."
+        yield Finding(WARN, what, remedy)
 
 
 def _log(facts: Facts) -> Iterator[Finding]:
@@ -159,16 +143,14 @@ def _log(facts: Facts) -> Iterator[Finding]:
             f"{count(last.usual or 0)} are usual for that weekday.",
             "Load the missing data and run the command again. Changed days are rebuilt.",
         )
-    worst = max(recent, key=lambda day: day.num_rejected / max(1, day.num_events + day.num_rejected), default=None)
-    if worst is not None:
-        part = worst.num_rejected / max(1, worst.num_events + worst.num_rejected)
-        if part > facts.log.max_rejected_share / 2:
-            yield Finding(
-                WARN,
-                f"{share(part)} of the rows of {worst.day} were rejected. A day fails above "
-                f"{share(facts.log.max_rejected_share)} (events.max_rejected_share).",
-                "Fix the log or the mapping of its columns. The rejected rows are in `rejected_events`.",
-            )
+    worst = max(recent, key=lambda day: day.rejected_share, default=None)
+    if worst is not None and worst.rejected_share > facts.log.max_rejected_share / 2:
+        yield Finding(
+            WARN,
+            f"{share(worst.rejected_share)} of the rows of {worst.day} were rejected. A day fails above "
+            f"{share(facts.log.max_rejected_share)} (events.max_rejected_share).",
+            "Fix the log or the mapping of its columns. The rejected rows are in `rejected_events`.",
+        )
 
 
 def _drift(facts: Facts) -> Iterator[Finding]:
@@ -192,11 +174,8 @@ def _drift(facts: Facts) -> Iterator[Finding]:
 def _training(facts: Facts) -> Iterator[Finding]:
     training = facts.training
     if training is not None and training.self_check is not None and training.self_check.gain.value < 0:
-        yield Finding(
-            WARN,
-            f"Result of the space's self-check: {training.self_check.summary}.",
-            "Compare with `userrep evaluate`. docs/explanation/training.md explains the self-check.",
-        )
+        remedy = "Compare with `userrep evaluate`. docs/explanation/training.md explains the self-check."
+        yield Finding(WARN, f"Result of the space's self-check: {training.self_check.summary}.", remedy)
 
 
 def _evaluation(facts: Facts) -> Iterator[Finding]:
@@ -208,12 +187,9 @@ def _evaluation(facts: Facts) -> Iterator[Finding]:
     behind = [task for task in facts.evaluation.tasks if task.verdict == "behind"]
     if behind:
         names = ", ".join(f"{task.task} ({task.nearest.representation})" for task in behind if task.nearest)
-        yield Finding(
-            NOTE,
-            f"On {len(behind)} of {plural(len(facts.evaluation.tasks), 'task')}, another representation is ahead of "
-            f"the embedding: {names}.",
-            "docs/how-to/evaluation.md explains how to read this.",
-        )
+        tasks = f"{len(behind)} of {plural(len(facts.evaluation.tasks), 'task')}"
+        what = f"On {tasks}, another representation is ahead of the embedding: {names}."
+        yield Finding(NOTE, what, "docs/how-to/evaluation.md explains how to read this.")
 
 
 def _requests(facts: Facts) -> Iterator[Finding]:

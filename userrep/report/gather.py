@@ -59,7 +59,6 @@ def gather(
     """
     made_at, stages = utc_now(), [_stage(row) for row in state.runs]
     latest_stages, is_daily = _latest_run(stages)
-    newest = {stage.stage: stage for stage in stages}
     limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
     published = state.snapshots[space.space_id] if space else []
     newest_snapshot = published[-1] if published and sample else None
@@ -70,7 +69,7 @@ def gather(
         config=named,
         space_id=space.space_id if space else None,
         runs=_runs(stages)[-_MOST_RUNS:],
-        newest=sorted(newest.values(), key=lambda stage: stage.started_at),
+        newest=sorted({stage.stage: stage for stage in stages}.values(), key=lambda stage: stage.started_at),
         night=latest_stages,
         night_is_daily=is_daily,
         log=log_facts(state.ledger, state.rejected, config.events.max_rejected_share),
@@ -104,19 +103,13 @@ def _stage(row: Row) -> Stage:
     outputs = json.loads(row.outputs)
     spark = outputs.get("spark") or {}
     seconds = spark.get("task_seconds")
+    same = ("run_id", "stage", "outcome", "started_at", "seconds", "num_rows", "config_hash", "code_hash")
     return Stage(
-        run_id=row.run_id,
-        stage=row.stage,
-        outcome=row.outcome,
+        **{name: row[name] for name in same},
         reason=row.reason or "",
-        started_at=row.started_at,
-        seconds=row.seconds,
-        num_rows=row.num_rows,
         core_hours=None if seconds is None else seconds / _HOUR,
         shuffle_bytes=int(spark.get("shuffle_bytes", 0)),
         inputs=json.loads(row.inputs),
-        config_hash=row.config_hash,
-        code_hash=row.code_hash,
         expected_seconds=(outputs.get("predicted") or {}).get("seconds"),
     )
 
@@ -126,24 +119,21 @@ def _runs(stages: Sequence[Stage]) -> list[Run]:
     by_run: dict[str, list[Stage]] = {}
     for stage in stages:
         by_run.setdefault(stage.run_id, []).append(stage)
-    return [
-        Run(
-            run_id=run_id,
-            started_at=run_stages[0].started_at,
-            seconds=sum(stage.seconds for stage in run_stages),
-            outcome=next((o for o in ("failed", "done") if o in {stage.outcome for stage in run_stages}), "skipped"),
-            stages=[stage.stage for stage in run_stages if stage.outcome != "skipped"],
-            is_daily=any(stage.stage == _DAILY for stage in run_stages),
-            expected_seconds=_expected(run_stages),
-        )
-        for run_id, run_stages in by_run.items()
-    ]
+    return [_run(run_stages) for run_stages in by_run.values()]
 
 
-def _expected(stages: Sequence[Stage]) -> float | None:
-    if all(stage.expected_seconds is None for stage in stages):
-        return None
-    return sum(stage.seconds if stage.expected_seconds is None else stage.expected_seconds for stage in stages)
+def _run(stages: Sequence[Stage]) -> Run:
+    outcomes = {stage.outcome for stage in stages}
+    expected = [stage.seconds if stage.expected_seconds is None else stage.expected_seconds for stage in stages]
+    return Run(
+        run_id=stages[0].run_id,
+        started_at=stages[0].started_at,
+        seconds=sum(stage.seconds for stage in stages),
+        outcome=next((outcome for outcome in ("failed", "done") if outcome in outcomes), "skipped"),
+        stages=[stage.stage for stage in stages if stage.outcome != "skipped"],
+        is_daily=any(stage.stage == _DAILY for stage in stages),
+        expected_seconds=None if all(stage.expected_seconds is None for stage in stages) else sum(expected),
+    )
 
 
 def _latest_run(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:

@@ -28,6 +28,11 @@ class Day:
     usual: float | None
 
     @property
+    def rejected_share(self) -> float:
+        """Share of the day's rows that were rejected."""
+        return self.num_rejected / max(1, self.num_events + self.num_rejected)
+
+    @property
     def is_small(self) -> bool:
         """Whether the day has far fewer events than usual for its weekday."""
         return self.usual is not None and self.num_events < SMALL * self.usual
@@ -73,17 +78,14 @@ class LogFacts:
 
 def log_facts(ledger: TileLedger, rejected: Mapping[str, int], max_rejected_share: float) -> LogFacts:
     """Return all days from the first to the last day with tiles, including days without tiles."""
-    tile_days = ledger.days
-    num_days = (max(tile_days) - min(tile_days)).days + 1 if tile_days else 0
-    days = [min(tile_days) + timedelta(days=k) for k in range(num_days)]
-    events = [tile_days[day].num_events if day in tile_days else 0 for day in days]
+    num_days = (max(ledger.days) - min(ledger.days)).days + 1 if ledger.days else 0
+    days = [min(ledger.days) + timedelta(days=k) for k in range(num_days)]
+    tiles = [ledger.days.get(day) for day in days]
+    events = [each.num_events if each else 0 for each in tiles]
     facts = [
-        Day(
-            day, events[k], tile_days[day].num_rejected if day in tile_days else 0, day not in tile_days,
-            _usual(events, k),
-        )
-        for k, day in enumerate(days)
-    ]  # fmt: skip
+        Day(day, events[k], each.num_rejected if each else 0, each is None, _usual(events, k))
+        for k, (day, each) in enumerate(zip(days, tiles, strict=True))
+    ]
     return LogFacts(facts, dict(rejected), max_rejected_share)
 
 

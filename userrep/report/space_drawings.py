@@ -31,11 +31,9 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
     """Draw a drift metric over time, with its limits."""
     points = drift.points[metric]
     marks = [
-        Mark(
-            point.value, f"{point.as_of}: {figure(point.value)} ({point.outcome})", _OUTCOMES.get(point.outcome, "c0")
-        )
-        for point in points
-    ]  # fmt: skip
+        Mark(each.value, f"{each.as_of}: {figure(each.value)} ({each.outcome})", _OUTCOMES.get(each.outcome, "c0"))
+        for each in points
+    ]
     both_limits = ((drift.warn.get(metric), "warn"), (drift.fail.get(metric), "bad"))
     limits = [(limit, css) for limit, css in both_limits if limit is not None]
     dates = [point.as_of for point in points]
@@ -54,20 +52,13 @@ def ahead(tasks: Sequence[TaskFacts]) -> Markup:
     """Draw, for each task, how far the embedding is ahead of the best other representation."""
     css = {"ahead": "ok", "behind": "bad", "tied": "note"}
     rows = [
-        Row(
-            task.task + (" *" if task.touched else ""),
-            nearest.ahead_by or 0.0,
-            signed(nearest.ahead_by),
+        Row(task.task + (" *" if task.touched else ""), nearest.ahead_by or 0.0, signed(nearest.ahead_by),
             f"{task.task}: {signed(nearest.ahead_by)} {task.metric} over {nearest.representation}, 90% interval "
-            f"{signed(nearest.ahead_low)} to {signed(nearest.ahead_high)}",
-            css[task.verdict],
-            nearest.ahead_low,
-            nearest.ahead_high,
-            f"{task.metric}, over {nearest.representation}",
-        )
+            f"{signed(nearest.ahead_low)} to {signed(nearest.ahead_high)}", css[task.verdict],
+            nearest.ahead_low, nearest.ahead_high, f"{task.metric}, over {nearest.representation}")
         for task in tasks
         if (nearest := task.nearest) is not None
-    ]
+    ]  # fmt: skip
     return intervals(
         rows, label="Lead over the best other representation, by task", reference=0, write=lambda x: signed(x, 2)
     )
@@ -76,18 +67,12 @@ def ahead(tasks: Sequence[TaskFacts]) -> Markup:
 def representations(task: TaskFacts) -> Markup:
     """Draw the metric of every representation on a task, the best first. An AUC has a line at chance."""
     rows = [
-        Row(
-            result.representation,
-            result.value,
-            figure(result.value),
+        Row(result.representation, result.value, figure(result.value),
             f"{result.representation}: {figure(result.value)}, 90% interval {figure(result.low)} to "
-            f"{figure(result.high)}",
-            "c1" if result.ahead_by is None else "c0",
-            result.low if math.isfinite(result.low) else None,
-            result.high if math.isfinite(result.high) else None,
-        )
+            f"{figure(result.high)}", "c1" if result.ahead_by is None else "c0",
+            result.low if math.isfinite(result.low) else None, result.high if math.isfinite(result.high) else None)
         for result in sorted(task.figures, key=lambda result: -result.value)
-    ]
+    ]  # fmt: skip
     chance = _CHANCE if task.metric == "auc" else None
     return intervals(rows, label=f"{task.task}, {task.metric}", reference=chance, write=lambda x: figure(x, 2))
 
@@ -95,43 +80,32 @@ def representations(task: TaskFacts) -> Markup:
 def outcome_bars(facts: Facts) -> Markup:
     """Draw the AUC of the example consumer by input, with a line at chance."""
     rows = [
-        Row(
-            outcome.input,
-            outcome.auc,
-            figure(outcome.auc, 4),
-            css="c1" if outcome.input == "embedding" else "c0",
-            note=f"{outcome.dims} numbers",
-        )
+        Row(outcome.input, outcome.auc, figure(outcome.auc, 4), note=f"{outcome.dims} numbers",
+            css="c1" if outcome.input == "embedding" else "c0")
         for outcome in facts.outcomes
-    ]
+    ]  # fmt: skip
     return intervals(rows, label="Return propensity, AUC by input", reference=_CHANCE, write=lambda x: figure(x, 2))
 
 
 def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]:
     """Draw the total losses by epoch; return the chart and its legend."""
-    named = [
-        (name, *label_and_css) for name, label_and_css in _CURVES.items() if all(name in row for row in training.curve)
-    ]
+    curves = {name: key for name, key in _CURVES.items() if all(name in row for row in training.curve)}
     epochs = [int(row["epoch"]) for row in training.curve]
-    best = training.metrics.get("best_epoch")
-    series = [
-        Series(
-            [k / max(1, len(epochs) - 1) for k in range(len(epochs))],
-            [
-                Mark(row[name], f"epoch {epoch}{', kept' if epoch == best else ''}: {figure(row[name])}, {label}", css)
-                for epoch, row in zip(epochs, training.curve, strict=True)
-            ],
-            css,
-        )
-        for name, label, css in named
-    ]
-    values = [mark.value for curve in series for mark in curve.marks]
+    kept = training.metrics.get("best_epoch")
+    titles = [f"epoch {epoch}{', kept' if epoch == kept else ''}" for epoch in epochs]
+    places = [k / max(1, len(epochs) - 1) for k in range(len(epochs))]
+    series = []
+    for name, (label, css) in curves.items():
+        marks = [
+            Mark(row[name], f"{title}: {figure(row[name])}, {label}", css)
+            for title, row in zip(titles, training.curve, strict=True)
+        ]
+        series.append(Series(places, marks, css))
+    values = [row[name] for row in training.curve for name in curves]
     least = min(values) - 0.15 * (max(values) - min(values))
     least = max(0.0, least) if min(values) >= 0 else least  # the next-item loss can be negative
-    drawn = lines(
-        series, [f"epoch {epochs[0]}", *map(str, epochs[1:])], label="Losses by epoch", write=_shortest, least=least
-    )
-    return drawn, [(label, css) for _, label, css in named]
+    ends = [f"epoch {epochs[0]}", *map(str, epochs[1:])]
+    return lines(series, ends, label="Losses by epoch", write=_shortest, least=least), [*curves.values()]
 
 
 def kinds_of_loss(training: TrainingFacts) -> Markup:

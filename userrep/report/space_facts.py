@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 
 from pyspark.sql import Row
@@ -153,16 +153,9 @@ def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts |
         manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
     except ArtifactError as error:
         return None, str(error)
-    facts = TrainingFacts(
-        created_at=manifest.created_at.replace(tzinfo=None),
-        num_inputs=manifest.layout.width,
-        num_blocks=len(manifest.layout.blocks),
-        latent_dim=manifest.model.latent_dim,
-        curve=manifest.curve,
-        metrics=manifest.metrics,
-        self_check=manifest.self_check,
-    )
-    return facts, None
+    created_at, layout = manifest.created_at.replace(tzinfo=None), manifest.layout
+    sizes = layout.width, len(layout.blocks), manifest.model.latent_dim
+    return TrainingFacts(created_at, *sizes, manifest.curve, manifest.metrics, manifest.self_check), None
 
 
 def drift_facts(tables: Tables, config: Config, space: Space | None) -> DriftFacts | None:
@@ -170,17 +163,15 @@ def drift_facts(tables: Tables, config: Config, space: Space | None) -> DriftFac
     rows = tables.ledger(schemas.SNAPSHOT_DRIFT, space_id=space.space_id, part="") if space else []
     if not rows:
         return None
-    limits = config.drift.warn.model_dump(), config.drift.fail.model_dump()
-    points: dict[str, list[DriftPoint]] = {name: [] for name in limits[0]}
-    in_order = sorted(
-        rows, key=lambda row: (row.as_of, len(row.snapshot_id), row.snapshot_id)
-    )  # so that r9 sorts before r10
+    warn, fail = config.drift.warn.model_dump(), config.drift.fail.model_dump()
+    points: dict[str, list[DriftPoint]] = {name: [] for name in warn}
+    in_order = sorted(rows, key=lambda row: (row.as_of, len(row.snapshot_id), row.snapshot_id))  # r9 before r10
     for row in in_order:
         points.setdefault(row.metric, []).append(DriftPoint(row.as_of, row.snapshot_id, row.value, row.outcome))
     parts = tables.ledger(schemas.SNAPSHOT_DRIFT, snapshot_id=in_order[-1].snapshot_id, metric="psi")
     inputs = sorted(((row.part, row.value) for row in parts if row.part), key=lambda pair: -pair[1])
     measured = {name: metric_points for name, metric_points in points.items() if metric_points}
-    return DriftFacts(measured, limits[0], limits[1], dict(inputs[:_MOST_INPUTS]))
+    return DriftFacts(measured, warn, fail, dict(inputs[:_MOST_INPUTS]))
 
 
 def evaluation_facts(tables: Tables, space: Space | None) -> EvaluationFacts | None:
@@ -197,13 +188,8 @@ def evaluation_facts(tables: Tables, space: Space | None) -> EvaluationFacts | N
     tasks = []
     for task, task_rows in by_task.items():
         first = task_rows[0]
-        figures = [
-            Figure(
-                row.representation, row.value, row.low, row.high, row.ahead_by, row.ahead_low, row.ahead_high
-            )
-            for row in task_rows
-            if row.metric == first.metric
-        ]  # fmt: skip
+        names = [each.name for each in fields(Figure)]
+        figures = [Figure(*(row[name] for name in names)) for row in task_rows if row.metric == first.metric]
         is_touched = None if touched is None else task in touched
         tasks.append(TaskFacts(task, first.metric, first.num_test, is_touched, figures))
     return EvaluationFacts(newest.evaluation_id, newest.evaluated_at, tasks)

@@ -24,26 +24,17 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["coded"] = coded
-    for name in _FORMATS:
-        environment.filters[name] = getattr(formats, name)
-    environment.filters["plural"] = plural
+    environment.filters |= {name: getattr(formats, name) for name in _FORMATS} | {"coded": coded, "plural": plural}
     return environment
 
 
 def coded(text: str) -> Markup:
-    """Escape a text and mark up what is between backticks as code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # the last backtick is unpaired, so it is an ordinary character
-        parts[-2:] = [f"{parts[-2]}`{parts[-1]}"]
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if k % 2 else _prose(part) for k, part in enumerate(parts)
-    )
+    """Escape a text and mark up what is between two backticks as code."""
+    parts = enumerate(re.split("`([^`]*)`", text))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else _prose(part) for k, part in parts)
 
 
 def _prose(text: str) -> Markup:
     """Escape a text and prevent line breaks within dates, times and space ids."""
-    parts = _UNBROKEN.split(text)
-    return Markup("").join(
-        Markup('<span class="nb">{}</span>').format(part) if k % 2 else escape(part) for k, part in enumerate(parts)
-    )
+    parts = enumerate(_UNBROKEN.split(text))
+    return Markup("").join(Markup('<span class="nb">{}</span>').format(p) if k % 2 else escape(p) for k, p in parts)

@@ -3,6 +3,7 @@
 Shapes: N users, D dimensions.
 """
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -23,7 +24,7 @@ from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 MOST_USERS = 2_000
-_ENDS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
+_FIRSTS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
 UNKNOWN = "not known"
 
 
@@ -69,14 +70,8 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
     nums = [num_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
     vectors = combined(rows.column("embedding"))
     xy_N2, shares = plane(stacked(vectors, len(vectors[0])).astype(np.float64))
-    return MapFacts(
-        snapshot_id=snapshot.snapshot_id,
-        as_of=snapshot.as_of,
-        num_users=snapshot.num_users,
-        shares=shares,
-        coloured_by=counted,
-        groups=grouped(xy_N2, labelled(nums)),
-    )
+    groups = grouped(xy_N2, [*map(range_of, nums)])
+    return MapFacts(snapshot.snapshot_id, snapshot.as_of, snapshot.num_users, shares, counted, groups)
 
 
 def _num_events(
@@ -112,20 +107,16 @@ def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, 
 
 def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str]) -> list[Group]:
     """Group points by label, in the order of the ranges."""
-    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*_ranges(), UNKNOWN]}
+    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*map(range_of, _FIRSTS), UNKNOWN]}
     for (x, y), label in zip(xy_N2.tolist(), labels, strict=True):
         points[label].append((round(x, 3), round(y, 3)))
     return [Group(label, own) for label, own in points.items() if own]
 
 
-def labelled(nums: Sequence[int | None]) -> list[str]:
-    """Return the range that contains the number of each user."""
-    ranges = _ranges()
-    indexes = np.searchsorted(_ENDS, [-1 if num is None else num for num in nums], "right") - 1
-    return [UNKNOWN if num is None else ranges[index] for num, index in zip(nums, indexes, strict=True)]
-
-
-def _ranges() -> list[str]:
-    pairs = zip(_ENDS, [*(end - 1 for end in _ENDS[1:]), None], strict=True)
-    return [f"{first:,} or more" if last is None else str(first) if first == last else f"{first} to {last}"
-            for first, last in pairs]  # fmt: skip
+def range_of(num: int | None) -> str:
+    """Return the range that contains a number of events."""
+    if num is None:
+        return UNKNOWN
+    index = bisect(_FIRSTS, num)
+    first, last = _FIRSTS[index - 1], (_FIRSTS[index] - 1 if index < len(_FIRSTS) else None)
+    return f"{first} or more" if last is None else str(first) if first == last else f"{first} to {last}"

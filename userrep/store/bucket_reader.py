@@ -112,6 +112,24 @@ def rows_below(limit: int, tables: Tables, table: TableSchema, keys: Keys, colum
     return pa.concat_tables(parts, promote_options="permissive")
 
 
+def rows_of_users(
+    user_ids: pa.StringArray, tables: Tables, table: TableSchema, keys: Keys, columns: Sequence[str]
+) -> pa.Table:
+    """Read the rows of some partitions that are of some users. ``columns`` must include user_id.
+
+    Cost: the row groups that may contain the users, one at a time, without Spark below a root; one pass and a broadcast
+    of the ids in a catalog. Memory: the rows.
+    """
+    if not isinstance(tables, FileTables):
+        from pyspark.sql import functions as F
+
+        ids = tables.spark.createDataFrame(pa.table({"user_id": user_ids}))
+        rows = tables.read(table).where(sql_any(keys)).join(F.broadcast(ids), on="user_id", how="left_semi")
+        return rows.select(*columns).toArrow()
+    found = BucketFiles.of(tables.files(table, matches(keys))).rows_of_users(user_ids, columns)
+    return pa.table({name: pa.nulls(0) for name in columns}) if found is None else found.select(columns)
+
+
 def _first_bucket(file: TableFile) -> int:
     """Return the first bucket that a file can have, as far as the table's log shows it."""
     if file.buckets is not None:

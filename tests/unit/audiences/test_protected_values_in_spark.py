@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.audience_world import audience_world
 from userrep.audiences.protected_values import read_protected
-from userrep.audiences.snapshot_users import users_of
+from userrep.audiences.snapshot_users import SnapshotUsers
 from userrep.errors import UsageError
 from userrep.store.file_tables import FileTables
 
@@ -18,7 +18,7 @@ def test_a_table_and_a_file_have_the_same_values(spark: SparkSession, tmp_path: 
     world = audience_world(tmp_path, num_users=200, dim=3)
     tables = FileTables(spark, world.tables.location)
     spark.read.parquet(str(world.users)).createOrReplaceTempView("people")
-    users = users_of(tables, world.made)
+    users = SnapshotUsers.of(tables, world.made)
     found = [
         read_protected(settings, users)
         for settings in (world.settings("age"), world.settings("age", path="people", format="table"))

@@ -1,8 +1,6 @@
 """The users of a snapshot, in files and in tables that only Spark reads: the same users through both."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.audience_world import AudienceWorld, audience_world
 from tests.support.builders import left_to_spark
-from userrep.audiences.snapshot_users import SCORES, FileUsers, SnapshotUsers, SparkUsers, users_of
+from userrep.audiences.snapshot_users import SCORES, SnapshotUsers
 from userrep.store.file_tables import FileTables
 from userrep.store.xxhash import bucket_of
 
@@ -26,8 +24,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> AudienceWorld:
 @pytest.fixture(params=["files", "spark"])
 def users(request: pytest.FixtureRequest, spark: SparkSession, world: AudienceWorld) -> SnapshotUsers:
     if request.param == "files":
-        return users_of(world.tables, world.made)
-    return users_of(left_to_spark(FileTables(spark, world.tables.location)), world.made)
+        return SnapshotUsers.of(world.tables, world.made)
+    return SnapshotUsers.of(left_to_spark(FileTables(spark, world.tables.location)), world.made)
 
 
 def first_number() -> Callable[[pa.Table], pa.Table]:
@@ -68,9 +66,3 @@ def test_the_best_are_in_order_and_ties_by_id(users: SnapshotUsers, world: Audie
     expected = sorted((-score, user) for score, user in zip(score_N, world.user_ids.to_pylist(), strict=True))
     found = users.best(first_number(), num_users)
     assert found["user_id"].to_pylist() == [user for _, user in expected if user != "u0007"][:num_users]
-
-
-def test_files_are_read_without_spark(world: AudienceWorld, spark: SparkSession, tmp_path: Path) -> None:
-    assert isinstance(users_of(world.tables, world.made), FileUsers)
-    tables: Any = left_to_spark(FileTables(spark, world.tables.location))
-    assert isinstance(users_of(tables, world.made), SparkUsers)

@@ -29,9 +29,9 @@ from userrep.config import AlsVectors
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, ItemFactors, folded
-from userrep.evaluation.representations.inputs import Pca
-from userrep.evaluation.representations.nmf import Nmf, Sample
+from userrep.evaluation.representations import nmf
+from userrep.evaluation.representations.als import ItemFactors, factorized, folded, folded_in, looked_up
+from userrep.evaluation.representations.inputs import fit_pca
 from userrep.evaluation.sampled_users import TEST, Rows
 
 pytestmark = pytest.mark.full
@@ -182,9 +182,7 @@ REFERENCES: dict[str, Callable[[Log], Quality]] = {"als": als, "nmf": sklearn_nm
 
 
 def vectors_of_nmf(log: Log) -> NDArray[np.float32]:
-    nmf = Nmf()
-    nmf.fit_sample(Sample(*(pa.array([], pa.string()) for _ in range(2)), log.shown_UV), seed=1)
-    return nmf.folded(log.shown_UV)
+    return nmf.folded(nmf.factorized(log.shown_UV, seed=1), log.shown_UV)
 
 
 def test_nmf_vectors_hold_as_much_as_those_of_scikit_learns_nmf_with_another_start_and_more_rounds(log: Log) -> None:
@@ -196,7 +194,7 @@ def test_nmf_vectors_hold_as_much_as_those_of_scikit_learns_nmf_with_another_sta
 # -- ALS: the factorization in Spark, and rows folded in ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContextOf(Context):
     """A context whose events are a frame."""
 
@@ -229,18 +227,17 @@ def context_of(spark: SparkSession, log: Log) -> Context:
 def test_als_in_spark_ranks_hidden_items_as_well_as_implicits_looked_up_or_folded_in(
     spark: SparkSession, log: Log
 ) -> None:
-    context, factors, reference = context_of(spark, log), Factorization(ALS), log.reference("als")
-    static, folded_in = AlsStatic(factors), AlsFolded(factors)
-    static.fit(context)
-    item_VD = factors.fitted(context).items.item_ID
+    context, reference = context_of(spark, log), log.reference("als")
+    user_UD, items = factorized(context, ALS)
+    vectors = {"als_static": looked_up(user_UD, context), "als_folded": folded_in(items, ALS, context)}
     model = implicit_als(log, mean_ridge(log))
     theirs_UV = model.user_factors @ model.item_factors.T
-    for one in (static, folded_in):
-        score_UV = one.matrix(context)[:, :-1] @ item_VD.T
+    for name, x_UD in vectors.items():
+        score_UV = x_UD[:, :-1] @ items.item_ID.T
         found = log.quality(score_UV)
-        assert found.auc > reference.auc - MARGIN, one.name
-        assert found.recall > reference.recall - MARGIN, one.name
-        assert np.corrcoef(score_UV.ravel(), theirs_UV.ravel())[0, 1] > 0.85, one.name
+        assert found.auc > reference.auc - MARGIN, name
+        assert found.recall > reference.recall - MARGIN, name
+        assert np.corrcoef(score_UV.ravel(), theirs_UV.ravel())[0, 1] > 0.85, name
 
 
 def test_a_user_folded_in_has_the_factors_that_implicit_recalculates(log: Log) -> None:
@@ -261,9 +258,8 @@ def test_a_user_folded_in_has_the_factors_that_implicit_recalculates(log: Log) -
 
 def test_components_of_bags_span_what_those_of_scikit_learn_span(log: Log) -> None:
     bags_UV = (log.shown_UV.toarray() > 0).astype(np.float32)
-    pca = Pca(num_components=10)
-    pca.fit(cast(Context, SimpleNamespace(earlier_rows=bags_UV)))
-    found_UD = pca._model.transform(bags_UV)
+    context = cast(Context, SimpleNamespace(earlier_rows=bags_UV, scaled=lambda: bags_UV))
+    found_UD = fit_pca(context, num_components=10)(context)
     wanted_UD = PCA(10, svd_solver="full").fit(bags_UV.astype(np.float64)).transform(bags_UV)
     np.testing.assert_allclose(np.abs(found_UD), np.abs(wanted_UD), atol=2e-3)
 

@@ -1,7 +1,7 @@
 """Representations described and judged in this process: what is measured, what is left out, what is refused."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.support.evaluation_world import PLAN, Event, context_of, rows_at_all_
 from userrep.errors import UsageError
 from userrep.evaluation.measure import (
     Described,
+    Fitted,
     check_measured,
     describe,
     fit_and_describe,
@@ -21,33 +22,17 @@ from userrep.evaluation.measure import (
     parallel_map,
 )
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Floats32
+from userrep.evaluation.representation import Context, Floats32, Matrix, Representation
 from userrep.evaluation.results import Cost
-from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
-from userrep.evaluation.tasks.pairs import NextItem, PairProblem
-from userrep.evaluation.tasks.rows import Return, Volume
+from userrep.evaluation.tasks.neighbours import neighbours
+from userrep.evaluation.tasks.pairs import PairProblem, next_item
+from userrep.evaluation.tasks.rows import volume, will_return
 
 pytestmark = pytest.mark.fast
 
 
 def described(**matrices: Floats32) -> list[Described]:
     return [Described(name, x_NF, Cost(0, 0, *x_NF.shape)) for name, x_NF in matrices.items()]
-
-
-@dataclass
-class Ones:
-    """Ones for each row, and a note of what was called."""
-
-    x_NF: Floats32 | None = None
-    name: str = "ones"
-    calls: list[str] = field(default_factory=list)
-
-    def fit(self, context: Context) -> None:
-        self.calls.append("fit")
-
-    def matrix(self, context: Context) -> Floats32:
-        self.calls.append("matrix")
-        return np.ones((len(context.rows), 3), np.float32) if self.x_NF is None else self.x_NF
 
 
 def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_examples_left_out(
@@ -57,7 +42,7 @@ def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_e
     config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 20})
     both = described(embedding=planted.taste_of_rows(), popularity=np.zeros((len(planted.rows), 1), np.float32))
     truth = replace(planted.truth, cluster_I=np.full(80, -1))
-    found, left_out = measure([NextItem(7), Return(7), NeighboursByFavourite(30)], truth, both, config.evaluation)
+    found, left_out = measure([next_item(7), will_return(7), neighbours(30)], truth, both, config.evaluation)
     assert [(one.task, one.metric, one.representation, len(one.by_seed)) for one in found] == [
         (task, metric, name, num_draws)
         for task, metrics, num_draws in (
@@ -78,9 +63,9 @@ def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setti
     planted = world(num_users=150)
     config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 25, "seed": 6})
     x_NF = planted.taste_of_rows()
-    [found, _], _ = measure([NextItem(7)], planted.truth, described(embedding=x_NF), config.evaluation)
+    [found, _], _ = measure([next_item(7)], planted.truth, described(embedding=x_NF), config.evaluation)
     problems = [
-        problem for seed in (6, 7) if isinstance(problem := NextItem(7).problem(planted.truth, seed), PairProblem)
+        problem for seed in (6, 7) if isinstance(problem := next_item(7).problem(planted.truth, seed), PairProblem)
     ]
     with threadpool_limits(1):
         setting = problems[0].choose(x_NF)
@@ -98,13 +83,22 @@ def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Pa
     rows = rows_at_all_dates(50)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* positive rows"):
-        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path).evaluation))
+        check_measured(*measure([will_return(7), volume(30)], truth, [], config_of(tmp_path).evaluation))
 
 
 def test_a_representation_is_fitted_then_described(lines: list[str]) -> None:
-    context, one = context_of([]), Ones()
-    found = fit_and_describe(one, context)
-    assert one.calls == ["fit", "matrix"]
+    def matrix(context: Context) -> Floats32:
+        calls.append("matrix")
+        return np.ones((len(context.rows), 3), np.float32)
+
+    def fit(_: Context) -> Matrix:
+        calls.append("fit")
+        return matrix
+
+    context, calls = context_of([]), list[str]()
+    fitted, found = fit_and_describe(Representation("ones", fit), context)
+    assert calls == ["fit", "matrix"]
+    assert fitted == ("ones", matrix)
     assert (found.name, found.cost.num_rows, found.cost.width) == ("ones", len(context.rows), 3)
     assert lines[0].startswith("ones: 3 values per row, fitted in ")
 
@@ -120,7 +114,7 @@ def test_a_representation_is_fitted_then_described(lines: list[str]) -> None:
 )
 def test_a_matrix_of_another_shape_or_kind_is_refused(wrong: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        describe(Ones(wrong), context_of([]), fit_seconds=0)
+        describe(Fitted("ones", lambda _: wrong), context_of([]))
 
 
 def test_few_rows_are_measured_in_this_process() -> None:

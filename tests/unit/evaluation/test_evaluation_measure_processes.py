@@ -11,7 +11,7 @@ from tests.support.builders import config_of
 from tests.support.evaluation_world import world
 from userrep.evaluation.measure import Described, measure, parallel_map
 from userrep.evaluation.results import Cost
-from userrep.evaluation.tasks.rows import Return
+from userrep.evaluation.tasks.rows import will_return
 
 pytestmark = pytest.mark.full
 
@@ -26,9 +26,9 @@ def test_several_processes_give_the_same_figures_as_one(tmp_path: Path) -> None:
             ("popularity", np.zeros((len(planted.rows), 1), np.float32)),
         )
     ]
-    found, _ = measure([Return(7)], planted.truth, described, settings)
+    found, _ = measure([will_return(7)], planted.truth, described, settings)
     with parallel_map(10**6) as each:
-        again, _ = measure([Return(7)], planted.truth, described, settings, each=each)
+        again, _ = measure([will_return(7)], planted.truth, described, settings, each=each)
     assert len(found) == 6
     assert [one.by_seed for one in again] == [one.by_seed for one in found]
     assert [one.bootstraps_B.tolist() for one in again] == [one.bootstraps_B.tolist() for one in found]

@@ -38,7 +38,7 @@ from tests.unit.features.test_features import (
 from userrep.evaluation.newcomers import TruncatedRows
 from userrep.evaluation.newest_tiles import NewestTiles, newest_by_row
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows
-from userrep.evaluation.tasks.pairs import NewUsers
+from userrep.evaluation.tasks.pairs import new_users
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import exported_form
 from userrep.features.sums.chunk import PROFILES
@@ -175,7 +175,7 @@ def test_a_user_who_registered_or_picked_long_ago_is_not_new(planted: World, kno
 
 
 def judged_new(truth: Truth, x_NF: NDArray[np.float32], after: int = 3) -> tuple[float, float, float]:
-    return judged(truth, NewUsers(after, 30, is_blank=False), x_NF)
+    return judged(truth, new_users(after, 30, is_blank=False), x_NF)
 
 
 def test_the_more_events_are_known_the_more_is_known_of_new_users(planted: World) -> None:

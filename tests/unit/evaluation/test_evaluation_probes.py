@@ -107,8 +107,8 @@ def test_a_regression_of_pairs_is_one_of_all_products_and_of_the_items_numbers()
         reference = LogisticRegression(C=1 / (len(y_P) * strength), tol=1e-6, fit_intercept=False)
         reference.fit(np.hstack([product_PX, item_PE]).astype(np.float64), is_positive_P)
     wanted_X = reference.coef_[0]
-    np.testing.assert_allclose(found.w_FE.ravel(), wanted_X[:6], atol=2e-3)
-    np.testing.assert_allclose(found.own_E, wanted_X[6:], atol=2e-3)
+    np.testing.assert_allclose(found[:-1].ravel(), wanted_X[:6], atol=2e-3)
+    np.testing.assert_allclose(found[-1], wanted_X[6:], atol=2e-3)
     logit_P = reference.decision_function(np.hstack([product_PX, item_PE]))
     np.testing.assert_allclose(pair_logits(inputs, found), logit_P, atol=1e-2)
 
@@ -187,7 +187,7 @@ def test_fits_repeat_to_the_bit() -> None:
     def fitted() -> list[NDArray[np.float64]]:
         with threadpool_limits(1):
             pairs = fit_pairs(inputs, is_positive_P.astype(np.float32), 0.1)
-            return [fit_logistic(x_NF, y_NK, np.full(2, 0.1)), fit_ridge(x_NF, y_NK[:, 0], 0.1), pairs.w_FE]
+            return [fit_logistic(x_NF, y_NK, np.full(2, 0.1)), fit_ridge(x_NF, y_NK[:, 0], 0.1), pairs[:-1]]
 
     for one, other in zip(fitted(), fitted(), strict=True):
         assert (one == other).all()

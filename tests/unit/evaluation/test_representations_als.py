@@ -15,14 +15,14 @@ from userrep.evaluation.futures import Futures
 from userrep.evaluation.representation import Floats32
 from userrep.evaluation.representations import als
 from userrep.evaluation.representations.als import (
-    AlsFolded,
-    AlsRefitted,
-    AlsStatic,
-    Factorization,
     Factors,
     ItemFactors,
+    fit_refitted,
+    fits_of_one_factorization,
     flagged,
     folded,
+    folded_in,
+    looked_up,
 )
 
 pytestmark = pytest.mark.fast
@@ -34,14 +34,12 @@ def items_of(item_ID: Floats32) -> ItemFactors:
     return ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
 
 
-def factorised(num_users: int = 60, num_items: int = 40) -> Factorization:
-    """Make a factorization that has taken place, with random factors; every other user has none."""
+def factorised(num_users: int = 60, num_items: int = 40) -> Factors:
+    """Draw factors; every other user has none."""
     rng = np.random.default_rng(0)
     user_UD, item_ID = (rng.normal(size=(size, ALS.dim)).astype(np.float32) for size in (num_users, num_items))
     user_UD[::2] = 0
-    factors = Factorization(ALS)
-    factors._fitted = Factors(user_UD, items_of(item_ID))
-    return factors
+    return Factors(user_UD, items_of(item_ID))
 
 
 def test_folded_als_is_the_weighted_regression_of_the_paper_and_items_without_factors_count_for_nothing() -> None:
@@ -95,34 +93,33 @@ def test_a_flag_marks_rows_that_are_not_all_zeros() -> None:
 
 
 def test_static_factors_are_those_of_the_rows_user_at_any_date_and_zeros_where_there_are_none() -> None:
-    context, static = context_of([Event(1, 0, PLAN.test[0])]), AlsStatic(factors := factorised())
-    static.fit(context)
-    x_ND = static.matrix(context)
-    user_UD = factors.fitted(context).user_UD
+    context, user_UD = context_of([Event(1, 0, PLAN.test[0])]), factorised().user_UD
+    x_ND = looked_up(user_UD, context)
     for n, user in enumerate(context.rows.user_N):
         assert x_ND[n].tolist() == [*user_UD[user].tolist(), float(user % 2)]
 
 
 def test_cut_rows_have_no_static_factors_and_are_folded_in_by_what_is_known() -> None:
     events = [Event(user, item, PLAN.until) for user in range(60) for item in (user % 40, 7)]
-    context, factors = context_of(events), factorised()
+    context, (user_UD, items) = context_of(events), factorised()
     known = csr_array((context.futures.history > 0) * (np.arange(40.0) == 7))  # one event with the item of all
     cut = replace(context, futures=Futures(context.rows, context.activity, known))
-    assert not AlsStatic(factors).matrix(cut).any()
-    folded_ND = AlsFolded(factors).matrix(cut)
+    assert not looked_up(user_UD, cut).any()
+    folded_ND = folded_in(items, ALS, cut)
     at_first = context.rows.date_N == 0  # the day of the events
     assert not folded_ND[at_first].any()
     assert (folded_ND[~at_first] == folded_ND[~at_first][0]).all()
     assert folded_ND[~at_first].any()
-    assert (AlsFolded(factors).matrix(context)[~at_first] != folded_ND[~at_first]).any()
+    assert (folded_in(items, ALS, context)[~at_first] != folded_ND[~at_first]).any()
 
 
-def test_one_factorization_serves_both_representations() -> None:
-    context, factors = context_of([]), factorised()
-    given = factors._fitted
-    AlsStatic(factors).fit(context)
-    AlsFolded(factors).fit(context)
-    assert factors.fitted(context) is given
+def test_one_factorization_serves_both_representations(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors = [factorised()]
+    monkeypatch.setattr(als, "factorized", lambda *_, **__: factors.pop())
+    context = context_of([])
+    static_ND, folded_ND = (fit(context)(context) for fit in fits_of_one_factorization(ALS))
+    assert (static_ND[:, -1] == context.rows.user_N % 2).all()
+    assert not folded_ND.any()
 
 
 def test_refitted_factors_know_all_that_lies_before_a_date_and_nothing_from_it_on() -> None:
@@ -131,19 +128,16 @@ def test_refitted_factors_know_all_that_lies_before_a_date_and_nothing_from_it_o
     later = [
         replace(event, item=(event.item + 1) % NUM_GROUPED_ITEMS) if event.day >= day else event for event in events
     ]
-    one, other = (AlsRefitted(ALS) for _ in range(2))
     was, now = context_of(events), context_of(later)
-    one.fit(was)
-    other.fit(now)
+    was_ND, now_ND = (fit_refitted(context, ALS)(context) for context in (was, now))
     is_before_N = was.rows.as_of_N <= np.datetime64(day)
-    assert (one.matrix(was)[is_before_N] == other.matrix(now)[is_before_N]).all()
-    assert (one.matrix(was)[~is_before_N] != other.matrix(now)[~is_before_N]).any()
+    assert (was_ND[is_before_N] == now_ND[is_before_N]).all()
+    assert (was_ND[~is_before_N] != now_ND[~is_before_N]).any()
 
 
 def test_refitted_factors_of_all_dates_are_read_in_one_space() -> None:
-    context, refitted = context_of(events_of_groups()), AlsRefitted(ALS)
-    refitted.fit(context)
-    x_ND, rows = refitted.matrix(context), context.rows
+    context = context_of(events_of_groups())
+    x_ND, rows = fit_refitted(context, ALS)(context), context.rows
     assert (x_ND[:, -1] == 1).all()
     is_odd_N, is_last_N = rows.user_N % 2 == 1, rows.date_N == len(rows.dates) - 1
     earlier = LogisticRegression().fit(x_ND[~is_last_N, :-1], is_odd_N[~is_last_N])

@@ -13,7 +13,7 @@ from tests.support.evaluation_world import FIRST_DAY, PLAN, Event, activity_from
 from userrep.config import AlsVectors
 from userrep.evaluation.futures import Futures
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization
+from userrep.evaluation.representations.als import fits_of_one_factorization
 from userrep.evaluation.representations.nmf import read_sample
 
 pytestmark = pytest.mark.default
@@ -22,7 +22,7 @@ U, V, NEWCOMER = 40, 25, 39
 ALS = AlsVectors(kind="als", dim=6, alpha=3, regularization=0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContextOf(Context):
     """A context whose log is a frame."""
 
@@ -50,11 +50,7 @@ def test_factors_folded_in_at_the_end_of_the_training_are_those_that_als_found(s
     rows, nothing = rows_at_all_dates(U), cast(Any, None)
     futures = Futures(rows, activity_from(events, rows, V))
     context = ContextOf(nothing, nothing, nothing, PLAN, futures, seed=1, seen=spark.createDataFrame(seen))
-    factors = Factorization(ALS)
-    static, folded = AlsStatic(factors), AlsFolded(factors)
-    for one in (static, folded):
-        one.fit(context)
-    static_ND, folded_ND = static.matrix(context), folded.matrix(context)
+    static_ND, folded_ND = (fit(context)(context) for fit in fits_of_one_factorization(ALS))
     at_until_N = rows.as_of_N == np.datetime64(PLAN.until)
     np.testing.assert_allclose(folded_ND[at_until_N], static_ND[at_until_N], atol=1e-4)
     assert np.abs(folded_ND - static_ND)[~at_until_N].max() > 0.1

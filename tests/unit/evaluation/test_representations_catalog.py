@@ -1,12 +1,16 @@
 """Which representations an evaluation compares."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic
+from tests.support.evaluation_world import context_of
+from userrep.evaluation.representation import Context
+from userrep.evaluation.representations import als, catalog, inputs
 from userrep.evaluation.representations.catalog import PICKS, representations
-from userrep.evaluation.representations.inputs import Embedding
 
 pytestmark = pytest.mark.fast
 
@@ -21,18 +25,29 @@ def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_ow
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)
 
 
-def test_both_als_representations_share_one_factorization_and_each_call_makes_another() -> None:
-    (static, folded), (other, _) = (
-        [one for one in representations() if isinstance(one, AlsStatic | AlsFolded)] for _ in range(2)
-    )
-    assert static.factors is folded.factors
-    assert static.factors is not other.factors
+def test_both_als_representations_share_one_factorization_and_each_call_makes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contexts = []
+
+    def factorized(context: Context, **_: Any) -> als.Factors:
+        contexts.append(context)
+        return als.Factors(np.zeros((60, 2), np.float32), als.ItemFactors(np.zeros((40, 2), np.float32), np.eye(2)))
+
+    monkeypatch.setattr(als, "factorized", factorized)
+    context = context_of([])
+    for num_fits in (1, 2):
+        for one in representations():
+            if one.name in ("als_static", "als_folded"):
+                one.fit(context)
+        assert contexts == [context] * num_fits
 
 
-def test_the_embedding_in_other_storage_types_comes_last() -> None:
+def test_the_embedding_in_other_storage_types_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    def embedding(artifact_of: Callable[..., Any], storage: str = "float32") -> Any:
+        return artifact_of, storage
+
+    monkeypatch.setattr(catalog, "embedding", embedding)
     *_, half, small = representations(["float16", "int8"])
-    assert isinstance(half, Embedding)
-    assert isinstance(small, Embedding)
-    assert [(one.name, one.storage) for one in (half, small)] == [
-        ("embedding_float16", "float16"), ("embedding_int8", "int8"),
-    ]  # fmt: skip
+    assert half == ("embedding_float16", (inputs.trained, "float16"))
+    assert small == ("embedding_int8", (inputs.trained, "int8"))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from tests.support.evaluation_world import (
     sample_of_groups,
 )
 from userrep.config import AlsVectors
-from userrep.evaluation.representation import Floats32, Representation
-from userrep.evaluation.representations.als import AlsFolded, Factorization, Factors, ItemFactors
-from userrep.evaluation.representations.nmf import Nmf, Sample
+from userrep.evaluation.measure import Fitted
+from userrep.evaluation.representation import Floats32
+from userrep.evaluation.representations import nmf
+from userrep.evaluation.representations.als import ItemFactors, folded_in
+from userrep.evaluation.representations.nmf import Sample
 
 pytestmark = pytest.mark.fast
 
@@ -30,9 +33,7 @@ Describe = Callable[[csr_array], Floats32]
 
 
 def fitted_nmf(sample: Sample, seed: int) -> Describe:
-    nmf = Nmf()
-    nmf.fit_sample(sample, seed=seed)
-    return nmf.folded
+    return partial(nmf.folded, nmf.factorized(sample.num_events_UV, seed=seed))
 
 
 FITTED = {"nmf": fitted_nmf}
@@ -81,14 +82,10 @@ def test_a_row_does_not_depend_on_the_rows_next_to_it(
     np.testing.assert_allclose(describe(csr_array(counts_of(events_of_groups())[some])), x_UD[some], atol=1e-3)
 
 
-def representations_fitted(sample: Sample) -> list[Representation]:
-    nmf, factors = Nmf(), Factorization(ALS)
-    nmf.fit_sample(sample, seed=3)
+def representations_fitted(sample: Sample) -> list[Fitted]:
     item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
-    factors._fitted = Factors(
-        np.zeros((U, ALS.dim), np.float32), ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
-    )
-    return [nmf, AlsFolded(factors)]
+    items = ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    return [Fitted("nmf", nmf.matrix_of(sample, seed=3)), Fitted("als_folded", partial(folded_in, items, ALS))]
 
 
 def test_an_event_on_a_rows_date_or_later_does_not_change_its_vector_and_one_before_it_does() -> None:

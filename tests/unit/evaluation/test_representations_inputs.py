@@ -14,18 +14,19 @@ from tests.unit.inference.test_model import LINEAR, features, saved
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations import inputs
 from userrep.evaluation.representations.inputs import (
-    Blocks,
-    Embedding,
-    Pca,
-    Popularity,
-    Raw,
+    blocks,
     counts,
+    embedding,
+    fit_pca,
     picks,
     pooled,
     pooled_longest,
+    popularity,
+    raw,
     recent_counts,
     untrained,
 )
+from userrep.features.layout import Block, InputLayout
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 
@@ -38,11 +39,11 @@ def context() -> Context:
 
 
 def test_nothing_is_one_column_of_zeros(context: Context) -> None:
-    assert Popularity().matrix(context).tolist() == [[0]] * len(context.rows)
+    assert popularity(context)(context).tolist() == [[0]] * len(context.rows)
 
 
 def test_raw_are_the_scaled_inputs_of_the_encoder(context: Context) -> None:
-    x_NF = Raw().matrix(context)
+    x_NF = raw(context)(context)
     assert x_NF.shape == (len(context.rows), LAYOUT.width)
     scaler = context.artifact.scaler
     block = next(block for block in LAYOUT.blocks if block.name == "num_events_7d")
@@ -71,11 +72,11 @@ def test_each_kind_of_representation_takes_its_blocks_and_no_others(selected: An
 
 def test_blocks_are_unscaled_and_followed_by_their_presence_flags(context: Context) -> None:
     features = context.rows.features
-    x_NF = Blocks("pooled_longest", pooled_longest).matrix(context)
+    x_NF = blocks(pooled_longest)(context)(context)
     has_N = features.column("has_content_14d").to_numpy(zero_copy_only=False).astype(np.float32)
     vectors_ND = np.array(features.column("content_14d").to_pylist(), np.float32) * has_N[:, None]
     np.testing.assert_allclose(x_NF, np.hstack([vectors_ND, has_N[:, None]]))
-    rfm_NF = Blocks("rfm", recent_counts).matrix(context)
+    rfm_NF = blocks(recent_counts)(context)(context)
     known = features.column("days_since_registration").is_valid().to_numpy(zero_copy_only=False)
     days_N = np.nan_to_num(features.column("days_since_registration").to_numpy(zero_copy_only=False))
     np.testing.assert_allclose(rfm_NF[:, 8], np.log1p(days_N) * known, rtol=1e-5)
@@ -85,8 +86,11 @@ def test_blocks_are_unscaled_and_followed_by_their_presence_flags(context: Conte
 
 
 def test_a_space_without_such_a_block_is_refused(context: Context) -> None:
+    def picks(_: InputLayout) -> list[Block]:
+        return []
+
     with pytest.raises(ValueError, match="picks: the space's inputs have no block of this kind"):
-        Blocks("picks", lambda _: []).matrix(context)
+        blocks(picks)(context)
 
 
 def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_warms_it_up_with_one_row(
@@ -100,9 +104,8 @@ def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_war
 
     encoders = {("the artifact", "float32"): SimpleNamespace(embed=embed)}
     monkeypatch.setattr(inputs, "Encoder", lambda *arguments: encoders[arguments])
-    embedding = Embedding("embedding", cast(Any, lambda _: "the artifact"))
-    embedding.fit(context)
-    assert embedding.matrix(context).tolist() == [[2, 2]] * len(context.rows)
+    matrix = embedding(cast(Any, lambda _: "the artifact"))(context)
+    assert matrix(context).tolist() == [[2, 2]] * len(context.rows)
     assert asked == [1, len(context.rows)]
 
 
@@ -142,18 +145,15 @@ def drawn_rows(num_rows: int = 300, seed: int = 0) -> NDArray[np.float32]:
 
 def test_components_are_those_of_scikit_learn_up_to_their_signs() -> None:
     x_BF, x_NF = drawn_rows(), drawn_rows(50, seed=1)
-    pca = Pca(num_components=5)
-    pca.fit(fitted_on(x_BF))
-    found_ND = pca.matrix(scaled_to(x_NF))
+    found_ND = fit_pca(fitted_on(x_BF), num_components=5)(scaled_to(x_NF))
     wanted_ND = PCA(5).fit(x_BF.astype(np.float64)).transform(x_NF.astype(np.float64))
     assert found_ND.dtype == np.float32
     np.testing.assert_allclose(np.abs(found_ND), np.abs(wanted_ND), rtol=1e-3, atol=1e-3)
 
 
 def test_there_are_as_many_components_as_inputs_at_most() -> None:
-    pca, x_BF = Pca(), drawn_rows()
-    pca.fit(fitted_on(x_BF))
-    found_ND = pca.matrix(scaled_to(x_BF))
+    x_BF = drawn_rows()
+    found_ND = fit_pca(fitted_on(x_BF))(scaled_to(x_BF))
     assert found_ND.shape == (300, 12)
     lengths = np.linalg.norm(found_ND.astype(np.float64), axis=1)
     np.testing.assert_allclose(lengths, np.linalg.norm(x_BF - x_BF.mean(axis=0), axis=1), rtol=1e-3)  # nothing is lost

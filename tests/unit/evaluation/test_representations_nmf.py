@@ -17,7 +17,7 @@ from tests.support.evaluation_world import (
     item_id,
     sample_of_groups,
 )
-from userrep.evaluation.representations.nmf import Nmf, Sample, sample_of
+from userrep.evaluation.representations.nmf import Sample, factorized, folded, matrix_of, sample_of
 
 pytestmark = pytest.mark.fast
 
@@ -28,10 +28,9 @@ def sample() -> Sample:
 
 
 def test_nmf_gives_square_roots_of_the_factors_of_log_counts_of_length_one(sample: Sample) -> None:
-    nmf = Nmf()
-    nmf.fit_sample(sample, seed=3)
-    x_UD = nmf.folded(sample.num_events_UV)[:, :-1].astype(np.float64)
-    items_DV = nmf._model.components_
+    model = factorized(sample.num_events_UV, seed=3)
+    x_UD = folded(model, sample.num_events_UV)[:, :-1].astype(np.float64)
+    items_DV = model.components_
     target_UV = normalize(np.log1p(sample.num_events_UV.toarray()))
     found_U = np.linalg.norm(target_UV - np.square(x_UD) @ items_DV, axis=1)
     best_U = np.array([nnls(items_DV.T.astype(np.float64), row_V)[1] for row_V in target_UV])
@@ -41,24 +40,22 @@ def test_nmf_gives_square_roots_of_the_factors_of_log_counts_of_length_one(sampl
 
 
 def test_nmf_does_not_see_how_much_a_user_buys(sample: Sample) -> None:
-    nmf = Nmf()
-    nmf.fit_sample(sample, seed=3)
+    model = factorized(sample.num_events_UV, seed=3)
     once = csr_array((sample.num_events_UV > 0).astype(np.float64))
     thrice = csr_array(once * 7.0)
-    np.testing.assert_allclose(nmf.folded(once), nmf.folded(thrice), atol=1e-4)
+    np.testing.assert_allclose(folded(model, once), folded(model, thrice), atol=1e-4)
 
 
 def test_a_rows_vector_is_that_of_its_events_before_its_date_under_the_samples_items() -> None:
     events = events_of_groups()
     items = [3, 8, 39]
     columns = {"user_id": ["a", "b", "b"], "item_id": [item_id(k) for k in items], "num_events": [1.0, 2.0, 1.0]}
-    context, nmf = context_of(events), Nmf()
-    nmf.fit_sample(sample_of(pa.table(columns)), seed=1)
-    x_ND = nmf.matrix(context)
+    context, sample = context_of(events), sample_of(pa.table(columns))
+    model, x_ND = factorized(sample.num_events_UV, seed=1), matrix_of(sample, seed=1)(context)
     for n in range(0, len(context.rows), 11):
         user, day = int(context.rows.user_N[n]), context.rows.dates[context.rows.date_N[n]]
         counts = [sum((e.user, e.item) == (user, item) and e.day < day for e in events) for item in items]
-        np.testing.assert_allclose(x_ND[n], nmf.folded(csr_array([counts]).astype(np.float64))[0], atol=1e-5)
+        np.testing.assert_allclose(x_ND[n], folded(model, csr_array([counts]).astype(np.float64))[0], atol=1e-5)
     assert len(context.rows) == NUM_GROUPED * len(PLAN.dates)
 
 

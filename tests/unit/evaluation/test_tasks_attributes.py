@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.evaluation_world import PLAN, Event, judged, truth_of, truth_with, user_ids
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, rows_of
-from userrep.evaluation.tasks.attributes import AttributeValue, split_by_user
+from userrep.evaluation.tasks.attributes import attribute_value, split_by_user
 from userrep.evaluation.tasks.rows import RowProblem
 
 pytestmark = pytest.mark.fast
@@ -39,7 +39,7 @@ def test_each_user_is_in_one_row_its_newest_and_in_one_part() -> None:
 
 def test_labels_are_the_values_of_the_newest_rows_and_the_most_frequent_ten_count() -> None:
     truth = truth_with(NUM_USERS, many=[f"g{min(user % 14, 11)}" if user % 7 else None for user in range(NUM_USERS)])
-    problem = AttributeValue("many").problem(truth, 1)
+    problem = attribute_value("many").problem(truth, 1)
     assert isinstance(problem, RowProblem)
     counts = Counter(value for value in truth.attributes["many"].to_pylist() if value)
     enough = [value for value, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:10]]
@@ -58,7 +58,7 @@ def test_labels_are_the_values_of_the_newest_rows_and_the_most_frequent_ten_coun
 
 def test_what_holds_the_value_is_found_and_what_only_identifies_the_user_is_worth_nothing() -> None:
     truth = truth_with(NUM_USERS, group=groups(3))
-    task, rows = AttributeValue("group"), truth.rows
+    task, rows = attribute_value("group"), truth.rows
     problem = task.problem(truth, 1)
     assert isinstance(problem, RowProblem)
     assert problem.num_examples["test"] + problem.num_examples["train"] + problem.num_examples["valid"] == NUM_USERS
@@ -80,14 +80,14 @@ def test_an_attribute_with_one_value_or_too_few_users_of_each_says_so() -> None:
         ("own", "no value of own has 10 users with and 10 users without it in each split"),
         ("rare", "no value of rare has 10 users with and 10 users without it in each split"),
     ):
-        assert AttributeValue(name).problem(truth, 1) == reason
+        assert attribute_value(name).problem(truth, 1) == reason
 
 
 def test_labels_do_not_depend_on_what_users_did() -> None:
     truth = truth_with(NUM_USERS, group=groups(2))
     quiet = replace(truth_of([Event(0, 0, PLAN.test[0])], truth.rows, np.eye(3, dtype=np.float32)),
                     attributes=truth.attributes)  # fmt: skip
-    made = [AttributeValue("group").problem(values, seed) for values, seed in ((truth, 1), (quiet, 2))]
+    made = [attribute_value("group").problem(values, seed) for values, seed in ((truth, 1), (quiet, 2))]
     assert all(isinstance(problem, RowProblem) for problem in made)
     first, second = (problem for problem in made if isinstance(problem, RowProblem))
     assert (first.y_NK == second.y_NK).all()
@@ -95,7 +95,7 @@ def test_labels_do_not_depend_on_what_users_did() -> None:
 
 
 def test_an_attribute_names_its_task_and_is_not_drawn() -> None:
-    task = AttributeValue("gender")
+    task = attribute_value("gender")
     assert (task.name, task.metrics, task.is_drawn, task.is_akin_to_training) == (
         "attribute_gender", ("auc",), False, False,
     )  # fmt: skip

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 
 from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN
+from userrep.evaluation.tasks import catalog
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
 
 pytestmark = pytest.mark.fast
@@ -29,22 +31,34 @@ def test_tasks_of_left_out_attributes_come_last_and_are_not_akin_to_the_training
     assert not any(task.is_akin_to_training for task in tasks)
 
 
-def test_neighbours_are_judged_by_the_longest_horizon() -> None:
-    neighbours: Any = next(task for task in tasks_of(PLAN, [], []) if task.name == "neighbours")
-    assert neighbours.days == 30
+def test_neighbours_are_judged_by_the_longest_horizon(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mock(wraps=catalog.neighbours)
+    monkeypatch.setattr(catalog, "neighbours", made)
+    assert "neighbours" in {task.name for task in tasks_of(PLAN, [], [])}
+    made.assert_called_once_with(30)
 
 
-def test_audiences_have_a_task_for_each_number_of_seeds_and_left_out_attribute() -> None:
+def test_audiences_have_a_task_for_each_number_of_seeds_and_left_out_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mock(wraps=catalog.look_alikes)
+    monkeypatch.setattr(catalog, "look_alikes", made)
     tasks = audience_tasks(PLAN, ["age"])
     names = [f"look_alikes_{seeds}{by}" for by in ("", "_by_age") for seeds in (20, 100, 1000)]
     assert [task.name for task in tasks] == names
-    assert {task.days for task in tasks} == {30}
+    assert {called.args[1] for called in made.call_args_list} == {30}
 
 
-def test_new_users_have_a_task_for_each_number_of_known_events(tmp_path: Path) -> None:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Note how tasks of new users are made."""
+    made = Mock(wraps=catalog.new_users)
+    monkeypatch.setattr(catalog, "new_users", made)
+    return made
+
+
+def test_new_users_have_a_task_for_each_number_of_known_events(tmp_path: Path, made: Mock) -> None:
     tasks = newcomer_tasks(PLAN, config_of(tmp_path))
-    assert [task.name for task in tasks] == [f"new_users_after_{k}" for k in (0, 1, 3, 10)]
-    assert [task.days for task in tasks] == [30] * 4
+    assert {after: task.name for after, task in tasks.items()} == {k: f"new_users_after_{k}" for k in (0, 1, 3, 10)}
+    assert [called.args for called in made.call_args_list] == [(k, 30) for k in (0, 1, 3, 10)]
 
 
 @pytest.mark.parametrize(
@@ -56,10 +70,13 @@ def test_new_users_have_a_task_for_each_number_of_known_events(tmp_path: Path) -
     ],
     ids=["attributes", "registered_at", "onboarding"],
 )
-def test_without_an_event_something_is_known_of_users_with_profiles_only(tmp_path: Path, known: dict[str, Any]) -> None:
-    asked = newcomer_tasks(PLAN, config_of(tmp_path, evaluation={"newcomer_events": [5, 0]}, **known))
-    assert [(task.name, task.is_blank) for task in asked] == [
-        ("new_users_after_0", False), ("new_users_after_5", False),
-    ]  # fmt: skip
+def test_without_an_event_something_is_known_of_users_with_profiles_only(
+    tmp_path: Path, known: dict[str, Any], made: Mock
+) -> None:
+    newcomer_tasks(PLAN, config_of(tmp_path, evaluation={"newcomer_events": [5, 0]}, **known))
+    assert made.call_args_list == [call(0, 30, is_blank=False), call(5, 30, is_blank=False)]
+    made.reset_mock()
     nothing = {"users": {"path": "u", "columns": {"user_id": "u"}}}
-    assert all(task.is_blank for task in newcomer_tasks(PLAN, config_of(tmp_path, **nothing)))
+    newcomer_tasks(PLAN, config_of(tmp_path, **nothing))
+    assert made.call_args_list
+    assert all(called.kwargs == {"is_blank": True} for called in made.call_args_list)

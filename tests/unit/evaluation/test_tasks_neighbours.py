@@ -22,8 +22,8 @@ from userrep.evaluation.tasks.neighbours import (
     AS_IT_IS,
     STANDARDIZED,
     NeighbourProblem,
-    NeighboursByAttribute,
-    NeighboursByFavourite,
+    neighbours,
+    neighbours_by,
     neighbours_ndcg,
 )
 from userrep.evaluation.tasks.rows import events_by_cluster
@@ -62,13 +62,13 @@ def test_a_vector_of_zeros_is_at_right_angles_to_all_others() -> None:
 def test_a_representation_that_holds_the_favourite_is_found(planted: World) -> None:
     favourite = events_by_cluster(planted.truth, 7).argmax(axis=1)
     x_NF = np.eye(6, dtype=np.float32)[favourite]
-    assert judged(planted.truth, NeighboursByFavourite(7), x_NF)[0] > 0.97
+    assert judged(planted.truth, neighbours(7), x_NF)[0] > 0.97
 
 
 def test_the_kind_of_a_row_is_the_cluster_of_most_of_its_events_and_rows_without_an_event_take_no_part(
     planted: World,
 ) -> None:
-    problem = NeighboursByFavourite(30).problem(planted.truth, 1)
+    problem = neighbours(30).problem(planted.truth, 1)
     assert isinstance(problem, NeighbourProblem)
     rows, counts = planted.rows, planted.truth.futures.num_events(30).toarray()
     assert problem.pool_N.tolist() == (counts.sum(axis=1) > 0).tolist()
@@ -82,7 +82,7 @@ def test_the_kind_of_a_row_is_the_cluster_of_most_of_its_events_and_rows_without
 
 def test_test_rows_are_ranked_within_their_date_and_training_rows_do_not_count() -> None:
     truth = truth_with(120, group=["a", "b"] * 60)
-    problem = NeighboursByAttribute("group").problem(truth, 1)
+    problem = neighbours_by("group").problem(truth, 1)
     assert isinstance(problem, NeighbourProblem)
     rows = truth.rows
     x_NF = np.eye(2, dtype=np.float32)[rows.user_N % 2]
@@ -97,7 +97,7 @@ def test_test_rows_are_ranked_within_their_date_and_training_rows_do_not_count()
 
 def test_inputs_are_standardized_before_cosines_if_that_is_better_at_training_dates() -> None:
     truth = truth_with(120, group=["a", "b"] * 60)
-    problem = NeighboursByAttribute("group").problem(truth, 1)
+    problem = neighbours_by("group").problem(truth, 1)
     assert isinstance(problem, NeighbourProblem)
     rows = truth.rows
     sign_N = (1 - 2 * (rows.user_N % 2)).astype(np.float32)
@@ -113,26 +113,26 @@ def test_inputs_are_standardized_before_cosines_if_that_is_better_at_training_da
 def test_what_holds_an_attribute_has_neighbours_of_the_same_value() -> None:
     truth = truth_with(300, group=[f"g{user % 3}" for user in range(300)])
     holds = np.eye(3, dtype=np.float32)[truth.rows.user_N % 3]
-    assert judged(truth, NeighboursByAttribute("group"), holds)[0] > 0.99
+    assert judged(truth, neighbours_by("group"), holds)[0] > 0.99
 
 
 def test_rows_without_a_value_take_no_part() -> None:
     truth = truth_with(120, group=["a", "b", None] * 40)
-    problem = NeighboursByAttribute("group").problem(truth, 1)
+    problem = neighbours_by("group").problem(truth, 1)
     assert isinstance(problem, NeighbourProblem)
     assert problem.pool_N.tolist() == (truth.rows.user_N % 3 != 2).tolist()
 
 
 def test_values_that_nearly_every_user_has_alone_are_left_out() -> None:
     truth = truth_with(120, zip=[f"z{user}" for user in range(120)])
-    left_out = NeighboursByAttribute("zip").problem(truth, 1)
+    left_out = neighbours_by("zip").problem(truth, 1)
     assert isinstance(left_out, LeftOut)
     assert "share their kind with another row of their date" in str(left_out)
 
 
 def test_the_same_seed_gives_the_same_neighbours(planted: World) -> None:
     x_NF = planted.taste_of_rows()
-    once, again = (judged(planted.truth, NeighboursByFavourite(30), x_NF, seed=4) for _ in range(2))
+    once, again = (judged(planted.truth, neighbours(30), x_NF, seed=4) for _ in range(2))
     assert once == again
 
 
@@ -140,11 +140,11 @@ def test_too_few_rows_or_kinds_are_named() -> None:
     rows = rows_at_all_dates(100, plan_of=["a"] * 100, sparse=["x"] * 3 + [None] * 97, few=["x", "y"] + [None] * 98)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     for task, reason in (
-        (NeighboursByFavourite(30), "rows of 1 kinds in the train split; at least 20 rows of 2 kinds are required"),
-        (NeighboursByAttribute("plan_of"), "attribute plan_of needs at least 2 distinct values, got 1"),
-        (NeighboursByAttribute("sparse"), "attribute sparse needs at least 2 distinct values, got 1"),
+        (neighbours(30), "rows of 1 kinds in the train split; at least 20 rows of 2 kinds are required"),
+        (neighbours_by("plan_of"), "attribute plan_of needs at least 2 distinct values, got 1"),
+        (neighbours_by("sparse"), "attribute sparse needs at least 2 distinct values, got 1"),
         (
-            NeighboursByAttribute("few"),
+            neighbours_by("few"),
             "4 rows of 2 kinds in the train split; at least 20 rows of 2 kinds are required",
         ),
     ):
@@ -152,6 +152,6 @@ def test_too_few_rows_or_kinds_are_named() -> None:
         assert isinstance(found, LeftOut)
         assert reason in found
     nothing = replace(truth, cluster_I=np.full(3, -1))
-    assert NeighboursByFavourite(30).problem(nothing, 1) == "no item has a vector, so items cannot be clustered"
+    assert neighbours(30).problem(nothing, 1) == "no item has a vector, so items cannot be clustered"
     same = truth_with(300, same=["x"] * 300)
-    assert NeighboursByAttribute("same").problem(same, 1) == "attribute same needs at least 2 distinct values, got 1"
+    assert neighbours_by("same").problem(same, 1) == "attribute same needs at least 2 distinct values, got 1"

@@ -28,7 +28,7 @@ from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import value_of
 from userrep.evaluation.sampled_users import NO_ROLE, TEST
 from userrep.evaluation.tasks.catalog import newcomer_tasks
-from userrep.evaluation.tasks.pairs import NewUsers, NextItem, PairProblem, Pairs, exchanged
+from userrep.evaluation.tasks.pairs import PairProblem, Pairs, draw_pairs, exchanged, new_users, next_item
 from userrep.evaluation.tasks.task import LeftOut
 
 pytestmark = pytest.mark.fast
@@ -43,7 +43,7 @@ def planted() -> World:
 
 @pytest.mark.parametrize("only_new", [False, True])
 def test_at_each_date_an_item_and_a_user_are_as_often_a_positive_as_a_negative(planted: World, only_new: bool) -> None:
-    pairs = NextItem(7, only_new=only_new).pairs(planted.truth, np.random.default_rng(0))
+    pairs = draw_pairs(planted.truth, 7, np.random.default_rng(0), only_new=only_new)
     date_P, role_P = planted.rows.date_N[pairs.row_P], planted.rows.role_N[pairs.row_P]
     for what in (pairs.item_P, pairs.row_P):
         both = [
@@ -56,7 +56,7 @@ def test_at_each_date_an_item_and_a_user_are_as_often_a_positive_as_a_negative(p
 
 def test_positives_are_events_of_the_window_and_negatives_are_not(planted: World) -> None:
     for only_new in (False, True):
-        pairs = NextItem(7, only_new=only_new).pairs(planted.truth, np.random.default_rng(0))
+        pairs = draw_pairs(planted.truth, 7, np.random.default_rng(0), only_new=only_new)
         taken = planted.truth.futures.num_events(7).toarray() > 0
         before = planted.truth.futures.history.toarray() > 0
         assert taken[pairs.row_P, pairs.item_P].tolist() == pairs.is_positive_P.tolist()
@@ -70,7 +70,7 @@ def test_a_user_with_more_than_ten_items_gives_ten_of_them() -> None:
     rows = rows_at_all_dates(40)
     events = [Event(user, item, day) for user in range(40) for item in range(60) for day in (date(2024, 2, 1),)]
     events += [Event(user, (user * 7 + k) % 60, D) for user in range(40) for k in range(14)]
-    pairs = NextItem(7).pairs(truth_of(events, rows, np.eye(60, dtype=np.float32)), np.random.default_rng(0))
+    pairs = draw_pairs(truth_of(events, rows, np.eye(60, dtype=np.float32)), 7, np.random.default_rng(0))
     positives = Counter(pairs.row_P[pairs.is_positive_P].tolist())
     assert max(positives.values()) == 10
 
@@ -79,7 +79,7 @@ def test_an_item_that_a_user_picked_is_in_none_of_its_pairs() -> None:
     planted = world(num_users=120)
     picks = [(user, item) for user in range(120) for item in range(0, 80, 5)]
     truth = truth_of(planted.events, planted.rows, planted.item_IT, picks=picks)
-    there, without = (NextItem(7).pairs(of, np.random.default_rng(0)) for of in (planted.truth, truth))
+    there, without = (draw_pairs(of, 7, np.random.default_rng(0)) for of in (planted.truth, truth))
     assert (there.item_P % 5 == 0).any()
     assert not (without.item_P % 5 == 0).any()
 
@@ -88,7 +88,7 @@ def test_an_item_never_sold_before_the_date_is_in_no_pair() -> None:
     rows = rows_at_all_dates(60)
     events = [Event(user, user % 10, day) for user in range(60) for day in (date(2024, 2, 1), D, D + timedelta(days=1))]
     events += [Event(user, 10, D) for user in range(0, 60, 2)]
-    pairs = NextItem(7).pairs(truth_of(events, rows, np.eye(11, dtype=np.float32)), np.random.default_rng(0))
+    pairs = draw_pairs(truth_of(events, rows, np.eye(11, dtype=np.float32)), 7, np.random.default_rng(0))
     at_date = pairs.row_P[rows.as_of_N[pairs.row_P] == np.datetime64(D)]
     assert len(at_date)
     assert 10 not in pairs.item_P
@@ -119,7 +119,7 @@ def test_a_representation_that_knows_the_items_to_come_is_ahead_of_the_taste_tha
     taken = many.truth.futures.num_events(7)
     future = (taken @ many.item_IT) / np.maximum(taken.sum(axis=1), 1)[:, None]
     knows, honest = (
-        judged(many.truth, NextItem(7), x_NF.astype(np.float32)) for x_NF in (future, many.taste_of_rows())
+        judged(many.truth, next_item(7), x_NF.astype(np.float32)) for x_NF in (future, many.taste_of_rows())
     )
     assert knows[1] > honest[2]
 
@@ -128,7 +128,7 @@ def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> Non
     rng = np.random.default_rng(5)
     x_NF = planted.taste_UT[rng.permutation(len(planted.taste_UT))[planted.rows.user_N]].astype(np.float32)
     x_NF = np.hstack([x_NF, rng.normal(size=(len(x_NF), 20)).astype(np.float32)])
-    for task in (NextItem(7), NextItem(7, only_new=True)):
+    for task in (next_item(7), next_item(7, only_new=True)):
         value, low, high = judged(planted.truth, task, x_NF)
         assert low - 0.02 < 0.5 < high + 0.02, (task.name, value)
 
@@ -138,14 +138,14 @@ def test_what_knows_the_items_only_is_at_one_half(planted: World) -> None:
     popular = planted.truth.activity.popularity_DI[PLAN.dates.index(D)]
     assert popular.max() > 5 * np.median(popular)  # popularity is there to be found
     for only_new in (False, True):
-        assert judged(planted.truth, NextItem(7, only_new=only_new), zeros_N1) == pytest.approx(
+        assert judged(planted.truth, next_item(7, only_new=only_new), zeros_N1) == pytest.approx(
             (0.5, 0.5, 0.5), abs=1e-9
         )
 
 
 def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(planted: World) -> None:
     truth, rng = planted.truth, np.random.default_rng(0)
-    pairs = NextItem(7).pairs(truth, rng)
+    pairs = draw_pairs(truth, 7, rng)
     anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
     drawn_from_all = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
     zeros_N1 = np.zeros((len(planted.rows), 1), np.float32)
@@ -153,12 +153,12 @@ def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(pla
 
 
 def test_taste_tells_which_items_a_user_takes(planted: World) -> None:
-    assert judged(planted.truth, NextItem(7), planted.taste_of_rows())[1] > 0.7
+    assert judged(planted.truth, next_item(7), planted.taste_of_rows())[1] > 0.7
 
 
 def test_the_same_seed_gives_the_same_scores(planted: World) -> None:
     x_NF = planted.taste_of_rows()
-    once, again = (judged(planted.truth, NextItem(7), x_NF, seed=4) for _ in range(2))
+    once, again = (judged(planted.truth, next_item(7), x_NF, seed=4) for _ in range(2))
     assert once == again
 
 
@@ -168,7 +168,7 @@ def test_pairs_see_the_item_vectors_that_were_valid_at_their_date(planted: World
     has = np.ones((80, 1), bool)
     vectors = {first: planted.item_IT, second: planted.item_IT + 100}
     dated = ItemVectors({"content": 4}, version_of, vectors, {first: has, second: has})
-    problem = NextItem(7).problem(replace(planted.truth, items=dated), 1)
+    problem = next_item(7).problem(replace(planted.truth, items=dated), 1)
     assert isinstance(problem, PairProblem)
     x_ME, at_P = problem.item_inputs()
     for pair in range(0, len(at_P), 13):
@@ -179,7 +179,7 @@ def test_pairs_see_the_item_vectors_that_were_valid_at_their_date(planted: World
 
 
 def test_scores_are_of_the_test_pairs_and_their_users(planted: World) -> None:
-    problem = NextItem(7).problem(planted.truth, 1)
+    problem = next_item(7).problem(planted.truth, 1)
     assert isinstance(problem, PairProblem)
     x_NF = planted.taste_of_rows()
     scores = problem.scores(x_NF, problem.choose(x_NF))["auc"]
@@ -193,7 +193,7 @@ def test_scores_are_of_the_test_pairs_and_their_users(planted: World) -> None:
 def test_too_few_pairs_are_named() -> None:
     rows = rows_at_all_dates(100)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
-    reason = NextItem(7).problem(truth, 1)
+    reason = next_item(7).problem(truth, 1)
     assert isinstance(reason, LeftOut)
     assert reason == "0 user-item pairs in the train split; at least 40 are required"
 
@@ -208,14 +208,14 @@ def arrivals() -> World:
 
 def test_all_numbers_of_events_are_judged_by_the_same_pairs(arrivals: World) -> None:
     truth = only_new_users_tested(arrivals, PLAN.longest)
-    made = [NewUsers(after, 30, is_blank=False).problem(truth, 1) for after in (0, 10)]
+    made = [new_users(after, 30, is_blank=False).problem(truth, 1) for after in (0, 10)]
     first, second = (problem.pairs for problem in made if isinstance(problem, PairProblem))
     assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first))
 
 
 def test_test_pairs_are_of_new_users_only(arrivals: World) -> None:
     truth = only_new_users_tested(arrivals, PLAN.longest)
-    problem = NewUsers(3, 30, is_blank=False).problem(truth, 1)
+    problem = new_users(3, 30, is_blank=False).problem(truth, 1)
     assert isinstance(problem, PairProblem)
     rows, first = truth.rows, first_days(arrivals.events)
     tested = {int(n) for n in problem.pairs.row_P if rows.role_N[n] == TEST}
@@ -226,7 +226,7 @@ def test_test_pairs_are_of_new_users_only(arrivals: World) -> None:
 def test_a_pick_is_never_a_hit_of_a_new_user(arrivals: World) -> None:
     picks = [(user, item) for user in range(len(arrivals.rows.user_ids)) for item in range(0, 80, 5)]
     with_picks, without = (
-        NewUsers(0, 30, is_blank=False).problem(only_new_users_tested(arrivals, PLAN.longest, known_picks), 1)
+        new_users(0, 30, is_blank=False).problem(only_new_users_tested(arrivals, PLAN.longest, known_picks), 1)
         for known_picks in (picks, None)
     )
     assert isinstance(with_picks, PairProblem)
@@ -242,13 +242,13 @@ def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(arrivals
     )
     truth = truth_of(arrivals.events, untested_rows, arrivals.item_IT)
     reason = "0 of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
-    assert NewUsers(3, 30, is_blank=False).problem(truth, 1) == reason
+    assert new_users(3, 30, is_blank=False).problem(truth, 1) == reason
     at_rest = truth_of([Event(0, 0, FIRST_DAY)], arrivals.rows, arrivals.item_IT)
-    found = NewUsers(3, 30, is_blank=False).problem(at_rest, 1)
+    found = new_users(3, 30, is_blank=False).problem(at_rest, 1)
     assert isinstance(found, LeftOut)
     assert found.endswith("for at most 30 days); 0 user-item pairs in the train split; at least 40 are required")
     tasks = newcomer_tasks(PLAN, config_of(tmp_path))
-    assert [isinstance(task.problem(arrivals.truth, 1), LeftOut) for task in tasks] == [
+    assert [isinstance(task.problem(arrivals.truth, 1), LeftOut) for task in tasks.values()] == [
         True,
         False,
         False,
@@ -263,7 +263,7 @@ def test_ten_new_users_are_enough_and_nine_are_not(arrivals: World) -> None:
         is_new_N = np.isin(arrivals.rows.user_N, users[:num_users])
         role_N = np.where((arrivals.rows.role_N == TEST) & ~is_new_N, NO_ROLE, arrivals.rows.role_N)
         truth = truth_of(arrivals.events, replace(arrivals.rows, role_N=role_N), arrivals.item_IT)
-        found = NewUsers(3, 30, is_blank=False).problem(truth, 1)
+        found = new_users(3, 30, is_blank=False).problem(truth, 1)
         refusal = (
             f"{num_users} of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
         )

@@ -20,13 +20,13 @@ from tests.support.evaluation_world import (
 from userrep.evaluation.metrics import value_of
 from userrep.evaluation.sampled_users import TEST, TRAIN, VALID
 from userrep.evaluation.tasks.rows import (
-    NextCategories,
-    Return,
     RowProblem,
     Setting,
-    Volume,
     events_by_cluster,
+    next_categories,
     too_few_rows,
+    volume,
+    will_return,
 )
 from userrep.evaluation.tasks.task import LeftOut
 
@@ -40,7 +40,7 @@ def planted() -> World:
 
 def test_labels_of_rows_are_those_counted_one_by_one(planted: World) -> None:
     rows, truth = planted.rows, planted.truth
-    problems = [task.problem(truth, 1) for task in (Return(7), Return(30), Volume(30))]
+    problems = [task.problem(truth, 1) for task in (will_return(7), will_return(30), volume(30))]
     assert all(isinstance(problem, RowProblem) for problem in problems)
     labels = np.hstack([problem.y_NK for problem in problems if isinstance(problem, RowProblem)])
     touched = events_by_cluster(truth, 30)
@@ -65,7 +65,7 @@ def test_items_without_a_cluster_are_in_none(planted: World) -> None:
 
 def test_a_representation_that_holds_the_label_is_found(planted: World) -> None:
     truth = planted.truth
-    for task in (Return(7), Return(30), Volume(30), NextCategories(30)):
+    for task in (will_return(7), will_return(30), volume(30), next_categories(30)):
         problem = task.problem(truth, 1)
         assert isinstance(problem, RowProblem)
         assert judged(truth, task, problem.y_NK)[0] > 0.97, task.name
@@ -75,32 +75,32 @@ def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> Non
     rng = np.random.default_rng(5)
     x_NF = planted.taste_UT[rng.permutation(len(planted.taste_UT))[planted.rows.user_N]].astype(np.float32)
     x_NF = np.hstack([x_NF, rng.normal(size=(len(x_NF), 20)).astype(np.float32)])
-    for task in (Return(7), Return(30), NextCategories(30)):
+    for task in (will_return(7), will_return(30), next_categories(30)):
         value, low, high = judged(planted.truth, task, x_NF)
         assert low - 0.02 < 0.5 < high + 0.02, (task.name, value)
-    assert judged(planted.truth, Volume(30), x_NF)[0] < 0.02
+    assert judged(planted.truth, volume(30), x_NF)[0] < 0.02
 
 
 def test_a_row_of_zeros_tells_nothing_of_returns(planted: World) -> None:
-    assert judged(planted.truth, Return(30), np.zeros((len(planted.rows), 1), np.float32))[0] == 0.5
+    assert judged(planted.truth, will_return(30), np.zeros((len(planted.rows), 1), np.float32))[0] == 0.5
 
 
 def test_taste_tells_clusters_but_not_returns(planted: World) -> None:
     # Trees can tell by its taste which user a row is of, and know it from earlier dates.
     x_NF = planted.taste_of_rows()
-    assert judged(planted.truth, NextCategories(30), x_NF)[1] > 0.6
-    _, low, high = judged(planted.truth, Return(30), x_NF, metric="auc_linear")
+    assert judged(planted.truth, next_categories(30), x_NF)[1] > 0.6
+    _, low, high = judged(planted.truth, will_return(30), x_NF, metric="auc_linear")
     assert low - 0.03 < 0.5 < high + 0.03
 
 
 def test_the_same_seed_gives_the_same_scores(planted: World) -> None:
     x_NF = planted.taste_of_rows()
-    once, again = (judged(planted.truth, Return(7), x_NF, seed=4) for _ in range(2))
+    once, again = (judged(planted.truth, will_return(7), x_NF, seed=4) for _ in range(2))
     assert once == again
 
 
 def test_numbers_are_returned_in_the_unit_of_their_labels_and_for_test_rows_only(planted: World) -> None:
-    problem = Volume(30).problem(planted.truth, 1)
+    problem = volume(30).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     large = replace(problem, y_NK=100 + 1000 * problem.y_NK)
     setting = Setting(np.array([0.1]), 30)
@@ -113,7 +113,7 @@ def test_numbers_are_returned_in_the_unit_of_their_labels_and_for_test_rows_only
 
 
 def test_the_mean_of_both_probes_counts_and_both_are_given(planted: World) -> None:
-    problem = Return(7).problem(planted.truth, 1)
+    problem = will_return(7).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     rng = np.random.default_rng(0)
     noisy_NF = (problem.y_NK + rng.normal(scale=2, size=(len(problem.rows), 20))).astype(np.float32)
@@ -131,7 +131,7 @@ def test_the_mean_of_both_probes_counts_and_both_are_given(planted: World) -> No
 
 
 def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> None:
-    for task in (Return(7), Volume(30), NextCategories(30)):
+    for task in (will_return(7), volume(30), next_categories(30)):
         problem = task.problem(planted.truth, 1)
         assert isinstance(problem, RowProblem)
         x_NF, is_test_N = planted.taste_of_rows(), problem.rows.role_N == TEST
@@ -143,7 +143,7 @@ def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> N
 
 
 def test_several_labels_are_read_by_a_regression_alone(planted: World) -> None:
-    problem = NextCategories(30).problem(planted.truth, 1)
+    problem = next_categories(30).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     setting = problem.choose(planted.taste_of_rows())
     assert setting.num_rounds is None
@@ -170,7 +170,7 @@ def test_only_clusters_with_enough_rows_of_either_kind_are_labels(planted: World
     counts = planted.truth.futures.num_events(30).sum(axis=0)
     rare = int(np.argmin(np.where(counts > 0, counts, np.inf)))
     cluster_I[rare] = cluster_I.max() + 1  # a cluster of one rare item
-    problem = NextCategories(30).problem(replace(planted.truth, cluster_I=cluster_I), 1)
+    problem = next_categories(30).problem(replace(planted.truth, cluster_I=cluster_I), 1)
     assert isinstance(problem, RowProblem)
     touched = events_by_cluster(replace(planted.truth, cluster_I=cluster_I), 30) > 0
     np.testing.assert_array_equal(problem.y_NK, touched[:, :-1])
@@ -181,11 +181,11 @@ def test_too_few_examples_are_named() -> None:
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     for task, reasons in (
         (
-            Return(7),
+            will_return(7),
             ("0 positive rows in the valid split; at least 10 are required", "positive rows in the train split"),
         ),
-        (Volume(30), ("positive rows in the",)),
-        (NextCategories(30), ("no cluster of items has 10 positive and 10 negative rows in each split",)),
+        (volume(30), ("positive rows in the",)),
+        (next_categories(30), ("no cluster of items has 10 positive and 10 negative rows in each split",)),
     ):
         found = task.problem(truth, 1)
         assert isinstance(found, LeftOut)

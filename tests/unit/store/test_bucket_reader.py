@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.embedding_tables import publish, snapshot
 from userrep.store import bucket_reader
-from userrep.store.bucket_reader import BucketRanges, read_row_groups, row_group_ranges, rows_below
+from userrep.store.bucket_reader import BucketRanges, read_row_groups, row_group_ranges, rows_below, rows_of_users
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS, USER_ITEM_DAYS
@@ -117,3 +117,15 @@ def test_files_whose_buckets_are_all_above_are_not_opened(tmp_path: Path, monkey
     rows = rows_below(limit, tables, USER_ITEM_DAYS, [{"event_date": D1, "revision": 1}], ["user_id", "item_id"])
     assert rows["user_id"].to_pylist() == [user for user, bucket in users.items() if bucket < limit]
     assert len(uris) == 1
+
+
+def test_the_rows_of_some_users_are_read_of_the_partitions_asked_for(tmp_path: Path) -> None:
+    tables, users = FileTables(None, str(tmp_path)), by_bucket(40)
+    publish(tables, {snapshot(day): {user: [float(day.day)] for user in users} for day in (D1, D2)})
+    asked = pa.array(["u3", "unknown", "u39"])
+    rows = rows_of_users(asked, tables, USER_EMBEDDINGS, [snapshot(D2).key], ["embedding", "user_id"])
+    assert rows.column_names == ["embedding", "user_id"]
+    assert sorted(rows["user_id"].to_pylist()) == ["u3", "u39"]
+    assert rows["embedding"].to_pylist() == [[2.0], [2.0]]
+    nobody = rows_of_users(pa.array([], pa.string()), tables, USER_EMBEDDINGS, [snapshot(D2).key], ["user_id"])
+    assert (nobody.num_rows, nobody.column_names) == (0, ["user_id"])

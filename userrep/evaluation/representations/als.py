@@ -2,12 +2,11 @@
 
 Two representations share one Spark ML factorization of all users' events before ``plan.until``: ``als_static`` uses the
 user factors as fitted; ``als_folded`` solves for each row's factors from its own history with the item factors fixed.
-The third, ``als_refitted``, factorizes again at each date. Shapes: N rows, I items of the activity, D factors, E
-entries of a sparse matrix, R rows of a chunk.
+The third, ``als_refitted``, factorizes again at each date. A column of ones follows the factors, with zeros for rows
+without any. Shapes: N rows, I items of the activity, D factors, E entries of a sparse matrix, R rows of a chunk.
 """
 
-from dataclasses import dataclass, field
-from datetime import date
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
-from userrep.evaluation.representation import Context, Floats32
+from userrep.evaluation.representation import Context, Fit, Floats32, Matrix
 from userrep.evaluation.sampled_users import indices_in, only_sampled, where_in
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.als_on_spark import fit_als, with_dense_numbers
@@ -48,114 +47,78 @@ class Factors(NamedTuple):
     items: ItemFactors
 
 
-@dataclass
-class Factorization:
-    """A factorization shared by several representations. Cost: one fit of ALS item vectors."""
-
-    settings: AlsVectors
-    _fitted: Factors | None = field(default=None, init=False)
-
-    def fitted(self, context: Context) -> Factors:
-        """Factorize on the first call. Only the factors of sampled users and their items reach the driver."""
-        self._fitted = self._fitted or self._fit(context)
-        return self._fitted
-
-    def _fit(self, context: Context) -> Factors:
-        events = context.interactions().cache()
-        users = with_dense_numbers(events.select("user_id").distinct(), "user_number")
-        items = with_dense_numbers(events.select("item_id").distinct(), "item_index")
-        try:
-            numbered = events.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
-            model = fit_als(numbered, settings=self.settings)
-            return self._sampled_factors(context, model, users, items)
-        finally:
-            events.unpersist()
-
-    def _sampled_factors(self, context: Context, model: ALSModel, users: DataFrame, items: DataFrame) -> Factors:
-        dim, item_ids = self.settings.dim, context.activity.item_ids
-        sampled_items = where_in(items, "item_id", item_ids)
-        sampled_users = only_sampled(users, context.rows, seed=context.seed)
-        item_ID = _factors_of(model.itemFactors, sampled_items, ("item_index", "item_id"), item_ids, dim)
-        user_UD = _factors_of(model.userFactors, sampled_users, ("user_number", "user_id"), context.rows.user_ids, dim)
-        factors = model.itemFactors.select("features")
-        gram = sum_over(factors, lambda batch: {"gram_DD": _gram(stacked(batch.column("features"), dim))})
-        return Factors(user_UD, ItemFactors(item_ID, gram["gram_DD"]))
+def fits_of_one_factorization(settings: AlsVectors) -> tuple[Fit, Fit]:
+    """Return the fits of ``als_static`` and ``als_folded``. The first one that is called bears the cost of both."""
+    factors_of = cache(partial(factorized, settings=settings))
+    return (
+        lambda context: partial(looked_up, factors_of(context).user_UD),
+        lambda context: partial(folded_in, factors_of(context).items, settings),
+    )
 
 
-@dataclass
-class AlsStatic:
-    """Factors of each row's user as of ``plan.until``, then a 1; zeros for unknown users.
+def looked_up(user_UD: Floats32, context: Context) -> Floats32:
+    """Return the factors of each row's user as of ``plan.until``.
 
     Truncated rows are all zeros, because a user with so few events has no factors yet.
     """
-
-    factors: Factorization
-    name: str = "als_static"
-
-    def fit(self, context: Context) -> None:
-        """Factorize."""
-        self.factors.fitted(context)
-
-    def matrix(self, context: Context) -> Floats32:
-        """Look up the users' factors."""
-        users_ND = self.factors.fitted(context).user_UD[context.rows.user_N]
-        return flagged(np.zeros_like(users_ND) if context.is_truncated else users_ND)
+    users_ND = user_UD[context.rows.user_N]
+    return flagged(np.zeros_like(users_ND) if context.is_truncated else users_ND)
 
 
-@dataclass
-class AlsFolded:
-    """Factors of each row's user solved from all events before the row's date, then a 1; zeros without any.
+def folded_in(items: ItemFactors, settings: AlsVectors, context: Context) -> Floats32:
+    """Solve for each row's factors from all events before its date. Items that were first sold later are ignored."""
+    return flagged(folded(context.futures.history, items, settings))
 
-    Item factors are those of ``plan.until``; items that were first sold later are ignored. Uses the same factorization
-    as ``AlsStatic``, whose fit time includes it if that one is fitted first.
+
+def factorized(context: Context, settings: AlsVectors) -> Factors:
+    """Factorize all users' events. Only the factors of sampled users and their items reach the driver."""
+    events = context.interactions().cache()
+    users = with_dense_numbers(events.select("user_id").distinct(), "user_number")
+    items = with_dense_numbers(events.select("item_id").distinct(), "item_index")
+    try:
+        numbered = events.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
+        model = fit_als(numbered, settings=settings)
+        return _sampled_factors(context, model, users, items, settings.dim)
+    finally:
+        events.unpersist()
+
+
+def _sampled_factors(context: Context, model: ALSModel, users: DataFrame, items: DataFrame, dim: int) -> Factors:
+    sampled_items = where_in(items, "item_id", context.activity.item_ids)
+    sampled_users = only_sampled(users, context.rows, seed=context.seed)
+    item_ID = _factors_of(model.itemFactors, sampled_items, "item_index", context.activity.item_ids, dim)
+    user_UD = _factors_of(model.userFactors, sampled_users, "user_number", context.rows.user_ids, dim)
+    factors = model.itemFactors.select("features")
+    gram = sum_over(factors, lambda batch: {"gram_DD": _gram(stacked(batch.column("features"), dim))})
+    return Factors(user_UD, ItemFactors(item_ID, gram["gram_DD"]))
+
+
+def fit_refitted(context: Context, settings: AlsVectors) -> Matrix:
+    """Factorize again at each of the rows' dates: the rows' users, on all events before the date.
+
+    Each date starts from the directions of the previous date and is rotated onto it, so that probes see one coordinate
+    system. Cost: one fit by ``implicit`` per date, on one core of the driver.
     """
+    items: list[ItemFactors] = []
+    previous_ID = np.zeros((len(context.activity.item_ids), settings.dim), np.float32)
+    for day in context.rows.dates:
+        counts_UI = csr_matrix(context.activity.num_events(None, day), dtype=np.float32)
+        start_ID = initial_factors(normalize(previous_ID), context.seed)
+        item_ID = fit_item_factors(counts_UI, start_ID, settings=settings, num_threads=1)
+        if previous_ID.any():
+            rotation_DD, _ = orthogonal_procrustes(item_ID, previous_ID)
+            item_ID = (item_ID @ rotation_DD).astype(np.float32)
+        items.append(ItemFactors(item_ID, _gram(item_ID)))
+        previous_ID = item_ID
 
-    factors: Factorization
-    name: str = "als_folded"
-
-    def fit(self, context: Context) -> None:
-        """Factorize, unless that is already done."""
-        self.factors.fitted(context)
-
-    def matrix(self, context: Context) -> Floats32:
-        """Solve one linear system per row."""
-        return flagged(folded(context.futures.history, self.factors.fitted(context).items, self.factors.settings))
-
-
-@dataclass
-class AlsRefitted:
-    """Factors from a new factorization at each date, of the rows' users on all events before it.
-
-    Each date's factors are rotated onto those of the previous date, so that probes see one coordinate system. A 1
-    follows, or zeros for users without events. Cost: one fit by ``implicit`` per date, on one core of the driver.
-    """
-
-    settings: AlsVectors
-    name: str = "als_refitted"
-    _item_ID: dict[date, Floats32] = field(default_factory=dict, init=False)
-
-    def fit(self, context: Context) -> None:
-        """Factorize at each of the rows' dates, starting from the directions of the previous date."""
-        num_items, dim = len(context.activity.item_ids), self.settings.dim
-        previous_ID = np.zeros((num_items, dim), np.float32)
-        for day in context.rows.dates:
-            counts_UI = csr_matrix(context.activity.num_events(None, day), dtype=np.float32)
-            start_ID = initial_factors(normalize(previous_ID), context.seed)
-            factors_ID = fit_item_factors(counts_UI, start_ID, settings=self.settings, num_threads=1)
-            if previous_ID.any():
-                rotation_DD, _ = orthogonal_procrustes(factors_ID, previous_ID)
-                factors_ID = (factors_ID @ rotation_DD).astype(np.float32)
-            self._item_ID[day] = previous_ID = factors_ID
-
-    def matrix(self, context: Context) -> Floats32:
-        """Solve one linear system per row, with the item factors of its date."""
-        x_ND = np.zeros((len(context.rows), self.settings.dim), np.float32)
-        for d, day in enumerate(context.rows.dates):
+    def matrix(context: Context) -> Floats32:
+        x_ND = np.zeros((len(context.rows), settings.dim), np.float32)
+        for d, items_of_date in enumerate(items):
             date_rows = np.flatnonzero(context.rows.date_N == d)
-            item_ID = self._item_ID[day]
-            items = ItemFactors(item_ID, _gram(item_ID))
-            x_ND[date_rows] = folded(csr_array(context.futures.history[date_rows]), items, self.settings)
+            x_ND[date_rows] = folded(csr_array(context.futures.history[date_rows]), items_of_date, settings)
         return flagged(x_ND)
+
+    return matrix
 
 
 def folded(history_NI: csr_array, items: ItemFactors, settings: AlsVectors) -> Floats32:
@@ -191,15 +154,13 @@ def flagged(x_ND: Floats32) -> Floats32:
     return np.hstack([x_ND, x_ND.any(axis=1, keepdims=True).astype(np.float32)])
 
 
-def _factors_of(
-    factors: DataFrame, numbers: DataFrame, columns: tuple[str, str], ids: pa.StringArray, dim: int
-) -> Floats32:
+def _factors_of(factors: DataFrame, numbers: DataFrame, number: str, ids: pa.StringArray, dim: int) -> Floats32:
     """Return ``factors`` (id, features) in the order of ``ids``, zeros for missing ids.
 
-    ``numbers`` maps the factors' id to ours; ``columns`` names these two columns of it.
+    ``numbers`` maps the factors' id, its column ``number``, to ours, its other column.
     """
-    number, column = columns
     numbered = factors.withColumnRenamed("id", number).join(F.broadcast(numbers), on=number, how="inner")
+    [column] = {*numbers.columns} - {number}
     rows = numbered.select(column, "features").toArrow()
     x_ID = np.zeros((len(ids), dim), np.float32)
     index = indices_in(combined(rows.column(column)).cast(pa.string()), ids)

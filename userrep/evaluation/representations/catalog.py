@@ -1,13 +1,14 @@
 """All representations that an evaluation compares, in the order of the results."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from userrep.config import AlsVectors, Storage
-from userrep.evaluation.representation import Representation
+from userrep.evaluation.representation import Fit, Representation
 from userrep.evaluation.representations import inputs
-from userrep.evaluation.representations.als import AlsFolded, AlsRefitted, AlsStatic, Factorization
-from userrep.evaluation.representations.inputs import Blocks, Embedding, Pca, Popularity, Raw
-from userrep.evaluation.representations.nmf import Nmf
+from userrep.evaluation.representations.als import fit_refitted, fits_of_one_factorization
+from userrep.evaluation.representations.inputs import blocks, embedding
+from userrep.evaluation.representations.nmf import fit_nmf
 from userrep.store.vector_storage import STORED
 
 PICKS = "picks"  # left out without onboarding picks
@@ -15,26 +16,27 @@ REFITTED = "als_refitted"  # left out of new-user tasks: its item factors are fi
 
 
 def representations(storages: Sequence[Storage] = ()) -> list[Representation]:
-    """Return a new, unfitted instance of each; the embedding, the one under test, comes first.
+    """Return all representations; the embedding, the one under test, comes first.
 
     ``storages``: storage types in which the embedding is also evaluated, as ``embedding_int8`` for example.
     """
     settings = AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6)
-    factors = Factorization(settings)
-    return [
-        Embedding("embedding", inputs.trained),
-        Embedding("untrained", inputs.untrained),
-        Popularity(),
-        Blocks("rfm", inputs.recent_counts),
-        Blocks("rfm_history", inputs.counts),
-        Blocks(PICKS, inputs.picks),
-        Blocks("pooled_longest", inputs.pooled_longest),
-        Blocks("pooled_all", inputs.pooled),
-        Raw(),
-        Pca(),
-        AlsStatic(factors),
-        AlsFolded(factors),
-        AlsRefitted(settings),
-        Nmf(),
-        *(Embedding(f"{STORED}{storage}", inputs.trained, storage) for storage in storages),
-    ]
+    fit_static, fit_folded = fits_of_one_factorization(settings)
+    fits: dict[str, Fit] = {
+        "embedding": embedding(inputs.trained),
+        "untrained": embedding(inputs.untrained),
+        "popularity": inputs.popularity,
+        "rfm": blocks(inputs.recent_counts),
+        "rfm_history": blocks(inputs.counts),
+        PICKS: blocks(inputs.picks),
+        "pooled_longest": blocks(inputs.pooled_longest),
+        "pooled_all": blocks(inputs.pooled),
+        "raw": inputs.raw,
+        "pca": inputs.fit_pca,
+        "als_static": fit_static,
+        "als_folded": fit_folded,
+        REFITTED: partial(fit_refitted, settings=settings),
+        "nmf": fit_nmf,
+    }
+    fits |= {f"{STORED}{storage}": embedding(inputs.trained, storage) for storage in storages}
+    return [Representation(name, fit) for name, fit in fits.items()]

@@ -4,13 +4,13 @@ Shapes: B rows of a sample, N rows, F numbers, D components.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from sklearn.decomposition import PCA
 
 from userrep.config import Storage
-from userrep.evaluation.representation import Context, Floats32
+from userrep.evaluation.representation import Context, Fit, Matrix
 from userrep.features.layout import Block, InputLayout
 from userrep.features.spec import counts_of
 from userrep.inference.encoder import Encoder
@@ -19,23 +19,15 @@ from userrep.model.autoencoder import Autoencoder
 from userrep.model.standard import standardized_code
 
 
-@dataclass
-class Embedding:
-    """The embedding of an artifact, by the encoder that builds snapshots with this storage type."""
+def embedding(artifact_of: Callable[[Context], Artifact], storage: Storage = "float32") -> Fit:
+    """Return the fit of an artifact's embedding, by the encoder that builds snapshots with this storage type."""
 
-    name: str
-    artifact: Callable[[Context], Artifact]
-    storage: Storage = "float32"
-    _encoder: Encoder = field(init=False)
+    def fit(context: Context) -> Matrix:
+        encoder = Encoder(artifact_of(context), storage)
+        encoder.embed(context.rows.features.slice(0, 1))  # so that vectors are timed without loading
+        return lambda context: encoder.embed(context.rows.features)
 
-    def fit(self, context: Context) -> None:
-        """Load the encoder and warm it up, so that ``matrix`` is timed without loading."""
-        self._encoder = Encoder(self.artifact(context), self.storage)
-        self._encoder.embed(context.rows.features.slice(0, 1))
-
-    def matrix(self, context: Context) -> Floats32:
-        """Encode the rows."""
-        return self._encoder.embed(context.rows.features)
+    return fit
 
 
 def trained(context: Context) -> Artifact:
@@ -55,41 +47,32 @@ def untrained(context: Context) -> Artifact:
     return replace(context.artifact, tensors=tensors | standardized_code(weights, context.earlier_rows))
 
 
-@dataclass(frozen=True)
-class Popularity:
-    """No user information. Probes see only the items in item tasks, and a constant in all others."""
-
-    name: str = "popularity"
-
-    def fit(self, context: Context) -> None:
-        """Do nothing."""
-
-    def matrix(self, context: Context) -> Floats32:
-        """Return one column of zeros."""
-        return np.zeros((len(context.rows), 1), np.float32)
+def popularity(_: Context) -> Matrix:
+    """No user information: one column of zeros. Probes see only the items in item tasks, and a constant in others."""
+    return lambda context: np.zeros((len(context.rows), 1), np.float32)
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Some blocks of the inputs with their presence flags.
+def raw(_: Context) -> Matrix:
+    """All inputs of the encoder, scaled, including presence flags."""
+    return Context.scaled
 
-    Counts and days are log1p values, pooled vectors are unchanged.
+
+def blocks(selected: Callable[[InputLayout], list[Block]]) -> Fit:
+    """Return the fit of some blocks of the inputs with their presence flags.
+
+    Counts and days are log1p values, pooled vectors are unchanged. The fit raises ValueError if the space has no such
+    block.
     """
 
-    name: str
-    selected: Callable[[InputLayout], list[Block]]
-
-    def fit(self, context: Context) -> None:
-        """Do nothing."""
-
-    def matrix(self, context: Context) -> Floats32:
-        """Select the columns. Raises ValueError if the space has no such block."""
-        blocks = self.selected(context.layout)
-        flags = [block.flag for block in blocks if block.flag is not None]
-        columns = [k for block in blocks for k in range(block.start, block.stop)] + flags
+    def fit(context: Context) -> Matrix:
+        chosen = selected(context.layout)
+        flags = [block.flag for block in chosen if block.flag is not None]
+        columns = [k for block in chosen for k in range(block.start, block.stop)] + flags
         if not columns:
-            raise ValueError(f"{self.name}: the space's inputs have no block of this kind")
-        return np.ascontiguousarray(context.raw()[:, columns])
+            raise ValueError(f"{selected.__name__}: the space's inputs have no block of this kind")
+        return lambda context: np.ascontiguousarray(context.raw()[:, columns])
+
+    return fit
 
 
 def counts(layout: InputLayout) -> list[Block]:
@@ -122,33 +105,11 @@ def _pooled_over(layout: InputLayout, window_days: int | None) -> list[Block]:
     return [block for block in layout.blocks if block.name in names]
 
 
-@dataclass(frozen=True)
-class Raw:
-    """All inputs of the encoder, scaled, including presence flags."""
+def fit_pca(context: Context, num_components: int = 120) -> Matrix:
+    """Fit the first principal components of the scaled inputs on a sample of rows up to ``plan.until``.
 
-    name: str = "raw"
-
-    def fit(self, context: Context) -> None:
-        """Do nothing."""
-
-    def matrix(self, context: Context) -> Floats32:
-        """Return the scaled inputs."""
-        return context.scaled()
-
-
-@dataclass
-class Pca:
-    """The first principal components of the scaled inputs, fitted on a sample of rows up to ``plan.until``."""
-
-    name: str = "pca"
-    num_components: int = 120
-    _model: PCA = field(init=False)
-
-    def fit(self, context: Context) -> None:
-        """Fit the axes, at most as many as rows or inputs, by eigendecomposition of F x F."""
-        x_BF = context.earlier_rows.astype(np.float64)
-        self._model = PCA(min(self.num_components, *x_BF.shape), svd_solver="covariance_eigh").fit(x_BF)
-
-    def matrix(self, context: Context) -> Floats32:
-        """Project the rows onto the axes."""
-        return np.asarray(self._model.transform(context.scaled()), np.float32)
+    There are at most as many as rows or inputs. Cost: eigendecomposition of F x F.
+    """
+    x_BF = context.earlier_rows.astype(np.float64)
+    model = PCA(min(num_components, *x_BF.shape), svd_solver="covariance_eigh").fit(x_BF)
+    return lambda context: np.asarray(model.transform(context.scaled()), np.float32)

@@ -4,7 +4,7 @@ It does not run in Spark, so it is fitted on a bounded sample of users and items
 I items of an activity, E entries, D factors.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import NMF
 from sklearn.preprocessing import normalize
 
-from userrep.evaluation.representation import Context, Floats32
+from userrep.evaluation.representation import Context, Floats32, Matrix
 from userrep.evaluation.representations.als import flagged
 from userrep.evaluation.sampled_users import draw, indices_in
 from userrep.store.arrow import combined
@@ -71,38 +71,33 @@ def sample_of(entries: pa.Table, *, max_items: int = _MAX_ITEMS) -> Sample:
     return Sample(user_ids, item_ids, counts_UV)
 
 
-@dataclass
-class Nmf:
-    """Non-negative factors (Lee and Seung 1999) by scikit-learn.
+def fit_nmf(context: Context) -> Matrix:
+    """Fit non-negative factors (Lee and Seung 1999) to a sample of all users' events."""
+    return matrix_of(read_sample(context.interactions(), seed=context.seed), seed=context.seed)
 
-    Input: log(1 + count), rows scaled to length 1, so that the choice of items matters and not their number. Output:
-    square roots of the factors, because factors are skewed, then a 1; zeros without a history. Cost: 60 sweeps of
-    coordinate descent over the sample, each about U x D^2 multiplications, and as many over the rows.
+
+def matrix_of(sample: Sample, *, seed: int) -> Matrix:
+    """Factorize a sample; return the function that folds each row's history in."""
+    model = factorized(sample.num_events_UV, seed=seed)
+    return lambda context: folded(model, sample.columns_of(context.futures.history, context.activity.item_ids))
+
+
+def factorized(counts_UV: csr_array, *, seed: int) -> NMF:
+    """Factorize log(1 + count) of rows scaled to length 1, so that the choice of items matters and not their number.
+
+    Cost: 60 sweeps of coordinate descent over the sample, each about U x D^2 multiplications.
     """
+    # tol=0: the stopping rule looks at all rows, and a row's result must not depend on the other rows.
+    model = NMF(min(_FACTORS, *counts_UV.shape), init="nndsvd", max_iter=_ROUNDS, tol=0, random_state=seed)
+    return model.fit(_directions(counts_UV))
 
-    name: str = "nmf"
-    _sample: Sample = field(init=False)
-    _model: NMF = field(init=False)
 
-    def fit(self, context: Context) -> None:
-        """Read a sample and factorize it."""
-        self.fit_sample(read_sample(context.interactions(), seed=context.seed), seed=context.seed)
+def folded(model: NMF, counts_NV: csr_array) -> Floats32:
+    """Solve for the rows' factors with the item factors fixed, in as many sweeps over the rows.
 
-    def fit_sample(self, sample: Sample, *, seed: int) -> None:
-        """Factorize the counts of this sample."""
-        dim = min(_FACTORS, *sample.num_events_UV.shape)
-        # tol=0: the stopping rule looks at all rows, and a row's result must not depend on the other rows.
-        self._model = NMF(dim, init="nndsvd", max_iter=_ROUNDS, tol=0, random_state=seed)
-        self._model.fit(_directions(sample.num_events_UV))
-        self._sample = sample
-
-    def matrix(self, context: Context) -> Floats32:
-        """Fold each row's history in."""
-        return self.folded(self._sample.columns_of(context.futures.history, context.activity.item_ids))
-
-    def folded(self, counts_NV: csr_array) -> Floats32:
-        """Solve for the rows' factors with the item factors fixed."""
-        return flagged(np.sqrt(self._model.transform(_directions(counts_NV))).astype(np.float32))
+    Returns square roots of the factors, because factors are skewed, then a 1; zeros without a history.
+    """
+    return flagged(np.sqrt(model.transform(_directions(counts_NV))).astype(np.float32))
 
 
 def _directions(counts: csr_array) -> csr_array:

@@ -4,7 +4,7 @@ An attribute does not change over time, so a probe would recognize users that it
 on other users than those for training and validation. Shapes: N rows, U users, K values.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -28,40 +28,30 @@ _PARTS = np.array([TRAIN, TRAIN, VALID, TEST, TEST], np.int8)  # by a hash of th
 _SEED = 5  # of the hash; fixed, so all seeds of an evaluation have the same split
 
 
-@dataclass(frozen=True)
-class AttributeValue(Task):
-    """The user's value of an attribute that is not an input, one value against the rest; mean over values.
+def attribute_value(attribute: str) -> Task:
+    """Return the task: the user's value of an attribute that is not an input, one value against the rest.
 
-    One row per user, the newest. Only the ten most frequent values are used.
+    The metric is the mean over the ten most frequent values, as far as they are frequent enough in each split. One row
+    per user with a known value, the newest.
     """
 
-    attribute: str
-    metrics = ("auc",)
-    is_drawn = False
-    is_akin_to_training = False
-
-    @property
-    def name(self) -> str:
-        return f"attribute_{self.attribute}"
-
-    def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
-        """Label the newest row of each user with a known value, for values frequent enough in each split."""
-        del seed
-        values = truth.attributes_of_rows(self.attribute)
+    def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
+        values = truth.attributes_of_rows(attribute)
         is_known_N = values.is_valid().to_numpy(zero_copy_only=False)
         rows = split_by_user(truth.rows)
         rows = replace(rows, role_N=np.where(is_known_N, rows.role_N, NO_ROLE).astype(np.int8))
         counts = pc.value_counts(values.filter(pa.array(rows.role_N != NO_ROLE)))
-        reason = too_few_values(self.attribute, len(counts))
-        if reason:
+        if reason := too_few_values(attribute, len(counts)):
             return reason
         top = sorted(counts.to_pylist(), key=lambda count: (-count["counts"], count["values"]))[:_MAX_VALUES]
         is_value_KN = [pc.equal(values, kind["values"]).fill_null(False).to_numpy(zero_copy_only=False) for kind in top]
         labels_KN = [is_value_N for is_value_N in is_value_KN if too_few_rows(rows, is_value_N) is None]
         if not labels_KN:
-            lacking = f"no value of {self.attribute} has {MIN_EXAMPLES} users with and {MIN_EXAMPLES} users without it"
+            lacking = f"no value of {attribute} has {MIN_EXAMPLES} users with and {MIN_EXAMPLES} users without it"
             return LeftOut(f"{lacking} in each split")
         return RowProblem(rows, np.stack(labels_KN, axis=1).astype(np.float32), "yes_or_no", "auc")
+
+    return Task(f"attribute_{attribute}", ("auc",), problem, is_drawn=False, is_akin_to_training=False)
 
 
 def split_by_user(rows: Rows) -> Rows:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from userrep.config import Config
 from userrep.evaluation.dates import Plan
-from userrep.evaluation.tasks.attributes import AttributeValue
-from userrep.evaluation.tasks.look_alikes import LookAlikes
-from userrep.evaluation.tasks.neighbours import NeighboursByAttribute, NeighboursByFavourite
-from userrep.evaluation.tasks.pairs import NewUsers, NextItem
-from userrep.evaluation.tasks.rows import NextCategories, Return, Volume
+from userrep.evaluation.tasks.attributes import attribute_value
+from userrep.evaluation.tasks.look_alikes import look_alikes
+from userrep.evaluation.tasks.neighbours import neighbours, neighbours_by
+from userrep.evaluation.tasks.pairs import new_users, next_item
+from userrep.evaluation.tasks.rows import next_categories, volume, will_return
 from userrep.evaluation.tasks.task import Task
 from userrep.features.spec import FeatureSpec
 
@@ -22,24 +22,24 @@ def tasks_of(plan: Plan, inputs: Sequence[str], left_out: Sequence[str]) -> list
     """
     first, longest = plan.horizons[0], plan.longest
     return [
-        NextItem(first),
-        NextItem(first, only_new=True),
-        *(Return(days) for days in plan.horizons),
-        Volume(longest),
-        NextCategories(longest),
-        NeighboursByFavourite(longest),
-        *(NeighboursByAttribute(name) for name in [*inputs, *left_out]),
-        *(AttributeValue(name) for name in left_out),
+        next_item(first),
+        next_item(first, only_new=True),
+        *(will_return(days) for days in plan.horizons),
+        volume(longest),
+        next_categories(longest),
+        neighbours(longest),
+        *(neighbours_by(name) for name in [*inputs, *left_out]),
+        *(attribute_value(name) for name in left_out),
     ]
 
 
-def audience_tasks(plan: Plan, left_out: Sequence[str]) -> list[LookAlikes]:
+def audience_tasks(plan: Plan, left_out: Sequence[str]) -> list[Task]:
     """Return the tasks of look-alike audiences, by the number of seeds; ``left_out``: see ``tasks_of``."""
-    return [LookAlikes(seeds, plan.longest, attribute) for attribute in (None, *left_out) for seeds in _NUM_SEEDS]
+    return [look_alikes(seeds, plan.longest, attribute) for attribute in (None, *left_out) for seeds in _NUM_SEEDS]
 
 
-def newcomer_tasks(plan: Plan, config: Config) -> list[NewUsers]:
-    """Return the tasks of new users: one for each number of known events, on truncated rows."""
+def newcomer_tasks(plan: Plan, config: Config) -> dict[int, Task]:
+    """Return the tasks of new users on truncated rows, by the number of known events."""
     spec = FeatureSpec.of(config)
     is_blank = not (spec.onboarding or spec.attributes or spec.registered_at)
-    return [NewUsers(after, plan.longest, is_blank) for after in config.evaluation.newcomer_events]
+    return {after: new_users(after, plan.longest, is_blank=is_blank) for after in config.evaluation.newcomer_events}

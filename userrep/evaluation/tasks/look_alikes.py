@@ -22,6 +22,7 @@ from userrep.store.arrow import listed
 _MAX_POOL = 5000  # rows of a date
 _MAX_LISTS = 3
 _MAX_SHARE = 0.75  # of the pool that a list may have
+_METRICS = ("recall", "lift", "auc")
 _HIDDEN = 200  # users of a list that are enough to be found; fewer if there are fewer seeds
 
 Floats = NDArray[np.float64]
@@ -32,12 +33,6 @@ class _Pool(NamedTuple):
 
     row_Q: Ints
     is_listed_QL: NDArray[np.bool_]
-
-    @property
-    def num_L(self) -> Ints:
-        """Number of users on each list."""
-        num_L: Ints = self.is_listed_QL.sum(axis=0)
-        return num_L
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class LookAlikeProblem:
     def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
         """Return the scores of all users of the test date; labels are 1 for hidden users and NaN for seeds."""
         scores = self._scores(x_NF, choice, self.test)
-        return dict.fromkeys(LookAlikes.metrics, scores)
+        return dict.fromkeys(_METRICS, scores)
 
     def _scores(self, x_NF: Floats32, setting: str, pool: _Pool) -> Scores:
         if setting == STANDARDIZED:
@@ -84,56 +79,43 @@ class LookAlikeProblem:
         return Scores(score_QL, label_QL, self.rows.user_N[pool.row_Q])
 
 
-@dataclass(frozen=True)
-class LookAlikes(Task):
-    """Find the rest of a list of users from ``num_seeds`` of them. Metrics are means over up to three lists.
+def look_alikes(num_seeds: int, days: int, attribute: str | None = None) -> Task:
+    """Return the task to find the rest of a list of users from ``num_seeds`` of them.
 
     A list has the users with an event in a cluster of items in ``[as_of, as_of + days)``, or with one value of an
     ``attribute`` that is not an input. It has at most three quarters of all users, and hides at least as many users as
     there are seeds, or 200; the longest such lists are used. ``recall``: the share of the hidden users among as many
-    users with the highest scores. ``lift``: recall divided by that of a random choice.
+    users with the highest scores. ``lift``: recall divided by that of a random choice. Metrics are means over up to
+    three lists, at the newest test date.
     """
 
-    num_seeds: int
-    days: int
-    attribute: str | None = None
-    metrics = ("recall", "lift", "auc")
-
-    @property
-    def name(self) -> str:
-        return f"look_alikes_{self.num_seeds}" + (f"_by_{self.attribute}" if self.attribute else "")
-
-    @property
-    def is_akin_to_training(self) -> bool:  # type: ignore[override]
-        """See ``Task``."""
-        return self.attribute is None
-
-    def problem(self, truth: Truth, seed: int) -> LookAlikeProblem | LeftOut:
-        """Use the newest training date and the newest test date, and lists that are long enough at both."""
-        is_listed_NL = self._by_attribute(truth, self.attribute) if self.attribute else self._by_cluster(truth)
-        if isinstance(is_listed_NL, LeftOut):
-            return is_listed_NL
-        rows, rng = truth.rows, np.random.default_rng(seed)
-        training, test = (_pool(rows, is_listed_NL, is_test=is_test, rng=rng) for is_test in (False, True))
-        least = self.num_seeds + min(self.num_seeds, _HIDDEN)
-        fits_L = [(pool.num_L >= least) & (pool.num_L <= _MAX_SHARE * len(pool.row_Q)) for pool in (training, test)]
-        lists = np.flatnonzero(np.logical_and(*fits_L))
-        lists = lists[np.argsort(-test.num_L[lists], kind="stable")][:_MAX_LISTS]
-        if not len(lists):
-            return LeftOut(
-                f"no list has at least {least} users and at most {_MAX_SHARE:.0%} of the {len(test.row_Q)} users"
-            )
-        training, test = (pool._replace(is_listed_QL=pool.is_listed_QL[:, lists]) for pool in (training, test))
-        return LookAlikeProblem(rows, training, test, self.num_seeds, seed)
-
-    def _by_cluster(self, truth: Truth) -> NDArray[np.bool_]:
-        return events_by_cluster(truth, self.days) > 0
-
-    @staticmethod
-    def _by_attribute(truth: Truth, attribute: str) -> NDArray[np.bool_] | LeftOut:
+    def problem(truth: Truth, seed: int) -> LookAlikeProblem | LeftOut:
+        if attribute is None:
+            return _problem(truth, seed, events_by_cluster(truth, days) > 0, num_seeds)
         values = truth.attributes_of_rows(attribute)
         known = values.unique().drop_null()
-        return too_few_values(attribute, len(known)) or indices_in(values, known)[:, None] == np.arange(len(known))
+        is_listed_NL = indices_in(values, known)[:, None] == np.arange(len(known))
+        return too_few_values(attribute, len(known)) or _problem(truth, seed, is_listed_NL, num_seeds)
+
+    name = f"look_alikes_{num_seeds}" + (f"_by_{attribute}" if attribute else "")
+    return Task(name, _METRICS, problem, is_akin_to_training=attribute is None)
+
+
+def _problem(truth: Truth, seed: int, is_listed_NL: NDArray[np.bool_], num_seeds: int) -> LookAlikeProblem | LeftOut:
+    """Use the newest training date and the newest test date, and lists that are long enough at both."""
+    rows, rng = truth.rows, np.random.default_rng(seed)
+    training, test = (_pool(rows, is_listed_NL, is_test=is_test, rng=rng) for is_test in (False, True))
+    least = num_seeds + min(num_seeds, _HIDDEN)
+    lengths = [(pool.is_listed_QL.sum(axis=0), len(pool.row_Q)) for pool in (training, test)]
+    fits_L = [(num_L >= least) & (num_L <= _MAX_SHARE * num_rows) for num_L, num_rows in lengths]
+    lists = np.flatnonzero(np.logical_and(*fits_L))
+    lists = lists[np.argsort(-lengths[1][0][lists], kind="stable")][:_MAX_LISTS]
+    if not len(lists):
+        return LeftOut(
+            f"no list has at least {least} users and at most {_MAX_SHARE:.0%} of the {len(test.row_Q)} users"
+        )
+    training, test = (pool._replace(is_listed_QL=pool.is_listed_QL[:, lists]) for pool in (training, test))
+    return LookAlikeProblem(rows, training, test, num_seeds, seed)
 
 
 def _pool(rows: Rows, is_listed_NL: NDArray[np.bool_], *, is_test: bool, rng: np.random.Generator) -> _Pool:

@@ -4,7 +4,6 @@ Shapes: N rows, F numbers, Q rows of one date, P ranks.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,6 @@ _NUM_NEIGHBORS = 50
 _MAX_POOL = 2000  # rows of a date among which neighbors are searched
 
 AS_IT_IS, STANDARDIZED = "as it is", "standardized"
-
-
-class _Rankings(NamedTuple):
-    rows: Ints
-    ndcg: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,16 +41,18 @@ class NeighbourProblem:
     def choose(self, x_NF: Floats32) -> str:
         """Choose whether to standardize before taking cosines."""
         settings = (AS_IT_IS, STANDARDIZED)
-        return max(settings, key=lambda setting: float(self._rankings(x_NF, setting, is_test=False).ndcg.mean()))
+        return max(settings, key=lambda setting: float(self._rankings(x_NF, setting, is_test=False)[1].mean()))
 
     def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
         """Return the nDCG of each test row that has a relevant neighbor."""
-        rankings = self._rankings(x_NF, choice, is_test=True)
-        ndcg_T1 = rankings.ndcg[:, None]
-        return {"ndcg": Scores(ndcg_T1, np.zeros_like(ndcg_T1), self.rows.user_N[rankings.rows])}
+        row_T, ndcg_T = self._rankings(x_NF, choice, is_test=True)
+        return {"ndcg": Scores(ndcg_T[:, None], np.zeros((len(row_T), 1)), self.rows.user_N[row_T])}
 
-    def _rankings(self, x_NF: Floats32, setting: str, *, is_test: bool) -> _Rankings:
-        """Rank within each date; rows are shuffled by the seed, so that ties are broken at random."""
+    def _rankings(self, x_NF: Floats32, setting: str, *, is_test: bool) -> tuple[Ints, NDArray[np.float64]]:
+        """Rank within each date; return rows with a relevant neighbor and their nDCG.
+
+        Rows are shuffled by the seed, so that ties are broken at random.
+        """
         training_N, rng = self.rows.role_N != TEST, np.random.default_rng(self.seed)
         if setting == STANDARDIZED:
             x_NF = standardized(x_NF, training_N)
@@ -66,8 +62,9 @@ class NeighbourProblem:
             if len(row_Q) > 1:
                 value_Q = neighbours_ndcg(x_NF[row_Q], self.kind_N[row_Q], _NUM_NEIGHBORS)
                 is_ranked_Q = ~np.isnan(value_Q)
-                parts.append(_Rankings(row_Q[is_ranked_Q], value_Q[is_ranked_Q]))
-        return _Rankings(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+                parts.append((row_Q[is_ranked_Q], value_Q[is_ranked_Q]))
+        row_T, ndcg_T = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return row_T, ndcg_T
 
 
 def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_neighbors: int) -> NDArray[np.float64]:
@@ -92,44 +89,34 @@ def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_neighbors: int) -> NDArray
     return value_Q
 
 
-@dataclass(frozen=True)
-class NeighboursByFavourite(Task):
-    """A user's kind is the cluster of items with most of its events in ``[as_of, as_of + days)``."""
+def neighbours(days: int) -> Task:
+    """Return the task in which a user's kind is the cluster of items with most of its events.
 
-    days: int
-    metrics = ("ndcg",)
-    name = "neighbours"
+    Events of the days ``[as_of, as_of + days)`` count. Rows without one do not take part.
+    """
 
-    def problem(self, truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
-        """Use the rows with an event in those days."""
-        counts_NC = events_by_cluster(truth, self.days)
+    def problem(truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
+        counts_NC = events_by_cluster(truth, days)
         if not counts_NC.shape[1]:
             return LeftOut("no item has a vector, so items cannot be clustered")
         favourite_N = np.where(counts_NC.max(axis=1) > 0, counts_NC.argmax(axis=1), -1)
         return _problem(truth, favourite_N, seed)
 
+    return Task("neighbours", ("ndcg",), problem)
 
-@dataclass(frozen=True)
-class NeighboursByAttribute(Task):
-    """A user's kind is the value of an attribute.
+
+def neighbours_by(attribute: str) -> Task:
+    """Return the task in which a user's kind is the value of an attribute. Users without a value do not take part.
 
     For an attribute that is an input, this measures whether the representation preserves it.
     """
 
-    attribute: str
-    metrics = ("ndcg",)
-    is_akin_to_training = False
-
-    @property
-    def name(self) -> str:
-        return f"neighbours_by_{self.attribute}"
-
-    def problem(self, truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
-        """Use the rows of users with a known value."""
-        values = truth.attributes_of_rows(self.attribute)
+    def problem(truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
+        values = truth.attributes_of_rows(attribute)
         known = values.unique().drop_null()
-        value_N = np.where(values.is_valid().to_numpy(zero_copy_only=False), indices_in(values, known), -1)
-        return too_few_values(self.attribute, len(known)) or _problem(truth, value_N, seed)
+        return too_few_values(attribute, len(known)) or _problem(truth, indices_in(values, known), seed)
+
+    return Task(f"neighbours_by_{attribute}", ("ndcg",), problem, is_akin_to_training=False)
 
 
 def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOut:

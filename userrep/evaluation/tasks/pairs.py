@@ -9,7 +9,7 @@ Shapes: N rows, I items, P pairs, M items at dates, E numbers of an item.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ from scipy.sparse import csr_array
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, penalty_path, standardized
 from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
+from userrep.evaluation.tasks.rows import Setting
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 
 _MAX_PER_ROW = 10  # positives; a random sample of a user's items if there are more
 _ATTEMPTS = 30
+_METRICS = ("auc", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,6 @@ class Pairs:
     row_P: Ints
     item_P: Ints
     is_positive_P: NDArray[np.bool_]
-
-
-class PairSetting(NamedTuple):
-    """The penalty chosen on validation pairs."""
-
-    strength: float
-
-    def __str__(self) -> str:
-        return f"linear, penalty {self.strength:.1g}"
 
 
 @dataclass(frozen=True)
@@ -54,20 +47,20 @@ class PairProblem:
         """Number of pairs by role."""
         return num_by_role(self._role_P)
 
-    def choose(self, x_NF: Floats32) -> PairSetting:
+    def choose(self, x_NF: Floats32) -> Setting:
         """Choose the penalty on the validation pairs."""
         inputs = self._standardized(x_NF)
         (train, y_train), (valid, y_valid) = (self._examples(inputs, role) for role in (TRAIN, VALID))
-        [strength] = penalty_path(
+        strength_K = penalty_path(
             lambda strength, previous: fit_pairs(train, y_train, strength, previous),
             lambda weights: np.atleast_1d(log_loss(pair_logits(valid, weights), y_valid)),
         )
-        return PairSetting(float(strength))
+        return Setting(strength_K, None)
 
-    def scores(self, x_NF: Floats32, choice: PairSetting) -> dict[str, Scores]:
+    def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
         """Fit on the training and validation pairs; return logits of the test pairs."""
         inputs = self._standardized(x_NF)
-        weights = fit_pairs(*self._examples(inputs, TRAIN, VALID), choice.strength)
+        weights = fit_pairs(*self._examples(inputs, TRAIN, VALID), float(choice.strength_K[0]))
         test, y_T = self._examples(inputs, TEST)
         row_T = np.sort(self.pairs.row_P[self._role_P == TEST])
         scores = Scores(
@@ -115,82 +108,66 @@ class PairProblem:
         return np.vstack(parts).astype(np.float32), index_P.astype(np.int64)
 
 
-@dataclass(frozen=True)
-class NextItem(Task):
-    """Predict the items that the user has an event with in ``[as_of, as_of + days)``; negatives by exchange.
+def next_item(days: int, *, only_new: bool = False) -> Task:
+    """Return the task: the items that the user has an event with in ``[as_of, as_of + days)``; negatives by exchange.
 
     Excluded are items that the user picked at onboarding, and items without an event of any user before the date. With
     ``only_new``, items that the user had an event with before are excluded too.
     """
-
-    days: int
-    only_new: bool = False
-    metrics = ("auc", "accuracy")
-
-    @property
-    def name(self) -> str:
-        return f"next_item_{self.days}d" + ("_new" if self.only_new else "")
-
-    def problem(self, truth: Truth, seed: int) -> PairProblem | LeftOut:
-        """Draw the pairs, a bounded number per user."""
-        pairs = self.pairs(truth, np.random.default_rng(seed))
-        problem = PairProblem(truth, pairs)
-        for name, count in problem.num_examples.items():
-            if count < 4 * MIN_EXAMPLES:
-                return LeftOut(f"{count} user-item pairs in the {name} split; at least {4 * MIN_EXAMPLES} are required")
-        return problem
-
-    def pairs(self, truth: Truth, rng: np.random.Generator) -> Pairs:
-        """Draw positives, and exchange their items for negatives among rows of the same date and role."""
-        taken = truth.futures.num_events(self.days)
-        excluded = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
-        if self.only_new:
-            excluded = excluded + truth.futures.history
-        never = _keys(csr_array(taken + excluded))  # must not be negatives
-        row_P, item_P = _pairs_of(taken)
-        sold_P = truth.activity.is_sold_DI[truth.rows.date_N[row_P], item_P]
-        is_allowed_P = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(excluded))
-        row_P, item_P = _at_most_per_row(row_P[is_allowed_P], item_P[is_allowed_P], rng)
-        parts = []
-        for d in range(len(truth.rows.dates)):
-            for role in ROLES.values():
-                is_in_group_P = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
-                parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, taken.shape[1], rng))
-        return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    name = f"next_item_{days}d" + ("_new" if only_new else "")
+    return Task(name, _METRICS, partial(_problem, days=days, only_new=only_new))
 
 
-@dataclass(frozen=True)
-class NewUsers(Task):
-    """The pairs of ``NextItem`` over ``days`` days, on rows truncated to the ``after`` newest events.
+def new_users(after: int, days: int, *, is_blank: bool) -> Task:
+    """Return the task: the pairs of ``next_item`` over ``days`` days, on rows truncated to the ``after`` newest events.
 
     The rows' roles are set by the caller: test rows are of new users, training rows of all users. The pairs do not
     depend on ``after``, so results of one representation can be compared. ``is_blank``: a row without events has no
     data at all.
     """
 
-    after: int
-    days: int
-    is_blank: bool
-    metrics = ("auc", "accuracy")
-
-    @property
-    def name(self) -> str:
-        return f"new_users_after_{self.after}"
-
-    def problem(self, truth: Truth, seed: int) -> PairProblem | LeftOut:
-        """Draw the pairs. Items picked at onboarding are excluded."""
-        if self.is_blank and not self.after:
+    def problem(truth: Truth, seed: int) -> PairProblem | LeftOut:
+        if is_blank and not after:
             return LeftOut(
                 "without events, all users are identical: the configuration has no onboarding, no users.attributes "
                 "and no users.columns.registered_at"
             )
         rows = truth.rows
         num_new = len(np.unique(rows.user_N[rows.role_N == TEST]))
-        count = f"{num_new} of {len(rows.user_ids)} sampled users are new at a test date (for at most {self.days} days)"
+        count = f"{num_new} of {len(rows.user_ids)} sampled users are new at a test date (for at most {days} days)"
         if num_new < MIN_EXAMPLES:
             return LeftOut(f"{count}; at least {MIN_EXAMPLES} are required")
-        problem = NextItem(self.days).problem(truth, seed)
-        return LeftOut(f"{count}; {problem}") if isinstance(problem, LeftOut) else problem
+        drawn = _problem(truth, seed, days=days)
+        return LeftOut(f"{count}; {drawn}") if isinstance(drawn, LeftOut) else drawn
+
+    return Task(f"new_users_after_{after}", _METRICS, problem)
+
+
+def _problem(truth: Truth, seed: int, *, days: int, only_new: bool = False) -> PairProblem | LeftOut:
+    problem = PairProblem(truth, draw_pairs(truth, days, np.random.default_rng(seed), only_new=only_new))
+    for name, count in problem.num_examples.items():
+        if count < 4 * MIN_EXAMPLES:
+            return LeftOut(f"{count} user-item pairs in the {name} split; at least {4 * MIN_EXAMPLES} are required")
+    return problem
+
+
+def draw_pairs(truth: Truth, days: int, rng: np.random.Generator, *, only_new: bool = False) -> Pairs:
+    """Draw positives, and exchange their items for negatives among rows of the same date and role."""
+    taken = truth.futures.num_events(days)
+    excluded = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
+    if only_new:
+        excluded = excluded + truth.futures.history
+    never = _keys(csr_array(taken + excluded))  # must not be negatives
+    row_P, item_P = _pairs_of(taken)
+    sold_P = truth.activity.is_sold_DI[truth.rows.date_N[row_P], item_P]
+    is_allowed_P = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(excluded))
+    row_P, item_P = _at_most_per_row(row_P[is_allowed_P], item_P[is_allowed_P], rng)
+    parts = []
+    for d in range(len(truth.rows.dates)):
+        for role in ROLES.values():
+            is_in_group_P = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
+            parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, taken.shape[1], rng))
+    return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def exchanged(

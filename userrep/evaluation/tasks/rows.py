@@ -4,7 +4,7 @@ Shapes: N rows, T test rows, K labels of a row, I items, C clusters.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -22,14 +22,14 @@ from userrep.evaluation.probes import (
     penalty_path,
     standardized,
 )
-from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, Rows
+from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, Rows, num_by_role
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 
 
 class Setting(NamedTuple):
-    """Probe settings chosen on validation rows: the penalty of each label's regression, and boosting rounds.
+    """Probe settings chosen on validation examples: the penalty of each label's regression, and boosting rounds.
 
-    ``num_rounds``: None if there are several labels; at most 400 rounds are tried.
+    ``num_rounds``: None without trees; at most 400 rounds are tried.
     """
 
     strength_K: Floats
@@ -58,7 +58,7 @@ class RowProblem:
     @property
     def num_examples(self) -> dict[str, int]:
         """Number of rows by role."""
-        return self.rows.num_by_role
+        return num_by_role(self.rows.role_N)
 
     def choose(self, x_NF: Floats32) -> Setting:
         """Choose penalties and rounds on the validation rows."""
@@ -123,66 +123,44 @@ class RowProblem:
         return Scores(out_TK * scale + center, self.y_NK[test].astype(np.float64), self.rows.user_N[test])
 
 
-@dataclass(frozen=True)
-class _RowTask(Task, Protocol):
-    """Common fields of tasks that label all rows by the days ``[as_of, as_of + days)``."""
+def will_return(days: int) -> Task:
+    """Return the task: whether the user has an event in ``[as_of, as_of + days)``."""
 
-    days: int
-    kind: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]] = ("auc", "auc_linear", "auc_trees")
-    is_drawn: ClassVar[bool] = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}_{self.days}d"
-
-
-@dataclass(frozen=True)
-class Return(_RowTask):
-    """Whether the user has an event in ``[as_of, as_of + days)``."""
-
-    kind = "return"
-
-    def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
-        """Label all rows."""
-        del seed
-        comes_back_N = truth.futures.num_events(self.days).sum(axis=1) > 0
+    def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
+        comes_back_N = truth.futures.num_events(days).sum(axis=1) > 0
         reason = too_few_rows(truth.rows, comes_back_N)
         return reason or RowProblem(truth.rows, _column(comes_back_N), "yes_or_no", "auc")
 
+    return Task(f"return_{days}d", ("auc", "auc_linear", "auc_trees"), problem, is_drawn=False)
 
-@dataclass(frozen=True)
-class Volume(_RowTask):
-    """The logarithm of 1 + the weight of the user's events in ``[as_of, as_of + days)``."""
 
-    kind = "volume"
-    metrics = ("r2", "r2_linear", "r2_trees")
+def volume(days: int) -> Task:
+    """Return the task: the logarithm of 1 + the weight of the user's events in ``[as_of, as_of + days)``."""
 
-    def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
-        """Label all rows, with 0 for rows without an event."""
-        del seed
-        volume_N = np.log1p(truth.futures.weight(self.days).sum(axis=1))
+    def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
+        volume_N = np.log1p(truth.futures.weight(days).sum(axis=1))
         reason = too_few_rows(truth.rows, volume_N > 0)
         return reason or RowProblem(truth.rows, _column(volume_N), "number", "r2")
 
+    return Task(f"volume_{days}d", ("r2", "r2_linear", "r2_trees"), problem, is_drawn=False)
 
-@dataclass(frozen=True)
-class NextCategories(_RowTask):
-    """The clusters of items in which the user has an event in ``[as_of, as_of + days)``; mean over clusters."""
 
-    kind = "next_categories"
-    metrics = ("auc",)
+def next_categories(days: int) -> Task:
+    """Return the task: the clusters of items in which the user has an event in ``[as_of, as_of + days)``.
 
-    def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
-        """Label all rows, for clusters with enough positive and negative rows in each split."""
-        del seed
-        has_event_NC = events_by_cluster(truth, self.days) > 0
+    The metric is the mean over clusters with enough positive and negative rows in each split.
+    """
+
+    def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
+        has_event_NC = events_by_cluster(truth, days) > 0
         enough = [c for c in range(has_event_NC.shape[1]) if too_few_rows(truth.rows, has_event_NC[:, c]) is None]
         if not enough:
             return LeftOut(
                 f"no cluster of items has {MIN_EXAMPLES} positive and {MIN_EXAMPLES} negative rows in each split"
             )
         return RowProblem(truth.rows, has_event_NC[:, enough].astype(np.float32), "yes_or_no", "auc")
+
+    return Task(f"next_categories_{days}d", ("auc",), problem, is_drawn=False)
 
 
 def events_by_cluster(truth: Truth, days: int) -> NDArray[np.float64]:

@@ -1,15 +1,15 @@
 """Interface of evaluation tasks: examples with labels, and how a representation is scored on them.
 
 For a seed, a task builds a problem: a set of examples that is the same for all representations, with the same probes
-and the same choice of settings on validation examples. To add a kind of task, add a class with the methods of ``Task``
+and the same choice of settings on validation examples. To add a kind of task, write a function that returns a ``Task``
 and list it in ``tasks/catalog.py``.
 
 Shapes: N rows, F numbers of a representation, I items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -90,21 +90,17 @@ class Problem(Protocol):
         """Number of examples by role."""
 
 
-class Task(Protocol):
+class Task(NamedTuple):
     """A use of user embeddings that can be measured.
 
-    ``metrics``: their names, the primary one first. ``is_drawn``: whether the examples are a random draw that depends
-    on the seed. ``is_akin_to_training``: whether labels resemble the training targets, which are about the days after
-    an as-of date.
+    ``name``: in the results. ``metrics``: their names, the primary one first. ``problem``: builds the examples for a
+    seed, or returns why there are too few. ``is_drawn``: whether the examples are a random draw that depends on the
+    seed. ``is_akin_to_training``: whether labels resemble the training targets, which are about the days after an as-of
+    date.
     """
 
-    metrics: ClassVar[tuple[str, ...]]
-    is_drawn: ClassVar[bool] = True
-    is_akin_to_training: ClassVar[bool] = True
-
-    @property
-    def name(self) -> str:
-        """Name of the task in the results."""
-
-    def problem(self, truth: Truth, seed: int) -> Problem | LeftOut:
-        """Build the examples, or return why there are too few."""
+    name: str
+    metrics: tuple[str, ...]
+    problem: Callable[[Truth, int], Problem | LeftOut]
+    is_drawn: bool = True
+    is_akin_to_training: bool = True

@@ -113,16 +113,22 @@ def compare_inputs(
             "errors": reconstruction_errors(batch, folder, content_hash),
         }
 
-    a, b = (sum_over(features.where(F.col("as_of") == day), sums_of) for day in (now, before))
-    idle_a, idle_b = (float(sums["idle"] / sums["num_rows"]) for sums in (a, b))
-    error_a, error_b = (sums["errors"] / sums["num_rows"] for sums in (a, b))
-    stability = ranges.indices(a["counts"], b["counts"])
+    blocks = [block.name for block in load_artifact(folder, content_hash).layout.blocks]
+
+    def means(day: date) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Return the share of users without an event, the counts, and the mean error of each block; 0 without users."""
+        sums = sum_over(features.where(F.col("as_of") == day), sums_of)
+        if not sums:
+            return 0.0, np.zeros((len(names), _WIDTH + 1)), np.zeros(len(blocks))
+        return float(sums["idle"] / sums["num_rows"]), sums["counts"], sums["errors"] / sums["num_rows"]
+
+    (idle_a, counts_a, error_a), (idle_b, counts_b, error_b) = means(now), means(before)
+    stability = ranges.indices(counts_a, counts_b)
     metrics = {
         "no_event_change": abs(idle_a - idle_b),
         "psi": max(stability.values()),
         "error_growth": max(0.0, float(_growth(error_a.sum(), error_b.sum()))),
     }
-    blocks = [block.name for block in load_artifact(folder, content_hash).layout.blocks]
     growth = dict(zip(blocks, _growth(error_a, error_b).tolist(), strict=True))
     return metrics, {"psi": stability, "error_growth": growth}
 

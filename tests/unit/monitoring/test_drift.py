@@ -163,3 +163,15 @@ def test_inputs_that_moved_are_found_and_reconstructed_worse(spark: SparkSession
     growth = dict(zip((block.name for block in manifest.layout.blocks), errors[0] / errors[1] - 1, strict=True))
     assert parts["error_growth"] == pytest.approx(growth, abs=1e-5)
     assert metrics["error_growth"] == pytest.approx(max(0, errors[0].sum() / errors[1].sum() - 1), abs=1e-5)
+
+
+def test_inputs_of_a_date_without_users_are_far_from_all_others(spark: SparkSession, tmp_path: Path) -> None:
+    manifest = saved(tmp_path / "s1")
+    dated = pa.Table.from_batches([features(40)]).append_column("as_of", pa.array([D1] * 40, pa.date32()))
+    metrics, _ = compare_inputs(
+        spark.createDataFrame(dated), now=D2, before=D1, spec=manifest.layout.spec, folder=str(tmp_path / "s1"),
+        content_hash=manifest.content_hash,
+    )  # fmt: skip
+    assert metrics["no_event_change"] == 1 / 40
+    assert metrics["psi"] > 5
+    assert metrics["error_growth"] == 0

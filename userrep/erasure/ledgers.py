@@ -45,11 +45,10 @@ def recount(tables: Tables) -> None:
 
 
 def _recount_features(tables: Tables, table: TableSchema) -> None:
-    partitions = tables.partitions(table)
+    num_users = {key: partition.num_rows for key, partition in tables.partitions(table).items()}
 
     def in_features(row: Row) -> int | None:
-        is_stored = row.begun_by is None and (row.as_of,) in partitions
-        return partitions[row.as_of,].num_rows if is_stored else None
+        return num_users.get((row.as_of,), 0) if row.begun_by is None else None
 
     _recount_rows(tables, FEATURE_SETS, {"lineage_id": table.name.removeprefix(USER_FEATURES)}, in_features)
 

@@ -23,11 +23,11 @@ from userrep.store.tables import Tables
 from userrep.synthetic.generator import LogSpec
 
 # For sessions with thousands of small queries: generating and optimizing code for each costs more than it saves.
-# The code cache would be 48 MB without the second compiler.
+# Without the second compiler, the code cache would be 48 MB, and ten iterations of ALS would overflow a stack of 1 MB.
 SPARK = {
     "spark.driver.memory": "2g",
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:NewRatio=1 -XX:TieredStopAtLevel=1"
-    " -XX:ReservedCodeCacheSize=240m",
+    " -XX:ReservedCodeCacheSize=240m -Xss4m",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.shuffle.partitions": "1",

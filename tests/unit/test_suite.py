@@ -22,7 +22,6 @@ WITHOUT_OWN_TESTS = {
     "userrep.tiles.arrow_rows",
     "userrep.tiles.column_paths",
     "userrep.tiles.by_spark",
-    "userrep.erasure.ledgers",
     "userrep.joins.read_vectors",
 }
 

@@ -209,7 +209,6 @@ class StandaloneCluster:
 
     def _launch(self, log: Path, *command: object, **more: str) -> subprocess.Popen[bytes]:
         """Start a command in its own session, so that Ctrl-C reaches only this process."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_"))}
         local = {
             _MARK: self._id,
             "SPARK_HOME": str(SPARK_HOME),
@@ -222,7 +221,7 @@ class StandaloneCluster:
             process = subprocess.Popen(
                 [str(word) for word in command],
                 cwd=REPOSITORY,
-                env=inherited | local | more,
+                env=without_spark_settings() | local | more,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -241,6 +240,11 @@ class StandaloneCluster:
             except psutil.Error:  # it has ended, or belongs to another user
                 continue
         return running
+
+
+def without_spark_settings() -> dict[str, str]:
+    """Return the environment of this process without its settings of Spark."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_"))}
 
 
 def command_of(process: psutil.Process) -> list[str]:

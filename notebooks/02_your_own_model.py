@@ -240,8 +240,8 @@ compared = embeddings.join(encoded, space=space.space_id)
 same = compared.agg(F.count_if(F.col("encoded") == F.col("embedding")), F.count("*")).first()
 print(f"{same[0]} of {same[1]} users encoded again have the published vector, to the bit")
 
-nobody = EmbeddingModel.load(artifact).predict({})
-print(f"a user without any data: {len(nobody)} numbers, the first three {nobody[:3].round(2)}")
+no_data = EmbeddingModel.load(artifact).predict({})
+print(f"a user without any data: {len(no_data)} numbers, the first three {no_data[:3].round(2)}")
 
 # COMMAND ----------
 

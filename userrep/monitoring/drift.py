@@ -8,6 +8,7 @@ from its inputs.
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from userrep import config as settings
@@ -20,6 +21,7 @@ from userrep.monitoring.input_drift import compare_inputs
 from userrep.monitoring.vector_drift import Metrics, Parts, compare_moments, measure_moments
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import buckets_of_share, user_bucket
 from userrep.store.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.store.tables import Tables
@@ -27,6 +29,7 @@ from userrep.utc import utc_now
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _NEIGHBOURS_AMONG = 2_000  # users whose nearest neighbors the driver computes
+_VECTORS = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,14 @@ def _measure(
     tables: Tables, config: Config, space: Space, snapshot: Snapshot, before: Snapshot
 ) -> tuple[Metrics, Parts]:
     """Measure the vectors, and the inputs if both dates have features and the space is of this configuration."""
-    in_sample = F.col("user_bucket") < _num_buckets(config.drift.sample_users, snapshot, before)
+    limit, few = (_num_buckets(num, snapshot, before) for num in (config.drift.sample_users, _NEIGHBOURS_AMONG))
+    in_sample = F.col("user_bucket") < limit
     vectors = [tables.read(USER_EMBEDDINGS).where(s.where).where(in_sample) for s in (snapshot, before)]
-    both_moments = measure_moments(*vectors, neighbours_below=_num_buckets(_NEIGHBOURS_AMONG, snapshot, before))
+    some = [
+        rows_below(min(limit, few), tables, USER_EMBEDDINGS, [s.key], _VECTORS.names).cast(_VECTORS)
+        for s in (snapshot, before)
+    ]
+    both_moments = measure_moments(*vectors, *some)
     for moments, sampled in zip(both_moments, (snapshot, before), strict=True):
         if not moments.num_rows:
             raise UsageError(

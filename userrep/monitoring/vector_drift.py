@@ -62,19 +62,17 @@ class Moments:
         return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def measure_moments(now: DataFrame, before: DataFrame, *, neighbours_below: int) -> tuple[Moments, Moments]:
-    """Measure the vectors of two snapshots, given with the columns user_id, user_bucket and embedding.
+def measure_moments(
+    now: DataFrame, before: DataFrame, few_now: pa.Table, few_before: pa.Table
+) -> tuple[Moments, Moments]:
+    """Measure the vectors of two snapshots, given with the columns user_id and embedding.
 
-    ``neighbours_ND`` has the users who are in both snapshots, in buckets below ``neighbours_below``. Cost: one pass
-    over both snapshots and one shuffle by user, and a look at the buckets below ``neighbours_below``, whose vectors
-    reach the driver. Each task sends D x D numbers to it.
+    ``few_now``, ``few_before``: some users of both, in memory; ``neighbours_ND`` has those who are in both tables.
+    Cost: one pass over both snapshots and one shuffle by user. Each task sends D x D numbers to the driver.
     """
     a, b = (rows.select("user_id", F.col("embedding").alias(side)) for rows, side in ((now, NOW), (before, BEFORE)))
     sums = sum_over(a.join(b, on="user_id", how="full_outer").select(NOW, BEFORE), _sums)
-    few_now, few_before = (
-        rows.where(F.col("user_bucket") < neighbours_below).select("user_id", "embedding").toArrow().combine_chunks()
-        for rows in (now, before)
-    )
+    few_now, few_before = few_now.combine_chunks(), few_before.combine_chunks()
     index = pc.index_in(few_now["user_id"], few_before["user_id"].combine_chunks())
     in_both = {NOW: few_now.filter(index.is_valid()), BEFORE: few_before.take(index.drop_null())}
     of_now, of_before = (

@@ -49,9 +49,12 @@ def submit(cluster: StandaloneCluster) -> Submit:
 
 def submit_to(cluster: StandaloneCluster, script: Path | str, *arguments: object, **conf: str) -> Driver:
     """Start a script on a cluster."""
-    jars = ",".join(str(jar) for jar in sorted(jars_folder().glob("*.jar")))
-    settings = SETTINGS | {"spark.jars": jars, "spark.jars.packages": ""} | conf
-    return cluster.submit(script, *arguments, properties=PROPERTIES, conf=settings)
+    return cluster.submit(script, *arguments, properties=PROPERTIES, conf=SETTINGS | local_jars() | conf)
+
+
+def local_jars() -> dict[str, str]:
+    """Return the settings for a submission with the JARs of this machine, which downloads none."""
+    return {"spark.jars": ",".join(map(str, sorted(jars_folder().glob("*.jar")))), "spark.jars.packages": ""}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Every job on YARN in cluster mode, with conf/spark/yarn.conf and an environment shipped as an archive."""
 
-import os
 import subprocess
 import tarfile
 import venv
@@ -14,9 +13,9 @@ from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
 import userrep
 from deploy.fetch_jars import YARN_PACKAGES
-from deploy.standalone_cluster import REPOSITORY, SPARK_HOME
+from deploy.standalone_cluster import REPOSITORY, SPARK_HOME, without_spark_settings
 from tests.support.builders import pipeline_config
-from tests.system.cluster.conftest import SETTINGS
+from tests.system.cluster.conftest import SETTINGS, local_jars
 from tests.system.cluster.test_jobs import AS_OF, SMALL
 from userrep.spark.session import jars_folder
 from userrep.workflows.jobs import JOBS
@@ -45,8 +44,6 @@ SMALL_CONTAINERS = {name: value for name, value in SETTINGS.items() if name != "
     "spark.executor.instances": "2",
     "spark.executor.memoryOverhead": "1g",
     "spark.executorEnv.GPU_ADDRESSES": "0",
-    "spark.jars": ",".join(str(jar) for jar in sorted(jars_folder().glob("*.jar"))),
-    "spark.jars.packages": "",
 }
 
 
@@ -97,19 +94,23 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def submit(yarn: Path, archive: Path, files: Path, script: Path, *arguments: object) -> str:
     """Run a script as docs/how-to/cluster.md says; return the driver's output. Fails if the application fails."""
-    conf = SMALL_CONTAINERS | {
-        "spark.archives": f"{archive}#environment",
-        "spark.files": f"{files},deploy/gpu_addresses.sh",
-        "spark.pyspark.python": "./environment/bin/python",
-        "spark.yarn.stagingDir": f"file://{yarn}/staging",
-    }
+    conf = (
+        SMALL_CONTAINERS
+        | local_jars()
+        | {
+            "spark.archives": f"{archive}#environment",
+            "spark.files": f"{files},deploy/gpu_addresses.sh",
+            "spark.pyspark.python": "./environment/bin/python",
+            "spark.yarn.stagingDir": f"file://{yarn}/staging",
+        }
+    )
     settings = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
     command = [SPARK_HOME / "bin" / "spark-submit", "--properties-file", "conf/spark/yarn.conf", *settings, script]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
     done = subprocess.run(
         [str(word) for word in (*command, *arguments)],
         cwd=REPOSITORY,
-        env=inherited | {"SPARK_HOME": str(SPARK_HOME), "YARN_CONF_DIR": str(yarn), "SPARK_LOCAL_IP": "127.0.0.1"},
+        env=without_spark_settings()
+        | {"SPARK_HOME": str(SPARK_HOME), "YARN_CONF_DIR": str(yarn), "SPARK_LOCAL_IP": "127.0.0.1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -79,9 +79,9 @@ def test_an_item_that_a_user_picked_is_in_none_of_its_pairs() -> None:
     planted = world(num_users=120)
     picks = [(user, item) for user in range(120) for item in range(0, 80, 5)]
     truth = truth_of(planted.events, planted.rows, planted.item_IT, picks=picks)
-    there, without = (draw_pairs(of, 7, np.random.default_rng(0)) for of in (planted.truth, truth))
-    assert (there.item_P % 5 == 0).any()
-    assert not (without.item_P % 5 == 0).any()
+    without_picks, with_picks = (draw_pairs(each, 7, np.random.default_rng(0)) for each in (planted.truth, truth))
+    assert (without_picks.item_P % 5 == 0).any()
+    assert not (with_picks.item_P % 5 == 0).any()
 
 
 def test_an_item_never_sold_before_the_date_is_in_no_pair() -> None:

@@ -127,5 +127,5 @@ def test_the_rows_of_some_users_are_read_of_the_partitions_asked_for(tmp_path: P
     assert rows.column_names == ["embedding", "user_id"]
     assert sorted(rows["user_id"].to_pylist()) == ["u3", "u39"]
     assert rows["embedding"].to_pylist() == [[2.0], [2.0]]
-    nobody = rows_of_users(pa.array([], pa.string()), tables, USER_EMBEDDINGS, [snapshot(D2).key], ["user_id"])
-    assert (nobody.num_rows, nobody.column_names) == (0, ["user_id"])
+    empty = rows_of_users(pa.array([], pa.string()), tables, USER_EMBEDDINGS, [snapshot(D2).key], ["user_id"])
+    assert (empty.num_rows, empty.column_names) == (0, ["user_id"])

@@ -10,6 +10,8 @@ from pathlib import Path
 import userrep
 from userrep.workflows.jobs import JOBS
 
+FORGOTTEN = "u0000001"
+
 
 def run(job: str, *arguments: str) -> None:
     """Run an entry point of jobs/ as the main program; a job that fails ends the driver with its exit code."""
@@ -26,3 +28,8 @@ if __name__ == "__main__":
     run("generate_events", "--out", log, "--users", "120", "--items", "40", "--days", "28")
     for name in JOBS:
         run(name, "--config", config, "--as-of", as_of)
+    run("stream_embeddings", "--config", config, "--until-empty")
+    run("evaluate_space", "--config", config, "--out", f"{log}/evaluation")
+    users = Path(log, "forgotten.txt")
+    users.write_text(f"{FORGOTTEN}\n")
+    run("forget_users", "--config", config, "--users", str(users))

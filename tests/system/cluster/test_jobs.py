@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
         "as_ofs": {"until": "2024-01-23", "max_dates": 1},
     },
     "snapshots": {"history_dates": 2},
+    "evaluation": {"horizons_days": [2]},
 }  # fmt: skip
 
 

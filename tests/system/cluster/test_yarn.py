@@ -16,6 +16,7 @@ from deploy.fetch_jars import YARN_PACKAGES
 from deploy.standalone_cluster import REPOSITORY, SPARK_HOME, without_spark_settings
 from tests.support.builders import pipeline_config
 from tests.system.cluster.conftest import SETTINGS, local_jars
+from tests.system.cluster.run_jobs import FORGOTTEN
 from tests.system.cluster.test_jobs import AS_OF, SMALL
 from userrep.spark.session import jars_folder
 from userrep.workflows.jobs import JOBS
@@ -136,9 +137,12 @@ def root(yarn: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return root
 
 
-def test_every_job_runs_in_containers_and_a_space_serves(yarn: Path, root: Path) -> None:
+def test_every_job_runs_in_containers(yarn: Path, root: Path) -> None:
     assert len(list(yarn.rglob("application_*_0001/container_*/stderr"))) == 3  # a driver and two executors
-    assert [space.state for space in userrep.open(str(root)).spaces()] == ["serving"]
+    opened = userrep.open(str(root))
+    assert [space.state for space in opened.spaces()] == ["serving"]
+    assert (root / "evaluation" / "metrics.json").is_file()
+    assert list(opened.lookup([FORGOTTEN, "u0000002"])["embedding_status"]) == ["not_in_snapshot", "found"]
 
 
 def test_a_job_runs_as_the_documentation_submits_it(yarn: Path, archive: Path, root: Path) -> None:

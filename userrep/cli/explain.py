@@ -112,7 +112,9 @@ def _snapshot(tables: "Tables", space_id: str | None, as_of: date | None) -> tup
         return space, newest_snapshot(tables, space.space_id, as_of)
     snapshots = list_snapshots(tables, space.space_id)
     if not snapshots:
-        raise UsageError(f"space {space.space_id} has no published snapshot. Run `userrep pipeline` to build one.")
+        raise UsageError(
+            f"space {space.space_id} has no published snapshot. Run `userrep pipeline --as-of DATE` to build one."
+        )
     return space, snapshots[-1]
 
 

@@ -87,12 +87,14 @@ def audience(
     """
     from userrep.audiences.audience import build_audience
     from userrep.sources.id_files import read_id_file
-    from userrep.store.export_folder import check_out
+    from userrep.store.export_folder import check_out, check_recordable
 
     check_out(out, keeps_complete=True)
     listed = read_id_file(seeds, "--seeds")
     left_out = read_id_file(exclude, "--exclude").user_ids if exclude else None
-    tables = tables_of(config, writes=not unrecorded)
+    tables = tables_of(config)
+    if not unrecorded:
+        check_recordable(tables, out)
     found = build_audience(tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space)
     manifest = found.write(out, recorded=not unrecorded)
     return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {plural(size, 'user')} in {out}"])

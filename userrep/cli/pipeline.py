@@ -32,6 +32,7 @@ JOB_NAMES = (  # the keys of JOBS, whose module is slow to import
     "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder", "embed_users",
     "monitor_drift", "publish_snapshot", "maintain_tables", "train_return_propensity",
 )  # fmt: skip
+FOR_RETRAINING = ("train_item_vectors", "build_user_features")  # jobs that take --retrain
 _OWN_COMMANDS = {"evaluate_space": "evaluate", "forget_users": "forget", "stream_embeddings": "stream"}
 DryRun = Annotated[
     bool,
@@ -169,11 +170,11 @@ def run(
     ] = False,
 ) -> Output:
     """Run one job of jobs/ by name."""
-    from userrep.workflows.jobs import FOR_RETRAINING, run_job
-
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
     work = context_for_run(config, as_of)
+    from userrep.workflows.jobs import run_job  # imports torch, which the checks before Spark do not need
+
     run_job(work, job, retrain=retrain)
     return _stages(work)
 

@@ -1,5 +1,6 @@
 """Faults that pydantic finds in a configuration, as messages in words of YAML with the path of their key."""
 
+import copy
 import re
 import reprlib
 from collections.abc import Iterator
@@ -53,6 +54,28 @@ _SECRET = {
     ("lineage", "transport"),
 }  # fmt: skip
 _KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
+
+
+def all_faults(values: dict[Any, Any], error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
+    """Return the faults of an error as ``faults_by_path``, and those that pydantic only finds without unknown keys.
+
+    Settings are compared with each other once each is valid by itself. An unknown key has no effect, so they are
+    compared without it.
+    """
+    faults = list(faults_by_path(error))
+    unknown = [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]
+    if unknown:
+        known = copy.deepcopy(values)
+        for location in unknown:
+            section: Any = known
+            for part in _path(location)[:-1]:
+                section = section[int(part) if isinstance(section, list) else part]
+            del section[location[-1]]
+        try:
+            Config.model_validate(known)
+        except ValidationError as others:
+            faults += [fault for fault in faults_by_path(others) if fault not in faults]
+    return faults
 
 
 def faults_by_path(error: ValidationError) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from userrep.config.config import Config
-from userrep.config.faults import faults_by_path
+from userrep.config.faults import all_faults
 from userrep.config.values import expanded_path
 from userrep.config.yaml_text import MOST_TEXT, read_with_lines, read_yaml
-from userrep.errors import UsageError, in_line
+from userrep.errors import UsageError, in_line, results_of
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> Config:
@@ -29,17 +29,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
         types, and settings that do not fit together.
     """
     values, lines = _read(path)
-    faults: list[str] = []
     overridden: list[tuple[str, ...]] = []
-    for override in overrides:
-        try:
-            overridden.append(_apply(values, override))
-        except UsageError as error:
-            faults += error.faults
-    if faults:
-        raise UsageError(faults)
     origin = partial(_origin, str(path), lines, overridden)
-    _parse(values, origin)  # before paths change, so that messages show them as written
+    parse = partial(_parse, values, origin)  # before paths change, so that messages show them as written
+    results_of([*(partial(_override, values, override, overridden) for override in overrides), parse])
     base = os.path.abspath(folder or os.path.dirname(os.path.abspath(path)))
     return _parse(_with_absolute_paths(values, base, overridden), origin)
 
@@ -86,12 +79,20 @@ def _with_absolute_paths(
     resolved = {key: _with_absolute_paths(part, folder, overridden, (*at, str(key))) for key, part in value.items()}
     for key, part in value.items():
         here = (*at, str(key))
-        if isinstance(part, str) and (here in _PATHS or (key == "path" and value.get("format") != "table")):
-            path = resolved[key] = expanded_path(part)
-            if re.match(r"(?![A-Za-z][\w+.-]*:)[^/]", path):
-                base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
-                resolved[key] = os.path.normpath(os.path.join(base, path))
+        if not isinstance(part, str):
+            continue
+        base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
+        if here == ("tracking", "uri"):  # its variables may be secrets, and are not expanded here
+            resolved[key] = _absolute(_RELATIVE_SQLITE, part, base)
+        elif here in _PATHS or (key == "path" and value.get("format") != "table"):
+            resolved[key] = _absolute(_RELATIVE, expanded_path(part), base)
     return resolved
+
+
+def _absolute(pattern: str, path: str, base: str) -> str:
+    """Make a path absolute that matches a pattern of two groups: what stays in front, and the relative path."""
+    found = re.fullmatch(pattern, path, re.DOTALL)
+    return found[1] + os.path.normpath(os.path.join(base, found[2])) if found else path
 
 
 def parse_config(values: dict[str, Any], origin: str) -> Config:
@@ -104,12 +105,12 @@ def _parse(values: dict[Any, Any], origin: Callable[[tuple[str, ...]], str]) -> 
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        faults = [(origin(at), fault) for at, fault in faults_by_path(error)]
+        faults = [(origin(at), fault) for at, fault in all_faults(values, error)]
     raise UsageError([f"{where}: {fault.removeprefix(where.removeprefix('--set ') + ': ')}" for where, fault in faults])
 
 
-def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Apply one ``key.path=value`` and return the parts of the key; all after ``spark.conf.`` is a single part."""
+def _override(values: dict[str, Any], override: str, overridden: list[tuple[str, ...]]) -> None:
+    """Apply one ``key.path=value`` and add the parts of its key; all after ``spark.conf.`` is a single part."""
     key, equals, text = override.partition("=")
     shown = f"{in_line(key)}{equals and '=...'}"  # the value may be a secret
     parts = key.split(".")
@@ -117,17 +118,24 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
         raise UsageError(f"--set {shown}: not of the form key.path=value. Example: --set model.latent_dim=64.")
     if parts[:2] == ["spark", "conf"] and len(parts) > 2:
         parts = ["spark", "conf", ".".join(parts[2:])]
-    for part in parts[:-1]:
-        section = {} if values.get(part) is None else values[part]
-        if not isinstance(section, dict):
-            raise UsageError(f"--set {shown}: {in_line(part)} is not a section and has no keys.")
-        values[part] = dict(section)  # a copy: an alias in YAML shares the section with another key
-        values = values[part]
     try:
-        values[parts[-1]] = read_yaml(text)
+        value = read_yaml(text)
     except ValueError:
         raise UsageError(f"--set {shown}: the value cannot be read as YAML.") from None
-    return tuple(parts)
+    sections = [values]
+    for part in parts[:-1]:
+        section = {} if sections[-1].get(part) is None else sections[-1][part]
+        if not isinstance(section, dict):
+            raise UsageError(f"--set {shown}: {in_line(part)} is not a section and has no keys.")
+        sections.append(dict(section))  # a copy: an alias in YAML shares the section with another key
+    sections[-1][parts[-1]] = value
+    for part, outer, inner in zip(parts, sections, sections[1:], strict=False):
+        outer[part] = inner
+    overridden.append(tuple(parts))
 
 
-_PATHS = {("root",), ("artifacts",), ("alerts", "prometheus_file")}  # in addition to keys named path
+_PATHS = {  # in addition to keys named path
+    ("root",), ("artifacts",), ("alerts", "prometheus_file"), ("lineage", "transport", "log_file_path"),
+}  # fmt: skip
+_RELATIVE = r"()((?![A-Za-z][\w+.-]*:)[^/].*)"
+_RELATIVE_SQLITE = r"(sqlite:///)([^/$].*)"

@@ -63,7 +63,7 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
             f"space {space}: the log ends on {end - timedelta(days=1)}, too early after the training data, which ends "
             f"on {until}. Probes need {shortest} days of labels, and their test another {shortest}. "
             f"Evaluate a space whose training.as_ofs.until is {latest_until(end, shortest)} or earlier "
-            "(`userrep pipeline --retrain` trains one), or set shorter evaluation.horizons_days."
+            "(`userrep pipeline --as-of DATE --retrain` trains one), or set shorter evaluation.horizons_days."
         )
     longest = usable[-1]
     spare = min((end - until).days - 2 * longest, 2 * every_days * max_dates - 1)

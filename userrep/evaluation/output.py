@@ -31,7 +31,10 @@ def write_results(tables: Tables, results: Results, out: str) -> dict[str, Any]:
     """
     tree = as_json(results)
     tables.add(SPACE_METRICS, table_rows(results, tree), replacing=f"evaluation_id = '{tree['evaluation_id']}'")
-    files = {CHART: chart(results), METRICS: json.dumps(tree, indent=1, default=to_jsonable_python).encode()}
+    files = {
+        CHART: chart(results),
+        METRICS: json.dumps(to_jsonable_python(tree, inf_nan_mode="null"), indent=1).encode(),
+    }
     write_folder(absolute(out.rstrip("/")), files)
     return tree
 

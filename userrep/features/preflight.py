@@ -6,7 +6,6 @@ from datetime import date
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -15,7 +14,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError, results_of
 from userrep.features.profiles import mapped_columns, source_of
-from userrep.sources.columns import check_columns
+from userrep.sources.columns import check_columns, check_times
 from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file
 from userrep.sources.text_blocks import csv_header
 from userrep.store.delta_files import DeltaFiles
@@ -39,9 +38,9 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
         If the log does not reach a date yet; see ``check_within``.
     """
     results_of(partial(_check_source, *mapped, listings) for mapped in mapped_columns(config))
-    first_day, last_day = _log_days(config, listings) if as_ofs else (None, None)
+    first_day, last_day = log_days(config, listings) if as_ofs else (None, None)
     if last_day is not None:
-        for as_of in as_ofs:
+        for as_of in (max(as_ofs), *as_ofs):  # waiting for more of the log is no cure if it will not reach the last
             check_within(as_of, first_day, last_day, retry_within=config.freshness.retry_within)
 
 
@@ -69,11 +68,11 @@ def check_format(source: Source, what: str, listings: Listings) -> None:
 
 def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:
     """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them."""
-    first, last = _log_days(config, listings)
+    first, last = log_days(config, listings)
     return (first, last) if first is not None and last is not None else None
 
 
-def _log_days(config: Config, listings: Listings) -> tuple[date | None, date | None]:
+def log_days(config: Config, listings: Listings) -> tuple[date | None, date | None]:
     """Return the first and last day as ``log_span``, each None if footers do not contain it."""
     first, last = _days(config.events.all_sources, listings)
     last = min(last, last_event_day(utc_now())) if last is not None else None
@@ -100,11 +99,7 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
     footers = listings.footers(source, what)
     if not footers or source.format != "parquet":
         return None
-    if nanoseconds := sorted({name for footer in footers for name in _nanosecond_columns(footer)}):
-        raise UsageError(
-            f"{what}.path {source.path}: Spark cannot read times in nanoseconds ({', '.join(nanoseconds)}). Write "
-            "microseconds, for example with pandas' to_parquet(coerce_timestamps='us')."
-        )
+    check_times(footers, f"{what}.path {source.path}")
     try:
         schemas = [footer.schema.to_arrow_schema() for footer in footers]
         schema = from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
@@ -112,12 +107,6 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
         return None
     folders = {name for file in listings.files(source, what) for name in file.partitions}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
-
-
-def _nanosecond_columns(footer: pq.FileMetaData) -> list[str]:
-    """Return the columns that hold nanoseconds as INT64. Spark reads those of INT96."""
-    columns = map(footer.schema.column, range(footer.num_columns))
-    return [column.path for column in columns if "nanoseconds" in str(column.logical_type)]
 
 
 def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | None:

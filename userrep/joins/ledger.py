@@ -91,7 +91,9 @@ def sources_of(tables: Tables, space: Space) -> Sources:
             break  # rows are written before they are published and deleted after they expire: this version has them
         before = snapshots
     if not any(snapshot.state == PUBLISHED for snapshot in snapshots):
-        raise UsageError(f"space {space.space_id} has no published snapshot. Publish one with `userrep pipeline`.")
+        raise UsageError(
+            f"space {space.space_id} has no published snapshot. Publish one with `userrep pipeline --as-of DATE`."
+        )
     return Sources(space, snapshots, version)
 
 

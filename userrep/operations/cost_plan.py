@@ -179,7 +179,9 @@ def _published(tables: Tables) -> list[Row]:
     """Return the published snapshots, by date and revision. Raises UsageError if no snapshot is published."""
     rows = sorted(tables.ledger(schemas.SNAPSHOTS, state=PUBLISHED), key=lambda row: (row.as_of, row.revision))
     if not rows:
-        raise UsageError("estimate: no snapshot is published yet. Run `userrep pipeline` on a sample of the log.")
+        raise UsageError(
+            "estimate: no snapshot is published yet. Run `userrep pipeline --as-of DATE` on a sample of the log."
+        )
     return rows
 
 

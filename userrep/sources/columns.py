@@ -1,7 +1,8 @@
 """Look-up of the owner's columns by name, and of fields of structs by dotted path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import pyarrow.parquet as pq
 from pydantic import BaseModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -29,6 +30,21 @@ _TYPES: dict[str, _Expected] = {
         "a date, 2024-05-01 or 20240501",
     ),
 }
+
+
+def check_times(footers: Iterable[pq.FileMetaData], where: str) -> None:
+    """Check that Spark can read the times in Parquet files; ``where`` begins the message. Raises UsageError."""
+    if nanoseconds := sorted({name for footer in footers for name in _nanosecond_columns(footer)}):
+        raise UsageError(
+            f"{where}: Spark cannot read times in nanoseconds ({', '.join(nanoseconds)}). Write microseconds, for "
+            "example with pandas' to_parquet(coerce_timestamps='us')."
+        )
+
+
+def _nanosecond_columns(footer: pq.FileMetaData) -> list[str]:
+    """Return the columns that hold nanoseconds as INT64. Spark reads those of INT96."""
+    columns = map(footer.schema.column, range(footer.num_columns))
+    return [column.path for column in columns if "nanoseconds" in str(column.logical_type)]
 
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:

@@ -200,7 +200,8 @@ def check_local(path: str, what: str) -> None:
     is_checked = "://" not in path and not path.startswith(("dbfs:", "file:")) and not is_pattern(path)
     if is_checked and not Path(path).exists():
         raise UsageError(
-            f"{what}.path {path}: does not exist. Relative paths in a configuration file start at its folder."
+            f"{what}.path {path}: does not exist. Relative paths start at the folder of the configuration file, or at "
+            "the working directory if they are given on the command line."
         )
 
 

@@ -13,6 +13,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Source
 from userrep.errors import UsageError
+from userrep.sources.columns import check_times
 from userrep.sources.listing import DataFile, Listings, hides_deletes, read_footer, spread
 from userrep.sources.text_sample import csv_names, csv_rows, json_rows, read_lines
 
@@ -71,7 +72,7 @@ def take_sample(
         if source.format in ("csv", "json"):
             sample = _text_sample(files, kept, source.format, max_text_bytes)
         else:
-            sample = _parquet_sample(files, kept)
+            sample = _parquet_sample(files, kept, f"{what}.path {source.path}")
         if source.format == "delta":
             sample = _as_delta(source, sample)
     except (pa.ArrowException, OSError, EOFError, ValueError, DeltaError) as error:
@@ -82,8 +83,9 @@ def take_sample(
     return sample
 
 
-def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Sample:
+def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile], where: str) -> Sample:
     footers = [read_footer(file) for file in kept]
+    check_times(footers, where)
     sizes = [footer.row_group(k) for footer in footers for k in range(footer.num_row_groups)]
     num_rows = sum(footer.num_rows for footer in footers)
     bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))  # at least, since encoded

@@ -116,7 +116,7 @@ class Registry:
         if space_id is None or space_id == SERVING:
             if self.serving is None:
                 raise UsageError(
-                    "no space is serving. Run `userrep pipeline` to train and promote the first space, "
+                    "no space is serving. Run `userrep pipeline --as-of DATE` to train and promote the first space, "
                     "or `userrep spaces promote SPACE` to promote one that is ready."
                 )
             return self.serving

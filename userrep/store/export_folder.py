@@ -46,6 +46,17 @@ def _is_export_file(name: str) -> bool:
     return name == MANIFEST or re.fullmatch(r"\.?part-.+\.parquet.*", name) is not None
 
 
+def check_recordable(tables: Tables, out: str) -> None:
+    """Check that the folder of an export can be recorded. Raises UsageError if the tables are not writable."""
+    try:
+        check_writable(tables.artifacts_root)
+    except UsageError as error:
+        raise UsageError(
+            f"{error} userrep records exports there, so that `userrep forget` also erases users in {out}. "
+            "Use --unrecorded to export without a record."
+        ) from None
+
+
 def record_folder(
     tables: Tables, out: str, what: str, as_of: date, *, recorded: bool, keeps_complete: bool = False
 ) -> None:
@@ -60,13 +71,7 @@ def record_folder(
     if not recorded:
         logger.warning(f"export: {out} is not recorded; `userrep forget` will not erase users there")
         return
-    try:
-        check_writable(tables.artifacts_root)
-    except UsageError as error:
-        raise UsageError(
-            f"{error} userrep records exports there, so that `userrep forget` also erases users in {out}. "
-            "Use --unrecorded to export without a record."
-        ) from None
+    check_recordable(tables, out)
     row = {"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}
     tables.add(EXPORTS, [row])
 

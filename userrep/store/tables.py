@@ -79,7 +79,8 @@ class Tables(ABC):
         if own := [table for table in ALL if table.name in stored]:
             return own
         raise UsageError(
-            f"no userrep tables at {self.location}: check the location, or build them with `userrep pipeline`."
+            f"no userrep tables at {self.location}: check the location, or build them with "
+            "`userrep pipeline --as-of DATE`."
         )
 
     def check_before_spark(self) -> None:  # noqa: B027  # by default, nothing

@@ -1,7 +1,7 @@
 """Exports of embeddings, features and item vectors as Parquet folders with a manifest, for readers without Delta."""
 
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from userrep.config import Config, Storage
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table, read_features
 from userrep.features.layout import exported_form
-from userrep.features.preflight import log_span
+from userrep.features.preflight import log_days
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of, read_vectors, version_records, versions_of
 from userrep.model.artifact import load_artifact
@@ -125,9 +125,13 @@ def _missing(what: str, config: Config, as_of: date) -> UsageError:
 
 
 def _why_never(config: Config, as_of: date) -> str | None:
-    """Return why no run can build a date before the log, if its first day is known without Spark."""
-    span = log_span(config, Listings())
-    return f"The log starts on {span[0]}. Choose a later date." if span and as_of <= span[0] else None
+    """Return why no run can build a date outside the log, if the log's days are known without Spark."""
+    first, last = log_days(config, Listings())
+    if first and as_of <= first:
+        return f"The log starts on {first}. Choose a later date."
+    if last and as_of > last + timedelta(days=1):
+        return f"The log ends on {last}. Choose {last + timedelta(days=1)} or earlier."
+    return None
 
 
 class ExportedRows(NamedTuple):

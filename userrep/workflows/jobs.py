@@ -60,12 +60,9 @@ JOBS: dict[str, Callable[..., object]] = {
     "train_return_propensity": _train_return_propensity,
 }
 
-# Jobs that take --retrain: they also cover the dates that train_autoencoder needs next.
-FOR_RETRAINING = ("train_item_vectors", "build_user_features")
-
 
 def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
-    """Run a job of ``JOBS``.
+    """Run a job of ``JOBS``. With ``retrain``, which some take, it also covers the dates that a training needs next.
 
     Raises
     ------

@@ -99,7 +99,7 @@ class Schedule:
             If there is none.
         """
         if self.usable_space is None:
-            raise UsageError("no usable space. Run `userrep pipeline` or `userrep run train_autoencoder` to train one.")
+            raise UsageError("no usable space. Run `userrep pipeline --as-of DATE` to train one.")
         return self.usable_space
 
     def spaces_to_refresh(self) -> list[Space]:

@@ -74,7 +74,8 @@ def train_autoencoder(work: RunContext) -> Space:
             plan = TrainingPlan(schedule.versions, schedule.training_as_ofs, schedule.until)
             space = create_space(work.tables, work.config, plan, self_check=work.self_check)
             record_kept(work.tables, work.config)
-            run.num_rows = work.tables.read(TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
+            rows = work.tables.partitions(TRAINING_ROWS)
+            run.num_rows = sum(part.num_rows for key, part in rows.items() if key[0] == space.space_id)
             run.outputs = {"space_id": space.space_id}
             run.reason += f"; space {space.space_id}"
     return space

@@ -81,6 +81,7 @@ def newest_published(work: RunContext) -> date:
     dates = [snapshot.as_of for space in spaces for snapshot in list_snapshots(work.tables, space.space_id)]
     if not dates:
         raise UsageError(
-            "stream: no snapshot is published yet. Run `userrep pipeline` to train a space and publish one."
+            "stream: no snapshot is published yet. Run `userrep pipeline --as-of DATE` to train a space and publish "
+            "one."
         )
     return max(dates)

@@ -95,7 +95,9 @@ def test_commands_that_need_a_space_are_refused_where_there_is_none(
         "export", "embeddings", "--config", empty_root, "--as-of", "2024-05-02", "--out", tmp_path / "out"
     )
     assert (exported.code, exported.out) == (2, "")
-    assert exported.faults[0].startswith(f"no space is serving. Run `userrep pipeline --config {empty_root}` to train")
+    assert exported.faults[0].startswith(
+        f"no space is serving. Run `userrep pipeline --as-of DATE --config {empty_root}` to train"
+    )
     assert not (tmp_path / "out").exists()
     back = userrep("spaces", "rollback", "--config", empty_root)
     assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])
@@ -111,8 +113,8 @@ def test_a_stream_without_a_published_snapshot_is_refused(
         answer = userrep("stream", "--config", config, *arguments)
         assert (answer.code, answer.out) == (2, "")
         assert answer.faults == [
-            f"stream: no snapshot is published yet. Run `userrep pipeline --config {config}` to train a space "
-            "and publish one."
+            f"stream: no snapshot is published yet. Run `userrep pipeline --as-of DATE --config {config}` to train a "
+            "space and publish one."
         ]
     verified = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02")
     assert (verified.code, verified.out) == (2, "")
@@ -184,5 +186,7 @@ def test_an_export_of_what_is_not_built_names_the_command_and_writes_nothing(
     assert answer.faults == [f"{missing} 2024-05-03. Run {command} to build them."]
     early = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-01", "--out", out)
     assert early.faults == [f"{missing} 2024-05-01. The log starts on 2024-05-01. Choose a later date."]
+    late = userrep("export", what, "--config", empty_root, "--as-of", "2024-06-01", "--out", out)
+    assert late.faults == [f"{missing} 2024-06-01. The log ends on 2024-05-03. Choose 2024-05-04 or earlier."]
     assert not out.exists()
     assert sorted(tables.iterdir()) == before

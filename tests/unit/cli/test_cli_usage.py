@@ -231,7 +231,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("stream verify --config C --as-of now", "--as-of now: not a date. Use YYYY-MM-DD, today or"),
         (
             "evaluate --config C --out O",
-            "no space is serving. Run `userrep pipeline --config C` to train and promote the first ",
+            "no space is serving. Run `userrep pipeline --as-of DATE --config C` to train and promote the first ",
         ),
         ("--run-id ../x status --config C", "run id '../x' is not a valid name: use 1 to 64 of a-z"),
         ("run embed_users --config C --retrain", "run embed_users: --retrain applies only to train_item_vectors, bui"),

@@ -76,6 +76,13 @@ def test_all_faults_are_reported_together() -> None:
     assert len(faults) == 9
 
 
+def test_an_unknown_key_does_not_hide_that_settings_do_not_fit_together() -> None:
+    faults = faults_of({**SMALLEST, "modle": {}, "windows_days": [7], "history_days": 3, "training": {"sed": 1}})
+    assert [fault.partition(";")[0].partition(":")[0] for fault in faults] == [
+        "unknown key training.sed", "unknown key modle", "history_days",
+    ]  # fmt: skip
+
+
 def test_a_value_of_spark_conf_is_never_shown() -> None:
     fault = fault_of({**SMALLEST, "spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": ["hunter2"]}}})
     assert "hunter2" not in fault
@@ -199,7 +206,17 @@ def test_paths_of_the_file_are_relative_to_it_and_those_of_overrides_to_the_work
     assert config.users is not None
     assert config.users.path == "/data/users"
     assert load_config(path, folder=".").root == f"{tmp_path}/build"
-    path.write_text(yaml.safe_dump({**SMALLEST, "root": "s3a://bucket/here"}))
+    services = {
+        "tracking": {"uri": "sqlite:///mlflow.db"},
+        "lineage": {"transport": {"type": "file", "log_file_path": "events.jsonl"}},
+    }
+    path.write_text(yaml.safe_dump({**SMALLEST, "root": "s3a://bucket/here"} | services))
+    config = load_config(path)
+    assert config.tracking.uri == f"sqlite:///{tmp_path}/conf/mlflow.db"
+    assert config.lineage is not None
+    assert config.lineage.transport == {"type": "file", "log_file_path": f"{tmp_path}/conf/events.jsonl"}
+    for uri in ("sqlite:////data/mlflow.db", "sqlite:///${HOME}/mlflow.db", "databricks"):
+        assert load_config(path, [f"tracking.uri={uri}"]).tracking.uri == uri
     assert load_config(path, ["events={path: log, columns: {user_id: u, item_id: i, event_at: t}}"]).events.path == (
         f"{elsewhere}/log"
     )
@@ -396,6 +413,9 @@ def test_bad_overrides_are_refused_together(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         loaded(tmp_path, "one", "two", "model.latent_dim=8")
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["--set one", "--set two"]
+    with pytest.raises(UsageError) as caught:
+        loaded(tmp_path, "one", "model.latent_dim=wide")
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["--set one", "--set model.latent_dim"]
 
 
 def test_a_bad_override_is_shown_without_its_value(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_a_date_close_to_the_end_of_the_log_is_to_be_retried(tmp_path: Path) -> 
             check_before_spark(config, [date(2024, 5, last)])
         with pytest.raises(UsageError, match="outside the log"):
             check_before_spark(config, [date(2024, 5, last + 1)])
+        with pytest.raises(UsageError, match="outside the log"):
+            check_before_spark(config, [date(2024, 5, 21), date(2024, 5, last), date(2099, 1, 1)])
 
 
 def test_days_after_tomorrow_do_not_count_as_days_of_the_log(tmp_path: Path) -> None:

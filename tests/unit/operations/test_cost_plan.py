@@ -80,7 +80,9 @@ def test_users_are_those_of_the_newest_published_snapshot(tables: Tables, config
 
 def test_without_a_published_snapshot_there_is_no_plan(tables: Tables, config: Config) -> None:
     record_snapshots(tables, [snapshot(date(2024, 5, 1), state="refused")])
-    with pytest.raises(UsageError, match=r"estimate: no snapshot is published yet\. Run `userrep pipeline`"):
+    with pytest.raises(
+        UsageError, match=r"estimate: no snapshot is published yet\. Run `userrep pipeline --as-of DATE`"
+    ):
         plan_for(tables, config, SIZE)
 
 

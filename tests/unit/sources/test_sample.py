@@ -105,6 +105,12 @@ def test_a_delta_table_whose_files_lack_a_column_is_refused(tmp_path: Path) -> N
         sample_of(tmp_path, "delta")
 
 
+def test_times_that_spark_cannot_read_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"t": pa.array([0], pa.timestamp("ns"))}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"events\.path .*: Spark cannot read times in nanoseconds \(t\)\."):
+        sample_of(tmp_path)
+
+
 def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("no Parquet")
     with pytest.raises(UsageError, match=r"events.path .*: not readable as parquet \(.*[^.]\)\.$"):

@@ -26,7 +26,7 @@ def test_spaces_in_use_are_listed_with_the_reason_the_serving_one_first() -> Non
 
 
 def test_without_a_space_that_serves_or_a_consumer_of_a_name_the_cure_is_named() -> None:
-    with pytest.raises(UsageError, match=r"no space is serving\. Run `userrep pipeline` to train"):
+    with pytest.raises(UsageError, match=r"no space is serving\. Run `userrep pipeline --as-of DATE` to train"):
         Registry().space("serving")
     with pytest.raises(UsageError, match=r"consumer ads: not registered\. Known consumers: none"):
         transitions.remove(Registry(), "ads")

@@ -61,10 +61,10 @@ def test_a_first_pipeline_is_planned_from_footers_alone(
         ),
         (
             ("daily", "--as-of", "2024-06-01"),
-            "no usable space. Run `userrep pipeline --config C` or `userrep run train",
+            "no usable space. Run `userrep pipeline --as-of DATE --config C`",
         ),
         (("backfill", "--from", "2023-01-01", "--to", "2024-02-01"), "--as-of 2023-01-01: outside the log, whose days"),
-        (("backfill", "--stale"), "no usable space. Run `userrep pipeline --config C`"),
+        (("backfill", "--stale"), "no usable space. Run `userrep pipeline --as-of DATE --config C`"),
     ],
 )
 def test_what_the_run_would_refuse_is_refused(

@@ -82,7 +82,7 @@ def test_a_run_works_on_the_serving_space_or_else_on_the_newest_that_is_not_reti
     schedule = schedule_of(tables, config)
     if used is None:
         assert schedule.usable_space is None
-        with pytest.raises(UsageError, match=r"no usable space\. Run `userrep pipeline` or"):
+        with pytest.raises(UsageError, match=r"no usable space\. Run `userrep pipeline --as-of DATE`"):
             schedule.space_to_use()
     else:
         assert schedule.space_to_use().space_id == used

@@ -60,6 +60,7 @@ def test_snapshots_that_were_refused_or_are_of_another_lineage_do_not_count(work
 def test_without_a_published_snapshot_there_is_nothing_to_stream(work: Any) -> None:
     add_space(work, "s1", D1)
     with pytest.raises(
-        UsageError, match=r"stream: no snapshot is published yet\. Run `userrep pipeline` to train a space and"
+        UsageError,
+        match=r"stream: no snapshot is published yet\. Run `userrep pipeline --as-of DATE` to train a space and",
     ):
         newest_published(work)

@@ -70,7 +70,7 @@ def all_faults(values: dict[Any, Any], error: ValidationError) -> list[tuple[tup
             section: Any = known
             for part in _path(location)[:-1]:
                 section = section[int(part) if isinstance(section, list) else part]
-            del section[location[-1]]
+            section.pop(location[-1], None)  # sections that share a YAML anchor have lost it already
         try:
             Config.model_validate(known)
         except ValidationError as others:

@@ -31,8 +31,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
     values, lines = _read(path)
     overridden: list[tuple[str, ...]] = []
     origin = partial(_origin, str(path), lines, overridden)
-    parse = partial(_parse, values, origin)  # before paths change, so that messages show them as written
-    results_of([*(partial(_override, values, override, overridden) for override in overrides), parse])
+    steps: list[Callable[[], object]] = [partial(_override, values, override, overridden) for override in overrides]
+    results_of([*steps, partial(_parse, values, origin)])  # before paths change, so that messages show them as written
     base = os.path.abspath(folder or os.path.dirname(os.path.abspath(path)))
     return _parse(_with_absolute_paths(values, base, overridden), origin)
 

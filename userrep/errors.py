@@ -68,7 +68,7 @@ def cause_outside(error: BaseException) -> str | None:
     if match := re.search("No space left on device|Disk quota exceeded", _texts(error, handled=False)):
         return (
             f"a disk is full ({match[0]}): the disk of the root, of --out, or of Spark's temporary files "
-            "(spark.local.dir). What was committed stays. Make room, then run the same command again."
+            "(spark.local.dir). Committed work is kept. Make room, then run the same command again."
         )
     text = _texts(error, handled=True)
     match = _STORE_PATH.search(text)
@@ -77,12 +77,12 @@ def cause_outside(error: BaseException) -> str | None:
         code = next((code for code in codes if code.isalpha()), "403")
         return (
             f"the object store refuses access{path and f' to{path}'} ({code}): the credentials have expired or lack "
-            "permission. Renew them, and run the command again; what was committed stays."
+            "permission. Renew them, and run the command again; committed work is kept."
         )
     if _UNREACHABLE.search(text):
         return (
             f"the object store{path and f' of{path}'} cannot be reached: check its endpoint, the region and the "
-            "network, and run the command again; what was committed stays."
+            "network, and run the command again; committed work is kept."
         )
     return None
 

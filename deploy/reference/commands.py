@@ -16,11 +16,11 @@ from userrep.cli import main as cli
 COMMON = ("config_file", "overrides", "as_json", "debug")
 _BEGIN = """
 `userrep` prints results on stdout and progress on stderr. Exit codes: 0 done, 1 failed, 2 wrong use or configuration,
-3 a gate refused or `check` found a problem, 4 the log is not complete yet: retry later (only with
-`freshness.error_after`). `userrep --run-id ID COMMAND` records the stages under that id (default: USERREP_RUN_ID, or a
-new one). `userrep --version` prints the version. `userrep --install-completion` makes the shell complete commands,
-options, jobs and exports. With `--json`, an error is `{"exit_code": 2, "faults": ["…"]}`, next to its lines on stderr.
-All commands take these, and only their own options are listed below:
+3 a gate refused or `check` found a problem, 4 the log is not complete yet, so retry later
+([details](../how-to/schedulers.md)). `userrep --run-id ID COMMAND` records the stages under that id (default:
+USERREP_RUN_ID, or a new one). `userrep --version` prints the version. `userrep --install-completion` makes the shell
+complete commands, options, jobs and exports. With `--json`, a command that fails also prints an object such as
+`{"exit_code": 2, "faults": ["…"]}` on stdout. All commands take these options; the sections below list only their own:
 """
 _JOBS = """
 For `spark-submit`: `jobs/NAME.py` is a command of `userrep`, with its options, `--run-id` and exit codes.

@@ -155,7 +155,7 @@ def _bounds(constraints: Any) -> list[str]:
 def _default(place: Place, name: str, field: FieldInfo) -> str:
     value = getattr(place.defaults, name) if place.defaults is not None else field.default
     if name == _DERIVED:
-        return "as told"
+        return "see meaning"
     if value is PydanticUndefined:
         return "**required**"
     if isinstance(value, BaseModel):

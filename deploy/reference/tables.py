@@ -7,10 +7,10 @@ from userrep.store.data_dictionary import column_meaning
 from userrep.store.schemas import TableSchema
 
 _BEGIN = """
-Delta tables below `root/tables`, or in `catalog.schema`. Times are UTC. Ledgers are small and say which rows of the
-large tables count; so read those by way of userrep (`read_features`, `join_embeddings`, `userrep export`). Rows are
-written by the jobs named; `pipeline` runs those of the batch, `forget` takes rows out of all tables, and
-`maintain_tables` removes files that nothing needs. `DESCRIBE` shows the meanings of columns too.
+userrep keeps Delta tables below `root/tables`, or in `catalog.schema`. Times are UTC. Small tables, the ledgers, name
+the valid rows of the large tables, so read large tables through userrep (`read_features`, `join_embeddings`, `userrep
+export`). Each section names the jobs that write the table. `pipeline` runs the jobs of the batch, `forget` deletes rows
+from all tables, and `maintain_tables` removes files that nothing needs. `DESCRIBE` also shows the meanings of columns.
 """
 _FEATURES_SPEC = FeatureSpec(
     windows_days=[7, 30, 180], history_days=360, modalities={"behaviour": 80}, onboarding=True, registered_at=True,

@@ -114,7 +114,7 @@ def test_a_store_that_refuses_access_is_named_with_its_code(message: str, place:
     error = chain(OSError(message), UserrepError("table registry is not readable."), cause=True)
     assert cause_outside(error) == (
         f"the object store refuses access{place} ({code}): the credentials have expired or lack permission. Renew "
-        "them, and run the command again; what was committed stays."
+        "them, and run the command again; committed work is kept."
     )
 
 
@@ -147,7 +147,7 @@ def test_a_store_that_does_not_answer_is_named_with_its_cure(message: str, place
     error = chain(OSError(message), UserrepError("table registry is not readable."), cause=True)
     said = (
         f"the object store{place} cannot be reached: check its endpoint, the region and the network, and "
-        "run the command again; what was committed stays."
+        "run the command again; committed work is kept."
     )
     assert explain(error) == (1, [said])  # type: ignore[arg-type]
 

@@ -73,7 +73,8 @@ def audience(
     size: Annotated[int, typer.Option("--size", min=1, metavar="N", help="Number of users in the audience.")],
     out: Annotated[str, path_option("--out", "New folder for the Parquet files and _manifest.json.")],
     exclude: Annotated[
-        str | None, path_option("--exclude", "Users to leave out, such as an opt-out list; as --seeds.", metavar="FILE")
+        str | None,
+        path_option("--exclude", "Users to leave out, such as opt-outs, in a format of --seeds.", metavar="FILE"),
     ] = None,
     as_of: Annotated[date | None, date_option("--as-of", "Date of the snapshot. Default: the newest.")] = None,
     space: InSpace = None,

@@ -35,7 +35,7 @@ def init(
     log. Comments explain each key. Keys that cannot be guessed are written as FILL_ME and listed on stderr.
     """
     if out is not None and (out.exists() or not out.parent.is_dir()):
-        why = "exists already; init overwrites nothing" if out.exists() else "its folder does not exist"
+        why = "already exists, and init never overwrites a file" if out.exists() else "its folder does not exist"
         raise UsageError(f"--out {out}: {why}. Name another file.")
     from userrep.workflows.starter_config import starter_config
 

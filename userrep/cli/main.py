@@ -116,7 +116,7 @@ def doctor(
     config: Config | None,
     as_json: AsJson,
     role: Annotated[
-        Literal["producer", "consumer"], typer.Option("--as", help="What the machine and this user are for.")
+        Literal["producer", "consumer"], typer.Option("--as", help="Role to check this machine and user for.")
     ] = "producer",
     target: Annotated[
         str | None, typer.Option("--open", metavar="ROOT", help="For consumers: a root, or catalog.schema.")

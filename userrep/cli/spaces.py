@@ -138,7 +138,7 @@ def spaces_compare(
     labels: Annotated[str, path_option("--labels", "Parquet, Delta or CSV: user id, time and label.", metavar="PATH")],
     config: Config,
     model: Annotated[
-        str | None, path_option("--model", "Your linear model of OLD, as in `explain model`.", metavar="PATH")
+        str | None, path_option("--model", "Your linear model on OLD, in a format of `explain model`.", metavar="PATH")
     ] = None,
     metric: Annotated[str, typer.Option("--metric", help="auto, auc for labels of 0 and 1, r2 for numbers.")] = "auto",
     user: Annotated[str, typer.Option("--user-col", metavar="NAME", help="Column of user ids.")] = "user_id",

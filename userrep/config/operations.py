@@ -34,7 +34,7 @@ class Snapshots(Section):
     """Age up to which the first snapshot of each week is kept."""
     history_dates: int = Field(8, ge=0)
     """Number of past dates that a space also has snapshots of, so that consumers have vectors for their first training
-    labels: the newest weekly dates after the end of its training. `pipeline` builds them and retention keeps them."""
+    labels: the newest weekly dates from the end of its training on. `pipeline` builds them and retention keeps them."""
     storage: Storage = "float32"
     """Type that numbers of new snapshots and streamed vectors are rounded to: `float32`, `float16` or `int8`. Snapshots
     that exist stay as they are (docs/how-to/embeddings.md)."""
@@ -139,7 +139,8 @@ class Freshness(Section):
     """Age above which there is a warning, such as 26h. By default, there is none."""
     error_after: Duration | None = None
     """Age above which `userrep check` exits with code 3, such as 50h. By default, there is none. Also the longest time
-    after the log's end for which a later as-of date means "log not complete yet" (exit code 4), by default 50h."""
+    after the log's end for which a later as-of date means "log not complete yet" (exit code 4); if it is not set, that
+    time is 50h."""
 
     @property
     def retry_within(self) -> timedelta:

@@ -23,7 +23,7 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         lines.append(f"online store: {receipt['online']:,} vectors deleted")
     lines += [f"stream {name}: {result}" for name, result in receipt["streams"].items()]
     lines += [
-        f"running at the same time: {run}. It may write rows again that it read earlier. When it has ended, run "
+        f"running at the same time: {run}. It may write back rows that it read earlier. When it has ended, run "
         "`userrep forget` again, with --now to remove everything at once"
         for run in receipt["under_way"]
     ]

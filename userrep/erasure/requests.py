@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 # States of a request, in this order. From BEGUN on, its tombstones exist.
 ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"
 _STREAM_RUNNING = (
-    "encodes these users no longer; its state has their events of open days until they close, and gets more until it "
-    "is restarted"
+    "no longer encodes these users; its state keeps their events until the open days close, and collects more until "
+    "the stream is restarted"
 )
 _STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
 Receipt = dict[str, Any]

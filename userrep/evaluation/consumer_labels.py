@@ -83,9 +83,9 @@ def read_label_rows(table: LabelTable, tables: Tables, old: Space, new: Space, *
     of_old, of_new = of_old.filter(kept), of_new.filter(kept)
     if not of_old.num_rows:
         raise UsageError(
-            f"--labels {table.labels}: none of {labels.num_rows:,} labels since {since:%Y-%m-%d %H:%M} UTC, from when "
-            f"on both spaces have snapshots of dates after their training, has vectors of {old.space_id} and "
-            f"{new.space_id} of one as-of date. Use later labels, or publish later dates with `userrep daily`."
+            f"--labels {table.labels}: none of {labels.num_rows:,} labels since {since:%Y-%m-%d %H:%M} UTC has vectors "
+            f"of {old.space_id} and {new.space_id} with the same as-of date. From that time on, both spaces have "
+            "snapshots of dates after their training. Use later labels, or publish later dates with `userrep daily`."
         )
     return LabelRows(
         users=combined(of_old["user_id"]),
@@ -103,8 +103,8 @@ def _usable_since(tables: Tables, space: Space) -> datetime:
     usable = [since for since, snapshot in steps if snapshot.state == PUBLISHED and not snapshot.in_sample]
     if not usable:
         raise UsageError(
-            f"space {space.space_id}: no snapshot of a date from {space.trained_until} on, the end of its training, is "
-            "published. Publish one with `userrep daily`."
+            f"space {space.space_id}: no published snapshot is of {space.trained_until}, the end of its training, or "
+            "later. Publish one with `userrep daily`."
         )
     return usable[0]
 

@@ -53,14 +53,14 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
     Raises
     ------
     UsageError
-        If the log ends too early after ``until`` for even the shortest horizon.
+        If the log ends too soon after ``until`` for even the shortest horizon.
     """
     ascending = sorted(horizons)
     usable = [h for h in ascending if latest_until(end, h) >= until]
     if not usable:
         shortest = ascending[0]
         raise UsageError(
-            f"space {space}: the log ends on {end - timedelta(days=1)}, too early after the training data, which ends "
+            f"space {space}: the log ends on {end - timedelta(days=1)}, too soon after the training data, which ends "
             f"on {until}. Probes need {shortest} days of labels, and their test another {shortest}. "
             f"Evaluate a space whose training.as_ofs.until is {latest_until(end, shortest)} or earlier "
             "(`userrep pipeline --as-of DATE --retrain` trains one), or set shorter evaluation.horizons_days."

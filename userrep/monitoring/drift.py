@@ -119,7 +119,7 @@ def _measure(
     for moments, sampled in zip(both_moments, (snapshot, before), strict=True):
         if not moments.num_rows:
             raise UsageError(
-                f"drift: the sample has no user of {sampled.snapshot_id}, got drift.sample_users "
+                f"drift: no user of {sampled.snapshot_id} is in the sample, got drift.sample_users "
                 f"{config.drift.sample_users}. Set it higher."
             )
     metrics, parts = compare_moments(*both_moments)

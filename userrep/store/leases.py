@@ -89,7 +89,7 @@ def check_held() -> None:
         if ids is not None and lease["lease_id"] not in ids:
             raise AlreadyRunningError(
                 f"{lease['job']}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
-                "taken its lease. This run has stopped; what it has committed stays."
+                "taken its lease. This run has stopped; its committed work is kept."
             )
 
 

@@ -113,7 +113,7 @@ def _total(stages: Sequence[dict[str, Any]]) -> list[str]:
     unknown = [stage["stage"] for stage in stages if stage["seconds"] is None]
     seconds, cores = (sum(stage[name] or 0 for stage in stages) for name in ("seconds", "core_seconds"))
     lines = [f"expected: {seconds:,.0f} s, {cores:,.0f} core seconds of Spark's tasks, as in earlier runs"]
-    return lines + ([f"not in it, for lack of an earlier run: {', '.join(unknown)}"] if unknown else [])
+    return lines + ([f"not included, because no earlier run is recorded: {', '.join(unknown)}"] if unknown else [])
 
 
 def _files(sized: dict[str, int]) -> str:

@@ -43,7 +43,7 @@ def test_init_never_overwrites_a_file(userrep: Userrep, no_spark: None, log: Pat
     file.write_text("kept")
     answer = userrep("init", "--events", log, "--out", file)
     assert answer.code == 2
-    assert answer.faults == [f"--out {file}: exists already; init overwrites nothing. Name another file."]
+    assert answer.faults == [f"--out {file}: already exists, and init never overwrites a file. Name another file."]
     assert file.read_text() == "kept"
     answer = userrep("init", "--events", log, "--out", tmp_path / "no" / "mine.yaml")
     assert answer.faults == [f"--out {tmp_path / 'no' / 'mine.yaml'}: its folder does not exist. Name another file."]

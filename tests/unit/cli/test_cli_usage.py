@@ -391,7 +391,7 @@ def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(
         answer = userrep("status", "--config", with_tables(config))
         assert (answer.code, answer.out) == (1, "")
         assert answer.err.startswith("userrep: a disk is full (No space left on device): ")
-        assert answer.err.endswith("What was committed stays. Make room, then run the same command again.\n")
+        assert answer.err.endswith("Committed work is kept. Make room, then run the same command again.\n")
 
 
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(

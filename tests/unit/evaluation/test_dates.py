@@ -30,7 +30,7 @@ def test_no_date_is_seen_twice_and_no_label_reaches_past_the_log(
     num_days: int, horizons: list[int], every_days: int, max_dates: int
 ) -> None:
     if num_days < 2 * min(horizons):
-        with pytest.raises(UsageError, match="too early after the training data"):
+        with pytest.raises(UsageError, match="too soon after the training data"):
             plan_of(num_days, horizons, every_days=every_days, max_dates=max_dates)
         return
     plan = plan_of(num_days, horizons, every_days=every_days, max_dates=max_dates)
@@ -65,7 +65,7 @@ def test_a_horizon_that_does_not_fit_is_left_out_with_the_date_that_would_do() -
 def test_a_log_too_short_for_any_label_is_refused_with_the_date_that_would_do() -> None:
     with pytest.raises(
         UsageError,
-        match=r"space s001-a: the log ends on 2011-09-13, too early after the training data, .* 7 days of "
+        match=r"space s001-a: the log ends on 2011-09-13, too soon after the training data, .* 7 days of "
         r"labels.*until is 2011-08-31 or earlier",
     ):
         plan_of(13, [30, 7])

@@ -49,7 +49,7 @@ def test_a_first_pipeline_is_planned_from_footers_alone(
     text = userrep("pipeline", "--config", config, "--as-of", "2024-06-01", "--dry-run").out.splitlines()
     assert text[0] == "dry run of pipeline for as-of date 2024-06-01; nothing was written"
     assert text[2].startswith("to build: 152 days: 2024-01-01 to 2024-05-31, from 2 files (")
-    assert text[-1] == f"not in it, for lack of an earlier run: {', '.join(STAGES)}"
+    assert text[-1] == f"not included, because no earlier run is recorded: {', '.join(STAGES)}"
 
 
 @pytest.mark.parametrize(

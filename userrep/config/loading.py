@@ -32,7 +32,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
     overridden: list[tuple[str, ...]] = []
     origin = partial(_origin, str(path), lines, overridden)
     steps: list[Callable[[], object]] = [partial(_override, values, override, overridden) for override in overrides]
-    results_of([*steps, partial(_parse, values, origin)])  # before paths change, so that messages show them as written
+    steps.append(partial(_parse, values, origin))  # before paths change, so that messages show them as written
+    results_of(steps)
     base = os.path.abspath(folder or os.path.dirname(os.path.abspath(path)))
     return _parse(_with_absolute_paths(values, base, overridden), origin)
 

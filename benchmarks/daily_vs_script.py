@@ -26,8 +26,8 @@ from benchmarks.features_vs_duckdb import duckdb_features
 from benchmarks.inference_data import save_space
 from benchmarks.logs import AS_OF, WITH_HISTORY, LogSize, Site, add_next_day, open_site, with_own_log
 from benchmarks.report import Line, ratio_line, run, seconds_of
-from userrep.features.build import features_table
 from userrep.features.layout import InputLayout, Moments, Scaler
+from userrep.features.ledger import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, list_spaces

@@ -26,8 +26,9 @@ from benchmarks.logs import link_files
 from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep import config
 from userrep.config import Config, parse_config
-from userrep.features.build import features_table, read_features, stored_features
+from userrep.features.build import read_features, stored_features
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
+from userrep.features.ledger import features_table
 from userrep.features.spec import POOLED, FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, tensors_of

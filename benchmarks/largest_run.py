@@ -28,7 +28,8 @@ from benchmarks.daily_vs_script import add_space
 from benchmarks.logs import ANCHOR, AS_OF, SMALL, LogSize, Site, add_next_day, log_files, site_config
 from benchmarks.report import Line, ask, own_bytes, peak_of, print_line, progress
 from userrep.features.sums.refresh import refresh_features
-from userrep.items.versions import train_versions, versions_of
+from userrep.items.version_training import train_versions
+from userrep.items.versions import versions_of
 from userrep.spaces.registry import find_space, list_spaces
 from userrep.spaces.snapshots import stage_snapshots
 from userrep.spark.session import get_session

@@ -24,7 +24,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import Config, parse_config
 from userrep.ids import short_hash
-from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.items.version_training import train_versions
+from userrep.items.versions import Versions, versions_of
 from userrep.store.filesystem import file_system
 from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS

@@ -30,7 +30,7 @@ from benchmarks.answers import rows_of
 from benchmarks.pipeline_script import Tiles, encode, features, read_attributes, read_tiles
 from benchmarks.report import Line, Skipped, ask, print_lines, progress, ratio_line, seconds_of
 from userrep.config import Config, load_config
-from userrep.features.build import feature_sets, features_table
+from userrep.features.ledger import feature_sets, features_table
 from userrep.items.versions import versions_of
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.spaces.registry import artifact_folder, find_space

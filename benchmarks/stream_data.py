@@ -35,7 +35,8 @@ from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.features.sums.item_vector_files import dated_vectors
 from userrep.features.sums.pooling import OutputRows, PoolingJob
 from userrep.features.sums.tasks import Destination, Writing, Written
-from userrep.items.versions import train_versions, versions_of
+from userrep.items.version_training import train_versions
+from userrep.items.versions import versions_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.spark.session import get_session

@@ -17,7 +17,8 @@ from userrep.config import Config, load_config
 from userrep.features.build import read_features
 from userrep.features.sums.generations import generations
 from userrep.features.sums.refresh import refresh_features
-from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.items.version_training import train_versions
+from userrep.items.versions import Versions, versions_of
 from userrep.store.open import open_tables
 from userrep.store.schemas import USER_WINDOW_SUMS
 from userrep.tiles.build import build_tiles

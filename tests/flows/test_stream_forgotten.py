@@ -12,7 +12,7 @@ from tests.support.builders import AS_OF
 from tests.support.streaming_world import DAY, NEXT, NewWorld, arrive, events_between
 from userrep.erasure.requests import Erasure
 from userrep.errors import UsageError
-from userrep.features.build import features_table
+from userrep.features.ledger import features_table
 from userrep.items.versions import lineage_of
 from userrep.spaces.snapshots import list_snapshots, publish_snapshots, stage_snapshots
 from userrep.store import schemas

@@ -16,8 +16,8 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import publish, snapshot
 from tests.unit.inference.test_model import saved
 from userrep.config import Config, Model
-from userrep.features.build import features_table
 from userrep.features.layout import InputLayout, Scaler
+from userrep.features.ledger import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import Space, add_candidate, find_space, mark_ready, promote

@@ -143,11 +143,12 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
         ),  # workers load these
         ("userrep.audiences.audience, userrep.cli.export", "torch, mlflow"),
         (
-            "userrep.client.embeddings, userrep.joins.arrow_join, userrep.spaces.consumers, userrep.cli.main",
+            "userrep.client.embeddings, userrep.joins.arrow_join, userrep.spaces.consumers, userrep.cli.main, "
+            "userrep.workflows.status",
             "pyspark, torch, sklearn, mlflow, matplotlib, scipy, safetensors, jinja2",
         ),  # the core, which is installed without extras
         (
-            "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
+            "userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
             "torch, pandas, sklearn, mlflow",
         ),
         ("userrep.joins.embedding_join, userrep.joins.training_sets", "torch, sklearn, mlflow"),

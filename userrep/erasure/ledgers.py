@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import Row
 
-from userrep.features.build import features_tables
+from userrep.features.ledger import features_tables
 from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, STAGED

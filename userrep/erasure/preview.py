@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from userrep.config import Config
-from userrep.erasure.requests import BEGUN, CLOCKS, DELETED, for_each_export, newest_requests, tables_of_users
+from userrep.erasure.request_states import BEGUN, DELETED, newest_requests
+from userrep.erasure.requests import CLOCKS, for_each_export, tables_of_users
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, files_to_search, id_column, rows_and_ids, search
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.registry import read_registry

@@ -17,9 +17,10 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.erasure.ledgers import drop_training_rows, moved_pins, recount
+from userrep.erasure.request_states import ASKED, BEGUN, DELETED, DONE, newest_requests
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, erase_rows
 from userrep.errors import in_one_line, plural
-from userrep.features.build import features_tables
+from userrep.features.ledger import features_tables
 from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.spaces.registry import read_registry
@@ -42,8 +43,6 @@ from userrep.utc import utc_now
 
 logger = logging.getLogger(__name__)
 
-# States of a request, in this order. From BEGUN on, its tombstones exist.
-ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"
 _STREAM_RUNNING = (
     "no longer encodes these users; its state keeps their events until the open days close, and collects more until "
     "the stream is restarted"
@@ -217,9 +216,3 @@ def tables_of_users(tables: Tables) -> list[TableSchema]:
     of_users = [table for table in ALL if table is REJECTED_EVENTS or "user_id" in table.names]
     split = of_users.index(USER_EMBEDDINGS)  # built from features
     return [*of_users[:split], *features_tables(tables), *of_users[split:]]
-
-
-def newest_requests(tables: Tables) -> list[Row]:
-    """Return the newest state of each request, the oldest request first. Driver memory: one entry per state."""
-    newest = {row.request_id: row for row in sorted(tables.ledger(ERASURES), key=lambda row: row.recorded_at)}
-    return sorted(newest.values(), key=lambda row: row.requested_at)

@@ -60,8 +60,9 @@ from userrep.config import Config
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.sampled_users import Rows
-from userrep.features.build import feature_sets, stored_features
+from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout
+from userrep.features.ledger import feature_sets
 from userrep.model.artifact import Artifact
 from userrep.store.arrow import combined, packed, unpacked
 from userrep.store.tables import Tables

@@ -17,7 +17,8 @@ from pyspark.sql import functions as F
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import Plan
-from userrep.features.build import feature_sets, stored_features
+from userrep.features.build import stored_features
+from userrep.features.ledger import feature_sets
 from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
 

@@ -21,7 +21,7 @@ from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
-from userrep.features.build import feature_sets
+from userrep.features.ledger import feature_sets
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash

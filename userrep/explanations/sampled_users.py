@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.features.build import feature_sets, features_table
+from userrep.features.ledger import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, check_lineage

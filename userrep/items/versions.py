@@ -3,38 +3,20 @@
 Versions of a lineage are ``refit_days`` apart. The first version of a lineage anchors the grid.
 """
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Iterable
 from datetime import date, timedelta
-from functools import reduce
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
-from userrep.config import AlsVectors, Config, TextVectors
+from userrep.config import Config
 from userrep.ids import short_hash
-from userrep.items.als import PlannedFit, behaviour_vectors, interactions, memory_error_with_advice
-from userrep.items.item_index import extended_index, read_items
-from userrep.items.text import text_vectors
-from userrep.items.vectors import given_vectors
-from userrep.spark.releases import repartition_by_number
-from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
-from userrep.store.delta_files import changed_meanwhile
-from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
-from userrep.store.sql import sql_any, sql_date
-from userrep.store.tables import Keys, Tables
-from userrep.tiles.ledger import TileLedger, read_tiles, tile_ledger
-from userrep.utc import utc_now
+from userrep.store.sql import sql_date
+from userrep.store.tables import Tables
 
-logger = logging.getLogger(__name__)
-
-_GROUP_TILES = 10_000_000  # maximum total of the tiles of the versions that are fitted together
-_FILE_BYTES = 2**26  # approximate size of the vectors in a file
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
 
 
 def lineage_of(config: Config) -> str:
@@ -81,53 +63,6 @@ def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
     return Versions(lineage_id, min(present, default=anchor), config.refit_days, present)
 
 
-def train_versions(tables: Tables, config: Config, versions: Versions, missing: Sequence[date]) -> int:
-    """Build the versions ``missing``, oldest first. Returns the number of vectors written.
-
-    Small versions are built and committed together, up to ten million tiles at a time, because one Spark job for
-    several costs less than one each. Cost: one pass over the items of all tiles before the last version, and one over
-    the tiles of the users that ALS is fitted on (files are sorted by user, so other users are mostly skipped). Their
-    counts by user, item and version are cached. Then one ALS fit per version and behavior modality, and a few passes
-    over the item table.
-    """
-    items = read_items(tables, config.items) if config.items else None
-    index = extended_index(tables, versions.lineage_id, items, end=max(missing)).cache()
-    als = {name: settings for name, settings in config.item_vectors.items() if isinstance(settings, AlsVectors)}
-    ledger = tile_ledger(tables)
-    limits = {v: {name: _bucket_limit(ledger, v, s.max_tiles) for name, s in als.items()} for v in missing}
-    widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
-    pairs = interactions(read_tiles(tables, start=None, end=max(missing)), index, widest).cache()
-    inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
-    num_vectors = done = 0
-    try:
-        for group in _groups(config, ledger, sorted(missing)):
-            with memory_error_with_advice():
-                num_vectors += _write_versions(inputs, group, {*versions.present, *sorted(missing)[:done]})
-            done += len(group)
-            dates = f"{group[0]} to {group[-1]}" if len(group) > 1 else f"{group[0]}"
-            logger.info(f"item vectors valid from {dates} ({done} of {len(missing)})")
-    finally:
-        for cached in (pairs, index, *inputs.constant.values()):
-            cached.unpersist()
-    return num_vectors
-
-
-def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> list[list[date]]:
-    """Group consecutive versions to build together; larger versions and those fitted by Spark stay separate."""
-    kinds = config.item_vectors.values()
-    is_separate = any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds)
-    groups: list[list[date]] = []
-    group_tiles = 0
-    for version in missing:
-        num_tiles = ledger.num_tiles(ledger.revisions(None, version).items())
-        if not groups or is_separate or group_tiles + num_tiles > _GROUP_TILES:
-            groups.append([])
-            group_tiles = 0
-        groups[-1].append(version)
-        group_tiles += num_tiles
-    return groups
-
-
 def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
     """Read the vectors of a version: one row per modality and item."""
     return tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
@@ -151,96 +86,3 @@ def version_records(tables: Tables, lineage_id: str) -> dict[date, VersionRecord
     """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry per version."""
     rows = tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id)
     return {row.valid_from: VersionRecord(row.num_items, dict(row.num_vectors), row.largest) for row in rows}
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The inputs shared by all versions of a run; ``items`` is None without an item table."""
-
-    tables: Tables
-    config: Config
-    lineage_id: str
-    index: DataFrame
-    items: DataFrame | None
-    pairs: DataFrame
-    bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
-    constant: dict[str, DataFrame] = field(default_factory=dict)  # cached modalities that are the same for all versions
-
-    def modality(self, name: str, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
-        """Return one modality of some versions: modality, valid_from, item_index, vector."""
-        settings = self.config.item_vectors[name]
-        if isinstance(settings, AlsVectors):
-            vectors = self._behaviour(name, settings, group, present)
-        else:
-            if name not in self.constant:
-                assert self.items is not None
-                items = self.items.join(self.index, on="item_id", how="inner")
-                if isinstance(settings, TextVectors):
-                    path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
-                    vectors = text_vectors(items, settings=settings, path=path)
-                else:
-                    vectors = given_vectors(items, dim=settings.dim)
-                self.constant[name] = vectors.cache()
-            versions = F.explode(F.array(*(F.lit(version) for version in group)))
-            vectors = self.constant[name].withColumn("valid_from", versions)
-        return vectors.select(F.lit(name).alias("modality"), "valid_from", "item_index", "vector")
-
-    def _behaviour(
-        self, name: str, settings: AlsVectors, group: Sequence[date], present: AbstractSet[date]
-    ) -> DataFrame:
-        plan, stored = [], set()
-        for k, version in enumerate(group):
-            available = {*present, *group[:k]}
-            earlier, later = [v for v in available if v < version], [v for v in available if v > version]
-            axes_from = max(earlier) if earlier else min(later, default=None)  # a later version only provides its axes
-            plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from, warm_start=bool(earlier)))
-            stored |= {axes_from} & present
-        known = None
-        if stored:
-            is_stored = F.col("valid_from").isin(sorted(stored)) & (F.col("modality") == name)
-            known = self.tables.read(ITEM_VECTORS).where(F.col("lineage_id") == self.lineage_id).where(is_stored)
-        return behaviour_vectors(self.pairs, plan, known, settings=settings)
-
-
-def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet[date]) -> int:
-    """Write all modalities of some versions in one commit, then record the versions. Returns the number of vectors.
-
-    Files contain equal ranges of item buckets, sorted, with about 64 MB of the widest modality each, so that a task
-    that needs some items reads only their row groups. Cost: the vectors are cached, and shuffled once.
-
-    Raises UserrepError if another run has built one of the versions meanwhile.
-    """
-    # In a catalog, a version of the table would also exclude commits of other lineages.
-    since = inputs.tables.version(ITEM_VECTORS) if isinstance(inputs.tables, FileTables) else None
-    keys: Keys = [{"lineage_id": inputs.lineage_id, "valid_from": version} for version in group]
-    modalities = (inputs.modality(name, group, present) for name in inputs.config.item_vectors)
-    rows = reduce(DataFrame.unionByName, modalities).join(inputs.index, on="item_index", how="inner").cache()
-    try:
-        largest = F.greatest(F.array_max("vector"), -F.array_min("vector")).cast("double")
-        measures = F.count("*").alias("num_vectors"), F.max(largest).alias("largest")
-        counts = rows.groupBy("valid_from", "modality").agg(*measures).collect()
-        num_items = inputs.index.count()
-        widest = max(settings.dim for settings in inputs.config.item_vectors.values())
-        num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)
-        keyed = rows.withColumns({"lineage_id": F.lit(inputs.lineage_id), "item_bucket": item_bucket()})
-        in_order = repartition_by_number(keyed, num_files, slice_number(num_files, "item_bucket"))
-        in_order = in_order.sortWithinPartitions("valid_from", "modality", "item_bucket", "item_id")
-        if version_records(inputs.tables, inputs.lineage_id).keys() & set(group):
-            raise changed_meanwhile(ITEM_VECTOR_VERSIONS.name)  # features may already use the other run's vectors
-        inputs.tables.replace(in_order, ITEM_VECTORS, keys, since=since)
-    finally:
-        rows.unpersist()
-    records = []
-    for key in keys:
-        counted = [row for row in counts if row.valid_from == key["valid_from"]]
-        num_vectors = dict.fromkeys(inputs.config.item_vectors, 0) | {row.modality: row.num_vectors for row in counted}
-        record = VersionRecord(num_items, num_vectors, max((row.largest for row in counted), default=0.0))
-        records.append({**key, **record._asdict(), "built_at": utc_now()})
-    inputs.tables.add(ITEM_VECTOR_VERSIONS, records, replacing=sql_any(keys))
-    return sum(row.num_vectors for row in counts)
-
-
-def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
-    """Return the exclusive upper user bucket below which there are about ``max_tiles`` tiles before a version."""
-    num_tiles = ledger.num_tiles(ledger.revisions(None, version).items())
-    return buckets_of_share(max_tiles / max(1, num_tiles))

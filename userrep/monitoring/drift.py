@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 from userrep import config as settings
 from userrep.config import Config, DriftLimits
 from userrep.errors import UsageError
-from userrep.features.build import feature_sets, stored_features
+from userrep.features.build import stored_features
+from userrep.features.ledger import feature_sets
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
 from userrep.monitoring.input_drift import compare_inputs

@@ -18,7 +18,7 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.features.build import feature_sets, features_table
+from userrep.features.ledger import feature_sets, features_table
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, Snapshot

@@ -11,7 +11,7 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import UserrepError
-from userrep.features.build import features_tables
+from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
 from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
@@ -62,14 +62,6 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
         "written artifact files".format(**done)
     )
     return {"joined": joined, **done}
-
-
-def stored_bytes(tables: Tables) -> dict[str, int]:
-    """Return the size of each existing table in bytes, the largest first. Cost: a look at each table's log."""
-    stored = set(tables.stored())
-    all_tables = (*schemas.ALL, *features_tables(tables))
-    bytes_by_table = {table.name: tables.num_bytes(table) for table in all_tables if table.name in stored}
-    return dict(sorted(bytes_by_table.items(), key=lambda item: -item[1]))
 
 
 def _compact(tables: Tables) -> dict[str, int]:

@@ -1,23 +1,25 @@
 """The state of a root, read once from its ledgers: what `userrep status` prints, and the basis of a report."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-
-from pyspark.sql import Row
+from typing import TYPE_CHECKING
 
 from userrep.config import Config
-from userrep.erasure.requests import DONE, newest_requests
-from userrep.operations.maintenance import stored_bytes
-from userrep.sources.read import UNDATED
+from userrep.erasure.request_states import DONE, newest_requests
 from userrep.spaces.registry import read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.spaces.stale import stale_dates
 from userrep.store import schemas
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import TileLedger, tile_ledger
+from userrep.tiles.ledger import UNDATED, TileLedger, tile_ledger
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Row
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def read_state(tables: Tables, config: Config) -> RootState:
         stale=stale_dates(tables, config),
         requests=[row for row in newest_requests(tables) if row.state != DONE],
         runs=sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at),
-        num_bytes=stored_bytes(tables),
+        num_bytes=_stored_bytes(tables),
     )
 
 
@@ -69,3 +71,12 @@ def _rejected_by_reason(tables: Tables, ledger: TileLedger) -> dict[str, int]:
             if revisions.get(None if reason in UNDATED else day) == revision:
                 counts[reason] += num
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _stored_bytes(tables: Tables) -> dict[str, int]:
+    """Return the size of each existing table in bytes, the largest first. Cost: a look at each table's log."""
+    stored, prefix = tables.stored(), schemas.USER_FEATURES
+    features = [schemas.user_features(name.removeprefix(prefix), "") for name in stored if name.startswith(prefix)]
+    own = [table for table in schemas.ALL if table.name in stored]
+    bytes_by_table = {table.name: tables.num_bytes(table) for table in (*own, *features)}
+    return dict(sorted(bytes_by_table.items(), key=lambda item: -item[1]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.config import Config
-from userrep.features.build import feature_sets, features_table
+from userrep.features.ledger import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import Space

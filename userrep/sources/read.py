@@ -22,7 +22,6 @@ CORRUPT = "_corrupt_record"
 EARLIEST = "1971-01-01"  # 1970 is excluded, since an epoch time of 0 means a missing time
 LATEST = "2200-01-01"
 _NAIVE = r"^\s*[+-]?\d+(-\d+(-\d+([T ]\d+(:\d+(:\d+(\.\d*)?)?)?)?)?)?\s*$"  # a time in text without a zone
-UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at")  # reasons that leave a row without a day
 WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x vector are exact in float64
 
 

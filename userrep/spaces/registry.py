@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
+from userrep.items.versions import lineage_of
 from userrep.spaces import transitions
 from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 from userrep.store.filesystem import artifacts_root
@@ -103,8 +104,6 @@ def artifact_folder(config: Config, space: Space) -> str:
 
 def check_lineage(space: Space, config: Config) -> None:
     """Raise UsageError if a space has another lineage than a configuration."""
-    from userrep.items.versions import lineage_of  # imports Spark
-
     lineage_id = lineage_of(config)
     if space.lineage_id != lineage_id:
         raise UsageError(

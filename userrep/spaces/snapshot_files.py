@@ -8,7 +8,8 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.features.build import features_table, stored_features
+from userrep.features.build import stored_features
+from userrep.features.ledger import features_table
 from userrep.inference.embed import embed_files, encoded_features
 from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.spaces.registry import Space, artifact_folder

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
+from userrep.features.ledger import FeatureSet, feature_sets
 from userrep.ids import short_hash, snapshot_id
 from userrep.spaces.current_view import keep_current_view
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
@@ -24,8 +25,6 @@ from userrep.utc import utc_now
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import Row
-
-    from userrep.features.build import FeatureSet
 
 BEGUN, STAGED, PUBLISHED, REFUSED, EXPIRED = "begun", "staged", "published", "refused", "expired"
 _FINISHED = (PUBLISHED, REFUSED, EXPIRED)
@@ -113,8 +112,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     Raises UsageError if the features of a date are not built, and UserrepError if another run has started to build one
     of the snapshots in the meantime.
     """
-    from userrep.features.build import feature_sets  # readers of the ledger need neither torch nor PySpark
-    from userrep.spaces.snapshot_files import write_files, write_rows
+    from userrep.spaces.snapshot_files import write_files, write_rows  # needs torch and PySpark
 
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]

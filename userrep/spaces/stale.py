@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from userrep.config import Config
-from userrep.features.build import FeatureSet, feature_sets, stale_features
+from userrep.features.ledger import FeatureSet, feature_sets, stale_features
 from userrep.items.versions import lineage_of, versions_of
 from userrep.spaces.registry import Space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots, snapshot_inputs

@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import ArtifactError, plural
-from userrep.features.build import feature_sets, stored_features
+from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout, Scaler
+from userrep.features.ledger import feature_sets
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future, TargetLayout
 from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split

@@ -1,17 +1,20 @@
 """Verdicts on a new space for consumers: recorded when labels of a consumer have compared it with an old space."""
 
+from __future__ import annotations
+
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
-
-from pyspark.sql import Row
+from typing import TYPE_CHECKING, Any
 
 from userrep.spaces.registry import read_registry
 from userrep.store.schemas import CONSUMER_VERDICTS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Row
 
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 

@@ -85,7 +85,7 @@ class FileTables(Tables):
         return self.delta(table).fields()
 
     def num_bytes(self, table: TableSchema) -> int:
-        return sum(file.size for file in self.files(table))
+        return sum(file.size for file in self.delta(table).files()) if self._is_stored(table) else 0
 
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
         if not self.exists(table):

@@ -108,7 +108,7 @@ class SparkTables(Tables):
         return self.spark.sql(f"SELECT * FROM {self.name(table)}").schema
 
     def num_bytes(self, table: TableSchema) -> int:
-        return int(self._first(f"DESCRIBE DETAIL {self.name(table)}").sizeInBytes) if self.exists(table) else 0
+        return int(self._first(f"DESCRIBE DETAIL {self.name(table)}").sizeInBytes) if self._is_stored(table) else 0
 
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
         rows = self.read(table)

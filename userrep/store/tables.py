@@ -102,6 +102,10 @@ class Tables(ABC):
             self.check_any()
         return layout is not None
 
+    def _is_stored(self, table: TableSchema) -> bool:
+        """Return whether the table exists, without a check of its columns."""
+        return table.name in self._known or self._layout(table) is not None
+
     def create(self, table: TableSchema) -> None:
         """Create the table unless it exists. Raises the errors of ``exists``."""
         if self.exists(table):
@@ -156,7 +160,10 @@ class Tables(ABC):
 
     @abstractmethod
     def num_bytes(self, table: TableSchema) -> int:
-        """Return the size in bytes of the files of the newest version. Cost: one read of the log."""
+        """Return the size in bytes of the files of the newest version, without a check of the columns.
+
+        Cost: one read of the log. 0 if the table does not exist.
+        """
 
     @abstractmethod
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:

@@ -3,22 +3,27 @@
 A day of tiles is a pure function of that day of the log.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
 
 from userrep.ids import short_hash
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.sql import sql_date
 from userrep.store.tables import Tables
 
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import DataFrame
+
 STREAM_REVISION = 0  # of a stream's rejected rows; revisions of batch runs start at 1
 NUM_CELLS = 256  # ranges of user buckets by which a day's tiles are counted
+UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at")  # reasons that leave a row without a day
 NO_ROWS = "none"  # the fingerprint and the content of a day that has vanished from the log
 _WORTH_COUNTING = 1_000_000  # with fewer tiles, no task can be too large, so an even distribution is assumed
 

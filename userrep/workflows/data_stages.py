@@ -9,17 +9,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import plural
-from userrep.features.build import (
-    DATES_PER_JOB,
-    build_features,
-    feature_sets,
-    features_table,
-    stale_features,
-    stored_features,
-)
+from userrep.features.build import DATES_PER_JOB, build_features, stored_features
+from userrep.features.ledger import feature_sets, features_table, stale_features
 from userrep.features.sums.item_vector_files import item_parts
 from userrep.features.sums.refresh import refresh_features
-from userrep.items.versions import items_without_vector, train_versions
+from userrep.items.version_training import train_versions
+from userrep.items.versions import items_without_vector
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, SUM_GENERATIONS, TILE_DAYS
 from userrep.tiles.build import build_tiles
 from userrep.workflows.run_context import RunContext

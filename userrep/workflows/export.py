@@ -11,8 +11,9 @@ from pyspark.sql.types import StructType
 
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
-from userrep.features.build import feature_sets, features_table, read_features
+from userrep.features.build import read_features
 from userrep.features.layout import exported_form
+from userrep.features.ledger import feature_sets, features_table
 from userrep.features.preflight import log_days
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of, read_vectors, version_records, versions_of

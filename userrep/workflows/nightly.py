@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from userrep.config import Config
-from userrep.erasure.requests import DONE as ERASED
-from userrep.erasure.requests import Erasure, newest_requests
+from userrep.erasure.request_states import DONE as ERASED
+from userrep.erasure.request_states import newest_requests
+from userrep.erasure.requests import Erasure
 from userrep.errors import explain, plural
 from userrep.operations.maintenance import maintain_tables
 from userrep.store.leases import held

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from userrep.config import Config
 from userrep.errors import plural
-from userrep.features.build import feature_sets, stale_features
+from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.profiles import fingerprint_without_spark
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.stream_base import stream_bases

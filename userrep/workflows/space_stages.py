@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError, plural
-from userrep.features.build import features_table
+from userrep.features.ledger import features_table
 from userrep.logs import logged_with
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift

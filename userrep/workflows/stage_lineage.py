@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from userrep.config import Config
-from userrep.features.build import features_table
+from userrep.features.ledger import features_table
 from userrep.items.versions import lineage_of
 from userrep.store import schemas
 from userrep.store.filesystem import absolute

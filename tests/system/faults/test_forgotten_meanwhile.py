@@ -17,7 +17,7 @@ from tests.system.faults.contents import tables_of
 from tests.system.faults.fault_world import NIGHT, PATIENCE, World
 from tests.system.faults.test_forgotten_for_good import FORGOTTEN, forget, with_vectors
 from userrep.erasure.receipt import receipt_lines
-from userrep.erasure.requests import DELETED, DONE, newest_requests
+from userrep.erasure.request_states import DELETED, DONE, newest_requests
 from userrep.store.open import open_tables
 from userrep.workflows.daily import daily
 

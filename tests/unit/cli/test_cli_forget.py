@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.command_line import Userrep, config_file
 from userrep.cli import forget as cli_forget
-from userrep.erasure.requests import newest_requests
+from userrep.erasure.request_states import newest_requests
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 

@@ -20,7 +20,8 @@ from tests.support.embedding_tables import publish, snapshot
 from userrep.audiences.audience import Audience
 from userrep.config import Config
 from userrep.erasure import requests
-from userrep.erasure.requests import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests
+from userrep.erasure.request_states import ASKED, BEGUN, DELETED, DONE, newest_requests
+from userrep.erasure.requests import Erasure
 from userrep.erasure.rewrite import ErasedUsers, erase_rows
 from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of

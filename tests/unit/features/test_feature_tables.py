@@ -13,9 +13,11 @@ from pyspark.sql import SparkSession
 from tests.support.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.features import build
-from userrep.features.build import build_features, feature_sets, read_features, stale_features
+from userrep.features.build import build_features, read_features
+from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.profiles import profiles_fingerprint, refresh_profiles
-from userrep.items.versions import train_versions, versions_of
+from userrep.items.version_training import train_versions
+from userrep.items.versions import versions_of
 from userrep.spark.spark_work import SparkWork
 from userrep.store.open import open_tables
 from userrep.store.tables import Tables

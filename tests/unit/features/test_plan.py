@@ -11,7 +11,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.features.build import features_table
+from userrep.features.ledger import features_table
 from userrep.items.versions import lineage_of
 from userrep.operations.cost_plan import Plan, Size, plan_for
 from userrep.spaces.snapshots import record_snapshots

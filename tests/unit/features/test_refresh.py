@@ -12,13 +12,15 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import at, config_of, cut_off_before_a_row_of, event, left_to_spark, write_rows
 from userrep.config import Config
-from userrep.features.build import build_features, feature_sets, read_features, stale_features
+from userrep.features.build import build_features, read_features
+from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.sums import refresh as refreshing
 from userrep.features.sums.generations import generations
 from userrep.features.sums.item_vector_files import item_parts
 from userrep.features.sums.plan import Plan
 from userrep.features.sums.refresh import Refresh, refresh_features
-from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.items.version_training import train_versions
+from userrep.items.versions import Versions, versions_of
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema

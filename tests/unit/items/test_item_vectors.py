@@ -19,14 +19,8 @@ from tests.support.log_lines import messages_to
 from userrep.config import Config, TextVectors
 from userrep.errors import UsageError
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
-from userrep.items.versions import (
-    Versions,
-    lineage_of,
-    read_vectors,
-    train_versions,
-    version_records,
-    versions_of,
-)
+from userrep.items.version_training import train_versions
+from userrep.items.versions import Versions, lineage_of, read_vectors, version_records, versions_of
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.open import open_tables
 from userrep.store.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
@@ -219,7 +213,7 @@ def test_versions_that_are_made_together_are_those_that_are_made_one_after_the_o
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = _trained(spark, tmp_path / "together", EARLY + LATE, [[V1, V2]])
-    monkeypatch.setattr("userrep.items.versions._GROUP_TILES", 0)
+    monkeypatch.setattr("userrep.items.version_training._GROUP_TILES", 0)
     alone = _trained(spark, tmp_path / "alone", EARLY + LATE, [[V1, V2]])
     assert [len(trained.reports) for trained in (together, alone)] == [1, 2]
     for version in (V1, V2):

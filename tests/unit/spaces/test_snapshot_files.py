@@ -19,7 +19,7 @@ from tests.unit.inference.test_inference import as_arrow, random_users, same_bit
 from tests.unit.inference.test_model import saved
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
-from userrep.features.build import features_table
+from userrep.features.ledger import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.inference import embed
 from userrep.inference.encoder import Encoder

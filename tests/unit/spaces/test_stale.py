@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
-from userrep.features.build import FeatureSet
+from userrep.features.ledger import FeatureSet
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import Space, add_candidate
 from userrep.spaces.snapshots import Snapshot, record_snapshots, snapshot_inputs

@@ -12,7 +12,7 @@ from tests.support.embedding_tables import snapshot
 from tests.unit.report.test_report_gather import a_run
 from tests.unit.workflows.test_schedule_spaces import register
 from userrep.config import Config
-from userrep.features.build import feature_sets, log_hash
+from userrep.features.ledger import feature_sets, log_hash
 from userrep.ids import short_hash
 from userrep.items.versions import lineage_of, versions_of
 from userrep.operations.stage_rates import StageRates

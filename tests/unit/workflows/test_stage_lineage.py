@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.config import Config
-from userrep.features.build import features_table
+from userrep.features.ledger import features_table
 from userrep.items.versions import lineage_of
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import FEATURE_SETS, TILE_DAYS, USER_EMBEDDINGS, USER_ITEM_DAYS

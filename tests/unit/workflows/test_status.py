@@ -15,7 +15,7 @@ from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.spaces.verdicts import record_verdict
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, TILE_DAYS
+from userrep.store.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, TILE_DAYS, user_features
 from userrep.store.tables import Tables
 from userrep.workflows.status import status, status_lines
 
@@ -25,7 +25,7 @@ DAY, NOW = date(2024, 5, 1), datetime(2024, 5, 1, 12)
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> Tables:
+def tables(tmp_path: Path) -> FileTables:
     return FileTables(None, str(tmp_path / "root"))
 
 
@@ -112,10 +112,14 @@ def test_requests_to_forget_are_listed_until_they_are_done(tables: Tables, tmp_p
     ]
 
 
-def test_the_bytes_of_each_table_are_told(tables: Tables, tmp_path: Path) -> None:
-    tables.add(ERASURES, [{"request_id": "f1", "state": "done"}])
-    (file,) = tables.files(ERASURES, lambda _: True)
-    assert found_in(tables, tmp_path)["bytes"] == {"erasures": file.size}
+def test_the_bytes_of_each_table_are_told(tables: FileTables, tmp_path: Path) -> None:
+    features = user_features("l9", "num_events_7d BIGINT")
+    for table in (ERASURES, features):
+        tables.add(table, [dict.fromkeys(table.names)])
+    (tmp_path / "root" / "tables" / "another").mkdir()
+    sizes = {table.name: tables.files(table)[0].size for table in (ERASURES, features)}
+    found = found_in(tables, tmp_path)["bytes"]
+    assert list(found.items()) == sorted(sizes.items(), key=lambda item: -item[1])
 
 
 def test_each_consumer_has_its_newest_verdict(tables: Tables, tmp_path: Path) -> None:

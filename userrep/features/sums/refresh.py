@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.config import Config
-from userrep.features.build import Features, feature_sets, log_hash
+from userrep.features.build import Features
+from userrep.features.ledger import feature_sets, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL

@@ -14,10 +14,11 @@ from pyspark.sql import functions as F
 from userrep.config import Events
 from userrep.sources.open_log import OpenLog
 from userrep.sources.partitions import folder_day, in_partitions
-from userrep.sources.read import UNDATED, with_validity
+from userrep.sources.read import with_validity
 from userrep.store.schemas import REJECTED_EVENTS
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.log_days import NO_DAY, recorded, rows_in
+from userrep.tiles.ledger import UNDATED
 
 
 class FileDay(NamedTuple):

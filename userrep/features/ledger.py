@@ -1,0 +1,77 @@
+"""The ledger of ``user_features``: which as-of dates are built, from which inputs, and which builds are stale."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from userrep.config import Config
+from userrep.features.spec import FeatureSpec
+from userrep.ids import short_hash
+from userrep.items.versions import Versions
+from userrep.store.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
+from userrep.store.tables import Tables
+from userrep.tiles.ledger import days_fingerprint, tile_ledger
+
+
+class FeatureSet(NamedTuple):
+    """One build of the features of an as-of date. ``hash`` identifies the inputs of the build."""
+
+    as_of: date
+    log_hash: str
+    profiles_hash: str
+    num_users: int
+    num_inexact: int
+
+    @property
+    def hash(self) -> str:
+        return short_hash([self.log_hash, self.profiles_hash])
+
+
+def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
+    """Return the completed build of each as-of date, without builds in progress. Driver memory: one entry per date."""
+    rows = [row for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
+    return {r.as_of: FeatureSet(r.as_of, r.log_hash, r.sides_hash, r.num_users, r.num_inexact) for r in rows}
+
+
+def stale_features(
+    tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, profile_hashes: Mapping[date, str]
+) -> dict[date, str]:
+    """Return the as-of dates whose features are missing or were built from other inputs, with the reason.
+
+    ``profile_hashes``: fingerprint of the user profiles, for the dates that must also reflect changed users and picks.
+    Other dates ignore such changes: history stays as it was published.
+    """
+    built = feature_sets(tables, versions.lineage_id)
+    days = tile_ledger(tables).latest
+    reasons = {}
+    for as_of in as_ofs:
+        if as_of not in built:
+            reasons[as_of] = "not built yet"
+        elif built[as_of].log_hash != log_hash(days, config, versions, as_of):
+            reasons[as_of] = "days of the log or item vectors changed"
+        elif as_of in profile_hashes and built[as_of].profiles_hash != profile_hashes[as_of]:
+            reasons[as_of] = "users or picks changed"
+    return reasons
+
+
+def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
+    """Hash the tile days of the windows and the item-vector version that an as-of date is built from."""
+    start = as_of - timedelta(days=FeatureSpec.of(config).span)
+    version = versions.valid_at(as_of)
+    return short_hash([days_fingerprint(days, start=start, end=as_of), str(version)])
+
+
+def features_table(config: Config, lineage_id: str) -> TableSchema:
+    """Return the schema of a lineage's feature table."""
+    return user_features(lineage_id, FeatureSpec.of(config).ddl())
+
+
+def features_tables(tables: Tables) -> list[TableSchema]:
+    """Return the schemas of the feature tables of all lineages, as stored."""
+    schemas = []
+    stored = [name for name in tables.stored() if name.startswith(USER_FEATURES)]
+    for lineage_id in (name.removeprefix(USER_FEATURES) for name in stored):
+        columns = tables.fields(user_features(lineage_id, "")).fields[2:]  # without as_of and user_id
+        ddl = [f"{column.name} {column.dataType.simpleString().upper()}" for column in columns]
+        schemas.append(user_features(lineage_id, ", ".join(ddl)))
+    return schemas

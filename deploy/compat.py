@@ -3,6 +3,7 @@ of docs/platforms.md.
 
     python -m deploy.compat              all releases: `make compat-test`
     python -m deploy.compat 4.0 4.1      some of them; the records of the others are kept
+    python -m deploy.compat newest       the newest PySpark of the registry, which may fail; nothing is recorded
     python -m deploy.compat --page       only the tables, from the records
 
 The environment of a release has the versions of deploy/constraints/, in build/compat/. The newest release runs in the
@@ -27,7 +28,13 @@ RECORD, PAGE = (ROOT / "docs" / f"platforms.{kind}" for kind in ("json", "md"))
 # Series of Spark and the Python to test it with, if it is installed; otherwise that of this process.
 PYTHONS = {"4.0": "python3.12", "4.1": "python3.13", "4.2": None}
 TEST_TOOLS = ("pytest", "pytest-xdist", "psutil", "filelock", "pyspark[connect]")
+NEWEST = ROOT / "build" / "compat" / "newest.txt"  # the pins of the newest PySpark of the registry
 UNUSED = ("--excludes", "deploy/gpu_only.txt")  # packages that torch loads only on GPUs
+# Platforms that tests of this repository start: the test, and the day of its last recorded pass.
+STARTED = {
+    "YARN": ("tests/system/cluster/test_yarn.py", "2026-12-01"),
+    "Spark standalone": ("tests/system/cluster/test_jobs.py", "2026-12-01"),
+}
 # Platform, series of Spark, and its version there as its vendor documents it.
 PLATFORMS = (
     ("Databricks Runtime 17.3 LTS", "4.0", "Spark 4.0.0, Python 3.12"),
@@ -45,17 +52,18 @@ PLATFORMS = (
 
 def environment(series: str) -> Path:
     """Return the Python of a release's environment, which is built unless it exists."""
-    if PYTHONS[series] is None:
+    if PYTHONS.get(series, "") is None:
         return Path(sys.executable)
-    folder, constraints = ROOT / "build" / "compat" / f"spark-{series}", f"deploy/constraints/spark-{series}.txt"
+    folder, constraints = ROOT / "build" / "compat" / f"spark-{series}", ROOT / f"deploy/constraints/spark-{series}.txt"
+    pins, option = (NEWEST, "--overrides") if series == "newest" else (constraints, "--constraint")
     python, stamp, uv = folder / "bin" / "python", folder / ".done", Path(sys.executable).with_name("uv")
-    wanted = (ROOT / "setup.py").read_text() + (ROOT / constraints).read_text()
+    wanted = (ROOT / "setup.py").read_text() + pins.read_text()
     if not stamp.exists() or stamp.read_text() != wanted:
-        base = shutil.which(str(PYTHONS[series])) or sys.executable
+        base = shutil.which(str(PYTHONS.get(series))) or sys.executable
         print(f"compat-test: environment of Spark {series} ({base})", flush=True)
         run([uv, "venv", "--quiet", "--clear", "--python", base, folder])
         packages = ["--editable", ".[all,streaming]", *TEST_TOOLS]
-        run([uv, "pip", "install", "--quiet", "--python", python, "--constraint", constraints, *UNUSED, *packages])
+        run([uv, "pip", "install", "--quiet", "--python", python, option, pins, *UNUSED, *packages])
         stamp.write_text(wanted)
     run([python, "-m", "deploy.fetch_jars", "sessions"])
     return python
@@ -75,6 +83,25 @@ def tested(series: str) -> dict[str, Any]:
     shown = ["-W", "default"]  # older packages warn about newer ones, and warnings are errors in other tests
     run([python, "-m", "pytest", "-p", "no:cacheprovider", *shown, "tests/compat"], **variables)
     return {**json.loads(record.read_text()), "tested_at": f"{datetime.now(UTC):%Y-%m-%d}"}
+
+
+def try_newest() -> str:
+    """Run the suite on the registry's newest PySpark and Delta, with the JARs of the newest supported release.
+
+    Returns the outcome, which is not recorded.
+    """
+    pinned = (ROOT / f"deploy/constraints/spark-{max(PYTHONS)}.txt").read_text().split()
+    asked = [Path(sys.executable).with_name("uv"), "pip", "compile", "--no-deps", "--no-header", "--no-annotate", "-"]
+    newest = subprocess.run(asked, input="pyspark", capture_output=True, text=True, check=True).stdout.strip()
+    if newest in pinned:
+        return f"{newest} is the newest of the registry, and is supported: nothing to try"
+    others = [pin for pin in pinned if not pin.startswith(("pyspark==", "py4j==", "delta-spark=="))]
+    NEWEST.parent.mkdir(parents=True, exist_ok=True)
+    NEWEST.write_text("\n".join([*others, newest.replace("==", "[connect]=="), "delta-spark!=4.4.1"]))  # as in setup.py
+    try:
+        return f"{newest} passed with delta-spark {tested('newest')['packages']['delta-spark']}"
+    except subprocess.CalledProcessError as error:
+        return f"{newest} failed: {error}"
 
 
 def differences(records: dict[str, dict[str, Any]]) -> list[str]:
@@ -105,14 +132,19 @@ def page(text: str, records: dict[str, dict[str, Any]]) -> str:
 def _state(name: str, series: str, records: dict[str, dict[str, Any]]) -> str:
     if series not in PYTHONS:
         return "not supported: needs Spark 4.0 or newer"
-    if name in ("Spark standalone", "YARN") or series not in records:
-        return "tested here" if series in records else "not tested"
+    if series not in records:
+        return "not tested"
+    if name in STARTED:
+        return "tested here: `{}` passed on {}".format(*STARTED[name])
     return f"expected: Spark {series} is tested here, the platform is not"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Test the named releases, or all, and write the page. Return the exit code."""
     records: dict[str, dict[str, Any]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if "newest" in arguments:
+        print(f"compat-test: {try_newest()}")
+        return 0
     if "--page" not in arguments:
         for series in arguments or PYTHONS:
             records[series] = tested(series)

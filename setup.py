@@ -48,6 +48,7 @@ setup(
     description="Turn event logs into one user embedding for many downstream models",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    project_urls={"Paper": "https://arxiv.org/abs/2403.00584"},
     license="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[

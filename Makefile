@@ -72,7 +72,7 @@ cluster-test: setup $(VENV)/.yarn-done  ## run the tests on a standalone cluster
 stream-test: setup  ## run the stream tests, with a real Kafka broker and a real Redis server
 	@$(PYTEST) tests/system/test_kafka.py tests/system/test_restarts.py tests/system/test_services.py -vv
 
-compat-test: setup  ## run tests/compat on Spark 4.0, 4.1 and 4.2, each in its environment; writes docs/platforms.md; SPARK=4.0 for one
+compat-test: setup  ## run tests/compat on Spark 4.0, 4.1 and 4.2, each in its environment; writes docs/platforms.md; SPARK=4.0 for one, SPARK=newest for a new PySpark
 	@$(BIN)/python -m deploy.compat $(SPARK)
 
 report-test: setup  ## test the report in a real Chromium
@@ -85,13 +85,18 @@ SHARD ?= 1/1
 pair-test: setup  ## run every pair of commands that change tables at the same time: hours; SHARD=1/8 for an eighth of the pairs
 	@SHARD=$(SHARD) $(PYTEST) tests/system/faults/test_pairs.py tests/system/s3/test_s3_pairs.py -vv -s
 
-lint: $(DEV)  ## check formatting, lint and prose
+# Rules that want type parameters and the type statement, which Python 3.11 lacks.
+NEW_SYNTAX := UP040,UP046,UP047
+
+lint: $(DEV)  ## check formatting, lint (for Python 3.11 and 3.13) and prose
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --target-version py313 --ignore $(NEW_SYNTAX) .
 	@$(BIN)/python -m tests.prose
 
-types: $(DEV)  ## run mypy, strict on the package
+types: $(DEV)  ## run mypy, strict on the package, for Python 3.11 and 3.13
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.13
 
 format: $(DEV)  ## format the code and fix lint
 	@$(BIN)/ruff format .

@@ -3,9 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-import zipfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,7 @@ import pytest
 
 from deploy import fetch_jars, standalone_cluster
 from deploy.standalone_cluster import StandaloneCluster
-from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.errors import UserrepError
-from userrep.spaces.registry import find_space, mark_ready, promote
-from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.full
 
@@ -173,85 +167,3 @@ def test_a_driver_that_takes_too_long_is_killed_and_its_last_words_told(tmp_path
     with pytest.raises(UserrepError, match=r"a driver did not end within 0.1 s; its log ends with\nbusy"):
         driver.wait(0.1)
     assert driver.process.poll() == -9
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this repository."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", str(DEPLOY.parent), "--no-deps", "--no-build-isolation", "--quiet"]
-    subprocess.run([*command, "--wheel-dir", str(folder)], check=True, cwd=folder)
-    (wheel,) = folder.glob("userrep-*.whl")
-    return wheel
-
-
-def test_the_wheel_has_the_package_its_data_and_the_example_consumer(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
-    folders = {
-        "userrep": DEPLOY.parent / "userrep",
-        "return_propensity": DEPLOY.parent / "examples" / "return_propensity",
-        "userrep-0.2.0.data/data/share/userrep/jobs": DEPLOY.parent / "jobs",
-        "userrep-0.2.0.data/data/share/userrep/conf": DEPLOY.parent / "conf",
-    }
-    for package, folder in folders.items():
-        endings = ("py", "html", "css", "yaml", "properties", "conf")
-        data = [file for ending in endings for file in folder.rglob(f"*.{ending}")]
-        assert data
-        assert {f"{package}/{file.relative_to(folder)}" for file in data} - names == set()
-    assert "userrep-0.2.0.dist-info/licenses/LICENSE" in names
-
-
-CONSUMER = """
-import datetime, sys
-import pandas as pd
-import userrep
-
-embeddings = userrep.open(sys.argv[1])
-labels = pd.DataFrame({"user_id": ["u1", "u2", "new"], "label_at": [pd.Timestamp("2024-05-03 12:00")] * 3})
-joined = embeddings.join(labels)
-print([None if v is None else v.tolist() for v in joined.embedding], joined.embedding_status.tolist())
-print(embeddings.lookup(["u2"]).embedding[0].tolist(), embeddings.latest().num_rows, embeddings.spaces()[0].state)
-embeddings.register_consumer("churn", owner="ml")
-present = [name for name in ("pyspark", "torch", "mlflow", "matplotlib", "sklearn", "scipy") if name in sys.modules]
-print(present)
-try:
-    userrep.EmbeddingJoin
-except ImportError as error:
-    print(error)
-"""
-
-
-def test_the_core_alone_joins_pandas_labels_without_spark_and_names_missing_extras(wheel: Path, tmp_path: Path) -> None:
-    tables = FileTables(None, str(tmp_path / "root"))
-    add_spaces(tables, "s001-a")
-    publish(tables, {snapshot(date(2024, 5, 2)): {"u1": [1.0, 0.5], "u2": [0.0, 2.0]}})
-    mark_ready(tables, find_space(tables, "s001-a"))
-    promote(tables, find_space(tables, "s001-a"))
-    uv, python = Path(sys.executable).with_name("uv"), tmp_path / "core" / "bin" / "python"
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "core"], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, wheel], check=True)
-    (tmp_path / "consumer.py").write_text(CONSUMER)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    ran = run(python, "consumer.py", tmp_path / "root")
-    assert ran.stdout.splitlines() == [
-        "[[1.0, 0.5], [0.0, 2.0], None] ['found', 'found', 'not_in_snapshot']",
-        "[0.0, 2.0] 2 serving",
-        "[]",
-        "userrep.EmbeddingJoin: the package pyspark is not installed. Install it with `pip install 'userrep[spark]'`.",
-    ], ran.stderr
-    (tmp_path / "c.yaml").write_text(
-        f"root: {tmp_path}/root\nevents: {{path: log, columns: {dict.fromkeys(KEYS, 'x')}}}"
-    )
-    listed = run(python.with_name("userrep"), "consumers", "list", "-c", "c.yaml")
-    assert (listed.returncode, "churn" in listed.stdout) == (0, True)
-    (tmp_path / "log").mkdir()
-    refused = run(python.with_name("userrep"), "run", "maintain_tables", "-c", "c.yaml")
-    wanted = "userrep: the package pyspark is not installed. Install it with `pip install 'userrep[spark]'`."
-    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (2, wanted)
-
-
-KEYS = ("user_id", "item_id", "event_at")

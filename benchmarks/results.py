@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from userrep.model.self_check import AKIN_NOTE, marked
+
 RECORDS, PAGE = Path("docs/results"), Path("docs/results.md")
 QUALITY_LOGS = ("online_retail_ii", "complete_journey", "ml100k", "repeat", "explore", "churn")
 _LIBRARIES = ("pyspark", "delta-spark", "deltalake", "torch", "pyarrow", "duckdb", "implicit")
@@ -260,15 +262,25 @@ def _quality_details(kept: Record) -> str:
         ("What other storage types lose: relative, for R2 the difference", losses),
     ):
         if columns:
-            parts.append(f"{caption}:\n\n{_transposed(columns)}")
-    return "\n\n".join(parts) + "\n"
+            parts.append(f"{caption}:\n\n{_transposed(columns, _akin(line))}")
+    return "\n\n".join([*parts, AKIN_NOTE]) + "\n"
 
 
-def _transposed(columns: dict[str, dict[str, str]]) -> str:
-    """Return a table with the inner keys in rows."""
+def _akin(line: dict[str, Any]) -> set[str]:
+    """Return the tasks and families that are akin to training."""
+    from userrep.evaluation.families import FAMILIES  # not above, since all benchmarks import this module
+    from userrep.evaluation.tasks.task import is_akin_to_training
+
+    tasks = [*line.get("values", {}), *line.get("look_alikes", {}), *line["storage_losses"]]
+    families = {family for family, prefixes in FAMILIES.items() if any(map(is_akin_to_training, prefixes))}
+    return families | set(filter(is_akin_to_training, tasks))
+
+
+def _transposed(columns: dict[str, dict[str, str]], akin: set[str]) -> str:
+    """Return a table with the inner keys in rows, and names in ``akin`` marked."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
-    return markdown_table(["", *columns], rows)
+    rows = [[marked(name, name in akin), *(column.get(name, "") for column in columns.values())] for name in names]
+    return markdown_table(["", *(marked(name, name in akin) for name in columns)], rows)
 
 
 def _plain(value: Any) -> str:

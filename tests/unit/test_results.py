@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.quality_by_log import LOGS
 from benchmarks.results import GOALS, PAGE, QUALITY_LOGS, RECORDS, age_in_commits, benchmark_modules, page, record
+from userrep.model.self_check import AKIN_NOTE
 
 pytestmark = pytest.mark.default
 
@@ -92,17 +93,21 @@ def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> No
     assert (*LOGS,) == QUALITY_LOGS
     line = {
         "benchmark": "quality_ml100k_later", "size": {"seeds": 3}, "value": 0.01,
-        "ahead": {"raw": {"mean": [0.01, -0.002, 0.03]}, "pca": {"mean": [0.2, 0.1, 0.3]}}, "not judged": ["return_7d"],
-        "values": {"volume_30d": {"embedding": 0.25, "raw": 0.24}, "return_7d": {"embedding": 0.8}},
+        "ahead": {
+            "raw": {"mean": [0.01, -0.002, 0.03], "mean without *": [0.02, 0.01, 0.03]},
+            "pca": {"mean": [0.2, 0.1, 0.3]},
+        },
+        "not judged": ["return_7d"],
+        "values": {"volume_30d": {"embedding": 0.25, "raw": 0.24}, "attribute_age": {"embedding": 0.8}},
         "storage_losses": {"volume_30d": {"int8": [0.0002, -0.0001, 0.0005]}},
     }  # fmt: skip
     found = written(tmp_path, line)
     assert cells(found, "quality_ml100k_later")[:3] == ["0.010 [-0.002, 0.030]", "raw", "3"]
     assert cells(found, "quality_explore_later")[0] == "not measured"
     for row in (
-        "| | volume_30d | return_7d |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
-        "| raw | +0.010 [-0.002, +0.030] |",
-        "| volume_30d | +0.020% [-0.010%, +0.050%] |", "- not judged: return_7d",
+        "| | volume_30d * | attribute_age |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
+        "| | mean | mean without * |", "| raw | +0.010 [-0.002, +0.030] | +0.020 [+0.010, +0.030] |", AKIN_NOTE,
+        "| volume_30d * | +0.020% [-0.010%, +0.050%] |", "- not judged: return_7d",
     ):  # fmt: skip
         assert row.replace("| |", "|  |") in found
 
@@ -116,7 +121,7 @@ def test_look_alikes_have_recall_lift_and_losses(tmp_path: Path) -> None:
     found = written(tmp_path, line)
     assert cells(found, "look_alikes_ml100k")[0] == "0.0002"
     assert "| embedding | 0.300 (4.00) |" in found
-    assert "| look_alikes_20 | +0.020% [-0.010%, +0.050%] |" in found
+    assert "| look_alikes_20 * | +0.020% [-0.010%, +0.050%] |" in found
 
 
 def test_an_age_counts_only_commits_that_changed_what_is_measured(

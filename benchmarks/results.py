@@ -97,13 +97,13 @@ page from the records in `docs/results/`. A benchmark that runs with `RECORD=1` 
 example `make bench-tiles-vs-duckdb RECORD=1`.
 
 A ratio is our median seconds over the peer's in the same run: lower is better. The spread is the lowest and the highest
-of the runs. Each record lists its size and the load of the machine before the benchmark. Age counts the commits between
-a record and this page that changed the benchmark or the code it measures.
+of the runs. Each record lists its size, how long the whole benchmark takes, and the load of the machine before it. Age
+counts the commits between a record and this page that changed the benchmark or the code it measures.
 """
 
 
-def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
-    """Keep a benchmark's line, with the environment it was measured in."""
+def record(line: dict[str, Any], seconds: float, folder: Path = RECORDS) -> None:
+    """Keep a benchmark's line, with the environment it was measured in and the ``seconds`` that the command took."""
     facts = {
         "line": line,
         "commit": _git("rev-parse", "--short=7", "HEAD"),
@@ -111,6 +111,7 @@ def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
         "cores": os.cpu_count(),
         "load_before": _LOAD,
         "versions": {name: version(name) for name in _LIBRARIES},
+        "seconds": round(seconds),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{line['benchmark']}.json"
@@ -154,7 +155,7 @@ def page(folder: Path = RECORDS, age: Age = age_in_commits) -> str:
     others = [name for name in records if name not in GOALS and name not in by_log]
     recorded = {module_of(name) for name in records}
     missing = [name for name in benchmark_modules() if name not in recorded and name not in GOALS]
-    head = ["Benchmark", "Reached", "Must", "Aim", "Spread", "Ours", "Peer", "Size", "Measured", "Age"]
+    head = ["Benchmark", "Reached", "Must", "Aim", "Spread", "Ours", "Peer", "Size", "Takes", "Measured", "Age"]
     quality = ["Log", "Lead over the closest peer", "Closest peer", "Trainings", "Measured", "Age"]
     parts = [
         _INTRO,
@@ -170,7 +171,7 @@ def _goal_row(name: str, kept: Record | None, age: Age) -> list[str]:
     goal = GOALS[name]
     goals = [f"{'≥' if goal.more else '≤'} {limit:,}" for limit in (goal.must, goal.aim)]
     if kept is None:
-        return [f"`{name}`", _MISSING, *goals, *[""] * 6]
+        return [f"`{name}`", _MISSING, *goals, *[""] * 7]
     named, reached, *rest = _row(kept, age)
     return [named, f"{reached} ({goal.verdict(_figure(kept['line']))})", *goals, *rest]
 
@@ -183,7 +184,8 @@ def _row(kept: Record, age: Age) -> list[str]:
     spread = f"{low_high[0]:,} to {low_high[1]:,}, {line['runs']} runs" if low_high else "not recorded"
     seconds = f"{line['seconds']:,.1f} s" if "seconds" in line else ""
     peer = str(line.get("peer", "")) + (f": {line['peer_seconds']:,.1f} s" if "peer_seconds" in line else "")
-    return [_named(kept), reached, spread, seconds, peer, _size(line), _measured(kept), _age(kept, age)]
+    takes = f"{kept['seconds'] / 60:.1f} min" if "seconds" in kept else ""
+    return [_named(kept), reached, spread, seconds, peer, _size(line), takes, _measured(kept), _age(kept, age)]
 
 
 def _quality_row(name: str, kept: Record | None, age: Age) -> list[str]:

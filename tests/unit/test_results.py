@@ -38,9 +38,10 @@ def test_the_page_is_what_its_records_say() -> None:
 
 def test_a_record_says_what_it_was_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    record(a_line("one", value=0.5), tmp_path)
+    record(a_line("one", value=0.5), 90.4, tmp_path)
     kept = json.loads((tmp_path / "one.json").read_text())
     assert kept["line"] == a_line("one", value=0.5)
+    assert kept["seconds"] == 90
     assert len(kept["commit"]) == 7
     assert kept["date"][:2] == "20"
     assert kept["versions"]["pyspark"]
@@ -69,10 +70,15 @@ def test_a_ratio_stands_next_to_its_goals_spread_peer_size_and_age(tmp_path: Pat
     found = written(tmp_path, line | {"runs": 3, "range": {"ratio": [1.1, 2.7]}}, a_line("features_growth", value=0.75))
     assert cells(found, "pipeline_vs_script") == [
         said, "≤ 2.5", "≤ 1.3", "1.1 to 2.7, 3 runs", "120.0 s", "a script: 100.0 s", "users 1,200",
-        "2026-11-29, abc1234, 2 cores, load 0.1", "2 commits",
+        "", "2026-11-29, abc1234, 2 cores, load 0.1", "2 commits",
     ]  # fmt: skip
     assert cells(found, "features_growth")[:2] == ["0.75", "not recorded"]
     assert "- size: users 1,200, cores 2\n- parts: a 1\n- range: ratio" in found
+
+
+def test_a_record_says_how_long_the_benchmark_takes(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"line": a_line("savings", value=1), **FACTS, "seconds": 90}))
+    assert cells(page(tmp_path, lambda _: 2), "savings")[7] == "1.5 min"
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.6, "aim reached"), (0.4, "reached"), (0.2, "missed")])

@@ -82,6 +82,7 @@ GOALS = {
     "join_vs_range": _JOIN,
     "join_vs_tempo": _JOIN,
     "join_vs_feast": _JOIN,
+    "join_into_fit": _JOIN,
     "training_vs_memory": Goal(must=1.1, aim=1.05),
     "training_two_ranks": Goal(must=0.6, aim=0.8, more=True),
     "stream_latency": Goal(must=5, aim=2),
@@ -110,8 +111,8 @@ def record(line: dict[str, Any], seconds: float, folder: Path = RECORDS) -> None
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cores": os.cpu_count(),
         "load_before": _LOAD,
-        "versions": {name: version(name) for name in _LIBRARIES},
         "seconds": round(seconds),
+        "versions": {name: version(name) for name in _LIBRARIES},
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{line['benchmark']}.json"

@@ -110,7 +110,7 @@ TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-data
     reader-vs-torch-distributor training-start training-memory
 INFERENCE_BENCHES := inference-vs-torch inference-vs-map-in-arrow inference-vs-pandas-udf \
     inference-vs-predict-batch-udf inference-vs-mlflow-spark-udf
-JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
+JOIN_BENCHES := join-vs-duckdb join-growth join-into-fit join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss
 PIPELINE_BENCHES := pipeline-vs-script daily-vs-script item-vectors-sample
 STREAMING_BENCHES := stream-latency stream-new-user stream-throughput stream-growth stream-kills

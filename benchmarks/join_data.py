@@ -85,10 +85,13 @@ class JoinSite:
         vectors = self.tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "revision", "embedding")
         return rows.join(vectors, on=["user_id", "as_of", "revision"], how="left")
 
+    def read_labels(self) -> DataFrame:
+        """Return the labels."""
+        return self.tables.spark.read.parquet(str(self.labels))
+
     def ours(self, out: Path) -> None:
         """Join and write."""
-        labels = self.tables.spark.read.parquet(str(self.labels))
-        rows = join_embeddings(labels, tables=self.tables, space=SPACE)
+        rows = join_embeddings(self.read_labels(), tables=self.tables, space=SPACE)
         comparable(rows).write.mode("overwrite").parquet(str(out))
 
 

@@ -10,7 +10,7 @@ vectors are joined by user and snapshot.
 
 from pathlib import Path
 
-from pyspark.sql import SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from benchmarks.join_data import JoinSite, JoinSize, against, comparable, run
@@ -27,15 +27,19 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
 
 
 def range_join(site: JoinSite, out: Path) -> None:
-    """Join and write. An expert broadcasts the times of the snapshots, which are few, and joins vectors by equality."""
-    labels = site.tables.spark.read.parquet(str(site.labels))
+    """Join and write."""
+    comparable(range_joined(site)).write.mode("overwrite").parquet(str(out))
+
+
+def range_joined(site: JoinSite) -> DataFrame:
+    """Add vectors. An expert broadcasts the times of the snapshots, which are few, and joins vectors by equality."""
+    labels = site.read_labels()
     next_at = F.lead("available_at").over(Window.orderBy("available_at", "revision")).alias("next_at")
     times = F.broadcast(site.times.select("as_of", "revision", "available_at", next_at))
     is_newest = (F.col("available_at") <= labels["label_at"]) & (
         F.col("next_at").isNull() | (F.col("next_at") > labels["label_at"])
     )
-    rows = site.with_vectors(labels.join(times, on=is_newest, how="left"))
-    comparable(rows).write.mode("overwrite").parquet(str(out))
+    return site.with_vectors(labels.join(times, on=is_newest, how="left"))
 
 
 if __name__ == "__main__":

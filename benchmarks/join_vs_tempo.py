@@ -37,7 +37,7 @@ def tempo_join(tempo: Any, site: JoinSite, out: Path) -> None:
         site.times, on=["as_of", "revision"], how="inner"
     )  # fmt: skip
     right = tempo.TSDF(keys.withColumnRenamed("available_at", "label_at"), "label_at", ["user_id"])  # one name of times
-    left = tempo.TSDF(site.tables.spark.read.parquet(str(site.labels)), "label_at", ["user_id"])
+    left = tempo.TSDF(site.read_labels(), "label_at", ["user_id"])
     found = left.asofJoin(right, right_prefix="v").df.withColumnsRenamed({"v_as_of": "as_of", "v_revision": "revision"})
     comparable(site.with_vectors(found)).write.mode("overwrite").parquet(str(out))
 

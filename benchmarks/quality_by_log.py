@@ -5,10 +5,10 @@ once per release. MovieLens 100K only has a later split, and so have the generat
 users who repeat a few items, who explore, or who leave for good. A unit is a log, a split and a training. A finished
 unit is kept, and skipped when the benchmark runs again with the same code and settings. One line per log and split:
 ``ahead`` is the lead of the embedding by peer and family of tasks, relative (or the difference for R2), and the mean
-over families with equal weights. Intervals of 90% are over resampled users and, with several seeds, over trainings.
-``value`` is the smallest of these means over peers. The line also has what the embedding loses in other storage types,
-with an interval. Peers that need long trainings are in ``quality`` and in ``userrep evaluate``, look-alike audiences in
-``look_alikes``. ``--small``: one training, the earlier split of one log.
+over families with equal weights; ``mean without *`` leaves out the tasks akin to training. Intervals of 90% are over
+resampled users and, with several seeds, over trainings. ``value`` is the smallest ``mean`` over peers. The line also
+has what the embedding loses in other storage types, with an interval. Look-alike audiences are in ``look_alikes``.
+``--small``: one training, the earlier split of one log.
 
     make bench-quality-by-log
     python -m benchmarks.quality_by_log --small
@@ -34,6 +34,7 @@ from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
 from userrep.evaluation.run import evaluate
+from userrep.evaluation.tasks.task import is_akin_to_training
 from userrep.ids import code_hash, short_hash
 from userrep.model.self_check import MEAN
 from userrep.spaces.registry import Space, list_spaces
@@ -86,7 +87,8 @@ SPLITS = ("earlier", "later")
 def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
     """Measure the units of a log's split that are not finished, and compare."""
     found = [_unit(name, split, seed, root) for seed in range(1, num_seeds + 1)]
-    compared = leads(found)
+    tasks = {one.task for one in found[0]}
+    compared = leads(found, [task for task in tasks if is_akin_to_training(task)])
     return {
         "benchmark": f"quality_{name}_{split}",
         "size": {"log": name, "split": split, "seeds": num_seeds, "cores": os.cpu_count()},

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 from benchmarks.results import RECORDS, markdown_table
+from userrep.evaluation.tasks.task import is_akin_to_training
+from userrep.model.self_check import marked
 
 README = Path("README.md")
 LOGS = {"online_retail_ii": "Online Retail II", "complete_journey": "The Complete Journey"}
@@ -40,7 +42,8 @@ def quality_table(folder: Path = RECORDS) -> str:
         names = [title, *[""] * (len(REPRESENTATIONS) - 1)]
         for shown_log, (name, shown) in zip(names, REPRESENTATIONS.items(), strict=True):
             rows.append([shown_log, shown, *(_cell(values.get(task, {}), name) for task in TASKS)])
-    return markdown_table(["log", "", *TASKS.values()], rows)
+    head = [marked(shown, is_akin_to_training(task)) for task, shown in TASKS.items()]
+    return markdown_table(["log", "", *head], rows)
 
 
 def with_table(readme: str, folder: Path = RECORDS) -> str:

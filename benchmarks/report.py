@@ -159,13 +159,14 @@ def print_line(benchmark: str, measured: Callable[[], Line]) -> None:
 def print_lines(benchmark: str, measured: Callable[[], list[Line]]) -> None:
     """Do the same for a benchmark of several lines."""
     log_to_stderr()
+    start = time.perf_counter()
     try:
         lines = measured()
     except Skipped as skipped:
         lines = [{"benchmark": benchmark, "skipped": str(skipped)}]
     for line in lines:
         if os.environ.get("RECORD") and "skipped" not in line:
-            record(line)
+            record(line, time.perf_counter() - start)
         print(json.dumps(line), flush=True)
 
 

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from userrep.model.self_check import AKIN_NOTE, marked
+
 RECORDS, PAGE = Path("docs/results"), Path("docs/results.md")
 QUALITY_LOGS = ("online_retail_ii", "complete_journey", "ml100k", "repeat", "explore", "churn")
 _LIBRARIES = ("pyspark", "delta-spark", "deltalake", "torch", "pyarrow", "duckdb", "implicit")
@@ -80,6 +82,7 @@ GOALS = {
     "join_vs_range": _JOIN,
     "join_vs_tempo": _JOIN,
     "join_vs_feast": _JOIN,
+    "join_into_fit": _JOIN,
     "training_vs_memory": Goal(must=1.1, aim=1.05),
     "training_two_ranks": Goal(must=0.6, aim=0.8, more=True),
     "stream_latency": Goal(must=5, aim=2),
@@ -95,19 +98,20 @@ page from the records in `docs/results/`. A benchmark that runs with `RECORD=1` 
 example `make bench-tiles-vs-duckdb RECORD=1`.
 
 A ratio is our median seconds over the peer's in the same run: lower is better. The spread is the lowest and the highest
-of the runs. Each record lists its size and the load of the machine before the benchmark. Age counts the commits between
-a record and this page that changed the benchmark or the code it measures.
+of the runs. Each record lists its size, how long the whole benchmark takes, and the load of the machine before it. Age
+counts the commits between a record and this page that changed the benchmark or the code it measures.
 """
 
 
-def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
-    """Keep a benchmark's line, with the environment it was measured in."""
+def record(line: dict[str, Any], seconds: float, folder: Path = RECORDS) -> None:
+    """Keep a benchmark's line, with the environment it was measured in and the ``seconds`` that the command took."""
     facts = {
         "line": line,
         "commit": _git("rev-parse", "--short=7", "HEAD"),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cores": os.cpu_count(),
         "load_before": _LOAD,
+        "seconds": round(seconds),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +156,7 @@ def page(folder: Path = RECORDS, age: Age = age_in_commits) -> str:
     others = [name for name in records if name not in GOALS and name not in by_log]
     recorded = {module_of(name) for name in records}
     missing = [name for name in benchmark_modules() if name not in recorded and name not in GOALS]
-    head = ["Benchmark", "Reached", "Must", "Aim", "Spread", "Ours", "Peer", "Size", "Measured", "Age"]
+    head = ["Benchmark", "Reached", "Must", "Aim", "Spread", "Ours", "Peer", "Size", "Takes", "Measured", "Age"]
     quality = ["Log", "Lead over the closest peer", "Closest peer", "Trainings", "Measured", "Age"]
     parts = [
         _INTRO,
@@ -168,7 +172,7 @@ def _goal_row(name: str, kept: Record | None, age: Age) -> list[str]:
     goal = GOALS[name]
     goals = [f"{'≥' if goal.more else '≤'} {limit:,}" for limit in (goal.must, goal.aim)]
     if kept is None:
-        return [f"`{name}`", _MISSING, *goals, *[""] * 6]
+        return [f"`{name}`", _MISSING, *goals, *[""] * 7]
     named, reached, *rest = _row(kept, age)
     return [named, f"{reached} ({goal.verdict(_figure(kept['line']))})", *goals, *rest]
 
@@ -181,7 +185,8 @@ def _row(kept: Record, age: Age) -> list[str]:
     spread = f"{low_high[0]:,} to {low_high[1]:,}, {line['runs']} runs" if low_high else "not recorded"
     seconds = f"{line['seconds']:,.1f} s" if "seconds" in line else ""
     peer = str(line.get("peer", "")) + (f": {line['peer_seconds']:,.1f} s" if "peer_seconds" in line else "")
-    return [_named(kept), reached, spread, seconds, peer, _size(line), _measured(kept), _age(kept, age)]
+    takes = f"{kept['seconds'] / 60:.1f} min" if "seconds" in kept else ""
+    return [_named(kept), reached, spread, seconds, peer, _size(line), takes, _measured(kept), _age(kept, age)]
 
 
 def _quality_row(name: str, kept: Record | None, age: Age) -> list[str]:
@@ -260,15 +265,25 @@ def _quality_details(kept: Record) -> str:
         ("What other storage types lose: relative, for R2 the difference", losses),
     ):
         if columns:
-            parts.append(f"{caption}:\n\n{_transposed(columns)}")
-    return "\n\n".join(parts) + "\n"
+            parts.append(f"{caption}:\n\n{_transposed(columns, _akin(line))}")
+    return "\n\n".join([*parts, AKIN_NOTE]) + "\n"
 
 
-def _transposed(columns: dict[str, dict[str, str]]) -> str:
-    """Return a table with the inner keys in rows."""
+def _akin(line: dict[str, Any]) -> set[str]:
+    """Return the tasks and families that are akin to training."""
+    from userrep.evaluation.families import FAMILIES  # not above, since all benchmarks import this module
+    from userrep.evaluation.tasks.task import is_akin_to_training
+
+    tasks = [*line.get("values", {}), *line.get("look_alikes", {}), *line["storage_losses"]]
+    families = {family for family, prefixes in FAMILIES.items() if any(map(is_akin_to_training, prefixes))}
+    return families | set(filter(is_akin_to_training, tasks))
+
+
+def _transposed(columns: dict[str, dict[str, str]], akin: set[str]) -> str:
+    """Return a table with the inner keys in rows, and names in ``akin`` marked."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
-    return markdown_table(["", *columns], rows)
+    rows = [[marked(name, name in akin), *(column.get(name, "") for column in columns.values())] for name in names]
+    return markdown_table(["", *(marked(name, name in akin) for name in columns)], rows)
 
 
 def _plain(value: Any) -> str:

@@ -33,6 +33,7 @@ from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import Block, InputLayout
 from userrep.features.profiles import read_picks
 from userrep.model.artifact import load_artifact
+from userrep.model.self_check import AKIN_NOTE
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, retire
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.file_tables import FileTables
@@ -171,12 +172,14 @@ def test_the_command_gives_the_same_figures_again_and_prints_a_table(
     again = userrep("evaluate", "--config", config, "--out", tmp_path / "two", *brief)
     assert (first.code, again.code) == (0, 0)
     found, repeated = (json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("one", "two"))
-    same = ("evaluation_id", "manifest", "tasks", "left_out")
+    same = ("evaluation_id", "manifest", "tasks", "leads", "left_out")
     assert {key: repeated[key] for key in same} == {key: found[key] for key in same}
     auc = found["tasks"]["next_item_7d"]["metrics"]["auc"]["representations"]["embedding"]["value"]
     head, row, *rest = again.out.splitlines()
     assert head.split()[: 2 + len(names)] == ["task", "metric", *names]
-    assert row.split()[:3] == ["next_item_7d", "auc", f"{auc:.4f}"]
+    assert row.split()[:4] == ["next_item_7d", "*", "auc", f"{auc:.4f}"]
+    assert AKIN_NOTE in rest
+    assert any(line.startswith("embedding ahead of") for line in rest) == bool(found["leads"])
     assert any(line.startswith("left out: horizon of 30 days: a horizon of 30 days requires") for line in rest)
     stored = site.work.tables.ledger(SPACE_METRICS, evaluation_id=found["evaluation_id"])
     assert len(stored) == num_figures(found)

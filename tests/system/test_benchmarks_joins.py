@@ -22,7 +22,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmarks")
 
 
-@pytest.mark.parametrize("name", ["join_growth", "join_vs_range", "join_vs_tempo", "join_vs_feast"])
+@pytest.mark.parametrize("name", ["join_growth", "join_into_fit", "join_vs_range", "join_vs_tempo", "join_vs_feast"])
 def test_a_benchmark_of_joins_compares_answers_and_returns_its_line(name: str, spark: SparkSession, root: Path) -> None:
     """Tempo and Feast are installed into the user's cache by the first run."""
     line = importlib.import_module(f"benchmarks.{name}").measure(spark, TINY, root, 1)

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import answers, features_growth, nights, quality, training_data
+from benchmarks import answers, features_growth, nights, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import alternating, growth_line, ratio_line
 from benchmarks.results import GOALS, benchmark_modules, module_of
 from benchmarks.savings_bill import Bill, Cost, break_even, line
 from benchmarks.training_data import RowSize
-from userrep.evaluation.results import Measured
 
 pytestmark = pytest.mark.fast
 
@@ -179,22 +178,3 @@ def test_a_log_of_nights_has_a_file_per_day_and_a_broken_day_has_only_unknown_us
     broken = pq.ParquetFile(file).read()["user_id"].to_pylist()
     assert len({*broken, *users}) == 4
     assert nights.files_naming(tmp_path, broken[0]) == ["events/day=2011-10-01/events.parquet"]  # also if compressed
-
-
-def test_quality_is_the_gain_over_the_best_baseline_averaged_over_spaces_and_tasks() -> None:
-    def measured(task: str, name: str, value: float) -> Measured:
-        metric = dict(asked)[task]
-        return Measured(task, metric, name, (value,), np.full(20, value), "linear", {"test": 9})
-
-    asked = {task for question in quality.QUESTIONS for task in question.tasks}
-    values = {"embedding": 0.6, "pooled_longest": 0.4, "pooled_all": 0.5, "rfm": 0.5, "raw": 0.5}
-    first = [measured(task, name, value) for task, _ in asked for name, value in values.items()]
-    second = [measured(task, "embedding", 0.7) for task, _ in asked]
-    found = {line["benchmark"]: line for line in quality.lines([first, second])}
-    assert found["quality_pair_vs_average"]["value"] == pytest.approx(0.3)
-    assert found["quality_pair_vs_average"]["interval"] == pytest.approx([0.3, 0.3])
-    assert found["quality_pair_vs_average"]["baseline"] == ["next_item_7d: pooled_all 0.5000"]
-    assert found["quality_volume_vs_rfm"]["value"] == pytest.approx(0.15)
-    assert found["quality_mean_vs_raw"]["value"] == pytest.approx((6 * 0.3 + 0.15) / 7, abs=1e-4)
-    assert "too few examples" in found["quality_vs_nmf"]["skipped"]
-    assert len(found) == 8

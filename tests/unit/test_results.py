@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.quality_by_log import LOGS
 from benchmarks.results import GOALS, PAGE, QUALITY_LOGS, RECORDS, age_in_commits, benchmark_modules, page, record
+from userrep.model.self_check import AKIN_NOTE
 
 pytestmark = pytest.mark.default
 
@@ -37,9 +38,10 @@ def test_the_page_is_what_its_records_say() -> None:
 
 def test_a_record_says_what_it_was_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    record(a_line("one", value=0.5), tmp_path)
+    record(a_line("one", value=0.5), 90.4, tmp_path)
     kept = json.loads((tmp_path / "one.json").read_text())
     assert kept["line"] == a_line("one", value=0.5)
+    assert kept["seconds"] == 90
     assert len(kept["commit"]) == 7
     assert kept["date"][:2] == "20"
     assert kept["versions"]["pyspark"]
@@ -68,10 +70,15 @@ def test_a_ratio_stands_next_to_its_goals_spread_peer_size_and_age(tmp_path: Pat
     found = written(tmp_path, line | {"runs": 3, "range": {"ratio": [1.1, 2.7]}}, a_line("features_growth", value=0.75))
     assert cells(found, "pipeline_vs_script") == [
         said, "≤ 2.5", "≤ 1.3", "1.1 to 2.7, 3 runs", "120.0 s", "a script: 100.0 s", "users 1,200",
-        "2026-11-29, abc1234, 2 cores, load 0.1", "2 commits",
+        "", "2026-11-29, abc1234, 2 cores, load 0.1", "2 commits",
     ]  # fmt: skip
     assert cells(found, "features_growth")[:2] == ["0.75", "not recorded"]
     assert "- size: users 1,200, cores 2\n- parts: a 1\n- range: ratio" in found
+
+
+def test_a_record_says_how_long_the_benchmark_takes(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"line": a_line("savings", value=1), **FACTS, "seconds": 90}))
+    assert cells(page(tmp_path, lambda _: 2), "savings")[7] == "1.5 min"
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.6, "aim reached"), (0.4, "reached"), (0.2, "missed")])
@@ -92,17 +99,21 @@ def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> No
     assert (*LOGS,) == QUALITY_LOGS
     line = {
         "benchmark": "quality_ml100k_later", "size": {"seeds": 3}, "value": 0.01,
-        "ahead": {"raw": {"mean": [0.01, -0.002, 0.03]}, "pca": {"mean": [0.2, 0.1, 0.3]}}, "not judged": ["return_7d"],
-        "values": {"volume_30d": {"embedding": 0.25, "raw": 0.24}, "return_7d": {"embedding": 0.8}},
+        "ahead": {
+            "raw": {"mean": [0.01, -0.002, 0.03], "mean without *": [0.02, 0.01, 0.03]},
+            "pca": {"mean": [0.2, 0.1, 0.3]},
+        },
+        "not judged": ["return_7d"],
+        "values": {"volume_30d": {"embedding": 0.25, "raw": 0.24}, "attribute_age": {"embedding": 0.8}},
         "storage_losses": {"volume_30d": {"int8": [0.0002, -0.0001, 0.0005]}},
     }  # fmt: skip
     found = written(tmp_path, line)
     assert cells(found, "quality_ml100k_later")[:3] == ["0.010 [-0.002, 0.030]", "raw", "3"]
     assert cells(found, "quality_explore_later")[0] == "not measured"
     for row in (
-        "| | volume_30d | return_7d |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
-        "| raw | +0.010 [-0.002, +0.030] |",
-        "| volume_30d | +0.020% [-0.010%, +0.050%] |", "- not judged: return_7d",
+        "| | volume_30d * | attribute_age |", "| embedding | 0.250 | 0.800 |", "| raw | 0.240 |  |",
+        "| | mean | mean without * |", "| raw | +0.010 [-0.002, +0.030] | +0.020 [+0.010, +0.030] |", AKIN_NOTE,
+        "| volume_30d * | +0.020% [-0.010%, +0.050%] |", "- not judged: return_7d",
     ):  # fmt: skip
         assert row.replace("| |", "|  |") in found
 
@@ -116,7 +127,7 @@ def test_look_alikes_have_recall_lift_and_losses(tmp_path: Path) -> None:
     found = written(tmp_path, line)
     assert cells(found, "look_alikes_ml100k")[0] == "0.0002"
     assert "| embedding | 0.300 (4.00) |" in found
-    assert "| look_alikes_20 | +0.020% [-0.010%, +0.050%] |" in found
+    assert "| look_alikes_20 * | +0.020% [-0.010%, +0.050%] |" in found
 
 
 def test_an_age_counts_only_commits_that_changed_what_is_measured(

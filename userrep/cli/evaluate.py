@@ -28,13 +28,16 @@ def evaluate(
     from userrep.store.write_access import check_new_folder
 
     check_new_folder(out)
-    from userrep.evaluation.output import loss_lines, result_lines
+    from userrep.evaluation.output import lead_lines, loss_lines, result_lines
+    from userrep.model.self_check import AKIN_NOTE
     from userrep.workflows.evaluate import evaluate_space, find_evaluable_space
 
     storages = storage_types(storage)
     find_evaluable_space(tables_of(config), config, space)
     results, metrics = evaluate_space(context_for_run(config), space, out, storages)
-    lines = in_columns(*result_lines(results))
+    lines = [*in_columns(*result_lines(results)), *[AKIN_NOTE] * bool(results.akin)]
+    if metrics["leads"]:
+        lines += ["", *in_columns(*lead_lines(metrics))]
     if storages:
         lines += ["", *in_columns(*loss_lines(results))]
     lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]

@@ -10,8 +10,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from pydantic_core import to_jsonable_python
 
+from userrep.evaluation.families import lead_inputs, leads
 from userrep.evaluation.results import Comparison, Interval, Results
 from userrep.ids import short_hash
+from userrep.model.self_check import AKIN_NOTE, MEAN, OTHERS_MEAN, marked
 from userrep.store.filesystem import absolute, write_folder
 from userrep.store.schemas import SPACE_METRICS
 from userrep.store.tables import Tables
@@ -40,7 +42,7 @@ def write_results(tables: Tables, results: Results, out: str) -> dict[str, Any]:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Return all results as a tree: manifest, tasks, costs, and what is left out."""
+    """Return all results as a tree: manifest, tasks, leads by peer and family of tasks, costs, and what is left out."""
     manifest = dict(results.manifest)
     return {
         "evaluation_id": f"e{short_hash(manifest)}",
@@ -48,11 +50,12 @@ def as_json(results: Results) -> dict[str, Any]:
         "manifest": manifest,
         "tasks": {
             task: {
-                "touched_by_training_heads": results.akin.get(task, False),
+                "touched_by_training_heads": task in results.akin,
                 "metrics": {metric: _values(results, task, metric) for name, metric in results.lines if name == task},
             }
             for task in dict.fromkeys(task for task, _ in results.lines)
         },
+        "leads": leads([results.measured], results.akin) if lead_inputs(results.measured) else {},
         "left_out": dict(results.left_out),
         "costs": {
             name: asdict(cost) | {"seconds_per_million": round(cost.seconds_per_million, 2)}
@@ -82,7 +85,8 @@ def table_rows(results: Results, tree: Mapping[str, Any]) -> list[dict[str, Any]
 def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
     """Return the header and rows of a table: one row per task and metric, one column per representation.
 
-    The last column is the embedding's lead over the best other representation, with the interval.
+    The last column is the embedding's lead over the best other representation, with the interval. Tasks akin to
+    training are marked (see ``AKIN_NOTE``).
     """
     names = [result.representation for result in results.of(*results.lines[0])]
     rows = []
@@ -92,8 +96,21 @@ def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
         best = min(comparisons, key=lambda comparison: comparison.difference.value) if comparisons else None
         last = f"{_signed(best.difference)} over {best.baseline}" if best else ""
         values = {result.representation: f"{result.value:.4f}" for result in measured}
-        rows.append([task, metric, *(values.get(name, "") for name in names), last])
+        rows.append([marked(task, task in results.akin), metric, *(values.get(name, "") for name in names), last])
     return ["task", "metric", *names, "embedding ahead of the best other by"], rows
+
+
+def lead_lines(tree: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and rows of a table of mean leads over families, with and without tasks akin to training.
+
+    ``tree``: the result of ``as_json``.
+    """
+    names = [name for name in (MEAN, OTHERS_MEAN) if any(name in families for families in tree["leads"].values())]
+    rows = [
+        [peer, *("{:+.1%} [{:+.1%}, {:+.1%}]".format(*families[name]) if name in families else "" for name in names)]
+        for peer, families in tree["leads"].items()
+    ]
+    return ["embedding ahead of", *names], rows
 
 
 def loss_lines(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -108,7 +125,7 @@ def loss_lines(results: Results) -> tuple[list[str], list[list[str]]]:
             value, names = results.of(task, metric)[0].value, [loss.baseline for loss in losses]
             shares = [f"{loss.difference.value / abs(value):+.3%}" if value else "" for loss in losses]
             cells = zip((_signed(loss.difference, 6) for loss in losses), shares, strict=True)
-            rows.append([task, metric, *(cell for pair in cells for cell in pair)])
+            rows.append([marked(task, task in results.akin), metric, *(cell for pair in cells for cell in pair)])
     return ["task", "metric", *(cell for name in names for cell in (f"{name} loses", "relative"))], rows
 
 
@@ -127,11 +144,13 @@ def chart(results: Results) -> bytes:
             panel.plot([interval.low, interval.high], [line, line], color=color, linewidth=2)
             panel.plot([interval.value], [line], "o", color=color, markersize=5)
         panel.set_yticks(range(len(measured)), [result.representation for result in measured])
-        panel.set_title(f"{task}: {metric}", fontsize=10, loc="left")
+        panel.set_title(f"{marked(task, task in results.akin)}: {metric}", fontsize=10, loc="left")
         panel.grid(axis="x", linewidth=0.4)
         panel.tick_params(labelsize=8)
     for panel in panels[len(first) :]:
         panel.set_visible(False)
+    if results.akin:
+        figure.supxlabel(AKIN_NOTE, fontsize=8)
     svg = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "userrep"}):
         figure.savefig(svg, format="svg", metadata={"Date": None})

@@ -1,7 +1,7 @@
 """Results of an evaluation: an estimate with its interval for each task, metric and representation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -109,15 +109,15 @@ class Cost:
 class Results:
     """All results of an evaluation.
 
-    ``left_out``: the reason by name of what is missing, mostly tasks. ``akin``: by task, whether its labels resemble
-    the training targets (see tasks/task.py).
+    ``left_out``: the reason by name of what is missing, mostly tasks. ``akin``: the tasks whose labels resemble the
+    training targets (see tasks/task.py).
     """
 
     manifest: Mapping[str, Any]
     measured: Sequence[Measured]
     costs: Mapping[str, Cost]
     left_out: Mapping[str, str]
-    akin: Mapping[str, bool] = field(default_factory=dict)
+    akin: Sequence[str] = ()
 
     def of(self, task: str, metric: str) -> list[Measured]:
         """Return a task's results in one metric, by representation."""

@@ -19,7 +19,7 @@ from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.sampled_users import num_by_role, read_rows
 from userrep.evaluation.tasks.attributes import read_attributes
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
-from userrep.evaluation.tasks.task import Truth
+from userrep.evaluation.tasks.task import Truth, is_akin_to_training
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
@@ -68,7 +68,7 @@ def evaluate(
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
     looks_ahead = context.artifact.manifest.model.looks_ahead
-    akin = {task.name: looks_ahead and task.is_akin_to_training for task in [*tasks, *newcomers.values()]}
+    akin = [task.name for task in [*tasks, *newcomers.values()] if looks_ahead and is_akin_to_training(task.name)]
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 

@@ -21,6 +21,7 @@ from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
+from userrep.evaluation.tasks.task import is_akin_to_training
 from userrep.features.ledger import feature_sets
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
@@ -130,6 +131,8 @@ def check_model(
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
     described = [fit_and_describe(peer, context)[1] for peer in compared]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
+    looks_ahead = artifact.manifest.model.looks_ahead
+    akin = [task.name for task in family_tasks if looks_ahead and is_akin_to_training(task.name)]
     with parallel_map(len(context.rows)) as each:
         measured, left_out = measure(family_tasks, truth, described, settings, each=each)
     check_measured(measured, left_out)
@@ -144,7 +147,8 @@ def check_model(
         num_training_dates=num_dates,
         num_test_users=len(np.unique(context.rows.user_N[context.rows.role_N == TEST])),
         values=values,
-        ahead=leads([measured]),
+        ahead=leads([measured], akin),
+        akin=akin,
         not_judged=sorted({result.task for result in first_metrics(measured) if not result.is_judged}),
         left_out=left_out,
     )

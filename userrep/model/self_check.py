@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from userrep.logs import in_columns
 
 MEAN = "mean"  # key of the mean over families of tasks
+OTHERS_MEAN = "mean without *"  # key of the mean over families without tasks akin to training
+AKIN_NOTE = "*: the task's labels resemble the training's objectives, on later days"
 
 
 class Lead(NamedTuple):
@@ -18,14 +20,19 @@ class Lead(NamedTuple):
     high: float
 
 
+def marked(task: str, is_akin: bool) -> str:
+    """Return a task's name for tables, with a mark if the task is akin to training; ``AKIN_NOTE`` explains it."""
+    return f"{task} *" if is_akin else task
+
+
 class SelfCheck(BaseModel):
     """Evaluation of a model with the space's settings that was trained on a shorter part of the log.
 
     The training data of the checked model ends at ``trained_until``. ``test_as_ofs`` are the dates of its evaluation;
     their labels end by the ``trained_until`` of the space. ``values`` has one value per task and representation.
     ``ahead`` has the lead by peer and family of tasks, and under ``mean`` the unweighted mean over families.
-    ``not_judged`` lists tasks with too few examples, which do not enter any lead. ``left_out`` gives the reason for
-    each task without values.
+    ``not_judged`` lists tasks with too few examples, which do not enter any lead; ``akin`` lists the tasks akin to
+    training. ``left_out`` gives the reason for each task without values.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +44,7 @@ class SelfCheck(BaseModel):
     values: dict[str, dict[str, float]]
     ahead: dict[str, dict[str, Lead]]
     not_judged: list[str] = Field(default_factory=list)
+    akin: list[str] = Field(default_factory=list)
     left_out: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -65,18 +73,24 @@ class SelfCheck(BaseModel):
         """Header and rows: one row per task, one column per representation, and a last row of mean leads."""
         names = list(dict.fromkeys(name for by_name in self.values.values() for name in by_name))
         rows = [
-            [task, *(f"{by_name[name]:.4f}" if name in by_name else "" for name in names)]
+            [self._marked(task), *(f"{by_name[name]:.4f}" if name in by_name else "" for name in names)]
             for task, by_name in self.values.items()
         ]
         means = [f"{self.gain_over(name).value:+.1%}" if name in self.ahead else "" for name in names]
         return ["task", *names], [*rows, ["embedding ahead by", *means]]
 
     @property
+    def notes(self) -> list[str]:
+        """The meaning of the table's marks, and the tasks that were left out."""
+        notes = [AKIN_NOTE] * any(task in self.akin for task in self.values)
+        notes += ["?: fewer than 200 positives or negatives, not judged"] * bool(self.not_judged)
+        return notes + [f"left out: {task}: {reason}" for task, reason in self.left_out.items()]
+
+    @property
     def lines(self) -> list[str]:
-        """The printed result: the table, the summary, and the tasks that were not judged or left out."""
-        head, rows = self.table
-        marked = [[f"{row[0]} *" if row[0] in self.not_judged else row[0], *row[1:]] for row in rows]
-        notes = ["* fewer than 200 positives or negatives: not judged"] if self.not_judged else []
-        notes += [f"left out: {task}: {reason}" for task, reason in self.left_out.items()]
+        """The printed result: the table, the summary and the notes."""
         title = f"self-check, trained until {self.trained_until} and judged on the days after that:"
-        return [title, *in_columns(head, marked), f"over all judged tasks: {self.summary}", *notes]
+        return [title, *in_columns(*self.table), f"over all judged tasks: {self.summary}", *self.notes]
+
+    def _marked(self, task: str) -> str:
+        return marked(task, task in self.akin) + " ?" * (task in self.not_judged)

@@ -153,6 +153,8 @@ def sqlite_file(uri: str) -> str:
 def mlflow_client(target: TrackingTarget) -> Iterator[Any]:
     """Open an ``MlflowClient`` for a target. It prints nothing, and all global settings are restored at the end.
 
+    ``mlflow.start_run`` instead could not set a run's start and end, and fails if the process has an active run.
+
     Cost: 2 s for the first import in a process, and 3 s for a new SQLite file.
     """
     with ExitStack() as restored:

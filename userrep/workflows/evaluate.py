@@ -49,7 +49,7 @@ def evaluate_space(
         run.num_rows = sum(results.manifest["num_rows"].values())
         run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
         run.outputs = {"evaluation_id": metrics["evaluation_id"], "space_id": space.space_id, "out": out}
-        run.outputs["touched_by_training_heads"] = [task for task, is_akin in results.akin.items() if is_akin]
+        run.outputs["touched_by_training_heads"] = list(results.akin)
     return results, metrics
 
 

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from userrep.evaluation.output import as_json, chart, loss_lines, result_lines, table_rows, write_results
+from userrep.evaluation.output import as_json, chart, lead_lines, loss_lines, result_lines, table_rows, write_results
 from userrep.evaluation.results import Cost, Measured, Results
+from userrep.model.self_check import AKIN_NOTE
 from userrep.store.schemas import TableSchema
 
 pytestmark = pytest.mark.fast
@@ -52,6 +53,29 @@ def test_the_table_names_the_best_of_the_others() -> None:
     ]  # fmt: skip
 
 
+def test_tasks_akin_to_training_are_marked_in_tables_and_in_the_chart() -> None:
+    results = replace(two_results(), akin=["return_7d"])
+    assert result_lines(results)[1][0][0] == "return_7d *"
+    drawn = texts(chart(results))
+    assert "return_7d *: auc" in drawn
+    assert AKIN_NOTE in drawn
+    assert AKIN_NOTE not in texts(chart(two_results()))
+
+
+def test_mean_leads_have_a_column_for_the_tasks_unlike_training() -> None:
+    judged = [
+        replace(measured(name, [value] * 3, value), task=task, num_examples={"test": 200})
+        for name, value in (("embedding", 0.6), ("raw", 0.5))
+        for task in ("return_7d", "attribute_age")
+    ]
+    lead = "+20.0% [+20.0%, +20.0%]"
+    results = replace(results_of(*judged), akin=["return_7d"])
+    assert lead_lines(as_json(results)) == (
+        ["embedding ahead of", "mean", "mean without *"], [["raw", lead, lead]],
+    )  # fmt: skip
+    assert as_json(two_results())["leads"] == {}  # no task has enough examples
+
+
 def test_an_embedding_without_baselines_has_an_empty_last_column() -> None:
     _, rows = result_lines(results_of(measured("embedding", [0.7], 0.7)))
     assert rows == [["return_7d", "auc", "0.7000", ""]]
@@ -66,7 +90,7 @@ def test_a_representation_that_is_left_out_of_a_task_has_an_empty_cell_in_its_ow
 
 
 def test_the_tree_holds_rounded_figures_with_their_intervals_and_what_they_are_ahead_of() -> None:
-    task = as_json(replace(two_results(), akin={"return_7d": True}))["tasks"]["return_7d"]
+    task = as_json(replace(two_results(), akin=["return_7d"]))["tasks"]["return_7d"]
     assert task["touched_by_training_heads"] is True
     figures = task["metrics"]["auc"]
     assert figures["num_examples"] == {"train": 5, "valid": 2, "test": 3}

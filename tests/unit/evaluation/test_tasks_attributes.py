@@ -96,6 +96,4 @@ def test_labels_do_not_depend_on_what_users_did() -> None:
 
 def test_an_attribute_names_its_task_and_is_not_drawn() -> None:
     task = attribute_value("gender")
-    assert (task.name, task.metrics, task.is_drawn, task.is_akin_to_training) == (
-        "attribute_gender", ("auc",), False, False,
-    )  # fmt: skip
+    assert (task.name, task.metrics, task.is_drawn) == ("attribute_gender", ("auc",), False)

@@ -11,6 +11,7 @@ from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN
 from userrep.evaluation.tasks import catalog
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
+from userrep.evaluation.tasks.task import is_akin_to_training
 
 pytestmark = pytest.mark.fast
 
@@ -25,10 +26,12 @@ def test_the_tasks_follow_the_horizons_and_attributes_that_there_are() -> None:
     assert short == ["next_item_7d", "next_item_7d_new", "return_7d", "volume_7d", "next_categories_7d", "neighbours"]
 
 
-def test_tasks_of_left_out_attributes_come_last_and_are_not_akin_to_the_training() -> None:
-    tasks = tasks_of(PLAN, ["country"], ["age"])[-3:]
-    assert [task.name for task in tasks] == ["neighbours_by_country", "neighbours_by_age", "attribute_age"]
-    assert not any(task.is_akin_to_training for task in tasks)
+def test_tasks_of_attributes_come_last_and_only_they_are_unlike_training() -> None:
+    tasks = tasks_of(PLAN, ["country"], ["age"])
+    assert [task.name for task in tasks[-3:]] == ["neighbours_by_country", "neighbours_by_age", "attribute_age"]
+    unlike = [task for task in [*tasks, *audience_tasks(PLAN, ["age"])] if not is_akin_to_training(task.name)]
+    assert unlike[:3] == tasks[-3:]
+    assert [task.name for task in unlike[3:]] == [f"look_alikes_{seeds}_by_age" for seeds in (20, 100, 1000)]
 
 
 def test_neighbours_are_judged_by_the_longest_horizon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,6 @@ def test_the_rest_of_a_list_is_found_from_vectors_that_hold_it_and_random_ones_f
     assert value_of("recall", scores["recall"]) == 1
     assert value_of("lift", scores["lift"]) == pytest.approx(220 / 28)
     assert value_of("recall", problem.scores(noise, AS_IT_IS)["recall"]) < 0.3  # 28 of 220 users by chance
-    assert not task.is_akin_to_training
 
 
 def test_a_list_has_the_users_with_an_event_in_a_cluster_at_the_newest_test_date_and_its_seeds_do_not_count(
@@ -57,7 +56,6 @@ def test_a_list_has_the_users_with_an_event_in_a_cluster_at_the_newest_test_date
     assert is_seed_QL.sum(axis=0).tolist() == [5] * len(longest)
     assert (problem.test.is_listed_QL == ((scores.label_MK == 1) | is_seed_QL)).all()
     assert scores.user_M.tolist() == rows.user_N[row_Q].tolist()
-    assert task.is_akin_to_training
 
 
 def test_tastes_find_future_buyers_better_than_chance() -> None:

@@ -45,15 +45,20 @@ def test_a_check_survives_a_manifest() -> None:
 
 def test_a_person_reads_the_table_what_it_comes_to_and_what_is_not_in_it() -> None:
     found = check_of(raw=(0.02, 0.01, 0.03)).model_copy(
-        update={"not_judged": ["neighbours"], "left_out": {"volume_30d": "too few"}}
+        update={
+            "not_judged": ["neighbours"],
+            "left_out": {"volume_30d": "too few"},
+            "akin": ["return_7d", "neighbours"],
+        }
     )
     assert found.lines == [
         "self-check, trained until 2024-03-01 and judged on the days after that:",
         "task                embedding  raw     pca",
-        "return_7d           0.7000     0.6500",
-        "neighbours *        0.2500     0.3000  0.2000",
+        "return_7d *         0.7000     0.6500",
+        "neighbours * ?      0.2500     0.3000  0.2000",
         "embedding ahead by             +2.0%",
         "over all judged tasks: the embedding is 2.0% ahead of raw [+1.0%, +3.0%]",
-        "* fewer than 200 positives or negatives: not judged",
+        "*: the task's labels resemble the training's objectives, on later days",
+        "?: fewer than 200 positives or negatives, not judged",
         "left out: volume_30d: too few",
     ]

@@ -51,7 +51,7 @@ def attribute_value(attribute: str) -> Task:
             return LeftOut(f"{lacking} in each split")
         return RowProblem(rows, np.stack(labels_KN, axis=1).astype(np.float32), "yes_or_no", "auc")
 
-    return Task(f"attribute_{attribute}", ("auc",), problem, is_drawn=False, is_akin_to_training=False)
+    return Task(f"attribute_{attribute}", ("auc",), problem, is_drawn=False)
 
 
 def split_by_user(rows: Rows) -> Rows:

@@ -116,7 +116,7 @@ def neighbours_by(attribute: str) -> Task:
         known = values.unique().drop_null()
         return too_few_values(attribute, len(known)) or _problem(truth, indices_in(values, known), seed)
 
-    return Task(f"neighbours_by_{attribute}", ("ndcg",), problem, is_akin_to_training=False)
+    return Task(f"neighbours_by_{attribute}", ("ndcg",), problem)
 
 
 def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOut:

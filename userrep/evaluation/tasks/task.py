@@ -24,7 +24,7 @@ MIN_EXAMPLES = 10  # of each class and split; with fewer a task is left out
 
 Floats32 = NDArray[np.float32]
 
-_ATTRIBUTE = "attribute_"  # prefix of feature columns with an attribute
+_ATTRIBUTE = "attribute_"  # prefix of feature columns with an attribute, and of tasks that predict one
 
 
 class LeftOut(str):
@@ -38,6 +38,14 @@ def too_few_values(attribute: str, num_values: int) -> LeftOut | None:
     if num_values < 2:
         return LeftOut(f"attribute {attribute} needs at least 2 distinct values, got {num_values}")
     return None
+
+
+def is_akin_to_training(task: str) -> bool:
+    """Return whether a task's labels resemble the training targets, which are about the days after an as-of date.
+
+    ``task``: its name. The tasks about an attribute, ``attribute_NAME`` and those that end in ``_by_NAME``, do not.
+    """
+    return not task.startswith(_ATTRIBUTE) and "_by_" not in task
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,10 @@ class Task(NamedTuple):
 
     ``name``: in the results. ``metrics``: their names, the primary one first. ``problem``: builds the examples for a
     seed, or returns why there are too few. ``is_drawn``: whether the examples are a random draw that depends on the
-    seed. ``is_akin_to_training``: whether labels resemble the training targets, which are about the days after an as-of
-    date.
+    seed.
     """
 
     name: str
     metrics: tuple[str, ...]
     problem: Callable[[Truth, int], Problem | LeftOut]
     is_drawn: bool = True
-    is_akin_to_training: bool = True

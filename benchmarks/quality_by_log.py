@@ -29,7 +29,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
@@ -172,7 +172,7 @@ def config_of_split(name: str, split: str, seed: int, root: Path) -> Config:
     return config
 
 
-def prepared_space(config: Config) -> tuple[RunContext, Space, Plan]:
+def prepared_space(config: Config) -> tuple[RunContext, Space, EvaluationPlan]:
     """Train a space, and build what an evaluation of it reads."""
     until = config.training.as_ofs.until
     assert until is not None

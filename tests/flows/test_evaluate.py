@@ -20,7 +20,7 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, config_file, file_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.measure import Fitted
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
@@ -247,7 +247,7 @@ def test_a_sample_takes_whole_users_by_chance_and_never_more_rows_than_asked_for
 
 
 def test_what_users_did_is_what_the_tiles_say(site: Site) -> None:
-    plan: Plan = site.plan
+    plan: EvaluationPlan = site.plan
     few = read_rows(site.work.tables, site.config, site.space.lineage_id, plan, max_rows=300, seed=17)
     activity = read_activity(site.work.tables, few, plan, onboarding=site.config.onboarding, seed=17)
     futures = Futures(few, activity)

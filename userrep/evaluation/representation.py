@@ -57,7 +57,7 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from userrep.config import Config
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.sampled_users import Rows
 from userrep.features.build import feature_sets, stored_features
@@ -79,7 +79,7 @@ class Context:
     tables: Tables
     config: Config
     artifact: Artifact
-    plan: Plan
+    plan: EvaluationPlan
     futures: Futures
     seed: int
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
@@ -39,7 +39,7 @@ def evaluate(
     *,
     space: Space,
     versions: Versions,
-    plan: Plan,
+    plan: EvaluationPlan,
     representations: Sequence[Representation],
 ) -> Results:
     """Evaluate a space's embedding and other representations of the same users.
@@ -73,7 +73,7 @@ def evaluate(
 
 
 def gather(
-    tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: Plan
+    tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: EvaluationPlan
 ) -> tuple[Context, Truth]:
     """Read the data of an evaluation: what representations may use, and what labels are computed from."""
     settings, seed = config.evaluation, config.evaluation.seed
@@ -88,7 +88,7 @@ def gather(
     return Context(tables, config, artifact, plan, futures, seed), Truth(futures, items, cluster_I, attributes)
 
 
-def check_futures(futures: Futures, plan: Plan) -> None:
+def check_futures(futures: Futures, plan: EvaluationPlan) -> None:
     """Raise UsageError if no row has an event after its as-of date."""
     if not futures.num_events(plan.longest).nnz:
         raise UsageError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.representations.catalog import representations
@@ -46,7 +46,7 @@ class CheckPlan(NamedTuple):
     """``as_ofs``: training dates of the checked model. ``plan``: dates on which it is evaluated."""
 
     as_ofs: list[date]
-    plan: Plan
+    plan: EvaluationPlan
 
 
 def plan_check(
@@ -72,7 +72,7 @@ def plan_check(
         if len(as_ofs) >= max(2, len(training_as_ofs) / 2):
             usable, left_out = (tuple(h for h in sorted(horizons) if (h <= horizon) == fits) for fits in (True, False))
             train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
-            return CheckPlan(as_ofs, Plan(end, until, usable, left_out, train, test))
+            return CheckPlan(as_ofs, EvaluationPlan(end, until, usable, left_out, train, test))
     return None
 
 
@@ -119,7 +119,7 @@ def _result_key(tables: Tables, config: Config, versions: Versions, check: Check
 
 
 def check_model(
-    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: Plan, num_dates: int
+    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: EvaluationPlan, num_dates: int
 ) -> SelfCheck:
     """Evaluate a model on a plan's dates, with one draw of each task's examples."""
     settings = config.evaluation

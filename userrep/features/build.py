@@ -17,7 +17,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import TileDays
 from userrep.features.sums.inputs import Inputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
-from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
 from userrep.ids import short_hash
@@ -154,7 +154,7 @@ class Features:
             num_inexact[file.as_of] += file.num_inexact
         return {day: (num_users[day], num_inexact[day]) for day in self.dates}
 
-    def write(self, inputs: Inputs, job: PoolingJob, plan: Plan) -> Counts:
+    def write(self, inputs: Inputs, job: PoolingJob, plan: PoolingPlan) -> Counts:
         """Run a job and let Spark write its features."""
         schema = self.tables.read(self.table).schema
         self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in self.dates])

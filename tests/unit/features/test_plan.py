@@ -13,7 +13,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.build import features_table
 from userrep.items.versions import lineage_of
-from userrep.operations.cost_plan import Plan, Size, plan_for
+from userrep.operations.cost_plan import CostPlan, Size, plan_for
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
@@ -62,7 +62,7 @@ def record(tables: Tables, stages: dict[str, float], at: datetime = NOW, **more:
     tables.add(JOB_RUNS, rows)
 
 
-def hours(plan: Plan) -> dict[str, float]:
+def hours(plan: CostPlan) -> dict[str, float]:
     return {of.stage: of.core_hours for of in plan.work}
 
 

@@ -16,7 +16,7 @@ from userrep.features.build import build_features, feature_sets, read_features, 
 from userrep.features.sums import refresh as refreshing
 from userrep.features.sums.generations import generations
 from userrep.features.sums.item_vector_files import item_parts
-from userrep.features.sums.plan import Plan
+from userrep.features.sums.plan import PoolingPlan
 from userrep.features.sums.refresh import Refresh, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.store.file_tables import FileTables
@@ -204,7 +204,7 @@ def test_ranges_that_are_taken_in_parts_give_the_same_rows(
 ) -> None:
     if writer == "spark":
         monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
-    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: Plan(4, {1: 3, 2: 2}))
+    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: PoolingPlan(4, {1: 3, 2: 2}))
     shop.refresh(D3, full=True)
     assert shop.features(D3) == moved["features"]
     assert shop.sums() == moved["sums"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.features.sums.plan import Plan, Task
+from userrep.features.sums.plan import PoolingPlan, Task
 from userrep.features.sums.tasks import _files_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
 
@@ -29,7 +29,7 @@ def files_in_slices(days: list[int], num_slices: int) -> Listed:
     return [file_of(kind, day, range_of(k, num_slices)) for kind, day in kinds for k in range(num_slices)]
 
 
-def reads_of(plan: Plan, files: Listed) -> Counter[tuple[str, int]]:
+def reads_of(plan: PoolingPlan, files: Listed) -> Counter[tuple[str, int]]:
     """Count how often each file is read for each range of users."""
     listed = pa.Table.from_pylist(files)
     return Counter(
@@ -48,7 +48,7 @@ def reads_of(plan: Plan, files: Listed) -> Counter[tuple[str, int]]:
 def test_each_range_reads_each_file_that_meets_it_once(
     num_ranges: int, in_parts: dict[int, int], num_slices: int
 ) -> None:
-    plan = Plan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges})
+    plan = PoolingPlan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges})
     files = files_in_slices([101, 102, 103, 107], num_slices)
     want: Counter[tuple[str, int]] = Counter()
     for file in files:

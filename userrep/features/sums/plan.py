@@ -23,7 +23,7 @@ class Task(NamedTuple):
     num_parts: int = 1
 
 
-class Plan(NamedTuple):
+class PoolingPlan(NamedTuple):
     """Equal ranges of user buckets, a power of two in number. ``parts``: the skewed ranges and their number of parts.
 
     ``item_parts``: if more than one, every task is split further into this number of parts by item.
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
         return [Task(number, part, num) for number, num in num_parts.items() for part in range(num)]
 
 
-def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts: int = 1) -> Plan:
+def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts: int = 1) -> PoolingPlan:
     """Distribute rows over tasks. ``rows_by_cell``: rows to read, by equal cells of user buckets.
 
     Users are hashed to buckets, so only very heavy users make ranges differ in size.
@@ -59,4 +59,4 @@ def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts:
     mean = total / num_ranges
     is_skewed = (rows_by_range > _SKEW_FACTOR * mean) & (rows_by_range > _SKEW_ROWS)
     parts = {int(k): int(np.ceil(rows_by_range[k] / mean)) for k in np.flatnonzero(is_skewed)}
-    return Plan(num_ranges, parts, item_parts)
+    return PoolingPlan(num_ranges, parts, item_parts)

@@ -22,7 +22,7 @@ from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.generations import Difference, Generation, generations
 from userrep.features.sums.inputs import Inputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
-from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
 from userrep.items.versions import Versions
@@ -154,7 +154,7 @@ class SumsUpdate:
             changed_days=tuple(map(day_number, self.difference.leaving.revision_by_day)),
         )
 
-    def plan(self) -> Plan:
+    def plan(self) -> PoolingPlan:
         """Distribute the update over tasks."""
         cells = tiles_by_cell(self.tables, self.ledger, self.difference.tiles)
         cells += (self.base.num_users if self.base else 0) * _TILES_PER_USER // NUM_CELLS
@@ -207,7 +207,7 @@ def _commit_sums(
     _record(tables, target, num_users=sum(file.num_rows for file in sums))
 
 
-def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: PoolingJob, plan: Plan) -> None:
+def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: PoolingJob, plan: PoolingPlan) -> None:
     """Let Spark write the sums, and record the generation."""
     tables = update.tables
     schema = cast(StructType, StructType.fromDDL(SUMS_DDL))

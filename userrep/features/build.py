@@ -15,7 +15,7 @@ from userrep.features.layout import exported_form
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import TileDays
-from userrep.features.sums.inputs import Inputs
+from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
@@ -96,7 +96,7 @@ def build_features(
     spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), tile_ledger(tables)
     revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
-    inputs = Inputs(tables, tiles, sums=None, profiles_version=profiles.version)
+    inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)
     parts = item_parts(tables, config, versions, dates).num_parts
     cells = tiles_by_cell(tables, ledger, revisions.items())
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
@@ -154,7 +154,7 @@ class Features:
             num_inexact[file.as_of] += file.num_inexact
         return {day: (num_users[day], num_inexact[day]) for day in self.dates}
 
-    def write(self, inputs: Inputs, job: PoolingJob, plan: PoolingPlan) -> Counts:
+    def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan) -> Counts:
         """Run a job and let Spark write its features."""
         schema = self.tables.read(self.table).schema
         self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in self.dates])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.audience_world import vectors_of
-from userrep.audiences.ensemble import Calibration, HeldOut, Inputs, Member, fit_ensemble, weights_of
+from userrep.audiences.ensemble import Calibration, HeldOut, InputTransform, Member, fit_ensemble, weights_of
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
@@ -73,7 +73,7 @@ def test_a_size_is_filled_by_weight_and_counts_its_seeds() -> None:
 
 def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
     sample = vectors_of(np.random.default_rng(3).standard_normal((3000, 30)).astype(np.float32))
-    x_ND = Inputs.of(sample)(sample)
+    x_ND = InputTransform.of(sample)(sample)
     _, scores = fit_ensemble(x_ND[:60], x_ND[60:], num_seeds=60, num_others=2940)
     assert scores.auc == pytest.approx(0.5, abs=0.12)
     assert scores.at_size(300)["lift"] < 2.2

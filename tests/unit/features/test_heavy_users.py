@@ -15,7 +15,7 @@ from userrep.config import Config
 from userrep.features.build import read_features, stored_features
 from userrep.features.sums import bucket_files
 from userrep.features.sums.generations import TileDays
-from userrep.features.sums.inputs import Inputs, listed_files
+from userrep.features.sums.inputs import PoolingInputs, listed_files
 from userrep.items.versions import lineage_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
 from userrep.store.open import open_tables
@@ -133,7 +133,7 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     days = {day: revision for day, (_, revision) in tile_ledger(log.tables).latest.items()}
     files = listed_files(
         log.tables,
-        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles_version=None),
+        PoolingInputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles_version=None),
     )
     sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["start", "stop"]).to_pylist()]
     of_bot, largest = 0, 0

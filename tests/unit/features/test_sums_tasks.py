@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.features.sums.plan import PoolingPlan, Task
+from userrep.features.sums.plan import PoolingPlan, PoolingTask
 from userrep.features.sums.tasks import _files_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
 
@@ -63,7 +63,7 @@ def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() 
     files = files_in_slices([100, 101, 102, 103], 1)
     listed = pa.Table.from_pylist(files)
     found = [
-        [file.path.rpartition("-")[0] for file in _files_of(Task(0, part, 3), BucketRange(0, 10), listed)]
+        [file.path.rpartition("-")[0] for file in _files_of(PoolingTask(0, part, 3), BucketRange(0, 10), listed)]
         for part in range(3)
     ]
     assert found == [["tiles-102", "sums-100", "profiles-0"], ["tiles-100", "tiles-103"], ["tiles-101"]]
@@ -71,6 +71,6 @@ def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() 
 
 def test_a_file_that_ends_where_a_range_begins_is_not_read() -> None:
     listed = pa.Table.from_pylist([file_of("tiles", 1, BucketRange(0, 10)), file_of("tiles", 2, BucketRange(10, 20))])
-    assert [file.day for file in _files_of(Task(0), BucketRange(10, 20), listed)] == [2]
-    assert [file.day for file in _files_of(Task(0), BucketRange(0, 10), listed)] == [1]
-    assert [file.day for file in _files_of(Task(0), BucketRange(9, 11), listed)] == [1, 2]
+    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(10, 20), listed)] == [2]
+    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(0, 10), listed)] == [1]
+    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(9, 11), listed)] == [1, 2]

@@ -20,7 +20,7 @@ from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.generations import Difference, Generation, generations
-from userrep.features.sums.inputs import Inputs
+from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
@@ -139,9 +139,9 @@ class SumsUpdate:
     def difference(self) -> Difference:
         return Difference.between(self.base, self.target, FeatureSpec.of(self.config))
 
-    def inputs(self, profiles: Profiles) -> Inputs:
+    def inputs(self, profiles: Profiles) -> PoolingInputs:
         """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""
-        return Inputs(self.tables, self.difference, self.base, profiles.version)
+        return PoolingInputs(self.tables, self.difference, self.base, profiles.version)
 
     def job(self, *outputs: Output) -> PoolingJob:
         """Return the pooling job of the update."""
@@ -207,7 +207,9 @@ def _commit_sums(
     _record(tables, target, num_users=sum(file.num_rows for file in sums))
 
 
-def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: PoolingJob, plan: PoolingPlan) -> None:
+def _write_sums(
+    update: SumsUpdate, target: Generation, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan
+) -> None:
     """Let Spark write the sums, and record the generation."""
     tables = update.tables
     schema = cast(StructType, StructType.fromDDL(SUMS_DDL))

@@ -19,7 +19,7 @@ from userrep.features.build import Features, feature_sets, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
-from userrep.features.sums.generations import Difference, Generation, generations
+from userrep.features.sums.generations import Generation, TileDifference, generations
 from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
@@ -114,7 +114,7 @@ class SumsUpdate:
             return None, "no window sums yet"
         if not usable:
             return None, f"item vectors of {target.valid_from} are new to the window sums"
-        work = {old.generation: ledger.num_tiles(Difference.between(old, target, spec).tiles) for old in usable}
+        work = {old.generation: ledger.num_tiles(TileDifference.between(old, target, spec).tiles) for old in usable}
         best = min(usable, key=lambda old: (work[old.generation], -old.generation))
         if work[best.generation] > _MAX_DIFFERENCE * ledger.num_tiles(target.revision_by_day.items()):
             return None, f"too much differs from the sums of {best.as_of}"
@@ -136,8 +136,8 @@ class SumsUpdate:
         return f"sums of {built.num_inexact} users on {base.as_of} are not exact" if built.num_inexact else None
 
     @cached_property
-    def difference(self) -> Difference:
-        return Difference.between(self.base, self.target, FeatureSpec.of(self.config))
+    def difference(self) -> TileDifference:
+        return TileDifference.between(self.base, self.target, FeatureSpec.of(self.config))
 
     def inputs(self, profiles: Profiles) -> PoolingInputs:
         """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""

@@ -14,7 +14,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.inference.test_model import features, saved
 from userrep.config import Config
-from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift
+from userrep.monitoring.drift import FAIL, OK, WARN, MeasuredDrift, measure_drift
 from userrep.monitoring.input_drift import Ranges, compare_inputs, reconstruction_errors
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED, newest_snapshot
@@ -43,7 +43,7 @@ def tables(spark: SparkSession, config: Config) -> Tables:
     return tables
 
 
-def drift_of(tables: Tables, config: Config, now: np.ndarray, users: list[str] = USERS) -> Drift:
+def drift_of(tables: Tables, config: Config, now: np.ndarray, users: list[str] = USERS) -> MeasuredDrift:
     """Publish Z and then other vectors; measure."""
     for day, names, vectors in ((D1, USERS, Z), (D2, users, now)):
         rows = {name: vector.tolist() for name, vector in zip(names, vectors.astype(np.float32), strict=True)}

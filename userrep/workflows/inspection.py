@@ -11,9 +11,9 @@ from userrep.errors import plural, results_of
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.sources.columns import check_columns, event_columns
-from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.listing import Listings
 from userrep.sources.sample import Sample, spark_columns, take_sample
+from userrep.sources.sample_facts import SampleFacts, sample_facts
 from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, needed_days, room_of
 
@@ -26,7 +26,7 @@ class Inspected(NamedTuple):
     what: str
     log: EventSource
     sample: Sample
-    facts: LogFacts
+    facts: SampleFacts
     span: tuple[date, date, bool] | None
 
 
@@ -60,7 +60,7 @@ def _inspect(what: str, log: EventSource) -> Inspected:
     sample = take_sample(log, what, listings)
     columns = event_columns(log)
     check_columns(spark_columns(sample), columns, what)
-    facts = log_facts(sample, log)
+    facts = sample_facts(sample, log)
     return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day, listings))
 
 

@@ -47,7 +47,7 @@ from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 from userrep.utc import DAY_US, day_number, utc_now
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.stream import Progress, stream_embeddings
+from userrep.workflows.stream import StreamProgress, stream_embeddings
 
 EVENTS, PICKS = "events", "onboarding"  # topics
 OPEN_DAYS = 3
@@ -103,7 +103,7 @@ class Base:
         items = random.integers(self.size.items, size=num)
         self.broker.send(EVENTS, (message(*pair, "event_at", now) for pair in zip(users, items, strict=True)))
 
-    def stream(self, *, until_empty: bool, is_stopping: Callable[[], bool] = lambda: False) -> Progress:
+    def stream(self, *, until_empty: bool, is_stopping: Callable[[], bool] = lambda: False) -> StreamProgress:
         """Stream in this process, as ``userrep stream`` does."""
         work = RunContext(self.config, self.tables.spark)
         return stream_embeddings(work, until_empty=until_empty, new_query_id=None, is_stopping=is_stopping)

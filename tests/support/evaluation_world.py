@@ -17,7 +17,7 @@ from userrep.evaluation.futures import Activity, Futures, activity_of, boundarie
 from userrep.evaluation.item_vectors import ItemVectors, clustered
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.nmf import Sample
+from userrep.evaluation.representations.nmf import SampledCounts
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.layout import InputLayout, Scaler
@@ -277,10 +277,10 @@ def context_of(events: list[Event]) -> Context:
     return Context(nothing, nothing, nothing, PLAN, futures, seed=1)
 
 
-def sample_of_groups(events: list[Event]) -> Sample:
+def sample_of_groups(events: list[Event]) -> SampledCounts:
     """Return the counts of all users and items before the plan's ``until``."""
     items = [item_id(item) for item in range(NUM_GROUPED_ITEMS)]
-    return Sample(pa.array(user_ids(NUM_GROUPED)), pa.array(items), counts_of(events))
+    return SampledCounts(pa.array(user_ids(NUM_GROUPED)), pa.array(items), counts_of(events))
 
 
 # -- rows with features, for representations that read them ------------------------------------------------------------

@@ -18,7 +18,7 @@ GENERATOR = {"generator": "userrep report"}  # first key of the JSON file, by wh
 _HEAD = 4096  # bytes at the start of a file that are searched for the mark of a report
 
 
-def check_out(out: Path) -> None:
+def check_report_path(out: Path) -> None:
     """Check that a report can be written to ``out``. Creates and changes nothing.
 
     Raises

@@ -8,7 +8,7 @@ from typing import Any
 from userrep.errors import UsageError
 from userrep.report import drawings, space_drawings
 from userrep.report.facts import Facts, as_tree
-from userrep.report.findings import command
+from userrep.report.findings import shell_command
 from userrep.report.summary import Summary
 from userrep.report.templates import mark_code, templates
 from userrep.store.filesystem import write_bytes
@@ -51,7 +51,7 @@ def page(facts: Facts, summary: Summary) -> str:
     """Render the page, without scripts or requests. The result depends only on the arguments."""
     return templates().get_template("page.html").render(
         facts=facts, summary=summary, draw=drawings, draw_space=space_drawings,
-        command=lambda words, more="": mark_code(command(facts, words, more)),
+        command=lambda words, more="": mark_code(shell_command(facts, words, more)),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, tru
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.catalog import REFITTED, representations
 from userrep.evaluation.representations.inputs import blocks, fit_pca
-from userrep.evaluation.run import gather
+from userrep.evaluation.run import read_context_and_truth
 from userrep.evaluation.sampled_users import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import Block, InputLayout
@@ -61,7 +61,7 @@ class Site:
         train_item_vectors(self.work, list(self.plan.dates))
         build_user_features(self.work, list(self.plan.dates))
         artifact = load_artifact(artifact_folder(config, self.space), self.space.content_hash)
-        self.context, self.truth = gather(
+        self.context, self.truth = read_context_and_truth(
             self.work.tables, config, artifact=artifact, versions=self.work.schedule.versions, plan=self.plan
         )
 

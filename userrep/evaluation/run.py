@@ -50,7 +50,7 @@ def evaluate(
     with ``evaluation.max_rows``.
     """
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
+    context, truth = read_context_and_truth(tables, config, artifact=artifact, versions=versions, plan=plan)
     rows, counts = context.rows, num_by_role(context.rows.role_N)
     logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
@@ -72,7 +72,7 @@ def evaluate(
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 
-def gather(
+def read_context_and_truth(
     tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: EvaluationPlan
 ) -> tuple[Context, Truth]:
     """Read the data of an evaluation: what representations may use, and what labels are computed from."""

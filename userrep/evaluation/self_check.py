@@ -18,7 +18,7 @@ from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.run import gather
+from userrep.evaluation.run import read_context_and_truth
 from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
 from userrep.features.build import feature_sets
@@ -80,8 +80,9 @@ def self_check(tables: Tables, config: Config, *, space_id: str, versions: Versi
     """Train the checked model and compare it with peers, or return the stored result of an earlier run.
 
     The features and item vectors of all dates must be built. ``space_id``: the space that will be trained. Rows and
-    checkpoints of the checked model are kept until the result is stored. Cost: ``training_inputs`` and ``gather`` in
-    Spark, which grow with the log; then a training on at most 100,000 rows and probes on at most 19,000, which do not.
+    checkpoints of the checked model are kept until the result is stored. Cost: two reads in Spark that grow with the
+    log (``training_inputs``, ``read_context_and_truth``); then a training on at most 100,000 rows and probes on at most
+    19,000, which do not.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def check_model(
     settings = config.evaluation
     settings = settings.model_copy(update={"max_rows": min(settings.max_rows, _MAX_ROWS), "num_seeds": 1})
     config = config.model_copy(update={"evaluation": settings})
-    context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
+    context, truth = read_context_and_truth(tables, config, artifact=artifact, versions=versions, plan=plan)
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
     described = [fit_and_describe(peer, context)[1] for peer in compared]

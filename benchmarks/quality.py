@@ -31,7 +31,7 @@ from userrep.evaluation.run import evaluate
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import CANDIDATE, Space, artifact_folder, list_spaces
 from userrep.spark.session import get_session
-from userrep.workflows.evaluate import prepared
+from userrep.workflows.evaluate import prepare_evaluation
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 
@@ -77,7 +77,7 @@ def measure(num_seeds: int, root: Path) -> list[Line]:
         space = _space(_pipeline(config, AS_OF), seed)
         work = _pipeline(config, None)
         some = [one for one in representations() if one.name == EMBEDDING or not found]
-        plan = prepared(work, space)
+        plan = prepare_evaluation(work, space)
         results = evaluate(
             work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
         )  # fmt: skip

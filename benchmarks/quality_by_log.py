@@ -41,7 +41,7 @@ from userrep.spark.session import get_session
 from userrep.store.vector_storage import STORED
 from userrep.synthetic.spec import REGIMES, LogSpec
 from userrep.workflows.demo import ensure_log
-from userrep.workflows.evaluate import prepared
+from userrep.workflows.evaluate import prepare_evaluation
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 
@@ -180,7 +180,7 @@ def prepared_space(config: Config) -> tuple[RunContext, Space, EvaluationPlan]:
     run_pipeline(trained, retrain=bool(list_spaces(trained.tables)))
     space = _newest(list_spaces(trained.tables))
     work = _pipeline(config, None)
-    return work, space, prepared(work, space)
+    return work, space, prepare_evaluation(work, space)
 
 
 def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:

@@ -35,7 +35,7 @@ def evaluate_space(
     """
     work.check()
     space = find_evaluable_space(work.tables, work.config, space_id)
-    plan = prepared(work, space)
+    plan = prepare_evaluation(work, space)
     with work.runs.stage("evaluate_space") as run:
         results = evaluate(
             work.tables,
@@ -53,7 +53,7 @@ def evaluate_space(
     return results, metrics
 
 
-def prepared(work: RunContext, space: Space) -> EvaluationPlan:
+def prepare_evaluation(work: RunContext, space: Space) -> EvaluationPlan:
     """Choose the evaluation dates and build their missing tiles, item vectors and features; return the plan.
 
     The as-of date of ``work`` must be the day after the last day of the log, since labels are read from tiles.

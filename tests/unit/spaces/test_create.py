@@ -190,7 +190,7 @@ def test_a_damaged_space_to_start_from_is_reported_before_propensities_are_fitte
     steps, fitted = [], []
     monkeypatch.setattr(create, "training_inputs", lambda *_, **__: inputs)
     monkeypatch.setattr(create, "empty_input", lambda *_: None)
-    monkeypatch.setattr(create, "steps_of", lambda *_: steps.append(1))
+    monkeypatch.setattr(create, "read_steps_per_epoch", lambda *_: steps.append(1))
     monkeypatch.setattr(create, "_initial_weights", initial_weights)
     monkeypatch.setattr(create, "_propensities", lambda *_: fitted.append(1))
     tables: Any = None

@@ -19,7 +19,7 @@ from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
+from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_outputs
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
@@ -104,7 +104,7 @@ def build_features(
     build = Features(tables, config, versions, dates, ledger.latest, profiles.profiles_hash)
     since = build.begin()
     if isinstance(tables, FileTables):
-        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)), since=since)
+        counts = build.commit(tables, write_outputs(inputs, job, plan, build.destination(tables)), since=since)
     else:
         counts = build.write(inputs, job, plan)
     return build.record(counts)

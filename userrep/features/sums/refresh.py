@@ -24,7 +24,7 @@ from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
+from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
@@ -179,7 +179,7 @@ def _run(update: SumsUpdate, profiles: Profiles) -> int:
     if isinstance(tables, FileTables):
         keys = {"lineage_id": target.lineage_id, "generation": target.generation}
         destinations = features.destination(tables) | {"sums": Destination(tables.target(USER_WINDOW_SUMS), keys)}
-        files = write_files(inputs, job, plan, destinations)
+        files = write_outputs(inputs, job, plan, destinations)
         if not is_current:
             _commit_sums(tables, update, target, files, since=since)
         return features.record(features.commit(tables, files, since=features_since))

@@ -97,7 +97,7 @@ class _Rows:
 Sink = _Rows | Writing
 
 
-def write_files(
+def write_outputs(
     inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, targets: Mapping[Output, Destination]
 ) -> list[Written]:
     """Run a job over all users. Tasks write its outputs to files sorted by user bucket, for the caller to commit.

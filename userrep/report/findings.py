@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from userrep.errors import plural
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
 from userrep.report.formats import count, figure, share
-from userrep.report.log_days import RECENT_DAYS
+from userrep.report.log_facts import RECENT_DAYS
 
 _FORGET_EVERY = timedelta(days=1)  # time between runs of `userrep forget`, or more
 

@@ -23,7 +23,7 @@ from userrep.report.drawings import (
 )
 from userrep.report.facts import BAD, WARN, Run
 from userrep.report.file import page
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast

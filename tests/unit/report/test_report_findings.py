@@ -21,7 +21,7 @@ from tests.support.report_facts import (
 from tests.unit.model.test_self_check import check_of
 from userrep.report.facts import BAD, NOTE, WARN, Request
 from userrep.report.findings import findings
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import EvaluationFacts
 from userrep.report.summary import summarised
 

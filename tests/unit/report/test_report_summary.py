@@ -9,7 +9,7 @@ import pytest
 from tests.support.report_facts import LAST, NOW, SPACE, a_day, a_space, a_task, drift, facts, nothing, stage
 from userrep.report.facts import BAD, NOTE, OK, WARN
 from userrep.report.formats import NONE
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import DriftFacts, DriftPoint, EvaluationFacts
 from userrep.report.summary import Tile, summarised
 

@@ -12,7 +12,7 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, file_of
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.evaluation import self_check as checks
+from userrep.evaluation import run_self_check as checks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder, list_spaces
 from userrep.store import schemas

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.model.test_self_check import check_of
 from userrep.errors import GateRefusedError
-from userrep.evaluation.self_check import check_gain, plan_check
+from userrep.evaluation.run_self_check import check_gain, plan_check
 
 pytestmark = pytest.mark.fast
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 
 from userrep.cli.check_result import CheckResult, checked, python_version
-from userrep.client.target import load_target, tables_at
+from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError, plural
 from userrep.model.frozen_folder import MANIFEST, MAX_MANIFEST

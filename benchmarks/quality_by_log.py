@@ -39,7 +39,7 @@ from userrep.model.self_check import MEAN
 from userrep.spaces.registry import Space, list_spaces
 from userrep.spark.session import get_session
 from userrep.store.vector_storage import STORED
-from userrep.synthetic.spec import REGIMES, LogSpec
+from userrep.synthetic.log_spec import REGIMES, LogSpec
 from userrep.workflows.demo import ensure_log
 from userrep.workflows.evaluate import prepare_evaluation
 from userrep.workflows.pipeline import run_pipeline

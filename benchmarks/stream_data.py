@@ -34,7 +34,7 @@ from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.features.sums.item_vector_files import dated_vectors
 from userrep.features.sums.pooling import OutputRows, PoolingJob
-from userrep.features.sums.tasks import Destination, Writing, Written
+from userrep.features.sums.pooling_tasks import Destination, Writing, Written
 from userrep.items.versions import train_versions, versions_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots

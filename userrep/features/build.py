@@ -19,7 +19,7 @@ from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_outputs
+from userrep.features.sums.pooling_tasks import Destination, Written, pooled_rows, write_outputs
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
@@ -86,7 +86,7 @@ def build_features(
     Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
     longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
     too large for a worker are processed in parts (features/sums/item_vector_files.py), which adds reads and shuffles
-    (features/sums/tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
+    (features/sums/pooling_tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import Features, FeatureSet, feature_sets, features_table, log_hash, stale_features
 from userrep.features.sums.pooling import OutputRows
-from userrep.features.sums.tasks import Writing, Written
+from userrep.features.sums.pooling_tasks import Writing, Written
 from userrep.items.versions import Versions
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, TILE_DAYS

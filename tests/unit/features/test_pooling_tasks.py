@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from userrep.features.sums.plan import PoolingPlan, PoolingTask
-from userrep.features.sums.tasks import _files_of
+from userrep.features.sums.pooling_tasks import _files_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
 
 pytestmark = pytest.mark.fast

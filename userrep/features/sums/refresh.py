@@ -24,7 +24,7 @@ from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_outputs
+from userrep.features.sums.pooling_tasks import Destination, Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
@@ -65,7 +65,7 @@ def refresh_features(
     item-vector version, if the difference is no less work, or with ``full``. Cost per day moved: the tiles of one
     entering day, and per window (including the history window) of one day that leaves its ring; for each changed day,
     its tiles twice. Sums are read twice and written once, features written once. No shuffle, unless the item vectors
-    are too large for a worker (sums/item_vector_files.py), which adds reads and shuffles (features/sums/tasks.py).
+    are too large for a worker (sums/item_vector_files.py), which adds reads and shuffles (sums/pooling_tasks.py).
 
     After a kill, the next run starts from the last complete generation. Only features are built if that generation
     already has the target state, as after a kill between sums and features, or if only profiles have changed.

@@ -18,8 +18,8 @@ from userrep.features.profiles import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import Generation
 from userrep.features.sums.pooling import Output
+from userrep.features.sums.pooling_tasks import Destination, write_outputs
 from userrep.features.sums.refresh import SumsUpdate
-from userrep.features.sums.tasks import Destination, write_outputs
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import OPENINGS, USER_OPENINGS

@@ -28,7 +28,7 @@ from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.catalog import REFITTED, representations
 from userrep.evaluation.representations.inputs import blocks, fit_pca
 from userrep.evaluation.run import read_context_and_truth
-from userrep.evaluation.sampled_users import Rows, read_rows
+from userrep.evaluation.sampled_rows import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import Block, InputLayout
 from userrep.features.profiles import read_picks

@@ -18,7 +18,7 @@ from userrep.evaluation.item_vectors import ItemVectors, clustered
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.nmf import SampledCounts
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, Rows, rows_of
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from userrep.config import Onboarding
 from userrep.evaluation.dates import EvaluationPlan
-from userrep.evaluation.sampled_users import Ints, Rows, indices_in, only_sampled, where_in
+from userrep.evaluation.sampled_rows import Ints, Rows, indices_in, only_sampled, where_in
 from userrep.features.profiles import read_picks
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles

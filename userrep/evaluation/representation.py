@@ -59,7 +59,7 @@ from scipy.sparse import csr_array
 from userrep.config import Config
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Activity, Futures
-from userrep.evaluation.sampled_users import Rows
+from userrep.evaluation.sampled_rows import Rows
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout
 from userrep.model.artifact import Artifact

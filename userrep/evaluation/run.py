@@ -16,7 +16,7 @@ from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
-from userrep.evaluation.sampled_users import num_by_role, read_rows
+from userrep.evaluation.sampled_rows import num_by_role, read_rows
 from userrep.evaluation.tasks.attributes import read_attributes
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
 from userrep.evaluation.tasks.task import Truth

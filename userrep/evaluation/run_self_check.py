@@ -19,7 +19,7 @@ from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metri
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.run import read_context_and_truth
-from userrep.evaluation.sampled_users import TEST
+from userrep.evaluation.sampled_rows import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
 from userrep.features.build import feature_sets
 from userrep.features.profiles import profiles_fingerprint

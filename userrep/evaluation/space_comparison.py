@@ -20,7 +20,7 @@ from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.probes import Floats, Floats32
 from userrep.evaluation.results import Interval
-from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
 from userrep.spaces.consumer_model import ConsumerModel

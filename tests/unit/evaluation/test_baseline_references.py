@@ -32,7 +32,7 @@ from userrep.evaluation.representation import Context
 from userrep.evaluation.representations import nmf
 from userrep.evaluation.representations.als import ItemFactors, factorized, folded, folded_in, looked_up
 from userrep.evaluation.representations.inputs import fit_pca
-from userrep.evaluation.sampled_users import TEST, Rows
+from userrep.evaluation.sampled_rows import TEST, Rows
 
 pytestmark = pytest.mark.full
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.evaluation_world import PLAN, World, world
 from userrep.errors import UsageError
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, _at_most, indices_in, num_by_role, rows_of
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, _at_most, indices_in, num_by_role, rows_of
 
 pytestmark = pytest.mark.fast
 

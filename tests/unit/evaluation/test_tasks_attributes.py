@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.evaluation_world import PLAN, Event, judged, truth_of, truth_with, user_ids
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, rows_of
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, rows_of
 from userrep.evaluation.tasks.attributes import attribute_value, split_by_user
 from userrep.evaluation.tasks.rows import RowProblem
 

@@ -26,7 +26,7 @@ from tests.support.evaluation_world import (
 )
 from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import NO_ROLE, TEST
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST
 from userrep.evaluation.tasks.catalog import newcomer_tasks
 from userrep.evaluation.tasks.pairs import PairProblem, Pairs, draw_pairs, exchanged, new_users, next_item
 from userrep.evaluation.tasks.task import LeftOut

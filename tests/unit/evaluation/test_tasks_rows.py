@@ -18,7 +18,7 @@ from tests.support.evaluation_world import (
     world,
 )
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import TEST, TRAIN, VALID
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID
 from userrep.evaluation.tasks.rows import (
     RowProblem,
     Setting,

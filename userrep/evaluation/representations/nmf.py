@@ -16,7 +16,7 @@ from sklearn.preprocessing import normalize
 
 from userrep.evaluation.representation import Context, Floats32, Matrix
 from userrep.evaluation.representations.als import flagged
-from userrep.evaluation.sampled_users import draw, indices_in
+from userrep.evaluation.sampled_rows import draw, indices_in
 from userrep.store.arrow import combined
 
 _FACTORS = 80

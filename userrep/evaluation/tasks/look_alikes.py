@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from userrep.audiences.ensemble import InputTransform, fit_ensemble
 from userrep.evaluation.metrics import Scores, value_of
 from userrep.evaluation.probes import standardized
-from userrep.evaluation.sampled_users import ROLES, TEST, Ints, Rows, indices_in
+from userrep.evaluation.sampled_rows import ROLES, TEST, Ints, Rows, indices_in
 from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
 from userrep.evaluation.tasks.rows import events_by_cluster
 from userrep.evaluation.tasks.task import Floats32, LeftOut, Task, Truth, too_few_values

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,12 @@ def test_no_file_is_named_after_nothing() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
     files = [*MODULES, *JOBS, *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     assert not [file.name for file in files if file.stem in vague]
+
+
+def test_a_class_name_is_defined_once() -> None:
+    trees = [ast.parse(module.read_text(encoding="utf-8")) for module in MODULES]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, num in names.items() if num > 1 and not name.startswith("_")] == []
 
 
 def test_every_module_says_what_it_is() -> None:

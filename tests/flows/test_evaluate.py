@@ -246,7 +246,7 @@ def test_a_sample_takes_whole_users_by_chance_and_never_more_rows_than_asked_for
     assert len(sampled(10**9)) == len(site.rows) == pc.count(site.rows.features.column("user_id")).as_py()
 
 
-def test_what_users_did_is_what_the_tiles_say(site: Site) -> None:
+def test_what_users_did_equals_their_tiles(site: Site) -> None:
     plan: EvaluationPlan = site.plan
     few = read_rows(site.work.tables, site.config, site.space.lineage_id, plan, max_rows=300, seed=17)
     activity = read_activity(site.work.tables, few, plan, onboarding=site.config.onboarding, seed=17)
@@ -376,7 +376,7 @@ def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
         assert picks.matrix(nothing).any()
 
 
-def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, fitted: list[Fitted]) -> None:
+def test_representations_have_the_rows_and_the_widths_that_they_declare(site: Site, fitted: list[Fitted]) -> None:
     widths = {}
     for one in fitted:
         x_NF = one.matrix(site.context)
@@ -393,7 +393,7 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, 
     assert widths == {name: expected[name] for name in widths}
 
 
-def test_a_representation_without_a_block_says_so(site: Site) -> None:
+def test_a_representation_without_a_block_is_reported(site: Site) -> None:
     def none(_: InputLayout) -> list[Block]:
         return []
 

@@ -104,7 +104,7 @@ def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_without_a_check_a_training_goes_on_and_says_why_unless_a_gain_is_asked_for(
+def test_without_a_check_a_training_continues_and_reports_why_unless_a_gain_is_required(
     spark: SparkSession, log: Path, root: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     def too_little(*_: object, **__: object) -> None:

@@ -116,7 +116,7 @@ def test_python_compiles_and_imports_what_there_is(block: Block) -> None:
     assert [name for module, name in ours if not hasattr(importlib.import_module(str(module)), name)] == []
 
 
-def test_every_block_says_its_language() -> None:
+def test_every_block_names_its_language() -> None:
     known = {"", "crontab", "json", "python", "sh", "sql", "text", "yaml"}
     strange = {(named(b.page), b.language) for page in PAGES for b in blocks(page) if b.language not in known}
     unnamed = {named(page) for page in PAGES if re.search(r"\n\n```\n", page.read_text(encoding="utf-8"))}

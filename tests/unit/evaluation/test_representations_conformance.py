@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, described: dict[str, tuple
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_without_a_history_all_are_alike_and_the_flag_says_so(
+def test_without_a_history_all_are_alike_and_the_flag_is_set(
     name: str, described: dict[str, tuple[Describe, Floats32]]
 ) -> None:
     describe, x_UD = described[name]

@@ -55,7 +55,7 @@ def days_of_tiles(tables: Tables, contents: Mapping[date, str], revision: int = 
     ])  # fmt: skip
 
 
-def test_the_last_build_of_a_date_counts_whatever_its_clock_said(tables: Tables) -> None:
+def test_the_last_build_of_a_date_is_the_newest_whatever_its_clock(tables: Tables) -> None:
     add_set(tables, AS_OF, 9, num_users=10, log_hash="old, by a clock that is ahead")
     add_set(tables, AS_OF, 8, num_users=3, log_hash="new")
     add_set(tables, AS_OF, 8, lineage_id="l2")
@@ -140,7 +140,7 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
     assert {file.values["as_of"]: file.num_rows for file in stored} == {d1: 1, d2: 3}
 
 
-def test_the_ledger_says_from_what_features_were_made(config: Config, tables: Tables) -> None:
+def test_the_ledger_records_what_features_were_built_from(config: Config, tables: Tables) -> None:
     latest = {AS_OF - timedelta(days=k): (f"c{k}", k) for k in range(1, 20)}
     features = Features(tables, config, VERSIONS, [AS_OF, ANCHOR], latest, "of users and picks")
     features.begin()

@@ -144,7 +144,7 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     assert largest < 1000 + NUM_ITEMS + 1000  # at most one row group of a day on top
 
 
-def test_a_run_tells_how_much_of_all_is_of_whom_without_their_names(log: Log, told: list[str]) -> None:
+def test_a_run_reports_the_share_of_heavy_users_without_their_names(log: Log, told: list[str]) -> None:
     share = len(log.events_of(BOT, 7)) / len(log.rows)
     heavy = len(log.events_of(HEAVY, 7)) / len(log.rows)
     assert heavy == pytest.approx(0.1, abs=0.002)

@@ -117,7 +117,9 @@ class Shop:
         return [tuple(row) for row in rows.select("user_id", "sums", "active_at", "num_by_context").collect()]
 
 
-def test_features_that_were_built_again_say_nothing_about_the_sums(spark: SparkSession, tmp_path: Path) -> None:
+def test_features_that_were_built_again_do_not_show_whether_the_sums_are_exact(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     shop = Shop(spark, tmp_path)
     heavy = tmp_path / "events" / "heavy.parquet"
     write_rows(heavy, [event("u1", "i1", "2024-03-08 12:00:00", score=2.0**40, device="tv")])
@@ -170,7 +172,7 @@ def test_a_day_s_move_reads_the_days_that_change_rings_alone(shop: Shop) -> None
 
 
 @pytest.mark.usefixtures("moved")
-def test_who_was_last_active_in_the_history_is_left_out_and_comes_back_with_it(shop: Shop) -> None:
+def test_a_user_last_active_in_the_history_is_left_out_and_returns_with_it(shop: Shop) -> None:
     rows = read_features(shop.tables, shop.config, shop.versions.lineage_id, [D1, D2, D3])
     found = {row.as_of: row for row in rows.where("user_id = 'returned'").collect()}
     assert sorted(found) == [D1, D3]

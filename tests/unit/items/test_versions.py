@@ -98,7 +98,7 @@ def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None
     assert versions_of(tables, config, anchor=date(2030, 1, 1)) == Versions(lineage_id, V1, 7, frozenset({V1, V2}))
 
 
-def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_its_clock_said(tmp_path: Path) -> None:
+def test_a_version_that_is_built_again_has_the_row_of_its_last_build_whatever_its_clock(tmp_path: Path) -> None:
     tables = FileTables(None, str(tmp_path))
     add_version(tables, V1, 9)
     add_version(tables, V1, 8, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
@@ -153,7 +153,7 @@ def test_versions_together_have_ten_million_tiles_at_most_and_a_larger_one_is_al
 # Too many interactions for a task
 
 
-def test_a_task_that_could_not_hold_the_interactions_is_told_in_one_line_with_the_cure() -> None:
+def test_a_task_that_cannot_hold_the_interactions_fails_with_one_line_and_the_cure() -> None:
     text = "Traceback\nMemoryError: not enough memory for ALS: at least 9 pairs need 4 GB.\n at x"
     told = r"^item_vectors: not enough memory for ALS: at least 9 .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
     with pytest.raises(UserrepError, match=told), memory_error_with_advice():

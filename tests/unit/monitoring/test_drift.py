@@ -66,7 +66,7 @@ def test_nothing_moves_where_nothing_was_changed(tables: Tables, config: Config)
     assert found.describe(WARN) == []
 
 
-def test_each_metric_is_what_numpy_says(tables: Tables, config: Config) -> None:
+def test_each_metric_equals_that_of_numpy(tables: Tables, config: Config) -> None:
     now = Z.copy().astype(np.float32)
     now[:, 3] += 1.5
     now[:, 1] *= 3

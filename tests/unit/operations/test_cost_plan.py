@@ -99,7 +99,7 @@ def test_a_month_is_thirty_nights_and_the_storage() -> None:
     assert (free["own_price"], free["saved_core_hours"], free["saved_price"]) == (0.0, 0.0, 0.0)
 
 
-def test_the_later_one_of_two_equal_runs_tells_the_rate(tables: Tables) -> None:
+def test_the_later_one_of_two_equal_runs_gives_the_rate(tables: Tables) -> None:
     (row,) = tables.ledger(JOB_RUNS, stage="embed_users")
     for hour in (14, 13):
         later = {"run_id": f"r{hour}", "started_at": datetime(2024, 5, 1, hour)}

@@ -103,7 +103,7 @@ def users_of(as_of: date) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("writer", ["tasks", "spark"])
-def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoever_writes(
+def test_a_snapshot_has_the_vectors_of_the_encoder_with_any_tasks_and_any_writer(
     site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     monkeypatch.setattr(embed, "_MAX_ROWS", 25)

@@ -112,7 +112,7 @@ def test_requests_to_forget_are_listed_until_they_are_done(tables: Tables, tmp_p
     ]
 
 
-def test_the_bytes_of_each_table_are_told(tables: Tables, tmp_path: Path) -> None:
+def test_the_bytes_of_each_table_are_reported(tables: Tables, tmp_path: Path) -> None:
     tables.add(ERASURES, [{"request_id": "f1", "state": "done"}])
     (file,) = tables.files(ERASURES, lambda _: True)
     assert found_in(tables, tmp_path)["bytes"] == {"erasures": file.size}

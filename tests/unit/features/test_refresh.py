@@ -239,6 +239,18 @@ def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_
     assert shop.sums() == moved["sums"]
 
 
+def test_a_refresh_starts_from_no_sums_whose_rows_a_killed_refresh_has_dropped(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]]
+) -> None:
+    shop.refresh(D3, full=True)
+    shop.refresh(D2, full=True)
+    with cut_off_before_a_row_of(SUM_GENERATIONS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        shop.refresh(D2, full=True)
+    again = shop.refresh(D3)
+    assert (again.since, again.reason) == (None, f"rows of the sums of {D3} were dropped by a refresh that was killed")
+    assert (shop.sums(), shop.features(D3)) == (moved["sums"], moved["features"])
+
+
 @pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
 def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, writer: str

@@ -118,15 +118,20 @@ class SumsUpdate:
         best = min(usable, key=lambda old: (work[old.generation], -old.generation))
         if work[best.generation] > _MAX_DIFFERENCE * ledger.num_tiles(target.revision_by_day.items()):
             return None, f"too much differs from the sums of {best.as_of}"
-        inexact = self._why_inexact(best)
-        return (None, inexact) if inexact else (best, f"from the sums of {best.as_of}")
+        unusable = self._why_unusable(best)
+        return (None, unusable) if unusable else (best, f"from the sums of {best.as_of}")
 
-    def _why_inexact(self, base: Generation) -> str | None:
-        """Return why stored sums are not exact, or not known to be; None if they are.
+    def _why_unusable(self, base: Generation) -> str | None:
+        """Return why stored sums are dropped, not exact, or not known to be exact; None if they are exact.
 
         The number of users with inexact sums is recorded with the features of the date. If these were built again,
-        from other days than the sums, it says nothing about the sums.
+        from other days than the sums, it says nothing about the sums. Only the newest sums are known to have rows: a
+        refresh that was killed between its commits has dropped those of the earlier ones.
         """
+        if base != self.known[-1] and (base.lineage_id, base.generation) not in {
+            key[:2] for key in self.tables.partitions(USER_WINDOW_SUMS)
+        }:
+            return f"rows of the sums of {base.as_of} were dropped by a refresh that was killed"
         built = feature_sets(self.tables, self.versions.lineage_id).get(base.as_of)
         if built is None:
             return None

@@ -3,6 +3,18 @@
 The next generation of ``user_window_sums`` is built from the difference of two states: days that enter, leave or move
 to another window's ring, and days whose tiles have a new revision. Rows of an old revision are subtracted exactly as
 they were added. Sums are exact, so a refresh and a full rebuild give the same bits.
+
+States of a generation. Each arrow is one commit. A refresh that is killed leaves the state above the arrow.
+
+    reserved     a number in the log of user_window_sums; files that tasks have written are not in the table
+       |    the commit of its rows
+    written      no run reads its rows, and a later refresh drops them, but not in a catalog
+       |    its row in sum_generations
+    named        the newest; the next refresh may start from it, and builds only features if it is the target
+       |    the row of the next generation in sum_generations
+    superseded   one of the newest two; a refresh may still start from it
+       |    the commit of the rows of a generation after that
+    dropped      without rows; still one of the newest two until that generation is named (``SumsUpdate._why_unusable``)
 """
 
 from collections.abc import Sequence

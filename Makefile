@@ -22,7 +22,7 @@ comma := ,
 CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes deploy/gpu_only.txt)
 
 .PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test compat-test \
-    fault-test pair-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
+    fault-test pair-test lint types format sizes bench bench-features bench-training bench-inference bench-joins bench-retraining \
     bench-streaming bench-pipeline results docs notebooks reference clean
 .DEFAULT_GOAL := help
 
@@ -101,6 +101,9 @@ types: $(DEV)  ## run mypy, strict on the package, for Python 3.11 and 3.13
 format: $(DEV)  ## format the code and fix lint
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+sizes: $(DEV)  ## print lines of code, long functions and long files by folder of the package
+	@$(BIN)/python -m tests.sizes
 
 # Benchmarks print JSON lines on stdout. If one fails, the others still run, and make fails at the end.
 BENCH_ARGS ?=

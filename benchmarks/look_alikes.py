@@ -22,7 +22,7 @@ from userrep.evaluation.measure import fit_and_describe, parallel_map
 from userrep.evaluation.measure import measure as measure_tasks
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Measured
-from userrep.evaluation.run import gather, reasons_without_picks
+from userrep.evaluation.run import read_context_and_truth, reasons_without_picks
 from userrep.evaluation.tasks.catalog import audience_tasks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder
@@ -48,7 +48,9 @@ def _measured(name: str, split: str, root: Path) -> list[Measured]:
     config = config_of_split(name, split, _SEED, root)
     work, space, plan = prepared_space(config)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    context, truth = gather(work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan)
+    context, truth = read_context_and_truth(
+        work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan
+    )
     wanted = {EMBEDDING, *PEERS, *STORAGES} - reasons_without_picks(context).keys()
     chosen = [one for one in representations(("float16", "int8")) if one.name in wanted]
     described = [fit_and_describe(one, context)[1] for one in chosen]

@@ -29,7 +29,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
@@ -40,9 +40,9 @@ from userrep.model.self_check import MEAN
 from userrep.spaces.registry import Space, list_spaces
 from userrep.spark.session import get_session
 from userrep.store.vector_storage import STORED
-from userrep.synthetic.spec import REGIMES, LogSpec
+from userrep.synthetic.log_spec import REGIMES, LogSpec
 from userrep.workflows.demo import ensure_log
-from userrep.workflows.evaluate import prepared
+from userrep.workflows.evaluate import prepare_evaluation
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 
@@ -174,7 +174,7 @@ def config_of_split(name: str, split: str, seed: int, root: Path) -> Config:
     return config
 
 
-def prepared_space(config: Config) -> tuple[RunContext, Space, Plan]:
+def prepared_space(config: Config) -> tuple[RunContext, Space, EvaluationPlan]:
     """Train a space, and build what an evaluation of it reads."""
     until = config.training.as_ofs.until
     assert until is not None
@@ -182,7 +182,7 @@ def prepared_space(config: Config) -> tuple[RunContext, Space, Plan]:
     run_pipeline(trained, retrain=bool(list_spaces(trained.tables)))
     space = _newest(list_spaces(trained.tables))
     work = _pipeline(config, None)
-    return work, space, prepared(work, space)
+    return work, space, prepare_evaluation(work, space)
 
 
 def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:

@@ -34,7 +34,7 @@ from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.features.sums.item_vector_files import dated_vectors
 from userrep.features.sums.pooling import OutputRows, PoolingJob
-from userrep.features.sums.tasks import Destination, Writing, Written
+from userrep.features.sums.pooling_tasks import Destination, Writing, Written
 from userrep.items.version_training import train_versions
 from userrep.items.versions import versions_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
@@ -48,7 +48,7 @@ from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 from userrep.utc import DAY_US, day_number, utc_now
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.stream import Progress, stream_embeddings
+from userrep.workflows.stream import StreamProgress, stream_embeddings
 
 EVENTS, PICKS = "events", "onboarding"  # topics
 OPEN_DAYS = 3
@@ -104,7 +104,7 @@ class Base:
         items = random.integers(self.size.items, size=num)
         self.broker.send(EVENTS, (message(*pair, "event_at", now) for pair in zip(users, items, strict=True)))
 
-    def stream(self, *, until_empty: bool, is_stopping: Callable[[], bool] = lambda: False) -> Progress:
+    def stream(self, *, until_empty: bool, is_stopping: Callable[[], bool] = lambda: False) -> StreamProgress:
         """Stream in this process, as ``userrep stream`` does."""
         work = RunContext(self.config, self.tables.spark)
         return stream_embeddings(work, until_empty=until_empty, new_query_id=None, is_stopping=is_stopping)

@@ -24,7 +24,7 @@ from userrep.store.arrow import listed, packed
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.training.data.shards import epoch_batches, shard_files
-from userrep.training.task import TrainingTask, steps_of
+from userrep.training.task import TrainingTask, read_steps_per_epoch
 
 BATCH = 512
 NUM_SHARDS = 16
@@ -97,7 +97,7 @@ def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> Tr
     settings = config.Training(**{"num_shards": NUM_SHARDS, "batch_size": BATCH, "max_epochs": 1} | training)
     return TrainingTask(
         files=files,
-        steps=steps_of(files, settings),
+        steps=read_steps_per_epoch(files, settings),
         layout=size.layout,
         targets=TargetLayout(futures=[], blocks=[]),
         model=config.Model(preset="autoencoder"),

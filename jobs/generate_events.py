@@ -13,7 +13,7 @@ from userrep.config.values import read_day
 from userrep.errors import UserrepError
 from userrep.spark.session import get_session
 from userrep.synthetic.generator import LogSpec, generate_log
-from userrep.synthetic.spec import REGIMES
+from userrep.synthetic.log_spec import REGIMES
 
 
 def main() -> None:

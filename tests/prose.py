@@ -2,9 +2,9 @@
 
     python -m tests.prose [PATH ...]
 
-Checks comments, docstrings and other texts in Python files, and Markdown. Not prose, and so not checked: code blocks,
-text in ``backticks``, link targets, URLs, strings without a space, which are names, and the strings of notebooks, which
-their kept outputs repeat.
+Checks comments, docstrings, other texts and names of tests in Python files, and Markdown. Not prose, and so not
+checked: code blocks, text in ``backticks``, link targets, URLs, strings without a space, which are names, and the
+strings of notebooks, which their kept outputs repeat.
 """
 
 import ast
@@ -39,6 +39,7 @@ RULES = {
     r"\b(normal|optim|organ|summar|initial|serial|recogn|minim|maxim)is(e|ed|es|ing)\b": "US spelling (-ize)",
 }
 DOCSTRING_RULES = {r"^Of ": "a noun phrase, or an imperative verb"}
+TEST_NAME_RULES = {r"\b(told|gone|says|said|stands)\b": "reports, removed, is"}
 # Code in one or two backticks; the target of a link, in place or by reference; a URL.
 NOT_PROSE = re.compile(r"(`+)[^`]+\1|(?<=\])\([^)\s]*\)|^\[[^\]]+\]:\s*\S+|\b\w+://[^\s)>\"']+")
 
@@ -68,17 +69,19 @@ def findings_in_python(source: str, path: Path) -> Iterator[Finding]:
     for node in ast.walk(tree):
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
         if is_text and "notebooks" not in path.parts:
-            yield from findings_in_text(node.value, path, node.lineno, docstring=node in docstrings)
+            yield from findings_in_text(node.value, path, node.lineno, DOCSTRING_RULES if node in docstrings else None)
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield from findings_in_text(node.name.replace("_", " "), path, node.lineno, TEST_NAME_RULES)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield from findings_in_text(token.string, path, token.start[0])
 
 
-def findings_in_text(text: str, path: Path, line: int, *, docstring: bool = False) -> Iterator[Finding]:
-    """Check a text that starts in a line of a file."""
+def findings_in_text(text: str, path: Path, line: int, first_line: dict[str, str] | None = None) -> Iterator[Finding]:
+    """Check a text that starts in a line of a file. ``first_line``: further rules for the text's first line."""
     for number, row in enumerate(text.splitlines()):
         prose = NOT_PROSE.sub("", row)
-        for pattern, instead in (RULES | DOCSTRING_RULES if docstring and not number else RULES).items():
+        for pattern, instead in (RULES if number else RULES | (first_line or {})).items():
             for match in re.finditer(pattern, prose, re.IGNORECASE):
                 yield Finding(path, line + number, match[0], instead)
 

@@ -33,7 +33,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     def __init__(self, *, of_run: bool) -> None:
         super().__init__()
         self.of_run, self.level_before = of_run, _logger.level
-        self.setFormatter(_JsonFormatter() if as_json() else _TextFormatter())
+        self.setFormatter(_JsonFormatter() if lines_are_json() else _TextFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the line, so that a closed terminal does not stop the run."""
@@ -92,7 +92,7 @@ def _stderr_handlers() -> list[_StderrHandler]:
     return [handler for handler in _logger.handlers if isinstance(handler, _StderrHandler)]
 
 
-def as_json() -> bool:
+def lines_are_json() -> bool:
     """Return whether lines are JSON objects."""
     return os.environ.get(FORMAT) == "json"
 

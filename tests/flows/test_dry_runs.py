@@ -61,7 +61,7 @@ def test_the_forecast_of_a_log_that_was_read_is_the_inventory(spark: SparkSessio
     assert fingerprint_without_spark(config) == profiles_fingerprint(spark, config)
 
 
-def test_runs_do_what_their_dry_runs_say_and_record_what_was_expected(spark: SparkSession, config: Config) -> None:
+def test_runs_do_what_their_dry_runs_predict_and_record_the_prediction(spark: SparkSession, config: Config) -> None:
     expected = planned(config, "pipeline", [AS_OF])
     assert {stage for stage, outcome in expected.items() if outcome == "done"} == {"take_inventory"}
     stages = ran(config, spark, AS_OF, run_pipeline)

@@ -20,15 +20,15 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, config_file, file_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.measure import Fitted
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.catalog import REFITTED, representations
 from userrep.evaluation.representations.inputs import blocks, fit_pca
-from userrep.evaluation.run import gather
-from userrep.evaluation.sampled_users import Rows, read_rows
+from userrep.evaluation.run import read_context_and_truth
+from userrep.evaluation.sampled_rows import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import Block, InputLayout
 from userrep.features.profiles import read_picks
@@ -62,7 +62,7 @@ class Site:
         train_item_vectors(self.work, list(self.plan.dates))
         build_user_features(self.work, list(self.plan.dates))
         artifact = load_artifact(artifact_folder(config, self.space), self.space.content_hash)
-        self.context, self.truth = gather(
+        self.context, self.truth = read_context_and_truth(
             self.work.tables, config, artifact=artifact, versions=self.work.schedule.versions, plan=self.plan
         )
 
@@ -249,8 +249,8 @@ def test_a_sample_takes_whole_users_by_chance_and_never_more_rows_than_asked_for
     assert len(sampled(10**9)) == len(site.rows) == pc.count(site.rows.features.column("user_id")).as_py()
 
 
-def test_what_users_did_is_what_the_tiles_say(site: Site) -> None:
-    plan: Plan = site.plan
+def test_what_users_did_equals_their_tiles(site: Site) -> None:
+    plan: EvaluationPlan = site.plan
     few = read_rows(site.work.tables, site.config, site.space.lineage_id, plan, max_rows=300, seed=17)
     activity = read_activity(site.work.tables, few, plan, onboarding=site.config.onboarding, seed=17)
     futures = Futures(few, activity)
@@ -379,7 +379,7 @@ def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
         assert picks.matrix(nothing).any()
 
 
-def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, fitted: list[Fitted]) -> None:
+def test_representations_have_the_rows_and_the_widths_that_they_declare(site: Site, fitted: list[Fitted]) -> None:
     widths = {}
     for one in fitted:
         x_NF = one.matrix(site.context)
@@ -396,7 +396,7 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, 
     assert widths == {name: expected[name] for name in widths}
 
 
-def test_a_representation_without_a_block_says_so(site: Site) -> None:
+def test_a_representation_without_a_block_is_reported(site: Site) -> None:
     def none(_: InputLayout) -> list[Block]:
         return []
 

@@ -67,7 +67,7 @@ def test_a_notebook_runs_after_those_before_it_and_draws_its_pictures(name: str,
 
 
 @pytest.mark.full
-def test_the_notebooks_tell_what_they_are_about(ran: dict[str, NotebookNode]) -> None:
+def test_the_notebooks_begin_with_their_purpose(ran: dict[str, NotebookNode]) -> None:
     printed = {
         name: "".join(of.text for cell in notebook.cells for of in cell.get("outputs", []) if "text" in of)
         for name, notebook in ran.items()

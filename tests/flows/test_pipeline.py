@@ -76,7 +76,7 @@ def test_every_stage_runs_once_and_records_itself(done: tuple[RunContext, Config
     assert json.loads(embedded.outputs)["spark"]["shuffle_bytes"] == 0
 
 
-def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tuple[RunContext, Config]) -> None:
+def test_a_second_run_changes_nothing_and_reports_why(spark: SparkSession, done: tuple[RunContext, Config]) -> None:
     work, config = done
     kept = [table for table in schemas.ALL if table not in (schemas.JOB_RUNS, schemas.LEASES)]
     before = {table.name: work.tables.version(table) for table in kept}
@@ -106,7 +106,7 @@ def test_drift_is_measured_of_vectors_and_inputs(done: tuple[RunContext, Config]
     assert work.tables.ledger(schemas.SNAPSHOT_DRIFT) == kept
 
 
-def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(done: tuple[RunContext, Config]) -> None:
+def test_the_error_of_reconstruction_is_the_autoencoder_s_on_all_rows(done: tuple[RunContext, Config]) -> None:
     work, config = done
     space = find_space(work.tables, None)
     folder = artifact_folder(config, space)

@@ -40,7 +40,7 @@ ADDRESS = f"https://me:{SECRET}@host"
     ],
     ids=range(10),
 )
-def test_what_is_wrong_with_a_secret_is_said_without_it(tmp_path: Path, sections: dict[str, Any]) -> None:
+def test_an_error_about_a_secret_does_not_contain_it(tmp_path: Path, sections: dict[str, Any]) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMALL | sections))
     with pytest.raises(
         UsageError, match=r"must be (a section|text)|must match the pattern|must not contain a password"
@@ -57,7 +57,7 @@ def test_a_file_that_is_no_yaml_is_refused_without_its_lines(tmp_path: Path, tex
     assert SECRET not in str(caught.value)
 
 
-def test_an_override_that_is_wrong_is_said_without_its_value(tmp_path: Path) -> None:
+def test_an_error_about_an_override_does_not_contain_its_value(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMALL))
     overrides = [f"root.x={SECRET}", f"stream.redis.url=[{SECRET}", f"={SECRET}"]
     with pytest.raises(UsageError, match=r"--set stream.redis.url=\.\.\.: the value cannot be read as YAML") as caught:

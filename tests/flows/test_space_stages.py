@@ -12,7 +12,7 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, file_of
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.evaluation import self_check as checks
+from userrep.evaluation import run_self_check as checks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder, list_spaces
 from userrep.store import schemas
@@ -104,7 +104,7 @@ def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_without_a_check_a_training_goes_on_and_says_why_unless_a_gain_is_asked_for(
+def test_without_a_check_a_training_continues_and_reports_why_unless_a_gain_is_required(
     spark: SparkSession, log: Path, root: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     def too_little(*_: object, **__: object) -> None:

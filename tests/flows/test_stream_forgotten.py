@@ -32,7 +32,7 @@ def rows_of(tables: Tables, table: TableSchema) -> list[Any]:
 
 
 @pytest.mark.full
-def test_an_erased_user_is_gone_from_tables_exports_and_stores_and_all_other_rows_stay(
+def test_an_erased_user_is_removed_from_tables_exports_and_stores_and_all_other_rows_stay(
     new_world: NewWorld, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     url = f"{redis_server.url.removesuffix('/0')}/2"

@@ -12,13 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.dates import Plan, make_plan
+from userrep.evaluation.dates import EvaluationPlan, make_plan
 from userrep.evaluation.futures import Activity, Futures, activity_of, boundaries_of
 from userrep.evaluation.item_vectors import ItemVectors, clustered
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.nmf import Sample
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, Rows, rows_of
+from userrep.evaluation.representations.nmf import SampledCounts
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
@@ -47,7 +47,7 @@ def item_id(item: int) -> str:
     return f"i{item:04d}"
 
 
-def rows_at_all_dates(num_users: int, plan: Plan = PLAN, **attributes: list[str | None]) -> Rows:
+def rows_at_all_dates(num_users: int, plan: EvaluationPlan = PLAN, **attributes: list[str | None]) -> Rows:
     """Return rows of all users at all dates. ``attributes``: one value per user."""
     num_dates = len(plan.dates)
     columns: dict[str, pa.Array] = {
@@ -60,7 +60,11 @@ def rows_at_all_dates(num_users: int, plan: Plan = PLAN, **attributes: list[str 
 
 
 def activity_from(
-    events: list[Event], rows: Rows, num_items: int, plan: Plan = PLAN, picks: list[tuple[int, int]] | None = None
+    events: list[Event],
+    rows: Rows,
+    num_items: int,
+    plan: EvaluationPlan = PLAN,
+    picks: list[tuple[int, int]] | None = None,
 ) -> Activity:
     """Sum events one by one, as an oracle for Spark."""
     boundaries, num_dates = boundaries_of(plan), len(plan.dates)
@@ -160,7 +164,7 @@ def truth_of(
     events: list[Event],
     rows: Rows,
     item_IT: NDArray[np.float32],
-    plan: Plan = PLAN,
+    plan: EvaluationPlan = PLAN,
     picks: list[tuple[int, int]] | None = None,
 ) -> Truth:
     """Return the data that tasks take their labels from."""
@@ -170,7 +174,7 @@ def truth_of(
     )
 
 
-def item_vectors(item_IT: NDArray[np.float32], plan: Plan = PLAN) -> ItemVectors:
+def item_vectors(item_IT: NDArray[np.float32], plan: EvaluationPlan = PLAN) -> ItemVectors:
     """Return the same vectors for all dates, valid from the start of the plan."""
     dates = {plan.until, *plan.dates}
     has = np.ones((len(item_IT), 1), bool)
@@ -273,10 +277,10 @@ def context_of(events: list[Event]) -> Context:
     return Context(nothing, nothing, nothing, PLAN, futures, seed=1)
 
 
-def sample_of_groups(events: list[Event]) -> Sample:
+def sample_of_groups(events: list[Event]) -> SampledCounts:
     """Return the counts of all users and items before the plan's ``until``."""
     items = [item_id(item) for item in range(NUM_GROUPED_ITEMS)]
-    return Sample(pa.array(user_ids(NUM_GROUPED)), pa.array(items), counts_of(events))
+    return SampledCounts(pa.array(user_ids(NUM_GROUPED)), pa.array(items), counts_of(events))
 
 
 # -- rows with features, for representations that read them ------------------------------------------------------------

@@ -13,7 +13,7 @@ from userrep.explanations.item_effects import LabelEffect
 from userrep.explanations.readings import Reading
 from userrep.report.explained import ExplanationFacts, Move, SegmentFacts
 from userrep.report.facts import BAD, WARN, Facts, Run, SpaceFacts, Stage
-from userrep.report.log_days import Day, LogFacts
+from userrep.report.log_facts import Day, LogFacts
 from userrep.report.space_facts import (
     DriftFacts,
     DriftPoint,

@@ -21,10 +21,10 @@ from userrep.spaces.registry import Space, find_space
 from userrep.store.open import open_tables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.streaming.verify import Agreement, verify_updates
+from userrep.streaming.verify import StreamAgreement, verify_updates
 from userrep.workflows.daily import daily
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.stream import Progress, stream_embeddings
+from userrep.workflows.stream import StreamProgress, stream_embeddings
 
 DAY = timedelta(days=1)
 NEXT = AS_OF + DAY  # the as-of date that a stream works on after the pipeline's
@@ -89,7 +89,7 @@ class World:
         until_empty: bool = True,
         new_query_id: str | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
-    ) -> Progress:
+    ) -> StreamProgress:
         """Run the stream in this process."""
         return stream_embeddings(
             self.work(), until_empty=until_empty, new_query_id=new_query_id, is_stopping=is_stopping
@@ -99,7 +99,7 @@ class World:
         """Publish the snapshot of the as-of date after a day, as the daily run does."""
         daily(self.work(day + DAY), on_time=True)
 
-    def agreement(self, as_of: date) -> Agreement:
+    def agreement(self, as_of: date) -> StreamAgreement:
         """Return the counts of ``userrep stream verify``."""
         return verify_updates(self.tables, self.space, as_of)
 

@@ -67,7 +67,7 @@ def test_databricks_own_models_know_every_field_before_and_after_variables_are_p
         Job.from_dict(WRITTEN["userrep_weekly"] | {"tasks": [{"task_kee": "x"}]})
 
 
-def test_nothing_is_left_to_put_in_but_what_the_platform_says() -> None:
+def test_only_values_of_the_platform_are_left_to_fill_in() -> None:
     for job in WRITTEN.values():
         left = str(resolved({key: part for key, part in job.items() if key != "parameters"}))
         assert "${" not in left

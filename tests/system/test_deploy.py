@@ -48,7 +48,7 @@ def test_other_operations_for_gpus_than_nccl_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(Path("/usr/local/cuda/bin/nvcc").exists(), reason="this machine has a CUDA toolkit")
-def test_a_missing_nvcc_is_told_with_the_version_to_install(tmp_path: Path) -> None:
+def test_a_missing_nvcc_is_reported_with_the_version_to_install(tmp_path: Path) -> None:
     (line,) = build_wheel(tmp_path, HOROVOD_GPU_OPERATIONS="NCCL", CUDA_HOME="/nowhere")
     assert line.startswith("setup: HOROVOD_GPU_OPERATIONS=NCCL needs nvcc, and there is none in CUDA_HOME (/nowhere)")
     assert "Install the CUDA toolkit 13.2, or the package cuda-toolkit[nvcc,nvtx]==13.2.*" in line
@@ -65,7 +65,7 @@ def test_a_torch_for_cpus_cannot_have_nccl(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_headers_of_nccl_are_told(tmp_path: Path) -> None:
+def test_missing_headers_of_nccl_are_reported(tmp_path: Path) -> None:
     cuda = toolkit(tmp_path, "13.2")
     (tmp_path / "cuda" / "lib64").mkdir()
     (tmp_path / "cuda" / "lib64" / "libcudart.so").touch()
@@ -160,7 +160,7 @@ def test_a_process_that_cannot_be_stopped_is_named(tmp_path: Path, monkeypatch: 
     cluster.stop()
 
 
-def test_a_driver_that_takes_too_long_is_killed_and_its_last_words_told(tmp_path: Path) -> None:
+def test_a_driver_that_takes_too_long_is_killed_and_its_last_lines_are_printed(tmp_path: Path) -> None:
     driver = StandaloneCluster(tmp_path).run("bash", "-c", "echo busy; sleep 60")
     while not driver.said():
         assert driver.process.poll() is None

@@ -83,6 +83,18 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
     assert wrong == []
 
 
+def test_a_function_that_links_to_its_module_is_defined_there() -> None:
+    links = [
+        (page, *link) for page in PAGES for link in re.findall(r"\[`([A-Za-z_.]+)`\]\(([^)\s]+\.py)\)", prose(page))
+    ]
+    links = [(page, name, path) for page, name, path in links if not path.endswith(name)]
+    assert len(links) > 15
+    for page, name, path in links:
+        tree = ast.walk(ast.parse((page.parent / path).read_text(encoding="utf-8")))
+        defined = {node.name for node in tree if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert set(name.split(".")) <= defined, f"{named(page)}: {name}"
+
+
 def there(path: str) -> bool:
     """Return whether a path in code is a file or a folder of the repository, or the beginning of one's name."""
     return bool(list(ROOT.glob(f"{path.rstrip('.')}*")))
@@ -116,7 +128,7 @@ def test_python_compiles_and_imports_what_there_is(block: Block) -> None:
     assert [name for module, name in ours if not hasattr(importlib.import_module(str(module)), name)] == []
 
 
-def test_every_block_says_its_language() -> None:
+def test_every_block_names_its_language() -> None:
     known = {"", "crontab", "json", "python", "sh", "sql", "text", "yaml"}
     strange = {(named(b.page), b.language) for page in PAGES for b in blocks(page) if b.language not in known}
     unnamed = {named(page) for page in PAGES if re.search(r"\n\n```\n", page.read_text(encoding="utf-8"))}

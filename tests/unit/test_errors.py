@@ -60,7 +60,7 @@ def test_a_number_takes_a_plural_unless_it_is_one() -> None:
         (ValueError("y" * 400), f"ValueError: {'y' * 300}"),
     ],
 )
-def test_the_first_line_that_says_something_stands_for_an_error(error: Exception, said: str) -> None:
+def test_the_first_line_with_content_summarizes_an_error(error: Exception, said: str) -> None:
     assert in_one_line(error) == said
 
 

@@ -34,7 +34,7 @@ def passing(**environment: str) -> "subprocess.CompletedProcess[str]":
     ("point", "committed"),
     [("commit:registry:before", 0), ("commit:registry:after", 1), ("commit:registry:before:2", 1)],
 )
-def test_a_process_dies_at_the_point_that_it_is_told(point: str, committed: int) -> None:
+def test_a_process_dies_at_the_point_that_is_set(point: str, committed: int) -> None:
     ran = passing(**{failpoints.ARM: point})
     assert ran.returncode == -signal.SIGKILL
     assert ran.stdout.count("committed") == committed
@@ -47,7 +47,7 @@ def test_points_are_noted_as_they_are_passed_and_what_a_process_starts_knows_not
     assert (tmp_path / "points").read_text().splitlines() == 2 * points
 
 
-def test_whoever_leads_a_group_dies_with_it() -> None:
+def test_the_leader_of_a_group_dies_with_it() -> None:
     code = "import subprocess; from userrep.failpoints import reached; subprocess.Popen(['sleep', '600']); reached('x')"
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -64,7 +64,7 @@ def test_code_and_link_targets_on_a_page_are_not_prose(page: str) -> None:
     assert in_markdown(page) == []
 
 
-def test_capitals_matter_only_for_summaries_that_say_something() -> None:
+def test_capitals_matter_only_in_rules_on_summaries() -> None:
     assert in_markdown("Nobody reads it.") == [(1, "Nobody")]
     assert in_python('"""Say which rows stay."""') == [(1, "Say which")]
     assert in_python('"""The plan, to say which rows stay."""') == []
@@ -77,6 +77,12 @@ def test_the_text_of_a_link_is_prose() -> None:
 def test_of_a_notebook_only_comments_are_prose() -> None:
     source = '# MAGIC It is trained anew.\nprint("trained anew, by nobody")\n'
     assert in_python(source, "notebooks/01.py") == [(1, "anew")]
+
+
+def test_names_of_tests_are_prose_and_those_of_other_functions_are_not() -> None:
+    source = "def test_rows_are_made_anew(): ...\n\ndef test_what_is_gone(): ...\n\ndef made_anew(): ...\n"
+    assert in_python(source) == [(1, "anew"), (3, "gone")]
+    assert in_python('"""What is gone."""') == []
 
 
 def test_the_command_prints_findings_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,12 +31,12 @@ def without_ages(text: str) -> str:
     return re.sub(r"\| (\d+ commits?|unknown) \|\n", "| |\n", text)
 
 
-def test_the_page_is_what_its_records_say() -> None:
+def test_the_page_follows_from_its_records() -> None:
     found = (ROOT / PAGE).read_text(encoding="utf-8")
     assert without_ages(found) == without_ages(page(ROOT / RECORDS, lambda _: 0)), "run make results"
 
 
-def test_a_record_says_what_it_was_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_has_what_it_was_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     record(a_line("one", value=0.5), 90.4, tmp_path)
     kept = json.loads((tmp_path / "one.json").read_text())
@@ -65,7 +65,7 @@ def cells(found: str, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("ratio", "said"), [(1.2, "1.20 (aim reached)"), (2.4, "2.40 (reached)"), (2.6, "2.60 (missed)")]
 )
-def test_a_ratio_stands_next_to_its_goals_spread_peer_size_and_age(tmp_path: Path, ratio: float, said: str) -> None:
+def test_a_ratio_is_next_to_its_goals_spread_peer_size_and_age(tmp_path: Path, ratio: float, said: str) -> None:
     line = a_line("pipeline_vs_script", seconds=120.0, peer="a script", peer_seconds=100.0, ratio=ratio, parts={"a": 1})
     found = written(tmp_path, line | {"runs": 3, "range": {"ratio": [1.1, 2.7]}}, a_line("features_growth", value=0.75))
     assert cells(found, "pipeline_vs_script") == [
@@ -76,7 +76,7 @@ def test_a_ratio_stands_next_to_its_goals_spread_peer_size_and_age(tmp_path: Pat
     assert "- size: users 1,200, cores 2\n- parts: a 1\n- range: ratio" in found
 
 
-def test_a_record_says_how_long_the_benchmark_takes(tmp_path: Path) -> None:
+def test_a_record_has_the_seconds_of_the_benchmark(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps({"line": a_line("savings", value=1), **FACTS, "seconds": 90}))
     assert cells(page(tmp_path, lambda _: 2), "savings")[7] == "1.5 min"
 

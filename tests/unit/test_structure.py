@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ def test_a_process_that_imports_these_does_not_get_those(modules: str, absent: s
     assert ran.stdout.strip() == "[]"
 
 
-def test_nobody_reaches_for_rdds_nor_for_the_spark_context_but_the_horovod_launch_and_who_can_do_without() -> None:
+def test_no_module_uses_rdds_and_only_three_use_the_spark_context() -> None:
     texts = {where(module, 0): module.read_text(encoding="utf-8") for module in [*MODULES, *JOBS]}
     assert {
         place
@@ -205,7 +206,7 @@ def test_no_row_udf_is_used_where_arrow_batches_do() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_join_says_how() -> None:
+def test_every_join_names_its_type() -> None:
     wrong = []
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
@@ -227,7 +228,7 @@ def test_every_deliberate_exception_is_raised_somewhere() -> None:
     assert deliberate - raised == set()
 
 
-def test_every_own_exception_stands_in_errors() -> None:
+def test_every_own_exception_is_defined_in_errors() -> None:
     wrong = []
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
@@ -239,7 +240,7 @@ def test_every_own_exception_stands_in_errors() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
-def test_a_job_is_short_and_says_what_it_does(job: Path) -> None:
+def test_a_job_is_short_and_describes_what_it_does(job: Path) -> None:
     text = job.read_text(encoding="utf-8")
     tree = ast.parse(text)
     assert len(text.splitlines()) <= 40
@@ -264,6 +265,12 @@ def test_no_file_is_named_after_nothing() -> None:
     assert not [file.name for file in files if file.stem in vague]
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_a_class_name_is_defined_once() -> None:
+    trees = [ast.parse(module.read_text(encoding="utf-8")) for module in MODULES]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, num in names.items() if num > 1 and not name.startswith("_")] == []
+
+
+def test_every_module_has_a_docstring() -> None:
     texts = {module: module.read_text(encoding="utf-8") for module in MODULES}
     assert not [where(m, 1) for m, text in texts.items() if text and ast.get_docstring(ast.parse(text)) is None]

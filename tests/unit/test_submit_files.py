@@ -68,7 +68,7 @@ def test_spark_submit_brings_delta_and_keeps_the_executors(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_switches_for_security_stand_beside_each_kind_of_cluster_s(path: Path) -> None:
+def test_the_switches_for_security_are_listed_for_each_kind_of_cluster(path: Path) -> None:
     secure = settings_of(SECURE)
     assert not secure.keys() & settings_of(path).keys()
     assert secure["spark.redaction.regex"] == REDACTED

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.audiences.ensemble import Ensemble, HeldOut, Inputs, fit_ensemble
+from userrep.audiences.ensemble import Ensemble, HeldOut, InputTransform, fit_ensemble
 from userrep.audiences.protected import guard_of
 from userrep.audiences.protected_values import read_protected
 from userrep.audiences.snapshot_users import SCORES, SnapshotUsers
@@ -138,7 +138,9 @@ def _check_size(size: int, num_left: int, snapshot: Snapshot) -> None:
         )
 
 
-def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) -> tuple[Inputs, Ensemble, HeldOut]:
+def _fit(
+    users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray
+) -> tuple[InputTransform, Ensemble, HeldOut]:
     """Fit the score on inputs of seeds and sampled users, without the protected attributes."""
     snapshot = users.snapshot
     population = users.sample(_SAMPLE / snapshot.num_users)
@@ -148,7 +150,7 @@ def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) ->
             f"seeds: {len(others)} users of snapshot {snapshot.snapshot_id} are not seeds, at least {_MIN_OTHERS} are "
             "needed to compare with. Use a shorter list."
         )
-    inputs = Inputs.of(population["embedding"])
+    inputs = InputTransform.of(population["embedding"])
     if settings is not None and settings.protected:
         values, vectors = read_protected(settings, users)
         inputs = inputs._replace(guard=guard_of(inputs(vectors), values))
@@ -158,7 +160,7 @@ def _fit(users: SnapshotUsers, settings: Users | None, seeds: pa.StringArray) ->
     return inputs, *fit_ensemble(x_seeds, x_others, num_seeds=len(seeds), num_others=num_others)
 
 
-def _scores(rows: pa.Table, *, inputs: Inputs, ensemble: Ensemble, left_out: pa.StringArray) -> pa.Table:
+def _scores(rows: pa.Table, *, inputs: InputTransform, ensemble: Ensemble, left_out: pa.StringArray) -> pa.Table:
     """Score the users of a batch. ``left_out``: ids of users that are not in the audience."""
     rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=left_out)))
     return pa.table([rows["user_id"], pa.array(ensemble.scores(inputs(rows["embedding"])))], SCORES)

@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-class Inputs(NamedTuple):
+class InputTransform(NamedTuple):
     """How vectors become inputs: centered and scaled over a population sample, and without protected attributes."""
 
     mean_D: Floats
@@ -47,7 +47,7 @@ class Inputs(NamedTuple):
     guard: Guard
 
     @classmethod
-    def of(cls, sample: pa.ChunkedArray) -> "Inputs":
+    def of(cls, sample: pa.ChunkedArray) -> "InputTransform":
         """Return inputs without a guard from a column of sampled vectors."""
         sample_ND = stacked(combined(sample), len(sample[0]))
         mean_D = sample_ND.mean(axis=0, dtype=np.float64)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from userrep.cli.finding import Finding, checked, python_version
-from userrep.client.target import load_target, tables_at
+from userrep.cli.check_result import CheckResult, checked, python_version
+from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError, plural
 from userrep.model.frozen_folder import MANIFEST, MAX_MANIFEST
@@ -23,14 +23,14 @@ from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable
 
 
-def consumer_findings(target: str | Config) -> Iterator[Finding]:
+def consumer_checks(target: str | Config) -> Iterator[CheckResult]:
     """Yield the result of each check of a target of ``userrep.open``, in the order in which a join needs them.
 
     What only some consumers need is ``ok`` even where it is missing, and says who needs it.
     Cost: the ledgers, and one file of the newest snapshot.
     """
     yield python_version()
-    yield Finding("packages", True, ", ".join(map(_package, ("pyarrow", "deltalake", "pyspark", "torch"))))
+    yield CheckResult("packages", True, ", ".join(map(_package, ("pyarrow", "deltalake", "pyspark", "torch"))))
     tables = tables_at(load_target(target), None)
     serving = cache(lambda: _serving(tables))
     published = cache(lambda: _published(tables, serving()))
@@ -98,7 +98,7 @@ def _writing(tables: Tables) -> str:
     return "permitted"
 
 
-def _optional(name: str, need: str, check: Callable[[], str]) -> Finding:
+def _optional(name: str, need: str, check: Callable[[], str]) -> CheckResult:
     """Check what a join by itself does not need; only ``need`` does."""
-    finding = checked(name, check)
-    return Finding(name, True, finding.found if finding.ok else f"only needed for {need}: {finding.found}")
+    result = checked(name, check)
+    return CheckResult(name, True, result.found if result.ok else f"only needed for {need}: {result.found}")

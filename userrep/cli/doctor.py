@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from userrep.cli.finding import Finding, checked, python_version
+from userrep.cli.check_result import CheckResult, checked, python_version
 from userrep.config import Config
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
@@ -20,7 +20,7 @@ from userrep.store.write_access import check_writable
 JAVA_VERSIONS = ("17", "21")
 
 
-def findings(config: Config | None) -> Iterator[Finding]:
+def doctor_checks(config: Config | None) -> Iterator[CheckResult]:
     """Yield the result of each check, quick ones first. ``config`` None: skip the check of the root."""
     yield python_version()
     yield _java()
@@ -33,46 +33,46 @@ def findings(config: Config | None) -> Iterator[Finding]:
     yield checked("spark with delta", lambda: _delta_works(config))
 
 
-def _java() -> Finding:
+def _java() -> CheckResult:
     home = os.environ.get("JAVA_HOME")  # takes precedence over the PATH, as in Spark
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
     if java is None:
         state = f"not found in JAVA_HOME {home}" if home else "not found on the PATH"
-        return Finding("java", False, state, "Install Java 17 (Debian: openjdk-17-jre-headless) and set JAVA_HOME.")
+        return CheckResult("java", False, state, "Install Java 17 (Debian: openjdk-17-jre-headless) and set JAVA_HOME.")
     output = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(\d+)', output)
     version = match[1] if match else "unknown"
     cure = f"Spark {SERIES} needs Java 17 or 21. Set JAVA_HOME to one."
-    return Finding("java", version in JAVA_VERSIONS, version, cure)
+    return CheckResult("java", version in JAVA_VERSIONS, version, cure)
 
 
-def _spark_and_delta() -> Finding:
+def _spark_and_delta() -> CheckResult:
     spark, delta = importlib.metadata.version("pyspark"), importlib.metadata.version("delta-spark")
     series, release = release_of(spark)
     required_delta = release.delta.rpartition(":")[2]
     ok = spark.startswith(f"{series}.") and delta == required_delta
     cure = f"Install pyspark {series}.x with delta-spark {required_delta}."
-    return Finding("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
+    return CheckResult("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
 
 
-def _jars() -> Finding:
+def _jars() -> CheckResult:
     jars = list(jars_folder().glob("*.jar"))
     state = f"{len(jars)} in {jars_folder()}" if jars else "not downloaded: each session downloads them at its start"
-    return Finding("delta's jars", bool(jars), state, "Run `make setup` to download them once.")
+    return CheckResult("delta's jars", bool(jars), state, "Run `make setup` to download them once.")
 
 
-def _horovod() -> Iterator[Finding]:
+def _horovod() -> Iterator[CheckResult]:
     probe = "import horovod.torch as h; print(h.gloo_built(), h.nccl_built() > 0)"
     process = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     cure = "Run deploy/build_horovod_wheel.sh to build it for the installed torch, or use training.backend: local."
     if process.returncode:
         reason = process.stderr.strip().splitlines()[-1] if process.stderr.strip() else "unknown"
-        yield Finding("horovod with torch", False, reason, cure)
+        yield CheckResult("horovod with torch", False, reason, cure)
         return
     gloo, nccl = process.stdout.split()[-2:]
     version = importlib.metadata.version("horovod")
-    yield Finding("horovod with torch", True, f"{version}, torch {importlib.metadata.version('torch')}")
-    yield Finding("horovod's gloo", gloo == "True", f"built: {gloo}; NCCL built: {nccl}", cure)
+    yield CheckResult("horovod with torch", True, f"{version}, torch {importlib.metadata.version('torch')}")
+    yield CheckResult("horovod's gloo", gloo == "True", f"built: {gloo}; NCCL built: {nccl}", cure)
 
 
 def _writable(root: str) -> str:

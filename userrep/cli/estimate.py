@@ -12,7 +12,7 @@ from userrep.errors import UsageError
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
-    from userrep.operations.cost_plan import Plan
+    from userrep.operations.cost_plan import CostPlan
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -68,7 +68,7 @@ def estimate(
     return Output(result, _lines(estimate, consumers))
 
 
-def _lines(estimate: "Plan", consumers: int) -> list[str]:
+def _lines(estimate: "CostPlan", consumers: int) -> list[str]:
     summary, figures = estimate.summary(), {"core_hours": 3, "gb": 3, "price": 2}  # with their decimals
     work_rows = [[w.stage, w.grows_by, f"{w.core_hours:,.3f}", f"{w.shuffle_gb:,.3f}"] for w in estimate.work]
     storage_rows = [[s.table, s.grows_by, f"{s.bytes_each:,.1f}", f"{s.gb:,.3f}"] for s in estimate.storage]

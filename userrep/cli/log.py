@@ -90,9 +90,9 @@ def validate(config_file: ConfigFile, overrides: Overrides = None) -> Output:
     unchecked: list[str] = []
     try:
         config = load_config(config_file, overrides or [])
-        from userrep.workflows.validation import check_sources
+        from userrep.workflows.validation import source_faults
 
-        faults, unchecked = check_sources(config)
+        faults, unchecked = source_faults(config)
     except UsageError as error:
         faults = error.faults
     lines = [] if faults else ["ok", *(f"not checked: columns of {source}" for source in unchecked)]

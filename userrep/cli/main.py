@@ -129,23 +129,23 @@ def doctor(
     vectors; that check writes nothing and says what else this user may read and write.
     """
     if role == "consumer":
-        from userrep.cli.consumer_checks import consumer_findings
+        from userrep.cli.consumer_checks import consumer_checks
 
         if (opened := target or config) is None:
             raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
-        found = consumer_findings(opened)
+        found = consumer_checks(opened)
     elif target is not None:
         raise UsageError("--open is for --as consumer. Name a producer's root with --config FILE.")
     else:
-        from userrep.cli.doctor import findings
+        from userrep.cli.doctor import doctor_checks
 
-        found = findings(config)
+        found = doctor_checks(config)
     checks = []
-    for finding in found:
-        checks.append(finding)
+    for result in found:
+        checks.append(result)
         if not as_json:
-            typer.echo(str(finding))
-    return Output({"checks": checks}, exit_code=0 if all(finding.ok for finding in checks) else 1)
+            typer.echo(str(result))
+    return Output({"checks": checks}, exit_code=0 if all(check.ok for check in checks) else 1)
 
 
 def _arguments(job: Sequence[str]) -> list[str]:

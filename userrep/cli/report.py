@@ -31,12 +31,12 @@ def report(
     An existing report is overwritten; any other file is refused. Reads ledgers, and a sample of 5,000 users of the
     newest snapshot.
     """
-    from userrep.report.file import check_out, twin_of, write_report
+    from userrep.report.file import check_report_path, twin_of, write_report
     from userrep.report.gather import gather, reported_space
     from userrep.report.state import read_state
     from userrep.report.summary import summarised
 
-    check_out(out)
+    check_report_path(out)
     tables = tables_of(config)
     state = read_state(tables, config)
     subject = reported_space(state, space, str(config_file))

@@ -53,11 +53,11 @@ def spaces_list(config: Config) -> Output:
 def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
     """Return the self-check in the manifest of a space; None if it has none or its artifact is missing."""
     from userrep.errors import ArtifactError
-    from userrep.model.artifact import read_manifest
+    from userrep.model.artifact import read_space_manifest
     from userrep.spaces.registry import artifact_folder
 
     try:
-        return read_manifest(artifact_folder(config, space)).self_check
+        return read_space_manifest(artifact_folder(config, space)).self_check
     except ArtifactError:
         return None
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from userrep.client.frames import Listed, join_frame, label_keys, listed_ids, newest_frame, newest_table, with_added
-from userrep.client.target import load_target, tables_at
+from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.joins.options import JoinOptions, JoinParams

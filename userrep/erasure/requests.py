@@ -3,6 +3,17 @@
 Tombstones are written first. Runs that start later skip the users' rows in the log, so the rows that are deleted then,
 upstream tables first, do not come back. Every step looks at what is stored, not at how far an earlier attempt came, so
 an interrupted erasure can be repeated.
+
+States of a request in ``erasures``. A run that is killed leaves the state above the arrow.
+
+    asked     only the same command continues it, because the request has no user ids
+      |    tombstones are written
+    begun     runs that start later skip the users; any later ``userrep forget`` continues it
+      |    rows, exports and vectors of the online store are erased, again for rows that came back meanwhile
+    deleted   older table versions have the rows until ``due_at``, which moves if rows came back
+      |    older files are deleted: by a run without user ids after ``due_at``, or with ``--now`` if no other run is
+      |    under way
+    done      asked again if a command names the same users again
 """
 
 import json

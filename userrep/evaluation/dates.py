@@ -8,7 +8,7 @@ from userrep.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """Dates of an evaluation. The label of an as-of date D with horizon h covers the days ``[D, D+h)``.
 
     ``until``: end of the space's training data, exclusive. ``end``: the first day after the log. ``horizons``: usable
@@ -43,7 +43,9 @@ class Plan:
         )
 
 
-def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: int, max_dates: int, space: str) -> Plan:
+def make_plan(
+    *, until: date, end: date, horizons: Sequence[int], every_days: int, max_dates: int, space: str
+) -> EvaluationPlan:
     """Choose the dates: every ``every_days`` from ``until``, and again from the end of the last training label.
 
     The days of the log that remain after both have the longest horizon are split evenly between training and test
@@ -71,7 +73,7 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
     train = _every(until, first_test - timedelta(days=longest), every_days)[:max_dates]
     test = _every(first_test, until + timedelta(days=longest + spare), every_days)[:max_dates]
     left_out = tuple(h for h in ascending if h not in usable)
-    return Plan(until, end, tuple(usable), left_out, train, test)
+    return EvaluationPlan(until, end, tuple(usable), left_out, train, test)
 
 
 def latest_until(end: date, horizon: int) -> date:

@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from userrep.config import Onboarding
-from userrep.evaluation.dates import Plan
-from userrep.evaluation.sampled_users import Ints, Rows, indices_in, only_sampled, where_in
+from userrep.evaluation.dates import EvaluationPlan
+from userrep.evaluation.sampled_rows import Ints, Rows, indices_in, only_sampled, where_in
 from userrep.features.profiles import read_picks
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
@@ -104,13 +104,15 @@ class Futures:
         return csr_array(of_all_users[self.rows.date_N * len(self.rows.user_ids) + self.rows.user_N])
 
 
-def boundaries_of(plan: Plan) -> tuple[date, ...]:
+def boundaries_of(plan: EvaluationPlan) -> tuple[date, ...]:
     """Return the days on which windows of the sampled users begin or end."""
     ends = (day + timedelta(days=h) for day in plan.dates for h in (0, *plan.horizons))
     return tuple(sorted(set(ends)))
 
 
-def read_activity(tables: Tables, rows: Rows, plan: Plan, *, onboarding: Onboarding | None, seed: int) -> Activity:
+def read_activity(
+    tables: Tables, rows: Rows, plan: EvaluationPlan, *, onboarding: Onboarding | None, seed: int
+) -> Activity:
     """Read the sampled users' tiles of all days, and the popularity of their items.
 
     Cost: two passes over the tiles, each with a shuffle of sums; the filter on users needs no join. The driver receives

@@ -16,7 +16,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from userrep.config import Config
-from userrep.evaluation.sampled_users import Ints, indices_in, where_in
+from userrep.evaluation.sampled_rows import Ints, indices_in, where_in
 from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions, read_vectors
 from userrep.store.arrow import combined

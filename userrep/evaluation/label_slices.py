@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from userrep.errors import in_line
 from userrep.evaluation.metrics import Ints
-from userrep.evaluation.sampled_users import indices_in
+from userrep.evaluation.sampled_rows import indices_in
 from userrep.features.sums.generations import generations
 from userrep.store.arrow import combined
 from userrep.store.bucket_reader import rows_of_users

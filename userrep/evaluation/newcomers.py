@@ -18,7 +18,7 @@ from userrep.evaluation.measure import Fitted, Map, describe, measure
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
 from userrep.evaluation.representation import Context
 from userrep.evaluation.results import Measured
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec

@@ -57,9 +57,9 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from userrep.config import Config
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Activity, Futures
-from userrep.evaluation.sampled_users import Rows
+from userrep.evaluation.sampled_rows import Rows
 from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout
 from userrep.features.ledger import feature_sets
@@ -80,7 +80,7 @@ class Context:
     tables: Tables
     config: Config
     artifact: Artifact
-    plan: Plan
+    plan: EvaluationPlan
     futures: Futures
     seed: int
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
@@ -16,7 +16,7 @@ from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
-from userrep.evaluation.sampled_users import num_by_role, read_rows
+from userrep.evaluation.sampled_rows import num_by_role, read_rows
 from userrep.evaluation.tasks.attributes import read_attributes
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
 from userrep.evaluation.tasks.task import Truth, is_akin_to_training
@@ -39,7 +39,7 @@ def evaluate(
     *,
     space: Space,
     versions: Versions,
-    plan: Plan,
+    plan: EvaluationPlan,
     representations: Sequence[Representation],
 ) -> Results:
     """Evaluate a space's embedding and other representations of the same users.
@@ -50,7 +50,7 @@ def evaluate(
     with ``evaluation.max_rows``.
     """
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
+    context, truth = read_context_and_truth(tables, config, artifact=artifact, versions=versions, plan=plan)
     rows, counts = context.rows, num_by_role(context.rows.role_N)
     logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
@@ -72,8 +72,8 @@ def evaluate(
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 
-def gather(
-    tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: Plan
+def read_context_and_truth(
+    tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: EvaluationPlan
 ) -> tuple[Context, Truth]:
     """Read the data of an evaluation: what representations may use, and what labels are computed from."""
     settings, seed = config.evaluation, config.evaluation.seed
@@ -88,7 +88,7 @@ def gather(
     return Context(tables, config, artifact, plan, futures, seed), Truth(futures, items, cluster_I, attributes)
 
 
-def check_futures(futures: Futures, plan: Plan) -> None:
+def check_futures(futures: Futures, plan: EvaluationPlan) -> None:
     """Raise UsageError if no row has an event after its as-of date."""
     if not futures.num_events(plan.longest).nnz:
         raise UsageError(

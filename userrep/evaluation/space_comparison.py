@@ -20,7 +20,7 @@ from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.probes import Floats, Floats32
 from userrep.evaluation.results import Interval
-from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
 from userrep.spaces.consumer_model import ConsumerModel
@@ -49,7 +49,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Differences:
     """A metric's difference for all judged labels, and by slice."""
 
     overall: Difference
@@ -127,7 +127,7 @@ def _too_few(rows: Rows, y_N: Floats32, metric: str) -> str | None:
 def compare(
     labels: LabelRows, split: Split, linear_map: LinearMap, settings: Evaluation, *, slices: Mapping[str, Mask],
     model: ConsumerModel | None = None,
-) -> dict[str, Comparison]:  # fmt: skip
+) -> dict[str, Differences]:  # fmt: skip
     """Compare two spaces on the judged labels, for each way in which a consumer may use the new space.
 
     ``retrained``: a regression of each space on its own vectors. ``mapped``: the old space's regression on its vectors,
@@ -159,7 +159,7 @@ def compare(
 
     everyone = np.ones(len(test), bool)
     return {
-        way: Comparison(difference(way, everyone), {name: difference(way, mask_M) for name, mask_M in kept.items()})
+        way: Differences(difference(way, everyone), {name: difference(way, mask_M) for name, mask_M in kept.items()})
         for way in scores
     }
 

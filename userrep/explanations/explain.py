@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.config import Config
-from userrep.explanations.item_effects import LabelEffect, item_effects, label_effects, read_item_vectors
+from userrep.explanations.item_effects import LabelEffect, item_effects, label_effects, read_item_matrix
 from userrep.explanations.item_labels import read_item_labels
 from userrep.explanations.readings import Reading, attribute, read_blocks
 from userrep.explanations.sampled_users import MOST_USERS, SampledUsers, sample_users
@@ -83,7 +83,7 @@ def explain_model(
     found = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
     texts, effects = read_item_labels(tables, config), None
     if texts is not None:
-        items = read_item_vectors(tables, config, artifact.layout, snapshot.as_of)
+        items = read_item_matrix(tables, config, artifact.layout, snapshot.as_of)
         effect_I = item_effects(artifact.layout, artifact.scaler, found.weight_F, items)
         effects = label_effects(texts, items.item_ids, effect_I / max(float(score_N.std()), 1e-12))
     shares = dict(sorted(found.shares.items(), key=lambda share: -share[1]))

@@ -42,7 +42,7 @@ class LabelEffect:
     at_least: float
 
 
-def read_item_vectors(tables: Tables, config: Config, layout: InputLayout, as_of: date) -> ItemMatrix:
+def read_item_matrix(tables: Tables, config: Config, layout: InputLayout, as_of: date) -> ItemMatrix:
     """Read the item vectors that the features of a date use, of up to about 200,000 items with the lowest buckets."""
     versions = versions_of(tables, config, anchor=as_of)
     record = version_records(tables, versions.lineage_id).get(versions.valid_at(as_of))

@@ -16,11 +16,11 @@ from userrep.features.ledger import features_table, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import TileDays
-from userrep.features.sums.inputs import Inputs
+from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
-from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
+from userrep.features.sums.pooling_tasks import Destination, Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.delta_files import changed_meanwhile
@@ -45,7 +45,7 @@ def build_features(
     Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
     longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
     too large for a worker are processed in parts (features/sums/item_vector_files.py), which adds reads and shuffles
-    (features/sums/tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
+    (features/sums/pooling_tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def build_features(
     spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), tile_ledger(tables)
     revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
-    inputs = Inputs(tables, tiles, sums=None, profiles_version=profiles.version)
+    inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)
     parts = item_parts(tables, config, versions, dates).num_parts
     cells = tiles_by_cell(tables, ledger, revisions.items())
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
@@ -63,7 +63,7 @@ def build_features(
     build = Features(tables, config, versions, dates, ledger.latest, profiles.profiles_hash)
     since = build.begin()
     if isinstance(tables, FileTables):
-        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)), since=since)
+        counts = build.commit(tables, write_outputs(inputs, job, plan, build.destination(tables)), since=since)
     else:
         counts = build.write(inputs, job, plan)
     return build.record(counts)
@@ -113,7 +113,7 @@ class Features:
             num_inexact[file.as_of] += file.num_inexact
         return {day: (num_users[day], num_inexact[day]) for day in self.dates}
 
-    def write(self, inputs: Inputs, job: PoolingJob, plan: Plan) -> Counts:
+    def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan) -> Counts:
         """Run a job and let Spark write its features."""
         schema = self.tables.read(self.table).schema
         self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in self.dates])

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from userrep.joins.options import column
 from userrep.store import xxhash
 from userrep.store.bucket_reader import BucketFiles, read_row_groups, row_group_ranges
-from userrep.store.buckets import NUM_BUCKETS, bucket_of, slice_number
+from userrep.store.buckets import NUM_BUCKETS, bucket_column, slice_number
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
@@ -64,7 +64,7 @@ def with_vectors(
     num_tasks = max(min_tasks, -(-most_users // _MOST_USERS))
     # Spread labels without a user over all tasks.
     any_bucket = F.pmod(F.xxhash64(column(time)), F.lit(NUM_BUCKETS)).cast("int")
-    bucket = F.when(column(user).isNull(), any_bucket).otherwise(bucket_of(column(user)))
+    bucket = F.when(column(user).isNull(), any_bucket).otherwise(bucket_column(column(user)))
     task = slice_number(num_tasks, "__bucket")
     rows = labels.withColumn("__bucket", bucket)
     rows = repartition_by_number(rows, num_tasks, task).sortWithinPartitions("__number", "__bucket")

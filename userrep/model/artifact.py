@@ -114,7 +114,7 @@ def save_artifact(folder: str, manifest: SpaceManifest, tensors: Tensors) -> Spa
         ) from None
 
 
-def read_manifest(folder: str) -> SpaceManifest:
+def read_space_manifest(folder: str) -> SpaceManifest:
     """Read only the manifest of an artifact. The content hash is not checked, since it covers the weights too.
 
     Raises ArtifactError if the manifest is missing or invalid.

@@ -34,7 +34,7 @@ _VECTORS = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float3
 
 
 @dataclass(frozen=True)
-class Drift:
+class MeasuredDrift:
     """Drift metrics of a snapshot compared with the one ``before``.
 
     ``parts``: by metric, its values for each dimension, input or block. ``outcomes``: by metric, OK, WARN or FAIL.
@@ -58,7 +58,7 @@ class Drift:
         return f" ({max(parts, key=lambda part: parts[part])})" if parts else ""
 
 
-def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> Drift | None:
+def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> MeasuredDrift | None:
     """Compare a staged or published snapshot with the published one of the date before; None if no such date exists.
 
     Metrics are recorded in ``snapshot_drift`` and measured again only if the snapshot was built again. The current
@@ -79,7 +79,7 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     before = earlier[-1]
     drift = _recorded(tables, snapshot, before)
     if drift is None:
-        drift = Drift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
+        drift = MeasuredDrift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
     outcomes = _outcomes(config.drift, drift.metrics)
     if outcomes != drift.outcomes:
         drift = replace(drift, outcomes=outcomes)
@@ -87,7 +87,7 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     return drift
 
 
-def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | None:
+def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> MeasuredDrift | None:
     """Return the metrics that an earlier run recorded for these snapshots; None if some metric is missing.
 
     A staged snapshot that is built again keeps its id: metrics that were measured before are those of other vectors.
@@ -102,7 +102,7 @@ def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | N
     for row in rows:
         if row.part:
             parts[row.metric][row.part] = row.value
-    return Drift(snapshot, before, metrics, parts, outcomes, is_new=False)
+    return MeasuredDrift(snapshot, before, metrics, parts, outcomes, is_new=False)
 
 
 def _measure(
@@ -153,7 +153,7 @@ def _outcomes(drift: settings.Drift, metrics: Metrics) -> dict[str, str]:
     return {name: FAIL if is_past(drift.fail, name) else WARN if is_past(drift.warn, name) else OK for name in metrics}
 
 
-def _record(tables: Tables, drift: Drift) -> None:
+def _record(tables: Tables, drift: MeasuredDrift) -> None:
     common = {
         "snapshot_id": drift.snapshot.snapshot_id, "space_id": drift.snapshot.space_id, "as_of": drift.snapshot.as_of,
         "before_id": drift.before.snapshot_id, "measured_at": utc_now(),

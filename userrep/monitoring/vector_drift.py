@@ -25,7 +25,7 @@ NOW, BEFORE = "now", "before"
 
 
 @dataclass(frozen=True)
-class Moments:
+class VectorMoments:
     """Statistics of one snapshot's vectors. ``num_unmatched``: vectors of users who are not in the other snapshot.
 
     ``neighbours_ND``: the vectors that nearest neighbors are computed among.
@@ -39,7 +39,7 @@ class Moments:
     neighbours_ND: NDArray[np.float32]
 
     @classmethod
-    def of(cls, sums: Sums, side: str, neighbours_ND: NDArray[np.float32]) -> "Moments":
+    def of(cls, sums: Sums, side: str, neighbours_ND: NDArray[np.float32]) -> "VectorMoments":
         """Return the statistics of one side from the sums of ``_sums`` over the users of both."""
         if f"{side}_num_rows" not in sums:
             return cls(0, 0, 0.0, np.zeros(0), np.zeros((0, 0)), neighbours_ND)
@@ -64,7 +64,7 @@ class Moments:
 
 def measure_moments(
     now: DataFrame, before: DataFrame, few_now: pa.Table, few_before: pa.Table
-) -> tuple[Moments, Moments]:
+) -> tuple[VectorMoments, VectorMoments]:
     """Measure the vectors of two snapshots, given with the columns user_id and embedding.
 
     ``few_now``, ``few_before``: some users of both, in memory; ``neighbours_ND`` has those who are in both tables.
@@ -76,7 +76,7 @@ def measure_moments(
     index = pc.index_in(few_now["user_id"], few_before["user_id"].combine_chunks())
     in_both = {NOW: few_now.filter(index.is_valid()), BEFORE: few_before.take(index.drop_null())}
     of_now, of_before = (
-        Moments.of(sums, side, vectors_of(rows["embedding"].combine_chunks()).astype(np.float32))
+        VectorMoments.of(sums, side, vectors_of(rows["embedding"].combine_chunks()).astype(np.float32))
         for side, rows in in_both.items()
     )
     return of_now, of_before
@@ -100,7 +100,7 @@ def _sums(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64] | float]:
     return sums
 
 
-def compare_moments(now: Moments, before: Moments) -> tuple[Metrics, Parts]:
+def compare_moments(now: VectorMoments, before: VectorMoments) -> tuple[Metrics, Parts]:
     """Return the drift metrics of two snapshots, and ``mean_shift`` and ``variance_change`` by dimension."""
     dims = [f"dimension {k}" for k in range(len(now.mean_D))]
     deviation_D = np.sqrt(np.maximum(before.variance_D, 1e-12))

@@ -80,7 +80,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostPlan:
     """Daily work and storage shared by all consumers, and both for one consumer with its own feature pipeline.
 
     ``embeddings``: all retained embeddings in each storage type, by its name; ``storage`` has the configured type.
@@ -110,7 +110,7 @@ class Plan:
         }  # fmt: skip
 
 
-def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
+def plan_for(tables: Tables, config: Config, size: Size) -> CostPlan:
     """Estimate daily work and storage, and those of consumers with their own pipelines. Cost: reads some ledgers.
 
     A consumer's own pipeline is assumed to build and keep the same tiles and window features every day. The cost of
@@ -147,7 +147,7 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     storage[-1] = embeddings.get(config.snapshots.storage, storage[-1])
     own_core_hours = sum(stage_work.core_hours for stage_work in work if stage_work.stage in _OWN)
     own_gb = sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
-    return Plan(work, storage, own_core_hours, own_gb, size, embeddings)
+    return CostPlan(work, storage, own_core_hours, own_gb, size, embeddings)
 
 
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from userrep.errors import plural
 from userrep.report.charts import Mark, Row, Series, bars, columns, evenly, lines, positions
 from userrep.report.facts import BAD, WARN, Facts, Run
 from userrep.report.formats import core_time, count, day, seconds, share, short, size, when
-from userrep.report.log_days import Day
+from userrep.report.log_facts import Day
 from userrep.spaces.snapshots import PUBLISHED
 
 MOST = 30  # daily runs, runs or snapshots in a chart of what is expected

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import DriftFacts, EvaluationFacts, Outcome, TrainingFacts
 from userrep.report.user_map import MapFacts
 from userrep.spaces.registry_state import Consumer

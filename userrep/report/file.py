@@ -8,9 +8,9 @@ from typing import Any
 from userrep.errors import UsageError
 from userrep.report import drawings, space_drawings
 from userrep.report.facts import Facts, as_tree
-from userrep.report.findings import command
+from userrep.report.findings import shell_command
 from userrep.report.summary import Summary
-from userrep.report.templates import coded, templates
+from userrep.report.templates import mark_code, templates
 from userrep.store.filesystem import write_bytes
 
 MARK = '<meta name="generator" content="userrep report">'  # in page.html; a file with it may be overwritten
@@ -18,7 +18,7 @@ GENERATOR = {"generator": "userrep report"}  # first key of the JSON file, by wh
 _HEAD = 4096  # bytes at the start of a file that are searched for the mark of a report
 
 
-def check_out(out: Path) -> None:
+def check_report_path(out: Path) -> None:
     """Check that a report can be written to ``out``. Creates and changes nothing.
 
     Raises
@@ -51,7 +51,7 @@ def page(facts: Facts, summary: Summary) -> str:
     """Render the page, without scripts or requests. The result depends only on the arguments."""
     return templates().get_template("page.html").render(
         facts=facts, summary=summary, draw=drawings, draw_space=space_drawings,
-        command=lambda words, more="": coded(command(facts, words, more)),
+        command=lambda words, more="": mark_code(shell_command(facts, words, more)),
     )  # fmt: skip
 
 

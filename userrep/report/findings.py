@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from userrep.errors import plural
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
 from userrep.report.formats import count, figure, share
-from userrep.report.log_days import RECENT_DAYS
+from userrep.report.log_facts import RECENT_DAYS
 
 _FORGET_EVERY = timedelta(days=1)  # time between runs of `userrep forget`, or more
 
@@ -48,7 +48,7 @@ def headline(found: Sequence[Finding]) -> tuple[str, str]:
     return level, f"{'Action required' if level == BAD else 'Needs attention'}: {', '.join(parts)}"
 
 
-def command(facts: Facts, words: str, more: str = "") -> str:
+def shell_command(facts: Facts, words: str, more: str = "") -> str:
     """Return a userrep command for this configuration that can be pasted into a shell.
 
     ``words``: the command. ``more``: options that follow ``--config``.
@@ -62,7 +62,7 @@ def _freshness(facts: Facts) -> Iterator[Finding]:
         remedy = "Set `freshness.warn_after` and `freshness.error_after`, for example to 26h and 50h."
         yield Finding(NOTE, "The age of the serving snapshot and of the log is not checked.", remedy, not_run=True)
         return
-    remedy = f"Build today's with {command(facts, 'daily', ' --as-of today')}."
+    remedy = f"Build today's with {shell_command(facts, 'daily', ' --as-of today')}."
     for space in facts.spaces:
         if space.state != "serving":
             continue
@@ -103,7 +103,9 @@ def _runs(facts: Facts) -> Iterator[Finding]:
 def _spaces(facts: Facts) -> Iterator[Finding]:
     if not any(space.state == "serving" for space in facts.spaces):
         ready = next((space.space_id for space in facts.spaces if space.state == "ready"), None)
-        remedy = command(facts, f"spaces promote {ready}") if ready else command(facts, "pipeline", " --as-of D")
+        remedy = (
+            shell_command(facts, f"spaces promote {ready}") if ready else shell_command(facts, "pipeline", " --as-of D")
+        )
         what = "No space is serving, so consumers that follow the serving space get no vectors."
         yield Finding(BAD, what, f"Run {remedy}.")
     if facts.artifact_fault is not None:
@@ -112,7 +114,7 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
         if space.stale and space.in_use:
             dates = plural(len(space.stale), "stale date")
             what = f"Space {space.space_id} has {dates}: days of the log changed after publication."
-            yield Finding(WARN, what, f"Rebuild with {command(facts, 'backfill', ' --stale')}.")
+            yield Finding(WARN, what, f"Rebuild with {shell_command(facts, 'backfill', ' --stale')}.")
 
 
 def _snapshots(facts: Facts) -> Iterator[Finding]:
@@ -127,7 +129,7 @@ def _snapshots(facts: Facts) -> Iterator[Finding]:
     next_as_of = min(facts.log.days[-1].day + timedelta(days=1), facts.made_at.date())  # today is not over yet
     if space.newest_as_of < next_as_of:
         what = f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {space.newest_as_of}."
-        remedy = f"Build the snapshot of {next_as_of} with {command(facts, 'daily', f' --as-of {next_as_of}')}."
+        remedy = f"Build the snapshot of {next_as_of} with {shell_command(facts, 'daily', f' --as-of {next_as_of}')}."
         yield Finding(WARN, what, remedy)
 
 
@@ -156,7 +158,7 @@ def _log(facts: Facts) -> Iterator[Finding]:
 def _drift(facts: Facts) -> Iterator[Finding]:
     if facts.drift is None:
         if facts.space is not None and facts.space.num_snapshots > 1:
-            remedy = command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
+            remedy = shell_command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
             yield Finding(NOTE, "Drift has not been measured yet.", f"Measure it with {remedy}.", not_run=True)
         return
     moved = {name: point for name, point in facts.drift.newest.items() if point.outcome != "ok"}
@@ -181,7 +183,7 @@ def _training(facts: Facts) -> Iterator[Finding]:
 def _evaluation(facts: Facts) -> Iterator[Finding]:
     if facts.evaluation is None:
         if facts.space_id is not None:
-            remedy = command(facts, f"evaluate --space {facts.space_id}", " --out DIR")
+            remedy = shell_command(facts, f"evaluate --space {facts.space_id}", " --out DIR")
             yield Finding(NOTE, "The space has not been evaluated yet.", f"Evaluate it with {remedy}.", not_run=True)
         return
     behind = [task for task in facts.evaluation.tasks if task.verdict == "behind"]
@@ -200,5 +202,5 @@ def _requests(facts: Facts) -> Iterator[Finding]:
             BAD if late > _FORGET_EVERY else WARN if is_due else NOTE,
             f"A request to forget {plural(request.num_users, 'user')} "
             + ("is not finished." if is_due else f"can be finished after {request.due_at:%Y-%m-%d %H:%M} UTC."),
-            f"Finish it with {command(facts, 'forget')}.",
+            f"Finish it with {shell_command(facts, 'forget')}.",
         )

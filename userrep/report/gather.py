@@ -11,7 +11,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.operations.cost_plan import TRAINING, measured_runs
 from userrep.report.facts import BAD, WARN, Facts, Request, Run, SpaceFacts, Stage
-from userrep.report.log_days import log_facts
+from userrep.report.log_facts import log_facts
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.report.state import RootState
 from userrep.report.user_map import map_users

@@ -64,7 +64,7 @@ def ahead(tasks: Sequence[TaskFacts]) -> Markup:
     )
 
 
-def representations(task: TaskFacts) -> Markup:
+def representation_bars(task: TaskFacts) -> Markup:
     """Draw the metric of every representation on a task, the best first. An AUC has a line at chance."""
     rows = [
         Row(result.representation, result.value, figure(result.value),

@@ -24,11 +24,14 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(formats, name) for name in _FORMATS} | {"coded": coded, "plural": plural}
+    environment.filters |= {name: getattr(formats, name) for name in _FORMATS} | {
+        "mark_code": mark_code,
+        "plural": plural,
+    }
     return environment
 
 
-def coded(text: str) -> Markup:
+def mark_code(text: str) -> Markup:
     """Escape a text and mark up what is between two backticks as code."""
     parts = enumerate(re.split("`([^`]*)`", text))
     return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else _prose(part) for k, part in parts)

@@ -70,7 +70,7 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
     nums = [num_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
     vectors = combined(rows.column("embedding"))
     xy_N2, shares = plane(stacked(vectors, len(vectors[0])).astype(np.float64))
-    groups = grouped(xy_N2, [*map(range_of, nums)])
+    groups = grouped(xy_N2, [*map(activity_range, nums)])
     return MapFacts(snapshot.snapshot_id, snapshot.as_of, snapshot.num_users, shares, counted, groups)
 
 
@@ -107,13 +107,13 @@ def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, 
 
 def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str]) -> list[Group]:
     """Group points by label, in the order of the ranges."""
-    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*map(range_of, _FIRSTS), UNKNOWN]}
+    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*map(activity_range, _FIRSTS), UNKNOWN]}
     for (x, y), label in zip(xy_N2.tolist(), labels, strict=True):
         points[label].append((round(x, 3), round(y, 3)))
     return [Group(label, own) for label, own in points.items() if own]
 
 
-def range_of(num: int | None) -> str:
+def activity_range(num: int | None) -> str:
     """Return the range that contains a number of events."""
     if num is None:
         return UNKNOWN

@@ -33,7 +33,7 @@ from userrep.store.vector_storage import int8_scales
 from userrep.tracking.target import check_tracking
 from userrep.training.data.shards import first_rows
 from userrep.training.launch.backends import check_backend, run_training
-from userrep.training.task import TrainingTask, steps_of
+from userrep.training.task import TrainingTask, read_steps_per_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _train(
     """
     inputs = training_inputs(tables, config, plan, space_id=space_id)
     empty_F = empty_input(inputs.layout, inputs.scaler)
-    steps = steps_of(inputs.files, config.training)
+    steps = read_steps_per_epoch(inputs.files, config.training)
     initial = _initial_weights(tables, config, inputs, plan.versions.lineage_id)
     propensities, row_weight = _propensities(inputs, config)  # after the checks above, because it takes minutes
     task = TrainingTask(

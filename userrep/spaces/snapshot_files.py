@@ -27,7 +27,7 @@ def _encoder_of(config: Config, space: Space) -> Callable[[], Encoder]:
     return partial(worker_encoder, artifact_folder(config, space), space.content_hash, config.snapshots.storage)
 
 
-def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
+def write_vectors_by_tasks(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
     table = features_table(config, space.lineage_id)
     since = tables.version(USER_EMBEDDINGS)
@@ -43,7 +43,7 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
     tables.commit(USER_EMBEDDINGS, written, replacing=lambda values: values in keys.values(), since=since)
 
 
-def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
+def write_vectors_by_spark(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
     source = stored_features(tables, config, space.lineage_id, list(keys))
     rows = encoded_features(source, _encoder_of(config, space))

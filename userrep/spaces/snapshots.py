@@ -112,7 +112,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     Raises UsageError if the features of a date are not built, and UserrepError if another run has started to build one
     of the snapshots in the meantime.
     """
-    from userrep.spaces.snapshot_files import write_files, write_rows  # needs torch and PySpark
+    from userrep.spaces.snapshot_files import write_vectors_by_spark, write_vectors_by_tasks  # needs torch and PySpark
 
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]
@@ -125,9 +125,9 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     _replace(tables, begun, lambda rows: all(row.state not in _FINISHED for row in rows))
     keys = {snapshot.as_of: snapshot.key for snapshot in begun}
     if isinstance(tables, FileTables):
-        write_files(tables, config, space, keys)
+        write_vectors_by_tasks(tables, config, space, keys)
     else:
-        write_rows(tables, config, space, keys)
+        write_vectors_by_spark(tables, config, space, keys)
     facts = json.dumps({"storage": config.snapshots.storage})
     staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
     _replace(tables, staged, lambda rows: rows == set(begun))

@@ -36,7 +36,7 @@ def buckets_of_share(share: float) -> int:
     return math.ceil(NUM_BUCKETS * min(1.0, share))
 
 
-def bucket_of(text: str | Column) -> Column:
+def bucket_column(text: str | Column) -> Column:
     """Return the bucket of a user id or item id, as an int column."""
     from pyspark.sql import functions as F
 
@@ -45,12 +45,12 @@ def bucket_of(text: str | Column) -> Column:
 
 def user_bucket() -> Column:
     """Return the bucket of the column ``user_id``, as an int column."""
-    return bucket_of("user_id").alias("user_bucket")
+    return bucket_column("user_id").alias("user_bucket")
 
 
 def item_bucket() -> Column:
     """Return the bucket of the column ``item_id``, as an int column."""
-    return bucket_of("item_id").alias("item_bucket")
+    return bucket_column("item_id").alias("item_bucket")
 
 
 def slice_number(num_slices: int, bucket: str | Column = "user_bucket") -> Column:

@@ -76,7 +76,7 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
     other, which would take another pass over the rows. Driver memory: one entry per part.
     """
     key, num_parts = order[0], _num_parts(rows.count())
-    part_number = buckets.slice_number(num_parts, buckets.bucket_of(key))
+    part_number = buckets.slice_number(num_parts, buckets.bucket_column(key))
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)

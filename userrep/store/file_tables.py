@@ -22,7 +22,7 @@ from userrep.store.parquet_writer import Target
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId
+from userrep.store.tables import Keys, PartitionStatistics, Rows, Session, Tables, TransactionId
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row
@@ -102,7 +102,7 @@ class FileTables(Tables):
                 counts[tuple(row[name] for name in columns)] += row["count_all"]
         return counts
 
-    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
+    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], PartitionStatistics]:
         files: dict[tuple[Any, ...], list[TableFile]] = defaultdict(list)
         for file in self.files(table):
             files[tuple(file.values[name] for name in table.partition_by)].append(file)
@@ -218,6 +218,6 @@ class FileTables(Tables):
                 )
 
 
-def _partition(files: Sequence[TableFile]) -> Partition:
+def _partition(files: Sequence[TableFile]) -> PartitionStatistics:
     newest = datetime.fromtimestamp(max(file.added_at for file in files) / 1000, UTC).replace(tzinfo=None)
-    return Partition(len(files), sum(file.num_rows for file in files), newest)
+    return PartitionStatistics(len(files), sum(file.num_rows for file in files), newest)

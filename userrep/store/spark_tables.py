@@ -19,7 +19,7 @@ from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
 from userrep.store.spark_commits import SparkCommits, was_overtaken
 from userrep.store.sql import sql_any, sql_name
-from userrep.store.tables import Keys, Partition, Rows, Session, Tables, TransactionId
+from userrep.store.tables import Keys, PartitionStatistics, Rows, Session, Tables, TransactionId
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number
 _ARTIFACTS_KEY = "userrep.artifacts"  # table property with the artifacts folder, for consumers without it
@@ -120,7 +120,7 @@ class SparkTables(Tables):
         rows = self.read(table).groupBy(*columns).count().collect()
         return {tuple(row[name] for name in columns): row["count"] for row in rows}
 
-    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
+    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], PartitionStatistics]:
         if not self.exists(table):
             return {}
         written_at = F.max("_metadata.file_modification_time").alias("written_at")
@@ -128,7 +128,9 @@ class SparkTables(Tables):
             F.count_distinct("_metadata.file_path").alias("num_files"), F.count("*").alias("num_rows"), written_at
         )  # fmt: skip
         return {
-            tuple(row[name] for name in table.partition_by): Partition(row.num_files, row.num_rows, row.written_at)
+            tuple(row[name] for name in table.partition_by): PartitionStatistics(
+                row.num_files, row.num_rows, row.written_at
+            )
             for row in arrow_rows(rows.toArrow())
         }
 

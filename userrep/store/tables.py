@@ -26,7 +26,7 @@ _LONGEST_PAUSE = 0.05  # seconds between two attempts; random, so that concurren
 FORMAT_KEY, FORMAT = "userrep.format", 1  # incremented when the meaning of existing columns changes
 
 
-class Partition(NamedTuple):
+class PartitionStatistics(NamedTuple):
     """Statistics of a table partition. ``written_at``: time of its newest file (naive UTC)."""
 
     num_files: int
@@ -174,7 +174,7 @@ class Tables(ABC):
         """Count the rows by the values of some columns. Cost: one read of these columns."""
 
     @abstractmethod
-    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
+    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], PartitionStatistics]:
         """Return statistics of each partition, by its values. Cost: one read of the log, or a count by Spark."""
 
     # Small changes, from the driver

@@ -25,7 +25,7 @@ Offsets = NDArray[np.int64]
 
 
 def bucket_of(texts: pa.Array) -> NDArray[np.int32]:
-    """Return the bucket of each user id or item id, equal to ``buckets.bucket_of``. ``texts``: string, no nulls."""
+    """Return the bucket of each user id or item id, equal to ``buckets.bucket_column``. ``texts``: string, no nulls."""
     h_N = hash64(texts, seed=_SPARK_SEED) + (_P5 + 4 & _MASK)
     h_N ^= HASH_SEED * _P1 & _MASK
     h_N = _rotated(h_N, 23) * _P2 + _P3

@@ -12,7 +12,7 @@ from userrep.items.versions import lineage_of
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import delete_folder, exists, folder_names, read_bytes, write_bytes
 from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS
-from userrep.streaming.sources import sources_of
+from userrep.streaming.sources import stream_sources
 
 _MAX_BYTES = 2**22
 _QUERIES = ("embeddings", "rejects")
@@ -100,7 +100,7 @@ def _state_settings(config: Config) -> dict[str, Any]:
     """Return the settings that the state of a stream depends on."""
     stream = config.streaming
     return {
-        "sources": {name: source.topic or source.path for name, source in sources_of(config).items()},
+        "sources": {name: source.topic or source.path for name, source in stream_sources(config).items()},
         "broker": stream.kafka.bootstrap_servers if stream.kafka else None,
         "open_days": stream.open_days,
         "lineage": lineage_of(config),

@@ -22,7 +22,7 @@ from userrep.store.tables import Tables
 from userrep.streaming.checkpoint import rejects_id
 from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.records import checked_rows
-from userrep.streaming.sources import ARRIVED, PLACE, arriving, sources_of
+from userrep.streaming.sources import ARRIVED, PLACE, arriving, stream_sources
 from userrep.tiles.ledger import STREAM_REVISION
 
 BatchWriter = Callable[[DataFrame, int], None]
@@ -77,7 +77,7 @@ def arrived_rows(tables: Tables, config: Config, schemas: Mapping[str, str], *, 
 
     Rows of users erased so far are left out, so that they never enter the state.
     """
-    spark, sources, stream = tables.spark, sources_of(config), config.streaming
+    spark, sources, stream = tables.spark, stream_sources(config), config.streaming
     columns = {name: T.StructType.fromJson(json.loads(schema)) for name, schema in schemas.items()}
     arrived = {
         name: arriving(spark, source, stream, schema=columns[name], since=since) for name, source in sources.items()

@@ -32,7 +32,7 @@ _CHECK_TIMEOUTS = {  # short ones for the first request, so that a broker that i
 }
 
 
-def sources_of(config: Config) -> dict[str, StreamSource]:
+def stream_sources(config: Config) -> dict[str, StreamSource]:
     """Return the sources by name: events, onboarding, users. Without ``stream.events``, events are the log's files.
 
     Raises UsageError if the log has several sources, or is a table by name and ``stream.events`` is not set.
@@ -52,7 +52,7 @@ def schemas_of(spark: SparkSession, config: Config) -> dict[str, str]:
     A stream keeps the schemas that it was started with, because its state depends on them.
     """
     schemas = {}
-    for name, source in sources_of(config).items():
+    for name, source in stream_sources(config).items():
         schema = read_source(spark, batch_source(config, name), what=name).schema
         if CORRUPT not in schema.names and (source.topic is not None or source.format == "json"):
             schema = schema.add(CORRUPT, T.StringType())
@@ -127,7 +127,7 @@ def check_arriving(spark: SparkSession, config: Config) -> None:
     UserrepError
         If the broker does not answer.
     """
-    for name, source in sources_of(config).items():
+    for name, source in stream_sources(config).items():
         if source.topic is not None:
             _check_topic(spark, config.streaming, name, source.topic)
         elif source.path is not None and not is_pattern(source.path) and not exists(source.path):

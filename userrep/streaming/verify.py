@@ -14,7 +14,7 @@ from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
 
 
-class Agreement(NamedTuple):
+class StreamAgreement(NamedTuple):
     """Number of users whose streamed and published vectors are equal or different, or of which one is missing."""
 
     equal: int
@@ -31,7 +31,7 @@ class Agreement(NamedTuple):
         return self.equal / max(1, sum(self))
 
 
-def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:
+def verify_updates(tables: Tables, space: Space, as_of: date) -> StreamAgreement:
     """Compare streamed and published vectors of all users with events on the day before ``as_of`` or streamed vectors.
 
     A user's streamed vector with the newest event, then the latest computation, is compared. Cost: the rows of the
@@ -58,4 +58,4 @@ def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:
         F.count_if(F.col("batch").isNull()).alias("not_in_snapshot"),
     ).first()
     assert counts is not None
-    return Agreement(**counts.asDict())
+    return StreamAgreement(**counts.asDict())

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.synthetic.draws import Ints, Keys, keys_of, uniform
-from userrep.synthetic.spec import LogSpec
+from userrep.synthetic.log_spec import LogSpec
 
 NEVER = 1 << 40  # day number of death of an item that is sold forever
 Flags = NDArray[np.bool_]

@@ -14,8 +14,8 @@ from pyspark.sql import DataFrame, SparkSession
 from userrep.store.arrow import listed
 from userrep.synthetic.catalog import NEVER, Catalog
 from userrep.synthetic.draws import Ints, keys_of, uniform
+from userrep.synthetic.log_spec import LogSpec
 from userrep.synthetic.planted import DAY_MS, Population
-from userrep.synthetic.spec import LogSpec
 
 __all__ = ["LogSpec", "generate_log", "log_tables"]
 

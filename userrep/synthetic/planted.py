@@ -15,7 +15,7 @@ import numpy as np
 
 from userrep.synthetic.catalog import Catalog, Flags
 from userrep.synthetic.draws import Floats, Ints, Keys, drawn, keys_of, normal, uniform
-from userrep.synthetic.spec import SECOND_SESSION_SHARE, LogSpec
+from userrep.synthetic.log_spec import SECOND_SESSION_SHARE, LogSpec
 
 DAY_MS = 86_400_000
 

@@ -42,7 +42,7 @@ class Coded(NamedTuple):
     values: pa.Array
 
 
-class Events(NamedTuple):
+class DistinctEvents(NamedTuple):
     """Events, each of which counts once. ``texts``: user_id, item_id, event_type and ``context_K`` per context column.
 
     A code of -1 stands for a context column that an event's source does not have. ``weight_N``: rounded.
@@ -53,7 +53,7 @@ class Events(NamedTuple):
     weight_N: NDArray[np.float64]
 
     @classmethod
-    def of(cls, parts: Sequence["Events"]) -> "Events":
+    def of(cls, parts: Sequence["DistinctEvents"]) -> "DistinctEvents":
         """Concatenate events of several sources."""
         if len(parts) == 1:
             return parts[0]
@@ -64,7 +64,7 @@ class Events(NamedTuple):
         )
 
     @classmethod
-    def none(cls, context: Sequence[str]) -> "Events":
+    def none(cls, context: Sequence[str]) -> "DistinctEvents":
         """Return no events."""
         names = ("user_id", "item_id", "event_type", *(f"context_{k}" for k in range(len(context))))
         empty = Coded(np.empty(0, np.int32), pa.array([], pa.string()))
@@ -113,7 +113,7 @@ class DayRows:
             return np.ones(len(rows_V))
         return np.rint(self.weight_N[rows_V] * WEIGHT_UNIT) / WEIGHT_UNIT + 0.0
 
-    def events(self, rows_V: RowIndexes, columns: LogColumns, context: Sequence[str]) -> Events:
+    def events(self, rows_V: RowIndexes, columns: LogColumns, context: Sequence[str]) -> DistinctEvents:
         """Return valid rows as events. ``context``: the context columns of all sources."""
         fixed = Coded(np.zeros(len(rows_V), np.int32), pa.array([columns.fixed_type]))
         texts = {name: _in_use(self.texts[name], rows_V) for name in ("user_id", "item_id")}
@@ -125,7 +125,7 @@ class DayRows:
                 texts[f"context_{k}"] = Coded(code_N, pa.concat_arrays([values, pa.array(["(null)"])]))
             else:
                 texts[f"context_{k}"] = Coded(np.full(len(rows_V), -1, np.int32), pa.array([], pa.string()))
-        return Events(texts, self.at_N[rows_V], self.rounded(rows_V))
+        return DistinctEvents(texts, self.at_N[rows_V], self.rounded(rows_V))
 
     def codes(self, rows_V: RowIndexes) -> list[NDArray[np.int32]]:
         """Return the codes of all texts of some rows."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from userrep.sources.tombstones import NO_TOMBSTONES, Tombstones
 from userrep.store.xxhash import bucket_of
-from userrep.tiles.arrow_rows import Coded, Events, RowIndexes
+from userrep.tiles.arrow_rows import Coded, DistinctEvents, RowIndexes
 from userrep.tiles.by_spark import PARTS_OF_DAY
 from userrep.tiles.day_events import SourceFiles, events_of_files
 from userrep.tiles.parquet_file import CODED
@@ -64,11 +64,11 @@ def tiles_of_files(sources: Sequence[SourceFiles], erased: Tombstones = NO_TOMBS
     by_source = [events_of_files(source, days, context, erased) for source in sources]
     for day, *parts in zip(days, *by_source, strict=True):
         found = [part.events for part in parts if part.events is not None]
-        tiles = _tiles(Events.of(found), context) if len(found) == len(parts) else None
+        tiles = _tiles(DistinctEvents.of(found), context) if len(found) == len(parts) else None
         yield DayTiles(day, tiles, sum(part.num_rejected for part in parts))
 
 
-def _tiles(events: Events, context: Sequence[str]) -> pa.Table | None:
+def _tiles(events: DistinctEvents, context: Sequence[str]) -> pa.Table | None:
     """Aggregate events. None if the combinations of users, items and event types cannot be numbered in 64 bits."""
     if not len(events.at_N):
         return TILES.empty_table()
@@ -129,7 +129,7 @@ def _taken(coded: Coded, rows_T: RowIndexes) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(coded.code_N[rows_T]), coded.values)
 
 
-def _num_by_context(events: Events, context: Sequence[str], tile_N: RowIndexes, num_tiles: int) -> Any:
+def _num_by_context(events: DistinctEvents, context: Sequence[str], tile_N: RowIndexes, num_tiles: int) -> Any:
     """Count the context keys ``name=value`` of each tile, as a map sorted by key."""
     if not context:
         return pa.nulls(num_tiles, _MAP)

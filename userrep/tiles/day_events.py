@@ -15,7 +15,7 @@ import pyarrow as pa
 from userrep.errors import NeedsSparkError
 from userrep.sources.text_blocks import blocks_of
 from userrep.sources.tombstones import Tombstones
-from userrep.tiles.arrow_rows import DayRows, Events, LogFile, Piece, without_copies
+from userrep.tiles.arrow_rows import DayRows, DistinctEvents, LogFile, Piece, without_copies
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, open_listed
 from userrep.tiles.parquet_file import ParquetFile
@@ -39,7 +39,7 @@ class SourceFiles(NamedTuple):
 class DayEvents(NamedTuple):
     """The events of a source on a day. ``events``: None if the day needs Spark."""
 
-    events: Events | None
+    events: DistinctEvents | None
     num_rejected: int
 
 
@@ -136,7 +136,7 @@ def _day_events(
 ) -> DayEvents:
     num_rows = sum(piece.rows.num_rows for piece in pieces)
     if not num_rows:
-        return DayEvents(None if needs_spark else Events.none(context), 0)
+        return DayEvents(None if needs_spark else DistinctEvents.none(context), 0)
     try:
         rows = DayRows.of(pieces, columns)
     except NeedsSparkError:

@@ -20,7 +20,7 @@ from userrep.training.data.shards import ShardFiles, count_rows, steps_per_epoch
 MAX_BYTES = 1 << 30  # of the file of candidates
 
 
-def steps_of(files: ShardFiles, training: config.Training) -> int:
+def read_steps_per_epoch(files: ShardFiles, training: config.Training) -> int:
     """Return the number of steps per epoch. Cost: reads the footer of each training file.
 
     Raises UsageError if the smallest shard has too few rows for one step.

@@ -6,7 +6,7 @@ from typing import Any
 
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan, make_plan
+from userrep.evaluation.dates import EvaluationPlan, make_plan
 from userrep.evaluation.output import write_results
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Results
@@ -35,7 +35,7 @@ def evaluate_space(
     """
     work.check()
     space = find_evaluable_space(work.tables, work.config, space_id)
-    plan = prepared(work, space)
+    plan = prepare_evaluation(work, space)
     with work.runs.stage("evaluate_space") as run:
         results = evaluate(
             work.tables,
@@ -53,7 +53,7 @@ def evaluate_space(
     return results, metrics
 
 
-def prepared(work: RunContext, space: Space) -> Plan:
+def prepare_evaluation(work: RunContext, space: Space) -> EvaluationPlan:
     """Choose the evaluation dates and build their missing tiles, item vectors and features; return the plan.
 
     The as-of date of ``work`` must be the day after the last day of the log, since labels are read from tiles.
@@ -66,7 +66,7 @@ def prepared(work: RunContext, space: Space) -> Plan:
     return plan
 
 
-def plan_of(work: RunContext, space: Space) -> Plan:
+def plan_of(work: RunContext, space: Space) -> EvaluationPlan:
     """Choose the evaluation dates, after the training of the space and within the log."""
     settings = work.config.evaluation
     return make_plan(

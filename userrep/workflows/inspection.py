@@ -11,11 +11,11 @@ from userrep.errors import plural, results_of
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.sources.columns import check_columns, event_columns
-from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.listing import Listings
 from userrep.sources.sample import Sample, spark_columns, take_sample
+from userrep.sources.sample_facts import SampleFacts, sample_facts
 from userrep.utc import last_event_day, utc_now
-from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days, room_of
+from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, needed_days, room_of
 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
 
@@ -26,7 +26,7 @@ class Inspected(NamedTuple):
     what: str
     log: EventSource
     sample: Sample
-    facts: LogFacts
+    facts: SampleFacts
     span: tuple[date, date, bool] | None
 
 
@@ -43,7 +43,7 @@ def inspect_log(config: Config) -> dict[str, Any]:
     inspected = results_of(partial(_inspect, what, log) for what, log in config.events.all_sources.items())
     spans = [source.span for source in inspected if source.span is not None]
     result: dict[str, Any] = {"sources": {source.what: _source_facts(source) for source in inspected}}
-    verdict = [finding for source in inspected for finding in _judge_rows(source, config)]
+    verdict = [line for source in inspected for line in _judge_rows(source, config)]
     result["needed_days"] = needed_days(config)
     if spans:
         first, last = min(span[0] for span in spans), max(span[1] for span in spans)
@@ -51,7 +51,7 @@ def inspect_log(config: Config) -> dict[str, Any]:
         result |= {"first_day": first, "last_day": last, "num_days": (last - first).days + 1}
         result["fit"] = choose_fit(first, last)._asdict()
         verdict += judge(config, first, last)
-    result["verdict"] = [finding._asdict() for finding in verdict]
+    result["verdict"] = [line._asdict() for line in verdict]
     return result
 
 
@@ -60,7 +60,7 @@ def _inspect(what: str, log: EventSource) -> Inspected:
     sample = take_sample(log, what, listings)
     columns = event_columns(log)
     check_columns(spark_columns(sample), columns, what)
-    facts = log_facts(sample, log)
+    facts = sample_facts(sample, log)
     return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day, listings))
 
 
@@ -107,29 +107,33 @@ def _source_facts(source: Inspected) -> dict[str, Any]:
     }
 
 
-def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
+def _judge_rows(source: Inspected, config: Config) -> Iterator[VerdictLine]:
     """Judge what makes a run fail or leave rows out: rejected rows, small days, rows in the future, duplicates."""
     sample, facts, events = source.sample, source.facts, config.events
     num_read = max(1, sample.rows.num_rows + sample.num_unparsable)
     if not facts.rows_by_day:
-        yield Finding(WARN, f"{source.what}.columns.event_at: no readable time. Map another column, or convert it.")
+        yield VerdictLine(WARN, f"{source.what}.columns.event_at: no readable time. Map another column, or convert it.")
         return
     if source.span is not None and not source.span[2] and not sample.sees_end:
-        yield Finding(WARN, f"{source.what}: the end of the log is not in the sample; its last day may be later.")
+        yield VerdictLine(WARN, f"{source.what}: the end of the log is not in the sample; its last day may be later.")
     share = facts.num_rejectable / num_read
     if share > events.max_rejected_share:
         limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"
-        yield Finding(WARN, f"{source.what}: {share:.1%} of the rows would be rejected; {limit}.")
+        yield VerdictLine(WARN, f"{source.what}: {share:.1%} of the rows would be rejected; {limit}.")
     num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > last_event_day(utc_now()))
     if num_ahead:
-        yield Finding(WARN, f"{source.what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back.")
+        yield VerdictLine(
+            WARN, f"{source.what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back."
+        )
     least = events.min_day_share * median(facts.rows_by_day.values())
     small = [day for day, num in facts.rows_by_day.items() if num < least]
     if small and sample.is_complete and len(config.events.all_sources) == 1:
         limit = f"events.min_day_share {events.min_day_share:g} of the median day's rows"
-        yield Finding(WARN, f"{source.what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0.")
+        yield VerdictLine(
+            WARN, f"{source.what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0."
+        )
     if facts.num_duplicates:
-        yield Finding(OK, f"{source.what}: {facts.num_duplicates:,} duplicate rows are dropped by a run.")
+        yield VerdictLine(OK, f"{source.what}: {facts.num_duplicates:,} duplicate rows are dropped by a run.")
 
 
 def inspection_lines(result: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ class Fit(NamedTuple):
     until: date | None
 
 
-class Finding(NamedTuple):
+class VerdictLine(NamedTuple):
     """One line of a verdict. ``level``: OK or WARN."""
 
     level: str
@@ -122,52 +122,52 @@ def room_of(config: Config, last: date) -> timedelta:
     return last + _DAY - until if until else DEFAULT_ROOM
 
 
-def judge(config: Config, first: date, last: date) -> list[Finding]:
+def judge(config: Config, first: date, last: date) -> list[VerdictLine]:
     """Judge windows, history, end of training and room for evaluation against the log's first and last day."""
     fit = choose_fit(first, last)
     return [*_judge_windows(config, fit, first, last), *_judge_until(config, fit, first, last)]
 
 
-def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[Finding]:
+def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[VerdictLine]:
     num_days, longest, room = (last - first).days + 1, config.windows_days[-1], room_of(config, last)
     needed = needed_days(config, room)
     is_shorter = fit.windows_days[-1] < longest and fit.until is not None
     advice = f"Use {fit.windows_days}." if is_shorter else "Collect a longer log."
-    findings = []
+    lines = []
     if longest > num_days:
         what = f"windows_days: {num_days} days of history, but a window of {longest}. {advice}"
-        findings.append(Finding(WARN, what))
+        lines.append(VerdictLine(WARN, what))
     else:
         history = needed - room.days - max(config.future_days, default=0)
         parts = f"history {history} + future {max(config.future_days, default=0)} + evaluation {room.days}"
         what = f"windows_days: training with full windows needs {needed} days of log ({parts}), got {num_days}."
-        findings.append(Finding(WARN, f"{what} {advice}") if needed > num_days else Finding(OK, what))
+        lines.append(VerdictLine(WARN, f"{what} {advice}") if needed > num_days else VerdictLine(OK, what))
     context = config.history_window
     if context is not None and context > num_days:
         what = f"history_days: {context} days, but the log has {num_days}. Set history_days: 0 or a shorter one."
-        findings.append(Finding(WARN, what))
-    return findings
+        lines.append(VerdictLine(WARN, what))
+    return lines
 
 
-def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[Finding]:
+def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[VerdictLine]:
     try:
         dates = check_until(config, first, last)
     except UsageError as error:
-        return [Finding(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))]
+        return [VerdictLine(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))]
     end = last + _DAY
     until = end - room_of(config, last)
     how_many = f"{plural(len(dates), 'training date')}, {dates[0]} to {dates[-1]}"
-    findings = [Finding(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
+    lines = [VerdictLine(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
     horizons = config.evaluation.horizons_days
     usable = [days for days in horizons if latest_until(end, days) >= until]
     room = f"evaluation: {plural((end - until).days, 'day')} after {until}"
     if not usable:
         latest = latest_until(end, horizons[0])
         what = f"{room}, too few for a horizon of {horizons[0]} days. Set training.as_ofs.until: {latest} or earlier."
-        return [*findings, Finding(WARN, what)]
+        return [*lines, VerdictLine(WARN, what)]
     left_out = f"; left out: {_listed(horizons[len(usable) :])}" if len(usable) < len(horizons) else ""
-    findings.append(Finding(OK, f"{room}, enough for horizons of {_listed(usable)} days{left_out}."))
-    return findings
+    lines.append(VerdictLine(OK, f"{room}, enough for horizons of {_listed(usable)} days{left_out}."))
+    return lines
 
 
 def _listed(numbers: list[int]) -> str:

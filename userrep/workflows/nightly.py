@@ -25,7 +25,7 @@ _OUTCOMES = {1: "failed", 2: "failed", 3: "refused", 4: "waiting"}
 
 
 @dataclass(frozen=True)
-class Part:
+class NightlyPart:
     """Result of one part. ``outcome``: done, skipped, failed, refused, or waiting for the log."""
 
     part: str
@@ -49,7 +49,7 @@ class DailyParts:
     context: Callable[[], RunContext]
     failed: Callable[[Exception], object]
 
-    def run(self) -> Iterator[Part]:
+    def run(self) -> Iterator[NightlyPart]:
         """Run the parts and yield the result of each."""
         parts = [("daily", self._daily), ("forget", self._forget), ("maintenance", self._maintain)]
         if self.config.retraining is not None:
@@ -63,7 +63,7 @@ class DailyParts:
                 self.failed(error)
                 code, lines = explain(error)
                 outcome, reason = _OUTCOMES[code], " ".join(lines)
-            yield Part(name, outcome, code, round(time.monotonic() - started, 3), reason)
+            yield NightlyPart(name, outcome, code, round(time.monotonic() - started, 3), reason)
 
     def _daily(self) -> tuple[str, str]:
         spaces = daily(self.context(), on_time=False)
@@ -99,6 +99,6 @@ def last_maintenance(tables: Tables) -> datetime | None:
     return max((run.started_at for run in runs), default=None)
 
 
-def exit_code(parts: list[Part]) -> int:
+def exit_code(parts: list[NightlyPart]) -> int:
     """Return the lowest nonzero exit code of the parts, or 0."""
     return min((part.exit_code for part in parts if part.exit_code), default=0)

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from userrep.config import Config
 from userrep.errors import plural
 from userrep.ids import code_hash, short_hash
-from userrep.logs import as_json, logged_with, this_run_id
+from userrep.logs import lines_are_json, logged_with, this_run_id
 from userrep.operations.stage_rates import StageRates
 from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
@@ -124,7 +124,7 @@ class Runs:
             with suppress(Exception):  # the stage's own error is the one to raise
                 self._record(run, started, versions)
             self._emit(FAIL, event_id, run, versions, space_id)
-            if as_json():  # in text mode, the error itself is printed once at the end
+            if lines_are_json():  # in text mode, the error itself is printed once at the end
                 self._report_end(run, f"failed after {run.seconds:.0f} s")
             raise
         run.seconds = time.monotonic() - clock

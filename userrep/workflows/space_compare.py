@@ -10,7 +10,7 @@ from userrep.errors import UsageError
 from userrep.evaluation import space_comparison
 from userrep.evaluation.consumer_labels import read_label_rows
 from userrep.evaluation.label_slices import label_slices
-from userrep.evaluation.space_comparison import AUTO, TOLERATED_LOSS, Comparison, Difference, Split
+from userrep.evaluation.space_comparison import AUTO, TOLERATED_LOSS, Difference, Differences, Split
 from userrep.items.versions import lineage_of
 from userrep.logs import in_columns
 from userrep.spaces.consumer_model import read_model
@@ -41,7 +41,7 @@ class SpaceComparison:
     judged: str
     judged_from: datetime
     num_fitted: int
-    comparisons: Mapping[str, Comparison]
+    comparisons: Mapping[str, Differences]
 
     @property
     def overall(self) -> Difference:

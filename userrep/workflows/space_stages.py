@@ -33,7 +33,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
     quality, schedule = work.config.quality, work.schedule
     if not quality.self_check:
         return None
-    from userrep.evaluation import self_check as checks  # imports scikit-learn, LightGBM and torch
+    from userrep.evaluation import run_self_check as checks  # imports scikit-learn, LightGBM and torch
 
     check_training(work.tables, work.config)
     check = checks.plan_check(

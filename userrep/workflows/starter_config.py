@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from userrep.config import EventSource, Source, parse_config
 from userrep.errors import UsageError, in_line, results_of
-from userrep.sources.facts import count_by_day
 from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
 from userrep.sources.listing import Listings, detect_format
 from userrep.sources.sample import Sample, take_sample
+from userrep.sources.sample_facts import count_by_day
 from userrep.sources.times import times_of
 from userrep.utc import utc_now
 from userrep.workflows.inspection import log_days

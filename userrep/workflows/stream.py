@@ -14,12 +14,12 @@ from userrep.streaming.query import start_queries
 from userrep.streaming.redis_store import online_store
 from userrep.streaming.sources import check_arriving, schemas_of
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.stream_supervisor import Progress, StreamRun
+from userrep.workflows.stream_supervisor import StreamProgress, StreamRun
 
 
 def stream_embeddings(
     work: RunContext, *, until_empty: bool, new_query_id: str | None, is_stopping: Callable[[], bool] = lambda: False
-) -> Progress:
+) -> StreamProgress:
     """Encode users again as their events arrive, until ``is_stopping`` returns True.
 
     With ``until_empty``, process what has arrived and return. Missing stream bases are built first. ``StreamRun``

@@ -25,7 +25,7 @@ _MOST_RESTARTS = 10  # of a query that fails without a batch in between
 
 
 @dataclass
-class Progress:
+class StreamProgress:
     """What a stream has done since it was last recorded. ``last_batch``: the last batch that was reported."""
 
     last_batch: int = -1
@@ -59,7 +59,7 @@ class StreamRun:
     runs: Runs
     batches: MicroBatches
     is_stopping: Callable[[], bool]
-    progress: Progress = field(default_factory=Progress)
+    progress: StreamProgress = field(default_factory=StreamProgress)
     _silent_since: float | None = None
 
     def until_done(self, start: Callable[[], Queries]) -> None:
@@ -104,7 +104,7 @@ class StreamRun:
                 run.num_rows, run.outputs = self.progress.rows, self.progress.outputs()
             if self.is_stopping() or not any(query.isActive for query in queries):
                 return True
-            self.progress = Progress(self.progress.last_batch)
+            self.progress = StreamProgress(self.progress.last_batch)
 
     def _watch(self, queries: Queries, *, until: float) -> None:
         """Report batches until a time, the end of the queries or, on a requested stop, the end of the current batch."""

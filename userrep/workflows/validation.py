@@ -17,7 +17,7 @@ from userrep.workflows.log_fit import check_until
 _JSON_BYTES = 1 << 22  # of a smaller source, all lines are read for their fields
 
 
-def check_sources(config: Config) -> tuple[list[str], list[str]]:
+def source_faults(config: Config) -> tuple[list[str], list[str]]:
     """Return all faults, of paths, files, columns and types, and of the end of training. Cost: under a second.
 
     Also return one line per source whose columns only a run can check.

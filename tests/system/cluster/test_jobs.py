@@ -37,7 +37,7 @@ def log(tmp_path_factory: pytest.TempPathFactory, submit: Submit, config_file: C
     return log
 
 
-def test_under_spark_submit_jobs_run_where_the_submit_says(log: Path, cluster: StandaloneCluster) -> None:
+def test_under_spark_submit_jobs_run_on_the_submitted_cluster(log: Path, cluster: StandaloneCluster) -> None:
     assert {"name": "generate_events", "cores": 2} in [
         {"name": app["name"], "cores": app["cores"]} for app in cluster.state()["completedapps"]
     ]
@@ -56,7 +56,7 @@ def test_the_pipeline_on_the_cluster_finds_every_job_up_to_date_and_a_space_serv
     assert "serving space: s001-" in pipeline.said()
 
 
-def test_a_worker_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_start_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     with (
         pytest.raises(UserrepError, match=r"cluster: Worker 0 ended at its start; its log .*worker-0.log ends with"),
         StandaloneCluster(tmp_path, num_workers=1, memory="much"),

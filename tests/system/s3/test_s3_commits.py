@@ -53,7 +53,7 @@ WAYS: dict[str, tuple[Callable[[Tables], Any], int]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_who_comes_second_commits_again_and_undoes_nothing(tables: Tables, bucket: Bucket, way: str) -> None:
+def test_the_second_of_two_commits_is_repeated_and_undoes_nothing(tables: Tables, bucket: Bucket, way: str) -> None:
     commit, num_rows = WAYS[way]
     bucket.store.overtake(next_commit(tables, EXPORTS))
     commit(tables)
@@ -83,7 +83,7 @@ def test_a_change_of_the_registry_whose_answer_is_lost_counts(tables: Tables, bu
 
 
 @pytest.mark.full
-def test_a_driver_that_comes_second_on_the_same_rows_says_so(tables: Tables, bucket: Bucket) -> None:
+def test_a_driver_that_comes_second_on_the_same_rows_fails_with_an_error(tables: Tables, bucket: Bucket) -> None:
     rows, replace = row_of(tables), DeltaFiles.swap
 
     def overtaken(self: DeltaFiles, *args: Any, **more: Any) -> None:

@@ -96,7 +96,7 @@ def night(
 
 
 @pytest.mark.parametrize("when", BEFORE_IT_WRITES)
-def test_expired_credentials_are_said_in_one_line_whoever_meets_them(
+def test_expired_credentials_are_reported_in_one_line_by_each_reader(
     world: Config, night: Callable[[Config, str], str], when: str
 ) -> None:
     said = night(world, BEFORE_IT_WRITES[when])

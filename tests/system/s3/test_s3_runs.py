@@ -62,7 +62,7 @@ def test_a_file_that_is_shorter_than_an_error_s_text_is_read_all_the_same(bucket
         assert {read_bytes(f"{bucket.uri}/small", max_bytes=64) for _ in range(30)} == {b"few bytes"}
 
 
-def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: RunContext, bucket: Bucket) -> None:
+def test_an_export_is_complete_and_erased_users_are_in_no_file(work: RunContext, bucket: Bucket) -> None:
     tables = work.tables
     user = min(row.user_id for row in tables.read(USER_EMBEDDINGS).where(f"as_of = DATE'{AS_OF}'").collect())
     with bucket.store.failing(SHARE, seed=2):

@@ -63,7 +63,7 @@ def test_scores_are_probabilities_of_being_on_the_list(shared: AudienceWorld) ->
     assert expected_N.sum() == pytest.approx(is_alike_N.sum(), rel=0.25)
 
 
-def test_the_table_of_sizes_tells_what_hidden_seeds_show(shared: AudienceWorld) -> None:
+def test_the_table_of_sizes_reports_what_hidden_seeds_show(shared: AudienceWorld) -> None:
     seeds, hidden = shared.alike[::2], shared.alike[1::2]
     audience = build(shared, seeds, 300)
     (row,) = [row for row in audience.facts["sizes"] if row["size"] == 300]

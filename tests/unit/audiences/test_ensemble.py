@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.audience_world import vectors_of
-from userrep.audiences.ensemble import Calibration, HeldOut, Inputs, Member, fit_ensemble, weights_of
+from userrep.audiences.ensemble import Calibration, HeldOut, InputTransform, Member, fit_ensemble, weights_of
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
@@ -19,7 +19,7 @@ def test_the_probability_levels_off_at_the_share_of_users_alike_that_the_list_ha
     assert found.probabilities(score_N) == pytest.approx(0.3 / (1 + np.exp(-score_N)), abs=0.03)
 
 
-def test_probabilities_never_fall_with_a_score_that_says_nothing() -> None:
+def test_probabilities_never_fall_with_an_uninformative_score() -> None:
     score_N = np.linspace(-1, 1, 500)
     probability_N = Calibration.fit(score_N, score_N < -0.8, np.ones(500)).probabilities(score_N)
     assert (np.diff(probability_N) > 0).all()
@@ -45,7 +45,7 @@ def test_a_feature_that_counts_against_seeds_gets_no_weight() -> None:
     assert weight_F[1] == pytest.approx(0, abs=1e-6)
 
 
-def test_seeds_that_no_feature_tells_apart_leave_the_order_of_the_classifier() -> None:
+def test_seeds_that_no_feature_distinguishes_leave_the_order_of_the_classifier() -> None:
     features_NF = np.column_stack([np.tile([0.0, 1.0], 100), np.repeat([0.0, 1.0], 100)])
     is_seed_N = features_NF.sum(axis=1) == 0
     weight_F = weights_of(features_NF, is_seed_N)
@@ -73,7 +73,7 @@ def test_a_size_is_filled_by_weight_and_counts_its_seeds() -> None:
 
 def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
     sample = vectors_of(np.random.default_rng(3).standard_normal((3000, 30)).astype(np.float32))
-    x_ND = Inputs.of(sample)(sample)
+    x_ND = InputTransform.of(sample)(sample)
     _, scores = fit_ensemble(x_ND[:60], x_ND[60:], num_seeds=60, num_others=2940)
     assert scores.auc == pytest.approx(0.5, abs=0.12)
     assert scores.at_size(300)["lift"] < 2.2
@@ -86,7 +86,7 @@ def test_equal_seeds_are_one_cluster() -> None:
     np.testing.assert_allclose(member.center_KD, np.broadcast_to(member.center_KD[0], member.center_KD.shape))
 
 
-def test_equal_scores_tell_nothing_of_their_order() -> None:
+def test_equal_scores_count_in_proportion() -> None:
     is_seed_N = np.array([True, True, False, False])
     equal = HeldOut(np.zeros(4), is_seed_N, np.array([1.0, 1.0, 9.0, 9.0]))
     assert equal.at_size(5) == {"size": 5, "seeds_found": 0.25, "precision": 0.1, "lift": 1.0}

@@ -93,7 +93,7 @@ def test_each_option_reaches_the_size_that_is_planned_for(
     sizes: list[cost_plan.Size] = []
     real = cost_plan.plan_for
 
-    def recording(tables: Tables, config: Any, size: cost_plan.Size) -> cost_plan.Plan:
+    def recording(tables: Tables, config: Any, size: cost_plan.Size) -> cost_plan.CostPlan:
         sizes.append(size)
         return real(tables, config, size)
 

@@ -51,7 +51,7 @@ def test_init_never_overwrites_a_file(userrep: Userrep, no_spark: None, log: Pat
     assert (answer.code, len(answer.faults)) == (2, 1)
 
 
-def test_init_says_on_stderr_what_to_fill_in(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
+def test_init_prints_to_stderr_what_to_fill_in(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
     write_rows(tmp_path / "log.parquet", [{"foo": 1}])
     answer = userrep("init", "--events", tmp_path / "log.parquet", "--out", tmp_path / "mine.yaml")
     assert answer.code == 0

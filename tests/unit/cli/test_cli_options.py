@@ -191,7 +191,7 @@ def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
     assert sessions[1:] == [("local[*]", {})]
 
 
-def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
+def test_a_run_checks_its_sources_before_it_reports_that_spark_starts(
     tmp_path: Path, sessions: list[object], lines: list[str]
 ) -> None:
     with pytest.raises(UsageError, match=r"events\.path .*: does not exist"):

@@ -134,7 +134,7 @@ def test_a_saved_model_is_judged_only_with_labels(userrep: Userrep, no_spark: No
     assert answer.faults == ["--model and --labels must be given together: a saved pipeline and labels to evaluate it."]
 
 
-def test_a_promotion_and_a_retirement_say_which_space_they_are_about(
+def test_a_promotion_and_a_retirement_name_their_space(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables
 ) -> None:
     add_spaces(tables, "s1", "s2")

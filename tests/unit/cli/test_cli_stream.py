@@ -14,9 +14,9 @@ from userrep.spaces.registry import add_candidate
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 from userrep.streaming import verify
-from userrep.streaming.verify import Agreement
+from userrep.streaming.verify import StreamAgreement
 from userrep.workflows import jobs, stream
-from userrep.workflows.stream_supervisor import Progress
+from userrep.workflows.stream_supervisor import StreamProgress
 
 pytestmark = pytest.mark.fast
 
@@ -31,9 +31,9 @@ def test_the_figures_of_a_stream_are_printed_when_it_has_ended(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def streamed(work: Any, **options: Any) -> Progress:
+    def streamed(work: Any, **options: Any) -> StreamProgress:
         asked.append(options)
-        return Progress(last_batch=4, batches=2, events=1000, rows=30, batch_seconds=1.23456)
+        return StreamProgress(last_batch=4, batches=2, events=1000, rows=30, batch_seconds=1.23456)
 
     def stopping() -> bool:
         return False
@@ -78,9 +78,9 @@ def verified(
     monkeypatch.setattr(cli_stream, "tables_of", lambda _: tables)
 
     def run(*counts: int) -> tuple[int, str, dict[str, Any]]:
-        def compared(of: Tables, space: Any, day: date) -> Agreement:
+        def compared(of: Tables, space: Any, day: date) -> StreamAgreement:
             assert (of, space.space_id, day) == (tables, "s1", date(2024, 5, 2))
-            return Agreement(*counts)
+            return StreamAgreement(*counts)
 
         monkeypatch.setattr(verify, "verify_updates", compared)
         command = ("stream", "verify", "--config", config, "--as-of", "2024-05-02", "--space", "s1")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file, with_tables
 from userrep import __version__
-from userrep.cli.finding import Finding
+from userrep.cli.check_result import CheckResult
 from userrep.cli.main import app
 from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, UserrepError
 
@@ -405,11 +405,11 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     assert answer.faults == ["not published: no rows."]
 
 
-def test_the_doctor_prints_each_finding_and_fails_if_one_is_bad(
+def test_the_doctor_prints_each_result_and_fails_if_a_check_failed(
     userrep: Userrep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [Finding("java", True, "17"), Finding("root", False, "not writable", "Name another.")]
-    monkeypatch.setattr("userrep.cli.doctor.findings", lambda config: iter(found))
+    found = [CheckResult("java", True, "17"), CheckResult("root", False, "not writable", "Name another.")]
+    monkeypatch.setattr("userrep.cli.doctor.doctor_checks", lambda config: iter(found))
     answer = userrep("doctor")
     assert (answer.code, answer.err) == (1, "")
     assert answer.out == "ok   java: 17\nFAIL root: not writable. Name another.\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.embedding_tables import add_spaces, publish, snapshot
-from userrep.cli.consumer_checks import consumer_findings
+from userrep.cli.consumer_checks import consumer_checks
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.store.file_tables import FileTables
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def found(root: Path) -> dict[str, tuple[bool, str]]:
-    return {finding.check: (finding.ok, finding.found) for finding in consumer_findings(str(root))}
+    return {result.check: (result.ok, result.found) for result in consumer_checks(str(root))}
 
 
 def test_a_consumer_learns_what_can_be_read_and_who_needs_the_rest(root: Path) -> None:

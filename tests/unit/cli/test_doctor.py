@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import config_of
-from userrep.cli.doctor import findings
-from userrep.cli.finding import Finding
+from userrep.cli.check_result import CheckResult
+from userrep.cli.doctor import doctor_checks
 from userrep.config import Config
 from userrep.errors import UsageError
 
@@ -33,9 +33,9 @@ def script(path: Path, *lines: str) -> Path:
     return path
 
 
-def found(check: str, config: Config | None = None) -> Finding:
+def found(check: str, config: Config | None = None) -> CheckResult:
     """Run checks up to this one, and return what it found."""
-    return next(finding for finding in findings(config) if finding.check == check)
+    return next(result for result in doctor_checks(config) if result.check == check)
 
 
 def test_the_doctor_checks_the_java_that_spark_will_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -44,10 +44,10 @@ def test_the_doctor_checks_the_java_that_spark_will_start(monkeypatch: pytest.Mo
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
     java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    found = next(finding for finding in findings(None) if finding.check == "java")
+    found = next(result for result in doctor_checks(None) if result.check == "java")
     assert str(found) == "FAIL java: 11. Spark 4.2 needs Java 17 or 21. Set JAVA_HOME to one."
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
-    found = next(finding for finding in findings(None) if finding.check == "java")
+    found = next(result for result in doctor_checks(None) if result.check == "java")
     assert not found.ok
     assert found.found == f"not found in JAVA_HOME {tmp_path / 'nowhere'}"
 
@@ -135,7 +135,7 @@ def test_horovod_is_asked_in_a_process_of_its_own(
     monkeypatch.setattr(
         importlib.metadata, "version", lambda name: "0.28" if name in ("horovod", "torch") else real(name)
     )
-    horovod = [str(finding) for finding in findings(None) if finding.check.startswith("horovod")]
+    horovod = [str(result) for result in doctor_checks(None) if result.check.startswith("horovod")]
     assert len(horovod) == len(checks)
     assert all(line.startswith(check) for line, check in zip(horovod, checks, strict=True))
 
@@ -146,19 +146,19 @@ def test_a_configuration_adds_its_root_and_takes_horovod_away_unless_it_trains_w
     monkeypatch.setattr(sys, "executable", str(script(tmp_path / "python", "exit 1")))
     local, horovod = (config_of(tmp_path, training={"backend": backend}) for backend in ("local", "horovod"))
     quick = ["python", "java", "spark and delta", "delta's jars"]
-    assert [finding.check for finding in findings(local)] == [*quick, "root", "spark with delta"]
-    names = [finding.check for finding in findings(horovod)]
+    assert [result.check for result in doctor_checks(local)] == [*quick, "root", "spark with delta"]
+    names = [result.check for result in doctor_checks(horovod)]
     assert names == [*quick, "horovod with torch", "root", "spark with delta"]
-    assert found("root", local) == Finding("root", True, f"{tmp_path}/root is writable")
-    assert found("spark with delta", local) == Finding("spark with delta", False, "Spark did not start (no Java).")
+    assert found("root", local) == CheckResult("root", True, f"{tmp_path}/root is writable")
+    assert found("spark with delta", local) == CheckResult("spark with delta", False, "Spark did not start (no Java).")
 
 
-def test_an_unexpected_error_of_a_check_is_its_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unexpected_error_of_a_check_is_its_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise ValueError("first line\nsecond line")
 
     monkeypatch.setattr("userrep.cli.doctor.get_session", broken)
     monkeypatch.setattr("userrep.cli.doctor.check_writable", broken)
     config = config_of(tmp_path)
-    assert found("root", config) == Finding("root", False, "ValueError: first line")
-    assert found("spark with delta", config) == Finding("spark with delta", False, "ValueError: first line")
+    assert found("root", config) == CheckResult("root", False, "ValueError: first line")
+    assert found("spark with delta", config) == CheckResult("spark with delta", False, "ValueError: first line")

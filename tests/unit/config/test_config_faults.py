@@ -32,5 +32,5 @@ pytestmark = pytest.mark.fast
         ({"tracking": {"experiment": ""}}, "tracking.experiment: must not be empty, got ''."),
     ],
 )
-def test_a_fault_says_in_plain_words_what_the_value_must_be(sections: dict[str, Any], fault: str) -> None:
+def test_a_fault_names_in_plain_words_what_the_value_must_be(sections: dict[str, Any], fault: str) -> None:
     assert fault_of({**SMALLEST, **sections}) == fault

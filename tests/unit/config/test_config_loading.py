@@ -88,7 +88,7 @@ def test_a_value_of_spark_conf_is_never_shown() -> None:
     assert "hunter2" not in fault
 
 
-def test_a_password_in_an_address_is_masked_wherever_the_address_stands() -> None:
+def test_a_password_in_an_address_is_masked_in_a_value_of_another_type() -> None:
     fault = fault_of({**SMALLEST, "windows_days": "https://me:hunter2@host/path"})
     assert fault == "windows_days: must be a list, such as [7, 30], got 'https://***@host/path'."
 

@@ -69,7 +69,7 @@ def users_in(tables: Tables, table: Any = USER_EMBEDDINGS) -> set[str]:
 # Tombstones
 
 
-def test_a_tombstone_knows_a_user_and_tells_nobody_who(tables: Tables, tmp_path: Path) -> None:
+def test_a_tombstone_matches_a_user_and_does_not_contain_the_id(tables: Tables, tmp_path: Path) -> None:
     assert not read_tombstones(tables)
     assert add_tombstones(tables, [ANN, BOB, ANN]) == 2
     assert add_tombstones(tables, [BOB, EVE]) == 1
@@ -79,7 +79,7 @@ def test_a_tombstone_knows_a_user_and_tells_nobody_who(tables: Tables, tmp_path:
     assert request_id_of(tables, [ANN, BOB]) == request_id_of(tables, [BOB, ANN]) != request_id_of(tables, [ANN])
 
 
-def test_a_replay_of_the_log_brings_nobody_back(tables: Tables, tmp_path: Path, spark: SparkSession) -> None:
+def test_a_replay_of_the_log_restores_no_user(tables: Tables, tmp_path: Path, spark: SparkSession) -> None:
     """JSON is left to Spark; tasks that read Parquet themselves are in test_forgotten.py."""
     config = config_of(tmp_path, events={"format": "json", "max_rejected_share": 0.5})
     rows = [event(user, "i1", f"{D1} 10:00:00") for user in (ANN, BOB, EVE)] + [event(BOB, None, f"{D1} 11:00:00")]
@@ -119,7 +119,7 @@ def test_users_and_picks_that_come_again_are_passed_over(tables: Tables, tmp_pat
 # What is deleted, and when
 
 
-def test_a_receipt_says_what_is_gone_and_what_goes_when(
+def test_a_receipt_lists_what_is_erased_and_what_will_be_and_when(
     tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tables, {snapshot(day): VECTORS for day in (D1, D2)})

@@ -26,13 +26,13 @@ from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations import nmf
 from userrep.evaluation.representations.als import ItemFactors, factorized, folded, folded_in, looked_up
 from userrep.evaluation.representations.inputs import fit_pca
-from userrep.evaluation.sampled_users import TEST, Rows
+from userrep.evaluation.sampled_rows import TEST, Rows
 
 pytestmark = pytest.mark.full
 
@@ -219,7 +219,7 @@ def context_of(spark: SparkSession, log: Log) -> Context:
         log.shown_UV.data, csr_array(log.shown_UV.shape, dtype=bool), np.zeros((1, num_items)),
         np.ones((1, num_items), bool),
     )  # fmt: skip
-    plan = Plan(UNTIL, UNTIL + timedelta(days=14), (7,), (), (UNTIL,), ())
+    plan = EvaluationPlan(UNTIL, UNTIL + timedelta(days=14), (7,), (), (UNTIL,), ())
     nothing = cast(Any, None)
     return ContextOf(nothing, nothing, nothing, plan, Futures(rows, activity), seed=1, seen=seen)
 

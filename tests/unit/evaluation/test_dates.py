@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan, make_plan
+from userrep.evaluation.dates import EvaluationPlan, make_plan
 
 pytestmark = pytest.mark.fast
 
 UNTIL = date(2011, 9, 1)
 
 
-def plan_of(num_days: int, horizons: list[int], *, every_days: int = 7, max_dates: int = 8) -> Plan:
+def plan_of(num_days: int, horizons: list[int], *, every_days: int = 7, max_dates: int = 8) -> EvaluationPlan:
     end = UNTIL + timedelta(days=num_days)
     return make_plan(
         until=UNTIL, end=end, horizons=horizons, every_days=every_days, max_dates=max_dates, space="s001-a"

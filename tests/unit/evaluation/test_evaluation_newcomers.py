@@ -37,7 +37,7 @@ from tests.unit.features.test_features import (
 )
 from userrep.evaluation.newcomers import TruncatedRows
 from userrep.evaluation.newest_tiles import NewestTiles, newest_by_row
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.pairs import new_users
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import exported_form

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.evaluation_world import found_tiles
 from userrep.evaluation.newest_tiles import NO_DAY, newest_by_row
-from userrep.evaluation.sampled_users import TEST, Rows
+from userrep.evaluation.sampled_rows import TEST, Rows
 
 pytestmark = pytest.mark.fast
 

@@ -23,7 +23,7 @@ from userrep.evaluation.measure import Fitted
 from userrep.evaluation.representation import Floats32
 from userrep.evaluation.representations import nmf
 from userrep.evaluation.representations.als import ItemFactors, folded_in
-from userrep.evaluation.representations.nmf import Sample
+from userrep.evaluation.representations.nmf import SampledCounts
 
 pytestmark = pytest.mark.fast
 
@@ -32,7 +32,7 @@ ALS = AlsVectors(kind="als", dim=8, regularization=0.5)
 Describe = Callable[[csr_array], Floats32]
 
 
-def fitted_nmf(sample: Sample, seed: int) -> Describe:
+def fitted_nmf(sample: SampledCounts, seed: int) -> Describe:
     return partial(nmf.folded, nmf.factorized(sample.num_events_UV, seed=seed))
 
 
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, described: dict[str, tuple
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_without_a_history_all_are_alike_and_the_flag_says_so(
+def test_without_a_history_all_are_alike_and_the_flag_is_set(
     name: str, described: dict[str, tuple[Describe, Floats32]]
 ) -> None:
     describe, x_UD = described[name]
@@ -82,7 +82,7 @@ def test_a_row_does_not_depend_on_the_rows_next_to_it(
     np.testing.assert_allclose(describe(csr_array(counts_of(events_of_groups())[some])), x_UD[some], atol=1e-3)
 
 
-def representations_fitted(sample: Sample) -> list[Fitted]:
+def representations_fitted(sample: SampledCounts) -> list[Fitted]:
     item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
     items = ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
     return [Fitted("nmf", nmf.matrix_of(sample, seed=3)), Fitted("als_folded", partial(folded_in, items, ALS))]

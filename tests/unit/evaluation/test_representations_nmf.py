@@ -17,17 +17,17 @@ from tests.support.evaluation_world import (
     item_id,
     sample_of_groups,
 )
-from userrep.evaluation.representations.nmf import Sample, factorized, folded, matrix_of, sample_of
+from userrep.evaluation.representations.nmf import SampledCounts, factorized, folded, matrix_of, sample_of
 
 pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(scope="module")
-def sample() -> Sample:
+def sample() -> SampledCounts:
     return sample_of_groups(events_of_groups())
 
 
-def test_nmf_gives_square_roots_of_the_factors_of_log_counts_of_length_one(sample: Sample) -> None:
+def test_nmf_gives_square_roots_of_the_factors_of_log_counts_of_length_one(sample: SampledCounts) -> None:
     model = factorized(sample.num_events_UV, seed=3)
     x_UD = folded(model, sample.num_events_UV)[:, :-1].astype(np.float64)
     items_DV = model.components_
@@ -39,7 +39,7 @@ def test_nmf_gives_square_roots_of_the_factors_of_log_counts_of_length_one(sampl
     assert found_U.mean() < 0.4  # of rows of length 1
 
 
-def test_nmf_does_not_see_how_much_a_user_buys(sample: Sample) -> None:
+def test_nmf_does_not_see_how_much_a_user_buys(sample: SampledCounts) -> None:
     model = factorized(sample.num_events_UV, seed=3)
     once = csr_array((sample.num_events_UV > 0).astype(np.float64))
     thrice = csr_array(once * 7.0)
@@ -88,7 +88,7 @@ ids = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 @given(ids, ids, st.integers(0, 2**31))
 def test_counts_are_put_under_the_same_items_of_the_sample(ours: list[str], theirs: list[str], seed: int) -> None:
     counts_NI = np.random.default_rng(seed).integers(0, 3, (4, len(theirs)))
-    sample = Sample(pa.array([], pa.string()), pa.array(sorted(ours), pa.string()), csr_array((0, len(ours))))
+    sample = SampledCounts(pa.array([], pa.string()), pa.array(sorted(ours), pa.string()), csr_array((0, len(ours))))
     found_NV = sample.columns_of(csr_array(counts_NI), pa.array(theirs, pa.string())).toarray()
     assert found_NV.shape == (4, len(ours))
     for v, item in enumerate(sorted(ours)):

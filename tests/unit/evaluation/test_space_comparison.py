@@ -13,7 +13,7 @@ from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Scores, resampled_users
-from userrep.evaluation.space_comparison import Comparison, Split, compare, paired_difference, verdict_of
+from userrep.evaluation.space_comparison import Differences, Split, compare, paired_difference, verdict_of
 from userrep.spaces.consumer_model import ConsumerModel
 
 pytestmark = pytest.mark.fast
@@ -36,7 +36,7 @@ def rows_of(new: Planted, *, is_binary: bool = True) -> LabelRows:
     )
 
 
-def compared(new: Planted, *, is_binary: bool = True, **given: Any) -> dict[str, Comparison]:
+def compared(new: Planted, *, is_binary: bool = True, **given: Any) -> dict[str, Differences]:
     labels = rows_of(new, is_binary=is_binary)
     split = Split.of(labels, "auto", seed=1)
     assert (split.metric, split.cut_us, len(split.test)) == ("auc" if is_binary else "r2", 20, len(labels) // 2)

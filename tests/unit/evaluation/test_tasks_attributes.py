@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.evaluation_world import PLAN, Event, judged, truth_of, truth_with, user_ids
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, rows_of
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, rows_of
 from userrep.evaluation.tasks.attributes import attribute_value, split_by_user
 from userrep.evaluation.tasks.rows import RowProblem
 
@@ -69,7 +69,7 @@ def test_what_holds_the_value_is_found_and_what_only_identifies_the_user_is_wort
     assert 0.4 < found[1] < 0.6
 
 
-def test_an_attribute_with_one_value_or_too_few_users_of_each_says_so() -> None:
+def test_an_attribute_with_one_value_or_too_few_users_of_each_is_left_out_with_the_reason() -> None:
     truth = truth_with(
         NUM_USERS, same=["x"] * NUM_USERS, own=list(user_ids(NUM_USERS)), none=[None] * NUM_USERS,
         rare=["x", *["y"] * 299],

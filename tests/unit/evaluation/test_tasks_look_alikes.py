@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.evaluation_world import World, judged, truth_with, world
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import TEST
+from userrep.evaluation.sampled_rows import TEST
 from userrep.evaluation.tasks.look_alikes import LookAlikeProblem, look_alikes
 from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
 from userrep.evaluation.tasks.rows import events_by_cluster

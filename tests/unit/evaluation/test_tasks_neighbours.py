@@ -17,7 +17,7 @@ from tests.support.evaluation_world import (
     world,
 )
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import TEST
+from userrep.evaluation.sampled_rows import TEST
 from userrep.evaluation.tasks.neighbours import (
     AS_IT_IS,
     STANDARDIZED,

@@ -26,7 +26,7 @@ from tests.support.evaluation_world import (
 )
 from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import NO_ROLE, TEST
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST
 from userrep.evaluation.tasks.catalog import newcomer_tasks
 from userrep.evaluation.tasks.pairs import PairProblem, Pairs, draw_pairs, exchanged, new_users, next_item
 from userrep.evaluation.tasks.task import LeftOut
@@ -143,7 +143,7 @@ def test_what_knows_the_items_only_is_at_one_half(planted: World) -> None:
         )
 
 
-def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(planted: World) -> None:
+def test_popularity_would_separate_negatives_that_are_drawn_from_all_items_alike(planted: World) -> None:
     truth, rng = planted.truth, np.random.default_rng(0)
     pairs = draw_pairs(truth, 7, rng)
     anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
@@ -152,7 +152,7 @@ def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(pla
     assert value_of("auc", drawn_from_all.scores(zeros_N1, drawn_from_all.choose(zeros_N1))["auc"]) > 0.6
 
 
-def test_taste_tells_which_items_a_user_takes(planted: World) -> None:
+def test_taste_predicts_which_items_a_user_takes(planted: World) -> None:
     assert judged(planted.truth, next_item(7), planted.taste_of_rows())[1] > 0.7
 
 
@@ -235,7 +235,9 @@ def test_a_pick_is_never_a_hit_of_a_new_user(arrivals: World) -> None:
     assert not (with_picks.pairs.item_P % 5 == 0).any()
 
 
-def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(arrivals: World, tmp_path: Path) -> None:
+def test_without_new_users_or_anything_known_of_them_the_task_is_left_out_with_the_reason(
+    arrivals: World, tmp_path: Path
+) -> None:
     untested_rows = replace(
         arrivals.rows,
         role_N=np.where(arrivals.rows.role_N == TEST, NO_ROLE, arrivals.rows.role_N),

@@ -18,7 +18,7 @@ from tests.support.evaluation_world import (
     world,
 )
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import TEST, TRAIN, VALID
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID
 from userrep.evaluation.tasks.rows import (
     RowProblem,
     Setting,
@@ -81,11 +81,11 @@ def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> Non
     assert judged(planted.truth, volume(30), x_NF)[0] < 0.02
 
 
-def test_a_row_of_zeros_tells_nothing_of_returns(planted: World) -> None:
+def test_a_row_of_zeros_does_not_predict_returns(planted: World) -> None:
     assert judged(planted.truth, will_return(30), np.zeros((len(planted.rows), 1), np.float32))[0] == 0.5
 
 
-def test_taste_tells_clusters_but_not_returns(planted: World) -> None:
+def test_taste_predicts_clusters_but_not_returns(planted: World) -> None:
     # Trees can tell by its taste which user a row is of, and know it from earlier dates.
     x_NF = planted.taste_of_rows()
     assert judged(planted.truth, next_categories(30), x_NF)[1] > 0.6

@@ -53,7 +53,7 @@ def test_a_lean_truth_keeps_attributes_and_events_and_drops_the_other_features()
     assert "as_of" in whole.rows.features.schema.names
 
 
-def test_an_attribute_needs_two_values_to_tell_users_apart() -> None:
+def test_an_attribute_needs_two_values() -> None:
     assert too_few_values("age", 0) == "attribute age needs at least 2 distinct values, got 0"
     assert too_few_values("age", 1) == "attribute age needs at least 2 distinct values, got 1"
     assert too_few_values("age", 2) is None

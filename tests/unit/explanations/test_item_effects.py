@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t as student
 
 from tests.support.explained_world import AS_OF, ITEMS, World, explained_world
-from userrep.explanations.item_effects import item_effects, label_effects, read_item_vectors
+from userrep.explanations.item_effects import item_effects, label_effects, read_item_matrix
 from userrep.explanations.item_labels import labels_of
 
 pytestmark = pytest.mark.fast
@@ -20,7 +20,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def test_the_effect_of_an_item_is_that_of_a_user_with_only_this_item(world: World) -> None:
-    items = read_item_vectors(world.tables, world.config, world.layout, AS_OF)
+    items = read_item_matrix(world.tables, world.config, world.layout, AS_OF)
     assert sorted(items.item_ids.to_pylist()) == sorted(ITEMS)
     weight_F = np.random.default_rng(1).normal(size=world.layout.width)
     effect_I = item_effects(world.layout, world.scaler, weight_F, items)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.features.test_features import DAY, DAY_US, SPEC, Row, chunk_of, profile, tile
 from userrep.features.sums.accumulate import NEVER
-from userrep.features.sums.blocks import Block, blocks
+from userrep.features.sums.blocks import UserBlock, user_blocks
 from userrep.features.sums.chunk import PROFILES, SUMS, TILES, Chunk
 
 pytestmark = pytest.mark.fast
@@ -30,8 +30,8 @@ def stored(user: str, sums: list[float], *, day: int = DAY, active: Any = (), co
     }
 
 
-def only_block(chunk: Chunk) -> Block:
-    (block,) = blocks(chunk, SPEC)
+def only_block(chunk: Chunk) -> UserBlock:
+    (block,) = user_blocks(chunk, SPEC)
     return block
 
 
@@ -44,7 +44,7 @@ def test_blocks_follow_the_buckets_and_hold_all_rows_of_their_users(monkeypatch:
         pa.Table.from_pylist(tiles, TILES), SUMS.empty_table(), pa.Table.from_pylist(profiles, PROFILES)
     )  # not in the order of buckets
     found = {}
-    for block in blocks(chunk, SPEC):
+    for block in user_blocks(chunk, SPEC):
         assert block.tiles.user_N.tolist() == [0] * len(block.tiles.user_N)
         items = block.tile_items.distinct.take(pa.array(block.tile_items.code_N)).to_pylist()
         picks = block.profiles.pick_items.distinct.take(pa.array(block.profiles.pick_items.code_N)).to_pylist()

@@ -173,14 +173,14 @@ def test_users_that_change_during_a_build_are_not_recorded_as_included(
     tables, config = shop
     versions, day = versions_of(tables, config, anchor=AS_OF), date(2024, 3, 20)
     assert config.users is not None
-    written, users = build.write_files, Path(config.users.path)
+    written, users = build.write_outputs, Path(config.users.path)
 
     def then_users_change(*arguments: Any) -> Any:
         files = written(*arguments)
         write_rows(users, [{"user_id": "quiet", "since": at("2024-03-05"), "country": "fi"}])
         return files
 
-    monkeypatch.setattr(build, "write_files", then_users_change)
+    monkeypatch.setattr(build, "write_outputs", then_users_change)
     build_features(tables, config, versions, [day])
     monkeypatch.undo()
     assert stale_of_sides(tables, config, day) == {day: "users or picks changed"}

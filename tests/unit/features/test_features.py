@@ -18,7 +18,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.sums import plan, pooling
 from userrep.features.sums.chunk import PROFILES, SUMS, TILES, Chunk
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles
-from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import OutputRows, PoolingJob, as_chunk_of_sums
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
 from userrep.store.xxhash import bucket_of
@@ -361,6 +361,6 @@ def _stored() -> pa.Schema:
 def test_a_range_that_is_far_fuller_than_the_others_is_taken_in_parts() -> None:
     cells = np.full(256, 100_000)
     cells[17] += 3_000_000
-    assert plan_ranges(cells, min_ranges=64) == Plan(64, {17 // 4: 8})
-    assert plan_ranges(np.full(256, plan.ROWS_PER_TASK // 64), min_ranges=2) == Plan(4, {})
-    assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == Plan(4, {})
+    assert plan_ranges(cells, min_ranges=64) == PoolingPlan(64, {17 // 4: 8})
+    assert plan_ranges(np.full(256, plan.ROWS_PER_TASK // 64), min_ranges=2) == PoolingPlan(4, {})
+    assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == PoolingPlan(4, {})

@@ -14,7 +14,7 @@ from userrep.errors import UserrepError
 from userrep.features.build import Features
 from userrep.features.ledger import feature_sets, features_table, log_hash
 from userrep.features.sums.pooling import OutputRows
-from userrep.features.sums.tasks import Writing, Written
+from userrep.features.sums.pooling_tasks import Writing, Written
 from userrep.items.versions import Versions
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS
@@ -69,7 +69,7 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
     assert {file.values["as_of"]: file.num_rows for file in stored} == {d1: 1, d2: 3}
 
 
-def test_the_ledger_says_from_what_features_were_made(config: Config, tables: Tables) -> None:
+def test_the_ledger_records_what_features_were_built_from(config: Config, tables: Tables) -> None:
     latest = {AS_OF - timedelta(days=k): (f"c{k}", k) for k in range(1, 20)}
     features = Features(tables, config, VERSIONS, [AS_OF, ANCHOR], latest, "of users and picks")
     features.begin()

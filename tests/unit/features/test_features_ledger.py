@@ -50,7 +50,7 @@ def days_of_tiles(tables: Tables, contents: Mapping[date, str], revision: int = 
     ])  # fmt: skip
 
 
-def test_the_last_build_of_a_date_counts_whatever_its_clock_said(tables: Tables) -> None:
+def test_the_last_build_of_a_date_is_the_newest_whatever_its_clock(tables: Tables) -> None:
     add_set(tables, AS_OF, 9, num_users=10, log_hash="old, by a clock that is ahead")
     add_set(tables, AS_OF, 8, num_users=3, log_hash="new")
     add_set(tables, AS_OF, 8, lineage_id="l2")

@@ -15,7 +15,7 @@ from userrep.config import Config
 from userrep.features.build import read_features, stored_features
 from userrep.features.sums import bucket_files
 from userrep.features.sums.generations import TileDays
-from userrep.features.sums.inputs import Inputs, listed_files
+from userrep.features.sums.inputs import PoolingInputs, listed_files
 from userrep.items.versions import lineage_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
 from userrep.store.open import open_tables
@@ -133,7 +133,7 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     days = {day: revision for day, (_, revision) in tile_ledger(log.tables).latest.items()}
     files = listed_files(
         log.tables,
-        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles_version=None),
+        PoolingInputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles_version=None),
     )
     sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["start", "stop"]).to_pylist()]
     of_bot, largest = 0, 0
@@ -144,7 +144,7 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     assert largest < 1000 + NUM_ITEMS + 1000  # at most one row group of a day on top
 
 
-def test_a_run_tells_how_much_of_all_is_of_whom_without_their_names(log: Log, told: list[str]) -> None:
+def test_a_run_reports_the_share_of_heavy_users_without_their_names(log: Log, told: list[str]) -> None:
     share = len(log.events_of(BOT, 7)) / len(log.rows)
     heavy = len(log.events_of(HEAVY, 7)) / len(log.rows)
     assert heavy == pytest.approx(0.1, abs=0.002)

@@ -26,7 +26,7 @@ from tests.unit.features.test_features import (
 from tests.unit.features.test_item_matrix import two_versions
 from userrep.features.sums.chunk import SUMS
 from userrep.features.sums.item_matrix import VectorFiles
-from userrep.features.sums.plan import Plan, Task
+from userrep.features.sums.plan import PoolingPlan, PoolingTask
 from userrep.features.sums.pooling import PoolingJob, as_chunk_of_sums
 from userrep.store.buckets import BucketRange
 from userrep.store.xxhash import bucket_of
@@ -154,14 +154,15 @@ def test_a_part_has_the_tiles_of_its_items_the_profiles_with_a_pick_among_them_a
 
 
 def test_with_items_in_parts_all_ranges_are_divided() -> None:
-    plan = Plan(4, {1: 3}, item_parts=2)
+    plan = PoolingPlan(4, {1: 3}, item_parts=2)
     assert plan.tasks(in_parts=False) == []
     assert plan.tasks(in_parts=True) == [
-        Task(0), Task(1, 0, 3), Task(1, 1, 3), Task(1, 2, 3), Task(2), Task(3),
+        PoolingTask(0), PoolingTask(1, 0, 3), PoolingTask(1, 1, 3), PoolingTask(1, 2, 3), PoolingTask(2),
+        PoolingTask(3),
     ]  # fmt: skip
 
 
 def test_with_all_items_at_once_only_full_ranges_are_taken_in_parts() -> None:
-    plan = Plan(4, {1: 2})
-    assert plan.tasks(in_parts=False) == [Task(0), Task(2), Task(3)]
-    assert plan.tasks(in_parts=True) == [Task(1, 0, 2), Task(1, 1, 2)]
+    plan = PoolingPlan(4, {1: 2})
+    assert plan.tasks(in_parts=False) == [PoolingTask(0), PoolingTask(2), PoolingTask(3)]
+    assert plan.tasks(in_parts=True) == [PoolingTask(1, 0, 2), PoolingTask(1, 1, 2)]

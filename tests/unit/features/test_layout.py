@@ -63,7 +63,7 @@ def flag(x_F: np.ndarray, name: str) -> float:
     return float(x_F[block.flag])
 
 
-def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:
+def test_recent_counts_are_those_without_the_history() -> None:
     for spec, added in ((WITH_HISTORY, {"num_events_30d", "weight_30d", "num_active_days_30d"}), (SPEC, set())):
         layout = InputLayout.of(spec, VOCABULARY)
         every, recent = ({block.name for block in select(layout)} for select in (counts, recent_counts))
@@ -95,14 +95,14 @@ def test_a_layout_survives_json() -> None:
     assert InputLayout.model_validate_json(LAYOUT.model_dump_json()) == LAYOUT
 
 
-def test_a_user_of_whom_nothing_is_known_is_zero_but_for_the_unknown_attribute() -> None:
+def test_an_unknown_user_is_zero_except_for_the_unknown_attribute() -> None:
     x_F = LAYOUT.raw(features({}))[0]
     assert inputs(x_F, "attribute_country") == [0, 0, 1]
     x_F[next(b for b in LAYOUT.blocks if b.name == "attribute_country").stop - 1] = 0
     assert not x_F.any()
 
 
-def test_values_stand_in_their_blocks() -> None:
+def test_values_are_in_their_blocks() -> None:
     x_F = LAYOUT.raw(
         features(
             {
@@ -176,7 +176,7 @@ def test_vectors_of_another_width_are_refused() -> None:
         LAYOUT.raw(features({"behaviour_2d": [1], **there}, {"behaviour_2d": [1, 2, 3], **there}))
 
 
-def test_what_is_null_is_absent_and_so_is_what_stands_below_a_flag_that_is_not_set() -> None:
+def test_nulls_are_absent_and_so_are_values_below_a_flag_that_is_not_set() -> None:
     nulls = dict.fromkeys(name for name, _ in SPEC.columns())
     hidden = {"behaviour_2d": [float("nan"), 3.0], "has_behaviour_2d": False}
     without = {"behaviour_2d": None, "has_behaviour_2d": True}
@@ -249,7 +249,7 @@ def test_scaled_inputs_are_centred_where_present_zero_where_absent_and_pooled_on
             np.testing.assert_allclose(got_W, raw_W * (len(raw_W) / (raw_W @ raw_W)) ** 0.5, rtol=1e-3, atol=1e-4)
 
 
-def test_a_pooled_vector_that_is_the_mean_points_nowhere_and_says_so_by_zeros() -> None:
+def test_a_pooled_vector_that_equals_the_mean_becomes_zeros() -> None:
     raw_BF = some_raw(100)
     scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
     block = next(block for block in LAYOUT.blocks if block.kind == "pooled")

@@ -13,7 +13,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.ledger import features_table
 from userrep.items.versions import lineage_of
-from userrep.operations.cost_plan import Plan, Size, plan_for
+from userrep.operations.cost_plan import CostPlan, Size, plan_for
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
@@ -62,7 +62,7 @@ def record(tables: Tables, stages: dict[str, float], at: datetime = NOW, **more:
     tables.add(JOB_RUNS, rows)
 
 
-def hours(plan: Plan) -> dict[str, float]:
+def hours(plan: CostPlan) -> dict[str, float]:
     return {of.stage: of.core_hours for of in plan.work}
 
 
@@ -91,7 +91,7 @@ def test_the_newest_run_that_did_something_counts(tables: Tables, config: Config
     assert hours(plan_for(tables, config, SIZE))["embed_users"] == pytest.approx(1.0)
 
 
-def test_of_runs_that_say_how_much_they_did_the_one_of_the_most_counts(tables: Tables, config: Config) -> None:
+def test_of_runs_that_record_their_work_the_largest_one_gives_the_rate(tables: Tables, config: Config) -> None:
     record(tables, SECONDS)
     few = {"num_events": 2, "spark": {"task_seconds": 30.0, "shuffle_bytes": 1e6}}  # a night of a sample
     record(tables, {"build_activity_tiles": 0.0}, NOW + timedelta(days=1), outputs=json.dumps(few))

@@ -172,7 +172,7 @@ def test_a_date_after_the_log_is_refused_even_if_its_first_day_is_not_known(tmp_
         ([event("u", "i", "2024-05-02")], {"time_zone": "Asia/Tokyo"}),
     ],
 )
-def test_dates_are_left_to_the_run_where_footers_do_not_tell_the_days(
+def test_dates_are_left_to_the_run_if_footers_do_not_show_the_days(
     tmp_path: Path, more: list[dict[str, Any]], settings: dict[str, Any]
 ) -> None:
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), *more])
@@ -180,7 +180,7 @@ def test_dates_are_left_to_the_run_where_footers_do_not_tell_the_days(
 
 
 @pytest.mark.parametrize("content", ["no file", "not Parquet", "many files"])
-def test_what_cannot_be_told_without_spark_is_left_to_the_run(
+def test_what_cannot_be_checked_without_spark_is_left_to_the_run(
     tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "_MAX_FOOTERS", 2)

@@ -17,7 +17,7 @@ from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.sums import refresh as refreshing
 from userrep.features.sums.generations import generations
 from userrep.features.sums.item_vector_files import item_parts
-from userrep.features.sums.plan import Plan
+from userrep.features.sums.plan import PoolingPlan
 from userrep.features.sums.refresh import Refresh, refresh_features
 from userrep.items.version_training import train_versions
 from userrep.items.versions import Versions, versions_of
@@ -119,7 +119,9 @@ class Shop:
         return [tuple(row) for row in rows.select("user_id", "sums", "active_at", "num_by_context").collect()]
 
 
-def test_features_that_were_built_again_say_nothing_about_the_sums(spark: SparkSession, tmp_path: Path) -> None:
+def test_features_that_were_built_again_do_not_show_whether_the_sums_are_exact(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     shop = Shop(spark, tmp_path)
     heavy = tmp_path / "events" / "heavy.parquet"
     write_rows(heavy, [event("u1", "i1", "2024-03-08 12:00:00", score=2.0**40, device="tv")])
@@ -172,7 +174,7 @@ def test_a_day_s_move_reads_the_days_that_change_rings_alone(shop: Shop) -> None
 
 
 @pytest.mark.usefixtures("moved")
-def test_who_was_last_active_in_the_history_is_left_out_and_comes_back_with_it(shop: Shop) -> None:
+def test_a_user_last_active_in_the_history_is_left_out_and_returns_with_it(shop: Shop) -> None:
     rows = read_features(shop.tables, shop.config, shop.versions.lineage_id, [D1, D2, D3])
     found = {row.as_of: row for row in rows.where("user_id = 'returned'").collect()}
     assert sorted(found) == [D1, D3]
@@ -206,7 +208,7 @@ def test_ranges_that_are_taken_in_parts_give_the_same_rows(
 ) -> None:
     if writer == "spark":
         monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
-    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: Plan(4, {1: 3, 2: 2}))
+    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: PoolingPlan(4, {1: 3, 2: 2}))
     shop.refresh(D3, full=True)
     assert shop.features(D3) == moved["features"]
     assert shop.sums() == moved["sums"]
@@ -237,6 +239,18 @@ def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_
     assert shop.sums() == sums
     assert shop.refresh(D3).since == D2
     assert shop.sums() == moved["sums"]
+
+
+def test_a_refresh_starts_from_no_sums_whose_rows_a_killed_refresh_has_dropped(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]]
+) -> None:
+    shop.refresh(D3, full=True)
+    shop.refresh(D2, full=True)
+    with cut_off_before_a_row_of(SUM_GENERATIONS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        shop.refresh(D2, full=True)
+    again = shop.refresh(D3)
+    assert (again.since, again.reason) == (None, f"rows of the sums of {D3} were dropped by a refresh that was killed")
+    assert (shop.sums(), shop.features(D3)) == (moved["sums"], moved["features"])
 
 
 @pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])

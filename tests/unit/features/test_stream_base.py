@@ -148,7 +148,7 @@ def add_late_event(world: World, day: date) -> None:
 
 
 @pytest.mark.full
-def test_a_late_day_before_the_open_ones_makes_stream_bases_anew_and_a_late_open_day_does_not(world: World) -> None:
+def test_a_late_day_before_the_open_ones_rebuilds_stream_bases_and_a_late_open_day_does_not(world: World) -> None:
     add_late_event(world, AS_OF - DAY)
     assert build(world, AS_OF - 2 * DAY) == {}
     add_late_event(world, AS_OF - 20 * DAY)
@@ -156,7 +156,7 @@ def test_a_late_day_before_the_open_ones_makes_stream_bases_anew_and_a_late_open
     assert build(world, AS_OF - 2 * DAY) == {}
 
 
-def test_new_users_make_stream_bases_anew(world: World) -> None:
+def test_new_users_rebuild_stream_bases(world: World) -> None:
     like = pq.read_schema(next((world.log / "users").glob("*.parquet")))
     row = {"user_id": "newcomer", "registered_at": datetime(2024, 3, 1), "country": "SE", "age_band": "16-24"}
     pq.write_table(pa.Table.from_pylist([row], schema=like), world.log / "users" / "more.parquet")
@@ -165,7 +165,7 @@ def test_new_users_make_stream_bases_anew(world: World) -> None:
     assert profiles["attributes"].to_pylist() == [["SE", "16-24"]]
 
 
-def test_other_open_days_make_stream_bases_anew(world: World) -> None:
+def test_another_number_of_open_days_rebuilds_stream_bases(world: World) -> None:
     assert build(world, AS_OF - 2 * DAY, open_days=2) == {AS_OF - DAY: "number of open days changed"}
     assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "number of open days changed"}
 

@@ -24,7 +24,7 @@ from tests.unit.features.test_features import (
 from userrep.features.layout import exported_form
 from userrep.features.sums.accumulate import Floats, Sums
 from userrep.features.sums.batches import features_batch, stream_base_batch, summed_picks, sums_batch
-from userrep.features.sums.blocks import Block, blocks
+from userrep.features.sums.blocks import UserBlock, user_blocks
 from userrep.features.sums.item_matrix import ItemMatrix
 
 pytestmark = pytest.mark.fast
@@ -32,19 +32,19 @@ pytestmark = pytest.mark.fast
 MIDNIGHT = DAY * DAY_US
 
 
-def block_of(profiles: list[Row], tiles: list[Row] | None = None) -> Block:
-    (block,) = blocks(chunk_of(tiles or [], profiles), SPEC)
+def block_of(profiles: list[Row], tiles: list[Row] | None = None) -> UserBlock:
+    (block,) = user_blocks(chunk_of(tiles or [], profiles), SPEC)
     return block
 
 
-def sums_of(block: Block, picks_UX: Floats | None = None) -> Sums:
+def sums_of(block: UserBlock, picks_UX: Floats | None = None) -> Sums:
     """Return empty sums of a block's users."""
     num_users = len(block.user_ids)
     picks_UX = np.zeros((num_users, 7)) if picks_UX is None else picks_UX
     return replace(zero_sums(num_users, SPEC, range(DAY - 6, DAY), len(block.context_keys)), picks_UX=picks_UX)
 
 
-def features(sums: Sums, block: Block, *, largest: float = 1.0) -> list[dict[str, Any]]:
+def features(sums: Sums, block: UserBlock, *, largest: float = 1.0) -> list[dict[str, Any]]:
     rows: list[Row] = exported_form(features_batch(sums, block, SPEC, AS_OF, largest=largest), SPEC).to_pylist()
     return rows
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from userrep.features.sums.generations import Generation, TileDays
-from userrep.features.sums.inputs import Inputs, listed_files
+from userrep.features.sums.inputs import PoolingInputs, listed_files
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
@@ -42,7 +42,7 @@ def tables(tmp_path: Path) -> Tables:
     return tables
 
 
-def listed(inputs: Inputs) -> set[tuple[Any, ...]]:
+def listed(inputs: PoolingInputs) -> set[tuple[Any, ...]]:
     """Return what is listed: kind, folders of the path below the table's, then all other columns."""
     rows = listed_files(inputs.tables, inputs).to_pylist()
     assert all(Path(row["path"]).is_file() for row in rows)
@@ -58,7 +58,7 @@ def listed(inputs: Inputs) -> set[tuple[Any, ...]]:
 def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_range_and_marks(tables: Tables) -> None:
     tiles = [TileDays({D1: 1}, before=True, after=False), TileDays({D2: 2}, before=False, after=True)]
     half = NUM_BUCKETS // 2
-    assert listed(Inputs(tables, tiles, sums=None, profiles_version=None)) == {
+    assert listed(PoolingInputs(tables, tiles, sums=None, profiles_version=None)) == {
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=0-of-2", DAY_1, True, False, 0, half),
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=1-of-2", DAY_1, True, False, half, NUM_BUCKETS),
         ("tiles", "event_date=2024-03-02/revision=2/user_slice=0-of-1", DAY_1 + 1, False, True, 0, NUM_BUCKETS),
@@ -67,7 +67,10 @@ def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_rang
 
 def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
     tiles = [TileDays({D2: 1}, before=True, after=False), TileDays({D2: 2, D3: 1}, before=False, after=True)]
-    marks = {(folder, before, after) for _, folder, _, before, after, _, _ in listed(Inputs(tables, tiles, None, None))}
+    marks = {
+        (folder, before, after)
+        for _, folder, _, before, after, _, _ in listed(PoolingInputs(tables, tiles, None, None))
+    }
     assert marks == {
         ("event_date=2024-03-02/revision=1/user_slice=0-of-1", True, False),
         ("event_date=2024-03-02/revision=2/user_slice=0-of-1", False, True),
@@ -77,7 +80,7 @@ def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
 
 def test_sums_are_those_of_the_lineage_and_generation_and_profiles_are_all(tables: Tables) -> None:
     sums, version = Generation("l1", 4, D3, D1, {}, 0), tables.version(USER_PROFILES)
-    found = listed(Inputs(tables, [], sums=sums, profiles_version=version))
+    found = listed(PoolingInputs(tables, [], sums=sums, profiles_version=version))
     folder = "lineage_id=l1/generation=4/user_slice=3-of-4"
     assert found == {
         ("sums", folder, DAY_1 + 2, True, False, NUM_BUCKETS * 3 // 4, NUM_BUCKETS),
@@ -86,4 +89,4 @@ def test_sums_are_those_of_the_lineage_and_generation_and_profiles_are_all(table
 
 
 def test_a_job_without_inputs_lists_nothing(tables: Tables) -> None:
-    assert listed(Inputs(tables, [], sums=None, profiles_version=None)) == set()
+    assert listed(PoolingInputs(tables, [], sums=None, profiles_version=None)) == set()

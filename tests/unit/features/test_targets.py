@@ -99,7 +99,9 @@ def test_a_history_is_no_future_and_is_not_taken_for_a_window_that_its_days_end_
 
 
 @pytest.mark.parametrize("places", [{}, {D1: 0}])
-def test_who_has_no_event_has_no_vector_no_weight_counts_of_zero_and_is_not_active(places: dict[date, int]) -> None:
+def test_a_user_without_events_has_no_vector_no_weight_counts_of_zero_and_is_not_active(
+    places: dict[date, int],
+) -> None:
     future = Future(7, LAYOUT, SCALER, places)
     expected = future.targets(stored(features({"num_events_7d": 0}), [D1]))[0]
     expected[-1] = 0
@@ -116,7 +118,7 @@ def stored(rows: pa.RecordBatch, as_ofs: list[date]) -> pa.RecordBatch:
 # Training
 
 
-def test_the_losses_of_all_targets_are_told_and_count_in_the_one_that_is_judged(tmp_path: Path) -> None:
+def test_the_losses_of_all_targets_are_reported_and_added_to_the_judged_loss(tmp_path: Path) -> None:
     task, lines = task_on(tmp_path, max_epochs=1), []
     metrics = train(task, LocalComm(), lines.append).metrics
     loss = Loss(SMALL, SMALL_TARGETS, task.model, task.read_candidates(), task.row_weight)
@@ -180,7 +182,7 @@ def clustered(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("hidden_dim", [0, 32])
-def test_a_model_that_looks_ahead_keeps_what_tells_the_future_where_a_plain_autoencoder_drops_it(
+def test_a_model_that_looks_ahead_keeps_what_predicts_the_future_where_a_plain_autoencoder_drops_it(
     tmp_path: Path, hidden_dim: int
 ) -> None:
     right = {}

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import Row
 
 from userrep.features.sums.pooling import OutputRows
-from userrep.features.sums.tasks import Destination, Writing, Written
+from userrep.features.sums.pooling_tasks import Destination, Writing, Written
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.parquet_writer import Target
 

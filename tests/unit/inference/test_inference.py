@@ -140,7 +140,7 @@ def test_a_udf_refuses_a_struct_that_lacks_a_column_and_an_artifact_that_is_not_
         embedding_udf(str(space.with_name("no-space")))
 
 
-def test_users_whom_a_left_join_has_not_found_are_encoded_as_unknown(spark: SparkSession, space: Path) -> None:
+def test_users_without_a_match_in_a_left_join_are_encoded_as_unknown(spark: SparkSession, space: Path) -> None:
     features = as_spark(spark, random_users(5, 0)).alias("f")
     labels = spark.createDataFrame([("u00001",), ("nobody",)], "id STRING")
     joined = labels.join(features, F.expr("id = f.user_id"), how="left")

@@ -76,7 +76,7 @@ def test_dicts_become_columns_in_which_what_is_left_out_is_null() -> None:
     assert (types["num_events_7d"], types["has_content_2d"]) == (pa.float64(), pa.bool_())
 
 
-def test_every_way_to_say_null_in_a_frame_is_null() -> None:
+def test_every_form_of_null_in_a_frame_is_null() -> None:
     users = as_arrow(random_users(4, 0)).to_pandas()
     for column in ("behaviour_2d", "num_by_context_7d", "attribute_country", "num_events_7d", "has_content_7d"):
         users[column] = pd.Series([None, np.nan, pd.NA, users[column].dropna().iloc[0]], dtype=object)
@@ -136,7 +136,7 @@ def test_a_service_gives_the_vectors_of_the_batch_for_dicts_and_frames_of_all_sh
     assert same_bits(model.predict(sparse), wanted_BD)
 
 
-def test_a_new_user_is_one_of_whom_nothing_is_known(space: Path) -> None:
+def test_a_new_user_is_encoded_as_one_without_events(space: Path) -> None:
     model = EmbeddingModel.load(str(space))
     without_events: dict[str, Any] = {name: [0.0] * width for name, width in WIDTHS.items()}
     without_events |= {name: 0 for name, kind in COLUMNS.items() if kind == "BIGINT" or name.startswith("weight")}

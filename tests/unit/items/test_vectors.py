@@ -86,7 +86,7 @@ def test_without_an_item_in_both_versions_nothing_is_rotated() -> None:
     np.testing.assert_array_equal(aligned_directions(factors, before), factors)
 
 
-def test_vectors_of_modalities_stand_next_to_each_other_and_zeros_mark_what_is_missing() -> None:
+def test_vectors_of_modalities_are_next_to_each_other_and_zeros_mark_what_is_missing() -> None:
     rows = pa.table(
         {"modality": ["b", "a", "b"], "vector": pa.array([[1.0], [2.0, 3.0], [4.0]], pa.list_(pa.float32()))}
     )

@@ -63,7 +63,7 @@ def test_versions_together_have_ten_million_tiles_at_most_and_a_larger_one_is_al
 # Too many interactions for a task
 
 
-def test_a_task_that_could_not_hold_the_interactions_is_told_in_one_line_with_the_cure() -> None:
+def test_a_task_that_cannot_hold_the_interactions_fails_with_one_line_and_the_cure() -> None:
     text = "Traceback\nMemoryError: not enough memory for ALS: at least 9 pairs need 4 GB.\n at x"
     told = r"^item_vectors: not enough memory for ALS: at least 9 .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
     with pytest.raises(UserrepError, match=told), memory_error_with_advice():

@@ -91,7 +91,7 @@ def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None
     assert versions_of(tables, config, anchor=date(2030, 1, 1)) == Versions(lineage_id, V1, 7, frozenset({V1, V2}))
 
 
-def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_its_clock_said(tmp_path: Path) -> None:
+def test_a_version_that_is_built_again_has_the_row_of_its_last_build_whatever_its_clock(tmp_path: Path) -> None:
     tables = FileTables(None, str(tmp_path))
     add_version(tables, V1, 9)
     add_version(tables, V1, 8, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)

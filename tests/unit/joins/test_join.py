@@ -111,7 +111,7 @@ def random_updates(chance: random.Random) -> list[Update]:
     indirect=["zone"],
 )
 @pytest.mark.usefixtures("zone")
-def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
+def test_a_join_gives_what_brute_force_gives_with_every_reader_of_vectors(
     tables: Tables, spark: SparkSession, seed: int, reader: str
 ) -> None:
     tables = left_to_spark(tables) if reader == "spark" else tables

@@ -77,7 +77,7 @@ def test_a_training_set_comes_again_from_its_snapshots_whatever_came_since(table
     assert vectors_of(read_training_set(labels, record.training_set_id, tables=tables)) == before
 
 
-def test_a_training_set_whose_snapshot_is_gone_says_which(tables: Tables, spark: SparkSession) -> None:
+def test_a_training_set_without_its_snapshot_names_the_snapshot(tables: Tables, spark: SparkSession) -> None:
     labels = labels_of(spark, NOON[0], NOON[1])
     made = training_set_id(create_training_set(labels, tables=tables, name="churn", space="s001-a"))
     record_snapshots(tables, [snapshot(DAYS[1], state=EXPIRED)])

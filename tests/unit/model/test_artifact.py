@@ -70,7 +70,7 @@ def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
         saved(tmp_path / "s1")
 
 
-def test_another_space_than_the_registry_says_is_refused(tmp_path: Path) -> None:
+def test_another_space_than_the_registered_one_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "s1")
     with pytest.raises(ArtifactError, match=r"not the expected artifact: expected content hash 0000"):
         load_artifact(str(tmp_path / "s1"), "0" * 64)

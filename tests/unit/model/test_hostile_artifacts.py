@@ -130,7 +130,7 @@ TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     ],
     ids=range(21),
 )  # fmt: skip
-def test_weights_that_are_none_are_refused_whoever_made_the_hash_fit(
+def test_files_without_weights_are_refused_even_with_a_matching_hash(
     space: Path, tmp_path: Path, weights: bytes
 ) -> None:
     folder = copied(space, tmp_path)

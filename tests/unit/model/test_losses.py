@@ -119,7 +119,7 @@ def test_the_loss_of_the_next_items_equals_a_plain_loop_over_rows_and_their_item
     np.testing.assert_allclose(found, [total / 12], rtol=1e-4)
 
 
-def test_who_asks_for_nothing_has_no_loss_of_items_and_a_finite_gradient() -> None:
+def test_a_user_without_next_items_has_no_loss_of_items_and_a_finite_gradient() -> None:
     candidates, target_BT, _ = random_targets(12)
     query_BE = torch.zeros(12, TARGETS.item_width, requires_grad=True)
     loss = NextItemsLoss(TARGETS, candidates, row_weight=1.0)(query_BE, torch.zeros(TARGETS.item_width), target_BT)

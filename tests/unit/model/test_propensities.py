@@ -49,7 +49,7 @@ def test_hinges_are_zero_up_to_their_knot_and_follow_the_inputs() -> None:
     assert with_hinges(x_NC, knot_KS).tolist() == [[1, 5, 7, 0, 3, 0, 1], [3, 2, 7, 2, 0, 1, 0]]
 
 
-def test_hinges_tell_what_no_line_can() -> None:
+def test_hinges_fit_what_no_line_can() -> None:
     """Users return who did a middling number of things."""
     x_NC, _ = rows(2000)
     y_NP = np.tile((np.abs(x_NC[:, :1]) < 0.7).astype(np.float32), 2)
@@ -62,14 +62,14 @@ def test_hinges_tell_what_no_line_can() -> None:
 
 
 @pytest.mark.parametrize("returns", [0.0, 1.0])
-def test_where_all_users_do_the_same_there_is_nothing_to_tell(returns: float) -> None:
+def test_equal_outcomes_of_all_users_give_a_propensity_of_zero(returns: float) -> None:
     x_NC, _ = rows(50)
     weight_PC, bias_P = fitted_propensities(x_NC, np.full((50, 2), returns, np.float32))
     assert np.isfinite(weight_PC).all()
     np.testing.assert_allclose(np.abs(x_NC @ weight_PC.T + bias_P)[:, 1], 0, atol=1e-6)
 
 
-def test_a_count_that_tells_all_users_apart_has_a_finite_weight() -> None:
+def test_a_count_that_separates_all_users_has_a_finite_weight() -> None:
     x_NC, _ = rows(200)
     weight_PC, _ = fitted_propensities(x_NC, np.tile(x_NC[:, :1] > 0, 2).astype(np.float32))
     assert np.isfinite(weight_PC).all()

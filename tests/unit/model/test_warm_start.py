@@ -225,7 +225,7 @@ def test_a_new_value_begins_as_other_did_and_shares_its_reconstruction() -> None
     ]
 
 
-def test_a_value_that_is_gone_counts_as_other_and_the_other_values_as_before() -> None:
+def test_a_removed_value_counts_as_other_and_the_other_values_as_before() -> None:
     was, layout = layout_of(["de", "dk", "pl"]), layout_of(["de"])
     before, now = scaler_of(was, 1), scaler_of(layout, 2)
     earlier = space(was, before)
@@ -242,7 +242,7 @@ def test_a_value_that_is_gone_counts_as_other_and_the_other_values_as_before() -
     assert start.fresh == ["attribute_country: dk, pl: removed, counted as (other)"]
 
 
-def test_where_nobody_is_other_any_more_other_keeps_its_weights() -> None:
+def test_if_no_user_is_other_any_more_other_keeps_its_weights() -> None:
     layout = layout_of(COUNTRIES, DEVICES)
     now = scaler_of(layout, 2)
     assert now.center_F[part(layout, "attribute_country")][-1] == 0
@@ -253,7 +253,7 @@ def test_where_nobody_is_other_any_more_other_keeps_its_weights() -> None:
     np.testing.assert_allclose(got_BF, expected_BF, atol=1e-5)
 
 
-def test_many_new_values_are_told_by_number() -> None:
+def test_many_new_values_are_reported_by_their_number() -> None:
     was, layout = layout_of([]), layout_of([f"c{k}" for k in range(8)])
     start = started(space(was, scaler_of(was, 1)), layout, scaler_of(layout, 2))
     assert start.fresh == ["attribute_country: c0, c1, c2, c3, c4 and 3 more: new, initialized from (other)"]
@@ -284,7 +284,7 @@ def test_item_vectors_of_another_lineage_begin_fresh_and_the_rest_is_carried() -
     np.testing.assert_allclose(got_BF[:, pooled.stop :], expected_BF[:, pooled.stop :], atol=1e-5)
 
 
-def test_blocks_that_are_new_gone_or_of_another_width_are_named() -> None:
+def test_blocks_that_are_new_removed_or_of_another_width_are_named() -> None:
     was, layout = layout_of(dim=3, windows=(2, 7)), layout_of(dim=4, windows=(7,))
     lines = started(space(was, scaler_of(was, 1), model=PLAIN), layout, scaler_of(layout, 2), model=PLAIN).fresh
     assert "behaviour_7d: fresh, pooled of width 4, s001 has pooled of width 3" in lines
@@ -296,7 +296,7 @@ def test_blocks_that_are_new_gone_or_of_another_width_are_named() -> None:
     assert "num_events_2d" not in back.carried
 
 
-def test_a_window_that_is_gone_counts_as_absent() -> None:
+def test_a_removed_window_counts_as_absent() -> None:
     was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
     before, now = scaler_of(was, 1), scaler_of(layout, 2)
     earlier = space(was, before, model=PLAIN)

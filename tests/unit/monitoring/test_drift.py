@@ -14,7 +14,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.inference.test_model import features, saved
 from userrep.config import Config
-from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift
+from userrep.monitoring.drift import FAIL, OK, WARN, MeasuredDrift, measure_drift
 from userrep.monitoring.input_drift import Ranges, compare_inputs, reconstruction_errors
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED, newest_snapshot
@@ -43,7 +43,7 @@ def tables(spark: SparkSession, config: Config) -> Tables:
     return tables
 
 
-def drift_of(tables: Tables, config: Config, now: np.ndarray, users: list[str] = USERS) -> Drift:
+def drift_of(tables: Tables, config: Config, now: np.ndarray, users: list[str] = USERS) -> MeasuredDrift:
     """Publish Z and then other vectors; measure."""
     for day, names, vectors in ((D1, USERS, Z), (D2, users, now)):
         rows = {name: vector.tolist() for name, vector in zip(names, vectors.astype(np.float32), strict=True)}
@@ -66,7 +66,7 @@ def test_nothing_moves_where_nothing_was_changed(tables: Tables, config: Config)
     assert found.describe(WARN) == []
 
 
-def test_each_metric_is_what_numpy_says(tables: Tables, config: Config) -> None:
+def test_each_metric_equals_that_of_numpy(tables: Tables, config: Config) -> None:
     now = Z.copy().astype(np.float32)
     now[:, 3] += 1.5
     now[:, 1] *= 3

@@ -12,7 +12,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.monitoring.drift import Drift, _num_buckets, _recorded, measure_drift
+from userrep.monitoring.drift import MeasuredDrift, _num_buckets, _recorded, measure_drift
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots, record_snapshots
 from userrep.store.open import open_tables
@@ -61,7 +61,7 @@ def record(
     tables.add(SNAPSHOT_DRIFT, rows)
 
 
-def measured(tables: Tables, config: Config, snapshot: Snapshot) -> Drift:
+def measured(tables: Tables, config: Config, snapshot: Snapshot) -> MeasuredDrift:
     found = measure_drift(tables, config, find_space(tables, SPACE), snapshot)
     assert found is not None
     return found
@@ -148,7 +148,7 @@ def test_metrics_count_as_measured_only_if_all_of_them_are_recorded_against_the_
 
 
 def test_metrics_are_reported_with_the_part_that_moved_most(tables: Tables) -> None:
-    found = Drift(
+    found = MeasuredDrift(
         snapshot(D2), snapshot(D1), {"psi": 0.1236, "new_share": 0.5, "mean_shift": 0.1},
         {"psi": {"weight_7d": 0.05, "num_events_7d": 0.1236}, "mean_shift": {"dimension 0": 0.1}},
         {"psi": "warn", "new_share": "warn", "mean_shift": "ok"}, is_new=True,

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from userrep.monitoring.vector_drift import Moments, _sums, compare_moments
+from userrep.monitoring.vector_drift import VectorMoments, _sums, compare_moments
 
 pytestmark = pytest.mark.fast
 
@@ -20,18 +20,18 @@ def batch_of(now: Sequence[object], before: Sequence[object]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"now": pa.array(now, VECTORS), "before": pa.array(before, VECTORS)})
 
 
-def moments_of(batches: Sequence[pa.RecordBatch], side: str) -> Moments:
+def moments_of(batches: Sequence[pa.RecordBatch], side: str) -> VectorMoments:
     """Add up the sums of some batches."""
     sums: dict[str, np.ndarray] = {}
     for batch in batches:
         for name, value in _sums(batch).items():
             sums[name] = np.asarray(sums.get(name, 0) + np.asarray(value))
-    return Moments.of(sums, side, np.zeros((0, DIM), np.float32))
+    return VectorMoments.of(sums, side, np.zeros((0, DIM), np.float32))
 
 
-def a_moment(mean: Sequence[float], covariance: object, **more: object) -> Moments:
+def a_moment(mean: Sequence[float], covariance: object, **more: object) -> VectorMoments:
     """Build the moments of ten users, none of whom is only in this snapshot."""
-    built = Moments(
+    built = VectorMoments(
         10, 0, 1.0, np.array(mean, float), np.array(covariance, float), np.zeros((0, len(mean)), np.float32)
     )
     return replace(built, **more)

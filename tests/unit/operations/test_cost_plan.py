@@ -11,7 +11,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.operations.cost_plan import Plan, Size, Storage, Work, measured_runs, plan_for
+from userrep.operations.cost_plan import CostPlan, Size, Storage, Work, measured_runs, plan_for
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
@@ -89,17 +89,17 @@ def test_without_a_published_snapshot_there_is_no_plan(tables: Tables, config: C
 def test_a_month_is_thirty_nights_and_the_storage() -> None:
     work = [Work("embed_users", "user", 1, 0.5, 0.0), Work("train_autoencoder", "user", 1, 1.5, 0.0)]
     storage = [Storage("user_embeddings", "user", 1, 8.0), Storage("user_item_days", "event", 1, 4.0)]
-    plan = Plan(work, storage, own_core_hours=1.0, own_gb=4.0, size=SIZE)
+    plan = CostPlan(work, storage, own_core_hours=1.0, own_gb=4.0, size=SIZE)
     assert plan.summary() == pytest.approx({
         "shared_core_hours": 2.0, "own_core_hours": 3.0, "shared_gb": 12.0, "own_gb": 12.0,
         "shared_price": 30 * 2 * 2.0 + 12 * 0.5, "own_price": 30 * 3 * 2.0 + 12 * 0.5,
         "saved_core_hours": 1 / 3, "saved_price": 60 / 186,
     })  # fmt: skip
-    free = Plan(work, storage, own_core_hours=0.0, own_gb=0.0, size=SIZE).summary()
+    free = CostPlan(work, storage, own_core_hours=0.0, own_gb=0.0, size=SIZE).summary()
     assert (free["own_price"], free["saved_core_hours"], free["saved_price"]) == (0.0, 0.0, 0.0)
 
 
-def test_the_later_one_of_two_equal_runs_tells_the_rate(tables: Tables) -> None:
+def test_the_later_one_of_two_equal_runs_gives_the_rate(tables: Tables) -> None:
     (row,) = tables.ledger(JOB_RUNS, stage="embed_users")
     for hour in (14, 13):
         later = {"run_id": f"r{hour}", "started_at": datetime(2024, 5, 1, hour)}

@@ -50,7 +50,7 @@ def test_columns_share_the_width_and_a_marked_one_has_a_dot_at_its_middle() -> N
     assert numbers(drawn, '<circle class="warn" cx="N%"') == [62.5]
 
 
-def test_points_lie_between_the_edges_and_higher_values_stand_higher() -> None:
+def test_points_lie_between_the_edges_and_higher_values_are_higher() -> None:
     marks = [Mark(0, "first"), Mark(5, "second"), Mark(10, "third")]
     drawn = lines([Series([0, 0.25, 1], marks, "c0")], [], label="x", write=str, height=100)
     (x0, y0), (x1, y1), (x2, y2) = points(drawn)
@@ -84,7 +84,7 @@ def test_an_axis_may_begin_above_zero_and_have_ticks_of_its_own() -> None:
     assert re.findall(r">(\d+!)<", drawn) == ["10!", "12!"]
 
 
-def test_labels_stand_at_both_ends_and_between() -> None:
+def test_labels_are_at_both_ends_and_between() -> None:
     drawn = columns([Mark(1, "")], ["a", "b", "c"], label="Events <by> day", write=str)
     assert re.findall(r'<text x="([\d.]+)%" y="\d+" text-anchor="(\w+)">(\w)', drawn) == [
         ("0.0", "start", "a"), ("50.0", "middle", "b"), ("100.0", "end", "c"),

@@ -23,7 +23,7 @@ from userrep.report.drawings import (
 )
 from userrep.report.facts import BAD, WARN, Run
 from userrep.report.file import page
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast
@@ -79,7 +79,7 @@ def test_a_bar_of_rejected_rows_is_as_long_as_its_part_of_the_limit_and_red_abov
     assert [width for _, width in re.findall(bar, unlimited)] == ["100.0", "25.0"]
 
 
-def test_runs_stand_by_the_logarithm_of_their_time() -> None:
+def test_runs_are_placed_by_the_logarithm_of_their_time() -> None:
     runs = [
         Run("r1", NOW, 1.0, "done", ["a", "b"]), Run("r2", NOW, 60.0, "skipped", []),
         Run("r3", NOW, 3600.0, "failed", ["a"]), Run("r4", NOW, 0.01, "done", ["a"]),

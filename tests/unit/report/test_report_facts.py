@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.report_facts import SPACE, a_day, a_space, a_task, drift, facts, stage
 from userrep.report.facts import as_tree
-from userrep.report.log_days import Day, LogFacts
+from userrep.report.log_facts import Day, LogFacts
 from userrep.report.space_facts import Figure, TaskFacts, TrainingFacts
 
 pytestmark = pytest.mark.fast

@@ -21,7 +21,7 @@ from tests.support.report_facts import (
 from tests.unit.model.test_self_check import check_of
 from userrep.report.facts import BAD, NOTE, WARN, Request
 from userrep.report.findings import findings
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import EvaluationFacts
 from userrep.report.summary import summarised
 
@@ -94,7 +94,7 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "level", "what", "cure"), CASES, ids=[case[2][:40] for case in CASES])
-def test_what_is_not_well_is_told_with_its_cure(change: dict[str, Any], level: str, what: str, cure: str) -> None:
+def test_problems_are_reported_with_their_cure(change: dict[str, Any], level: str, what: str, cure: str) -> None:
     (found,) = findings(facts(**change))
     assert found.level == level
     assert what in found.what

@@ -63,7 +63,7 @@ def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
     assert unknown.faults[0].startswith(f"space s9: not in the registry. Known spaces: {space.space_id}.")
 
 
-def test_without_features_of_the_date_users_are_of_one_colour(done: tuple[RunContext, Config]) -> None:
+def test_without_features_of_the_date_users_have_one_color(done: tuple[RunContext, Config]) -> None:
     work, made = done
     space = find_space(work.tables, None)
     newest = list_snapshots(work.tables, space.space_id)[-1]

@@ -24,7 +24,7 @@ from tests.support.report_facts import (
 from tests.unit.model.test_self_check import check_of
 from userrep.report.facts import Facts, Run
 from userrep.report.file import page
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import EvaluationFacts, TrainingFacts
 from userrep.report.summary import summarised
 

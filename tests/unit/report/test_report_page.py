@@ -56,7 +56,7 @@ def test_nothing_on_the_page_runs_or_is_fetched_and_every_element_is_closed(know
     assert not re.search(r"url\(|@import|https?:", text)
 
 
-def test_texts_from_data_and_configuration_stand_on_the_page_as_they_are() -> None:
+def test_texts_from_data_and_configuration_are_escaped_on_the_page() -> None:
     known = hostile(facts())
     text = page(known, summarised(known))
     assert HOSTILE not in text
@@ -66,7 +66,7 @@ def test_texts_from_data_and_configuration_stand_on_the_page_as_they_are() -> No
     assert "<title>userrep report: " in text
 
 
-def test_the_title_says_which_root_the_page_is_about() -> None:
+def test_the_title_names_the_root() -> None:
     text = page(facts(root="s3://prod/userrep"), summarised(facts()))
     assert re.search("<title>userrep report: .* · s3://prod/userrep</title>", text)
     assert "userrep report · s3://prod/userrep · conf/mine.yaml · " in text
@@ -78,7 +78,7 @@ def test_the_length_of_bars_of_rejected_rows_is_explained_where_there_is_a_limit
     assert "A full bar" not in page(unlimited, summarised(unlimited))
 
 
-def test_parts_that_are_empty_say_which_command_fills_them() -> None:
+def test_empty_parts_name_the_command_that_fills_them() -> None:
     text = page(nothing(), summarised(nothing()))
     for command in ("pipeline", "run monitor_drift", "evaluate", "daily", "consumers register NAME"):
         assert f"<code>userrep {command} --config conf/mine.yaml" in text
@@ -106,7 +106,7 @@ def test_tasks_that_training_heads_touch_are_marked_and_so_is_not_knowing() -> N
     assert "is not recorded" in shown(None)
 
 
-def test_an_artifact_without_a_curve_says_where_it_is() -> None:
+def test_an_artifact_without_a_curve_is_explained() -> None:
     known = facts(training=replace(facts().training, curve=[]))  # type: ignore[type-var]
     assert "before artifacts stored the losses" in page(known, summarised(known))
 
@@ -129,6 +129,6 @@ def test_numbers_are_written_for_a_reader(write: object, number: object, said: s
     assert write(number) == said  # type: ignore[operator]
 
 
-def test_small_amounts_of_work_are_told_in_core_seconds_and_a_list_in_one_unit() -> None:
+def test_small_amounts_of_work_are_in_core_seconds_and_a_list_in_one_unit() -> None:
     assert [formats.core_time(hours, 0.05) for hours in (0.05, 0.001)] == ["180.0 core s", "3.6 core s"]
     assert [formats.core_time(hours, 12.345) for hours in (12.345, 0.01)] == ["12.35 core h", "0.01 core h"]

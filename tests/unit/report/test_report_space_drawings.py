@@ -14,7 +14,7 @@ from userrep.report.space_drawings import (
     kinds_of_loss,
     loss_curves,
     outcome_bars,
-    representations,
+    representation_bars,
     user_map,
 )
 from userrep.report.space_facts import Figure, Outcome, TaskFacts, TrainingFacts
@@ -64,8 +64,8 @@ def test_tasks_show_the_distance_to_their_nearest_representation() -> None:
     assert titles(drawn)[0] == "a: +0.100 auc over counts, 90% interval +0.050 to +0.150"
 
 
-def test_representations_come_in_the_order_of_their_value_and_the_embedding_stands_out() -> None:
-    drawn = representations(a_task("a", (-0.1, -0.2, -0.05)))
+def test_representations_are_ordered_by_their_value_and_the_embedding_is_highlighted() -> None:
+    drawn = representation_bars(a_task("a", (-0.1, -0.2, -0.05)))
     assert names(drawn) == ["counts", "embedding", "popularity"]
     assert re.findall(r'<circle class="(\w+)"', drawn) == ["c0", "c1", "c0"]
     (last,) = re.findall(r'<line class="span c0" x1="([\d.]+)%" x2="([\d.]+)%"', drawn)[1:]
@@ -74,12 +74,12 @@ def test_representations_come_in_the_order_of_their_value_and_the_embedding_stan
 
 def test_only_an_auc_is_drawn_next_to_chance() -> None:
     task = a_task("a", (-0.1, -0.2, -0.05))
-    assert 'class="reference"' in representations(task)
-    assert ">0.50</text>" in representations(task)
-    assert 'class="reference"' not in representations(replace(task, metric="ndcg"))
+    assert 'class="reference"' in representation_bars(task)
+    assert ">0.50</text>" in representation_bars(task)
+    assert 'class="reference"' not in representation_bars(replace(task, metric="ndcg"))
 
 
-def test_the_consumer_s_result_on_the_embedding_stands_out() -> None:
+def test_the_consumer_s_result_on_the_embedding_is_highlighted() -> None:
     drawn = outcome_bars(facts(outcomes=[Outcome("embedding", 120, 0.84, 400), Outcome("recency", 2, 0.8, 400)]))
     assert ">0.50</text>" in drawn
     assert drawn.count('class="reference"') == 2

@@ -9,7 +9,7 @@ import pytest
 from tests.support.report_facts import LAST, NOW, SPACE, a_day, a_space, a_task, drift, facts, nothing, stage
 from userrep.report.facts import BAD, NOTE, OK, WARN
 from userrep.report.formats import NONE
-from userrep.report.log_days import LogFacts
+from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import DriftFacts, DriftPoint, EvaluationFacts
 from userrep.report.summary import Tile, summarised
 
@@ -33,7 +33,7 @@ def test_a_root_without_anything_has_a_summary_too() -> None:
     assert {of.label: of.value for of in summary.tiles}["Users embedded"] == NONE
 
 
-def test_sentences_tell_the_log_the_space_the_night_and_the_evaluation() -> None:
+def test_sentences_describe_the_log_the_space_the_night_and_the_evaluation() -> None:
     days = [a_day(0, num_events=1000), a_day(1, num_events=0, is_missing=True), a_day(2, num_events=234)]
     night = [replace(stage("refresh_user_features"), seconds=100.0), stage("embed_users")]
     known = facts(log=LogFacts(days, {}, 0.05), spaces=[a_space(state="ready")], night=night, night_is_daily=False)

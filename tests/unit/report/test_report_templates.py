@@ -2,7 +2,7 @@
 
 import pytest
 
-from userrep.report.templates import coded, templates
+from userrep.report.templates import mark_code, templates
 
 pytestmark = pytest.mark.fast
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.fast
     ],
 )
 def test_commands_are_code_and_dates_and_ids_are_not_broken(text: str, written: str) -> None:
-    assert coded(text) == written
+    assert mark_code(text) == written
 
 
 def test_templates_escape_values_and_have_the_formats_as_filters() -> None:
-    template = templates().from_string("{{ name }} {{ 1234 | count }} {{ 'see `x`' | coded }}")
+    template = templates().from_string("{{ name }} {{ 1234 | count }} {{ 'see `x`' | mark_code }}")
     assert template.render(name="<i>") == "&lt;i&gt; 1,234 see <code>x</code>"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from userrep.report.user_map import grouped, plane, range_of
+from userrep.report.user_map import activity_range, grouped, plane
 
 pytestmark = pytest.mark.fast
 
@@ -22,7 +22,7 @@ def test_the_plane_is_that_of_scikit_learn_and_does_not_flip() -> None:
 
 
 def test_ranges_keep_their_order_and_users_without_a_number_come_last() -> None:
-    assert [range_of(num) for num in (10, 0, None, 300, 29, 2, 1)] == [
+    assert [activity_range(num) for num in (10, 0, None, 300, 29, 2, 1)] == [
         "10 to 29", "0", "not known", "300 or more", "10 to 29", "1 to 2", "1 to 2",
     ]  # fmt: skip
     ranges = grouped(np.zeros((5, 2)), ["not known", "10 to 29", "0", "300 or more", "10 to 29"])
@@ -50,6 +50,6 @@ def test_points_stay_with_their_users() -> None:
 
 
 def test_a_range_begins_at_its_first_number_and_ends_before_the_next() -> None:
-    assert [range_of(num) for num in (2, 3, 9, 10, 99, 100, 299)] == [
+    assert [activity_range(num) for num in (2, 3, 9, 10, 99, 100, 299)] == [
         "1 to 2", "3 to 9", "3 to 9", "10 to 29", "30 to 99", "100 to 299", "100 to 299",
     ]  # fmt: skip

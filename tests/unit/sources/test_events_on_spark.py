@@ -11,7 +11,7 @@ from pyspark.sql import Row, SparkSession
 
 from tests.support.builders import config_of, event, write_rows
 from userrep.sources.tombstones import add_tombstones, read_tombstones
-from userrep.store.buckets import bucket_of, range_of_slice, user_slice
+from userrep.store.buckets import bucket_column, range_of_slice, user_slice
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS
@@ -34,7 +34,7 @@ TEXT = pa.string()
 def test_buckets_and_slices_equal_those_computed_without_spark(spark: SparkSession) -> None:
     texts = ["", "u1", "ü", "x" * 31, "x" * 32, "x" * 100, "日本語😀", *(f"user-{k}" for k in range(60))]
     frame = spark.createDataFrame([(text,) for text in texts], "text STRING")
-    rows = frame.select("text", bucket_of("text").alias("user_bucket")).select("*", user_slice(16)).collect()
+    rows = frame.select("text", bucket_column("text").alias("user_bucket")).select("*", user_slice(16)).collect()
     found = {row.text: row.user_bucket for row in rows}
     assert [found[text] for text in texts] == buckets_of(pa.array(texts)).tolist()
     for row in rows:

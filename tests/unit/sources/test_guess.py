@@ -56,7 +56,7 @@ def test_years_are_no_times_of_events() -> None:
     assert columns_of(user=[1, 2], year=["1995", "1996"])["event_at"] is None
 
 
-def test_epoch_numbers_are_no_time_and_the_hint_says_so() -> None:
+def test_epoch_numbers_are_no_time_and_the_hint_explains_it() -> None:
     guess = guess_events(pa.table({"user": [1], "ts": [1714521600]}))["event_at"]
     assert guess.column is None
     assert guess.hint == "ts is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.fast
         (b"ann\n" + b"x" * 1025, "line 2 is longer than 1024 bytes"),
     ],
 )
-def test_a_file_that_names_nobody_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_file_without_ids_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "ids.txt"
     if content is not None:
         path.write_bytes(content)

@@ -124,7 +124,7 @@ def test_a_naive_timestamp_is_utc(spark: SparkSession, tmp_path: Path) -> None:
     assert not has_naive_time(spark.createDataFrame([], TYPED), log)
 
 
-def test_the_first_text_says_whether_times_have_a_zone(spark: SparkSession) -> None:
+def test_the_first_text_decides_whether_times_have_a_zone(spark: SparkSession) -> None:
     log = Events(path="log", columns=EVENT_COLUMNS)
     for texts, is_naive in (
         ([None, "2024-05-01 12:00:00", "2024-05-01T12:00:00Z"], True),

@@ -59,7 +59,7 @@ def a_training(space_id: str, num_rows: int) -> dict[str, Any]:
             "num_rows": num_rows, "outputs": json.dumps({"space_id": space_id})} | texts  # fmt: skip
 
 
-def test_a_card_of_a_space_without_records_says_what_is_not_recorded(
+def test_a_card_of_a_space_without_records_names_what_is_not_recorded(
     tables: FileTables, manifest: SpaceManifest
 ) -> None:
     found = card(tables, manifest)

@@ -143,7 +143,7 @@ def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
 
 
 @pytest.mark.full
-def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work) -> None:
+def test_rows_are_built_again_if_features_or_files_have_changed(work: Work) -> None:
     pipeline = work.pipeline()
     with cut_after(1), pytest.raises(Cut):
         train_autoencoder(pipeline)
@@ -156,7 +156,7 @@ def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work) -> 
 
 
 @pytest.mark.full
-def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(work: Work) -> None:
+def test_a_space_begins_with_an_earlier_one_s_weights_and_reports_what_did_not_fit(work: Work) -> None:
     serving = find_space(work.pipeline().tables, None)
     cold = train_autoencoder(work.pipeline(max_epochs=1))
     work.said.clear()
@@ -190,7 +190,7 @@ def test_a_damaged_space_to_start_from_is_reported_before_propensities_are_fitte
     steps, fitted = [], []
     monkeypatch.setattr(create, "training_inputs", lambda *_, **__: inputs)
     monkeypatch.setattr(create, "empty_input", lambda *_: None)
-    monkeypatch.setattr(create, "steps_of", lambda *_: steps.append(1))
+    monkeypatch.setattr(create, "read_steps_per_epoch", lambda *_: steps.append(1))
     monkeypatch.setattr(create, "_initial_weights", initial_weights)
     monkeypatch.setattr(create, "_propensities", lambda *_: fitted.append(1))
     tables: Any = None
@@ -240,7 +240,7 @@ def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variance
     np.testing.assert_allclose(propensity_BP.std(axis=0), 1, rtol=0.1)
 
 
-def test_a_propensity_tells_the_users_that_return(done: tuple[RunContext, Config]) -> None:
+def test_a_propensity_predicts_which_users_return(done: tuple[RunContext, Config]) -> None:
     pipeline, config = done
     artifact, batch = trained(done)
     later = [day + timedelta(days=7) for day in pipeline.schedule.training_as_ofs]

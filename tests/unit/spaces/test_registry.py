@@ -76,7 +76,9 @@ def overtaken_by(
     monkeypatch.setattr(kind, "add", add)
 
 
-def test_a_promotion_that_another_change_overtakes_says_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_that_another_change_overtakes_fails_with_an_error(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_spaces(tables, A, B, C)
     overtaken_by(lambda: promote(tables, find_space(tables, C)), monkeypatch)
     with pytest.raises(

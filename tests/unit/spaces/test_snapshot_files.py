@@ -103,7 +103,7 @@ def users_of(as_of: date) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("writer", ["tasks", "spark"])
-def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoever_writes(
+def test_a_snapshot_has_the_vectors_of_the_encoder_with_any_tasks_and_any_writer(
     site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     monkeypatch.setattr(embed, "_MAX_ROWS", 25)
@@ -141,9 +141,9 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
         with pytest.raises(Killed):
             site.stage()
     assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before
-    write = snapshot_files.write_files
+    write = snapshot_files.write_vectors_by_tasks
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot_files, "write_files", lambda *arguments: killed(write(*arguments)))
+        patch.setattr(snapshot_files, "write_vectors_by_tasks", lambda *arguments: killed(write(*arguments)))
         with pytest.raises(Killed):
             site.stage()
     publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
@@ -170,14 +170,14 @@ def test_a_snapshot_that_another_run_publishes_before_this_one_claims_its_revisi
 def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, others = snapshot_files.write_files, list[list[Snapshot]]()
+    write, others = snapshot_files.write_vectors_by_tasks, list[list[Snapshot]]()
 
     def meanwhile(*arguments: Any) -> None:
-        monkeypatch.setattr(snapshot_files, "write_files", write)
+        monkeypatch.setattr(snapshot_files, "write_vectors_by_tasks", write)
         others.append(site.stage())
         write(*arguments)
 
-    monkeypatch.setattr(snapshot_files, "write_files", meanwhile)
+    monkeypatch.setattr(snapshot_files, "write_vectors_by_tasks", meanwhile)
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
         site.stage()
     publish_snapshots(site.tables, site.config, site.space, others[0], on_time=True)

@@ -63,7 +63,7 @@ def labels(spark: SparkSession) -> DataFrame:
     return spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP, label DOUBLE").coalesce(1)
 
 
-def test_mapped_vectors_are_the_earlier_space_s_and_say_so(tables: Tables, spark: SparkSession) -> None:
+def test_mapped_vectors_are_the_earlier_space_s_and_are_marked(tables: Tables, spark: SparkSession) -> None:
     with_map(tables)
     own = join_embeddings(labels(spark), tables=tables, space=OLD)
     mapped = join_embeddings(labels(spark), tables=tables, space=NEW, coordinates=OLD)
@@ -111,7 +111,7 @@ def test_a_saved_model_goes_on_with_the_new_space_after_its_own_is_retired(
     assert {row.user_id: row.probability[1] for row in passed.collect()} == pytest.approx(before, abs=1e-3)
 
 
-def test_the_loss_of_a_model_is_told_and_the_model_left_as_it_was(
+def test_the_loss_of_a_model_is_reported_and_the_model_is_unchanged(
     tables: Tables, spark: SparkSession, tmp_path: Path
 ) -> None:
     with_map(tables)
@@ -130,14 +130,14 @@ def test_the_loss_of_a_model_is_told_and_the_model_left_as_it_was(
         model_loss(model, labels(spark).where("label = 1"), since=DAYS[0], consumer="c", new=find_space(tables, NEW))
 
 
-def test_a_missing_map_is_told_with_the_command_that_fits_it(tables: Tables, spark: SparkSession) -> None:
+def test_a_missing_map_is_reported_with_the_command_that_fits_it(tables: Tables, spark: SparkSession) -> None:
     with pytest.raises(
         UsageError, match=r"space s002-b: no map to the coordinates of space s001-a\. Fit one with `userrep spaces diff"
     ):
         join_embeddings(labels(spark), tables=tables, space=NEW, coordinates=OLD)
 
 
-def test_spaces_that_were_never_embedded_at_the_same_date_are_told(tables: Tables) -> None:
+def test_spaces_that_were_never_embedded_at_the_same_date_are_reported(tables: Tables) -> None:
     add_spaces(tables, "s003-c")
     publish(tables, {snapshot(date(2024, 6, 1), space="s003-c", dim=2): {"u": [0.0, 1.0]}})
     with pytest.raises(UsageError, match="s001-a and s003-c have no published snapshot of the same as-of date"):

@@ -42,7 +42,9 @@ def _failing() -> None:
 
 
 @pytest.mark.parametrize("extensions", ["", "io.delta.sql.DeltaSparkSessionExtension"])
-def test_a_session_without_delta_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch, extensions: str) -> None:
+def test_an_error_about_a_session_without_delta_explains_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, extensions: str
+) -> None:
     bare = SimpleNamespace(
         conf=SimpleNamespace(get=lambda *_: extensions), catalog=SimpleNamespace(currentDatabase=_failing)
     )

@@ -32,6 +32,6 @@ def test_what_is_read_of_files_is_counted(spark: SparkSession, tmp_path: Path) -
     assert 100 < work.found()["input_bytes"] < 100_000
 
 
-def test_a_session_of_spark_connect_tells_nothing() -> None:
+def test_a_session_of_spark_connect_has_no_figures() -> None:
     remote = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
     assert SparkWork(remote).found() == {}

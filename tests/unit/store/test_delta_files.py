@@ -64,7 +64,7 @@ def written(tables: Tables, day: date, rows: pa.Table) -> list[TableFile]:
     return writer.close()
 
 
-def test_a_ledger_holds_the_same_for_spark_and_beside_it(tables: Tables) -> None:
+def test_a_ledger_has_the_same_rows_with_spark_and_without(tables: Tables) -> None:
     tables.add(LEDGER, ROWS)
     beside = tables.ledger(LEDGER)
     assert [row.asDict() for row in beside] == ROWS

@@ -74,7 +74,7 @@ def test_a_malformed_uri_is_an_error() -> None:
         file_system("?://x")
 
 
-def test_artifacts_lie_below_the_root_or_where_a_catalog_says_or_in_a_volume(
+def test_artifacts_are_below_the_root_or_at_a_catalog_s_path_or_in_a_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert artifacts_root(config_of(tmp_path)) == f"{tmp_path}/root"

@@ -74,7 +74,7 @@ def holder(root: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def test_the_second_run_of_a_job_is_told_who_runs_and_another_job_runs_beside_it(
+def test_the_second_run_of_a_job_is_refused_with_the_name_of_the_first_and_another_job_runs(
     tables: Tables, tmp_path: Path
 ) -> None:
     with holder(tmp_path) as other:
@@ -234,7 +234,7 @@ def test_a_lease_is_given_back_when_the_job_fails(tables: Tables) -> None:
     assert tables.ledger(LEASES)[0].ended_at is not None
 
 
-def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_always_second_fails_with_an_error(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileTables, "add", lambda *_, **__: False)
     monkeypatch.setattr("userrep.store.tables._LONGEST_PAUSE", 0)
     with (

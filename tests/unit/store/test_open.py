@@ -12,7 +12,7 @@ from userrep.store.tables import Tables
 pytestmark = pytest.mark.fast
 
 
-def test_tables_of_a_catalog_lie_in_its_schema_and_their_artifacts_where_the_configuration_says() -> None:
+def test_tables_of_a_catalog_are_in_its_schema_and_their_artifacts_at_the_configured_path() -> None:
     events = {"path": "l", "columns": {"user_id": "u", "item_id": "i", "event_at": "a"}}
     place = {"catalog": "main", "schema": "rep", "artifacts": "s3a://b/models/"}
     catalog = open_tables(parse_config({**place, "events": events}, "c"), None)

@@ -51,7 +51,7 @@ def with_protocol(**protocol: Any) -> Change:
     return lambda actions: [{"protocol": protocol} if "protocol" in action else action for action in actions]
 
 
-def test_tables_say_their_format(tables: Tables) -> None:
+def test_tables_name_their_format(tables: Tables) -> None:
     assert DeltaTable(tables.uri(EXPORTS)).metadata().configuration["userrep.format"] == str(FORMAT)
 
 

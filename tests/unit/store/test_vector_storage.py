@@ -96,7 +96,7 @@ def test_an_exported_column_has_the_type_and_the_nulls(
     assert storage.exported(column.slice(1, 1)).to_pylist() == [None]
 
 
-def test_a_table_says_in_the_columns_metadata_how_to_decode_it() -> None:
+def test_the_metadata_of_a_column_describes_how_to_decode_it() -> None:
     z_ND = vectors([[1.0, 0.5], [-63.5, 0.0]])
     rows = INT8.in_table(pa.table({"user_id": ["a", "b"], "embedding": listed(z_ND)}))
     metadata = own_metadata(rows.schema.field("embedding"))

@@ -8,7 +8,7 @@ import pytest
 from tests.support.builders import EVENT_COLUMNS, config_of
 from userrep.config import Kafka, StreamSource
 from userrep.errors import UsageError
-from userrep.streaming.sources import batch_source, check_arriving, kafka_options, sources_of
+from userrep.streaming.sources import batch_source, check_arriving, kafka_options, stream_sources
 
 pytestmark = pytest.mark.fast
 
@@ -19,7 +19,7 @@ ONBOARDING = {"path": "picks", "columns": EVENT_COLUMNS}
 def test_a_stream_without_a_source_of_events_reads_the_files_of_the_log(tmp_path: Path) -> None:
     events = {"path": "s3a://bucket/log", "format": "json"}
     config = config_of(tmp_path, events=events, onboarding=ONBOARDING, stream={"onboarding": {"path": "new/picks"}})
-    assert sources_of(config) == {
+    assert stream_sources(config) == {
         "events": StreamSource(path="s3a://bucket/log", format="json"),
         "onboarding": StreamSource(path="new/picks"),
     }
@@ -29,18 +29,18 @@ def test_a_source_of_events_of_its_own_takes_the_place_of_the_log(tmp_path: Path
     stream = {"events": {"topic": "clicks"}, "kafka": {"bootstrap_servers": "broker:9092"}}
     for events in ({}, {"path": "catalog.schema.log", "format": "table"}):
         config = config_of(tmp_path, events=events, stream=stream)
-        assert sources_of(config) == {"events": StreamSource(topic="clicks")}
+        assert stream_sources(config) == {"events": StreamSource(topic="clicks")}
 
 
 def test_a_log_that_no_stream_can_follow_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"stream\.events: missing, but the log is a table by name\. Set the"):
-        sources_of(config_of(tmp_path, events={"path": "catalog.schema.log", "format": "table"}, stream={}))
+        stream_sources(config_of(tmp_path, events={"path": "catalog.schema.log", "format": "table"}, stream={}))
     log = {"path": str(tmp_path), "columns": EVENT_COLUMNS}
     several = config_of(tmp_path, stream={}).model_copy(
         update={"events": config_of(tmp_path).events.model_copy(update={"sources": [log, log]})}
     )
     with pytest.raises(UsageError, match=r"a log of several sources cannot be streamed\. Use a log of one source"):
-        sources_of(several)
+        stream_sources(several)
 
 
 def test_rows_are_read_by_the_columns_of_the_batch_source_of_the_same_name(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, TILE_DAYS, USER_EMBEDDINGS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
-from userrep.streaming.verify import Agreement, verify_updates
+from userrep.streaming.verify import StreamAgreement, verify_updates
 
 pytestmark = pytest.mark.default
 
@@ -80,7 +80,7 @@ def test_of_each_active_or_streamed_user_the_last_streamed_vector_is_compared_wi
     tables: Tables,
 ) -> None:
     found = verify_updates(tables, find_space(tables, "s1"), AS_OF)
-    assert found == Agreement(equal=1, different=1, not_streamed=1, not_in_snapshot=1)
+    assert found == StreamAgreement(equal=1, different=1, not_streamed=1, not_in_snapshot=1)
     assert not found.is_equal
     assert found.share_equal == 0.25
 
@@ -110,4 +110,4 @@ def test_a_date_without_streamed_vectors_is_refused(tables: Tables) -> None:
 def test_only_when_nothing_differs_or_is_missing_do_both_agree(
     counts: tuple[int, int, int, int], is_equal: bool, share: float
 ) -> None:
-    assert (Agreement(*counts).is_equal, Agreement(*counts).share_equal) == (is_equal, share)
+    assert (StreamAgreement(*counts).is_equal, StreamAgreement(*counts).share_equal) == (is_equal, share)

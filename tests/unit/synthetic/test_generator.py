@@ -202,7 +202,7 @@ def test_titles_carry_the_genre(log: dict[str, pd.DataFrame]) -> None:
         assert set(words) & set(GENRES[genre].split())
 
 
-def test_recent_users_return_and_taste_tells_more(log: dict[str, pd.DataFrame], events: pd.DataFrame) -> None:
+def test_recent_users_return_and_taste_predicts_more(log: dict[str, pd.DataFrame], events: pd.DataFrame) -> None:
     recency, taste, returned = _returns(log, events, SPEC.num_days - 7)
     by_recency = roc_auc_score(returned, -recency)
     both = np.column_stack([np.exp(-recency / 5), recency, taste])
@@ -242,7 +242,7 @@ def test_the_job_writes_a_log(spark: SparkSession, tmp_path: Path, monkeypatch: 
     assert first[0] >= date(2023, 5, 1)
 
 
-def test_the_job_says_what_is_wrong_in_a_line(
+def test_the_job_reports_an_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(JOB), "--out", str(tmp_path), "--users", "1"])

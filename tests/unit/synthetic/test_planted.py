@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from userrep.synthetic.catalog import Catalog
+from userrep.synthetic.log_spec import REGIMES, LogSpec
 from userrep.synthetic.planted import Population
-from userrep.synthetic.spec import REGIMES, LogSpec
 
 pytestmark = pytest.mark.fast
 

@@ -7,7 +7,7 @@ import pytest
 
 from userrep.synthetic.catalog import Catalog
 from userrep.synthetic.draws import keys_of
-from userrep.synthetic.spec import LogSpec
+from userrep.synthetic.log_spec import LogSpec
 
 pytestmark = pytest.mark.fast
 

@@ -555,7 +555,7 @@ def test_times_and_weights_in_text_are_read_without_spark(log_format: str) -> No
     ids=str,
 )
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("ms", "UTC")], ids=str)
-def test_a_footer_tells_the_day_of_a_file(
+def test_a_footer_shows_the_day_of_a_file(
     tmp_path: Path, times: list[str | None], expected: tuple[date, int] | None, kind: pa.DataType
 ) -> None:
     values = pa.array([at(time) if time else None for time in times], pa.timestamp("us")).cast(kind, safe=False)
@@ -565,7 +565,7 @@ def test_a_footer_tells_the_day_of_a_file(
         assert day_of_file(str(tmp_path / "a.parquet"), path) == expected
 
 
-def test_a_footer_without_statistics_of_times_tells_no_day(tmp_path: Path) -> None:
+def test_a_footer_without_statistics_of_times_shows_no_day(tmp_path: Path) -> None:
     table = pa.table({"event_at": [at("2024-05-01")], "text": ["2024-05-01"], "number": [1_714_521_600_000_000]})
     pq.write_table(table, tmp_path / "a.parquet")
     names = ("text", "number", "gone")

@@ -64,7 +64,7 @@ def test_the_first_plausible_moment_is_new_year_1971(tmp_path: Path) -> None:
     assert day_of_file(written(tmp_path, [at("1971-01-01")]), "event_at") == (date(1971, 1, 1), 1)
 
 
-def test_times_up_to_2200_have_a_day_whatever_the_clock_says(tmp_path: Path) -> None:
+def test_times_up_to_2200_have_a_day_whatever_the_clock(tmp_path: Path) -> None:
     assert day_of_file(written(tmp_path, [at("2199-12-31")]), "event_at") == (date(2199, 12, 31), 1)
     assert day_of_file(written(tmp_path, [at("2200-01-02")]), "event_at") is None
 

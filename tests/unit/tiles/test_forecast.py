@@ -95,7 +95,7 @@ def test_a_file_that_was_written_again_and_a_new_mapping_count_as_new(tables: Ta
     assert [day.day for day in look(tables, settings(log)).inventory.days] == [D1, D2]
 
 
-def test_of_many_new_files_a_sample_of_footers_stands_for_the_others(
+def test_of_many_new_files_a_sample_of_footers_represents_the_others(
     tables: Tables, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for k in range(5):

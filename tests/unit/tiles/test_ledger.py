@@ -303,7 +303,7 @@ def test_the_fingerprint_of_a_range_changes_with_its_days_only(story: Story) -> 
 
 
 @pytest.mark.full
-def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: Path) -> None:
+def test_days_of_a_delta_log_are_compared_by_their_files(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path / "a b", events={"format": "delta"})
     path, tables = config.events.path, open_tables(config, spark)
     rows = spark.createDataFrame([("u1", "i1", "2024-05-01"), ("u2", "i2", "2024-05-02")], list(EVENT_COLUMNS))
@@ -369,7 +369,7 @@ def test_an_empty_window_is_refused() -> None:
         inventory.check_window(date(2024, 5, 11), 7)
 
 
-def test_too_many_rejects_are_told_day_by_day_and_so_are_undated_rows() -> None:
+def test_too_many_rejects_are_reported_day_by_day_and_so_are_undated_rows() -> None:
     inventory = Inventory(_days(12, 6), 200, 0)
     days = [day.day for day in inventory.days]
     inventory.check_rejects(0.2, days)

@@ -68,7 +68,7 @@ def test_the_tracking_uri_is_the_target_s_inside_and_what_it_was_outside_even_af
     assert mlflow.uri == before
 
 
-def test_settings_of_the_environment_are_kept_and_ours_are_gone_afterwards(
+def test_settings_of_the_environment_are_kept_and_ours_are_removed_afterwards(
     mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")

@@ -205,7 +205,7 @@ def test_a_model_loaded_through_mlflow_gives_the_embeddings_of_the_encoder_to_th
         assert model.predict(users[:0]).shape == (0, 16)
 
 
-def test_a_user_of_whom_nothing_is_known_is_encoded_through_mlflow_too(store: Store) -> None:
+def test_an_unknown_user_is_encoded_through_mlflow_too(store: Store) -> None:
     config, artifact, tracked = store.config, store.artifact, store.run
     absent = pa.RecordBatch.from_pylist(
         [dict.fromkeys(features(1).schema.names) | features(1).slice(0, 1).to_pylist()[0] | {
@@ -217,7 +217,7 @@ def test_a_user_of_whom_nothing_is_known_is_encoded_through_mlflow_too(store: St
     assert np.array_equal(z_BD, Encoder(load_artifact(str(artifact))).embed(absent))
 
 
-def test_the_example_is_of_users_that_nobody_is_and_can_be_encoded(store: Store) -> None:
+def test_the_example_has_invented_users_and_can_be_encoded(store: Store) -> None:
     model = loaded(store.config, store.run.model_uri)
     example = model.input_example
     assert isinstance(example, pd.DataFrame)
@@ -333,7 +333,7 @@ def test_the_newest_candidate_stays_when_an_older_recording_is_ended(
 # Servers that are away, and what waits for them
 
 
-def test_a_server_that_is_away_is_told_in_one_line_without_the_password(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_in_one_line_without_the_password(tmp_path: Path) -> None:
     config, manifest = config_of(tmp_path, tracking={"uri": AWAY}), saved(tmp_path / "artifact")
     with pytest.raises(TrackingError, match=r"space s1 could not be recorded at http://\*\*\*@127.0.0.1:9: ") as caught:
         recorded(config, manifest, tmp_path / "artifact")
@@ -424,7 +424,9 @@ def _wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
 # Quiet, or off
 
 
-def test_recording_in_a_new_store_prints_nothing_calls_nobody_and_leaves_the_process_as_it_was(store: Store) -> None:
+def test_recording_in_a_new_store_prints_nothing_makes_no_request_and_leaves_the_process_unchanged(
+    store: Store,
+) -> None:
     assert store.recorder.stderr == ""
     (printed,) = store.recorder.stdout.splitlines()
     assert json.loads(printed) == [vars(store.run), False, True]

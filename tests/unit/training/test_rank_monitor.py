@@ -139,7 +139,7 @@ def test_a_rank_sends_heartbeats_in_the_background(driver: Driver, monkeypatch: 
     assert driver.monitor.failure() is None
 
 
-def test_devices_are_reported_once_after_all_ranks_have_sent_theirs(driver: Driver) -> None:
+def test_devices_are_reported_once_after_all_ranks_have_sent_them(driver: Driver) -> None:
     lines = [driver.rank(number) for number in (1, 0)]
     send(lines[0], {"facts": {"device": "CPU"}})
     send(lines[1], {"facts": {"device": "H100 (cuda:3)"}})

@@ -15,7 +15,7 @@ from userrep.errors import UsageError
 from userrep.features.targets import TargetLayout
 from userrep.training.checkpoint import TrainingState
 from userrep.training.data.shards import shard_files
-from userrep.training.task import TrainingResult, TrainingTask, steps_of
+from userrep.training.task import TrainingResult, TrainingTask, read_steps_per_epoch
 
 pytestmark = pytest.mark.fast
 
@@ -33,7 +33,7 @@ def task_of(files: dict[str, list[list[str]]], **training: Any) -> TrainingTask:
     settings = config.Training(**training)
     return TrainingTask(
         files=files,
-        steps=steps_of(files, settings),
+        steps=read_steps_per_epoch(files, settings),
         layout=LAYOUT,
         targets=TARGETS,
         model=config.Model(),

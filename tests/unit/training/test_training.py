@@ -33,7 +33,7 @@ from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.launchers import HorovodLaunch
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.optimizer import Optimizer
-from userrep.training.task import TrainingResult, TrainingTask, steps_of
+from userrep.training.task import TrainingResult, TrainingTask, read_steps_per_epoch
 from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
@@ -124,7 +124,7 @@ def task_of(
     schedule = config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training))
     return TrainingTask(
         files=files,
-        steps=steps_of(files, schedule),
+        steps=read_steps_per_epoch(files, schedule),
         layout=LAYOUT,
         targets=targets if settings.preset == "next_days" else TargetLayout(futures=[], blocks=[]),
         model=settings,

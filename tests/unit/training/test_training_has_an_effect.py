@@ -27,7 +27,7 @@ from userrep.training.data.shards import shard_files
 from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import _Trainer, train
 from userrep.training.optimizer import Optimizer
-from userrep.training.task import TrainingTask, steps_of
+from userrep.training.task import TrainingTask, read_steps_per_epoch
 
 pytestmark = pytest.mark.fast
 
@@ -99,7 +99,7 @@ def task_in(folder: Path, model: config.Model) -> TrainingTask:
     training = config.Training(**settings)
     return TrainingTask(
         files=files,
-        steps=steps_of(files, training),
+        steps=read_steps_per_epoch(files, training),
         layout=LAYOUT,
         targets=TARGETS,
         model=model,

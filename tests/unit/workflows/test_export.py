@@ -122,7 +122,7 @@ def test_pandas_duckdb_and_datasets_read_an_export(site: Site, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("after", ["manifest", "some", "all"])
-def test_an_export_that_was_killed_says_so_and_the_next_one_takes_its_place(
+def test_an_export_that_was_killed_is_marked_and_the_next_one_replaces_it(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
     class Killed(BaseException):
@@ -156,7 +156,7 @@ def test_a_kill_while_the_first_manifest_is_written_is_in_nobodys_way(tmp_path: 
     check_out(str(tmp_path))
 
 
-def test_parquet_files_of_others_beside_an_export_are_not_deleted(site: Site, tmp_path: Path) -> None:
+def test_other_parquet_files_next_to_an_export_are_not_deleted(site: Site, tmp_path: Path) -> None:
     site.export(tmp_path)
     (tmp_path / "mine.parquet").write_bytes(b"years of work")
     with pytest.raises(UsageError, match=r"is not an earlier export \(mine\.parquet\)\. Choose another folder"):

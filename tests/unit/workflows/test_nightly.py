@@ -16,7 +16,7 @@ from userrep.store.schemas import ERASURES, JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows import nightly
-from userrep.workflows.nightly import DailyParts, Part, exit_code, last_maintenance
+from userrep.workflows.nightly import DailyParts, NightlyPart, exit_code, last_maintenance
 from userrep.workflows.retraining import Retrainer
 
 pytestmark = pytest.mark.fast
@@ -60,7 +60,7 @@ def request(state: str) -> dict[str, Any]:
     return row | {"requested_at": NOW, "recorded_at": NOW}
 
 
-def run_parts(tables: Tables, folder: Path, **sections: Any) -> dict[str, Part]:
+def run_parts(tables: Tables, folder: Path, **sections: Any) -> dict[str, NightlyPart]:
     def context() -> Any:
         return None
 
@@ -121,6 +121,6 @@ def test_retraining_is_the_last_part_and_only_with_its_section(
 
 def test_the_exit_code_is_the_lowest_nonzero_code_of_the_parts() -> None:
     def code(*codes: int) -> int:
-        return exit_code([Part("x", "", of, 0.0, "") for of in codes])
+        return exit_code([NightlyPart("x", "", of, 0.0, "") for of in codes])
 
     assert [code(), code(0, 0), code(4, 3), code(3, 0, 1), code(0, 4)] == [0, 0, 3, 1, 4]

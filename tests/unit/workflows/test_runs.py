@@ -147,7 +147,7 @@ def test_runs_of_one_configuration_have_its_hash(tables: Tables, tmp_path: Path)
     assert first == second != other
 
 
-def test_long_and_new_stages_of_a_run_are_told_when_they_begin(
+def test_long_and_new_stages_of_a_run_are_reported_when_they_begin(
     runs: Runs, tables: Tables, lines: list[str], tmp_path: Path
 ) -> None:
     seconds = {"build_user_features": 41.7, "promote": 0.2}

@@ -19,7 +19,7 @@ from userrep.sources.sample import take_sample
 from userrep.utc import utc_now
 from userrep.workflows.inspection import inspect_log
 from userrep.workflows.starter_config import Starter, starter_config
-from userrep.workflows.validation import check_sources
+from userrep.workflows.validation import source_faults
 
 pytestmark = pytest.mark.fast
 
@@ -65,7 +65,7 @@ def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, 
     assert log.columns.event_at == "InvoiceDate"
     assert (config.windows_days, config.training.as_ofs.until) == ([7, 30, 180], date(2024, 8, 28))
     assert config.root == str(tmp_path / "userrep-root")
-    assert check_sources(config) == ([], [])
+    assert source_faults(config) == ([], [])
     check_before_spark(config, [date(2024, 10, 27)], Listings())
 
 
@@ -89,7 +89,7 @@ def test_paths_are_relative_to_the_file_unless_they_are_absolute(
     assert "  path: ../log.parquet\n" in starter_config("log.parquet", folder="conf").text
     assert "  path: log.parquet\n" in starter_config("log.parquet").text
     assert f"  path: {path}\n" in starter_config(str(path), folder="conf").text
-    assert check_sources(loaded(starter_config("log.parquet", folder="conf"), tmp_path / "conf")) == ([], [])
+    assert source_faults(loaded(starter_config("log.parquet", folder="conf"), tmp_path / "conf")) == ([], [])
 
 
 def test_items_and_users_are_described_too(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_what_cannot_be_guessed_is_left_open_and_named(tmp_path: Path) -> None:
     assert starter.open_keys[0].endswith("Fill it in; columns: foo, bar, ts.")
     config = loaded(starter, tmp_path)
     assert config.events.all_sources["events"].columns.user_id == "FILL_ME"
-    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in check_sources(config)[0]
+    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in source_faults(config)[0]
 
 
 def test_a_short_log_is_warned_of_and_small_days_are_allowed(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_names_that_are_not_printable_are_written_as_escapes(tmp_path: Path) -> 
     assert '    user_id: "user\\nid"  ' in starter.text
     config = loaded(starter, tmp_path)
     assert config.events.all_sources["events"].columns.item_id == "item\tid"
-    assert check_sources(config) == ([], [])
+    assert source_faults(config) == ([], [])
 
 
 def test_a_log_without_a_past_event_gets_no_dates_and_a_warning(tmp_path: Path) -> None:

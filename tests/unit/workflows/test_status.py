@@ -112,7 +112,7 @@ def test_requests_to_forget_are_listed_until_they_are_done(tables: Tables, tmp_p
     ]
 
 
-def test_the_bytes_of_each_table_are_told(tables: FileTables, tmp_path: Path) -> None:
+def test_the_bytes_of_each_table_are_reported(tables: FileTables, tmp_path: Path) -> None:
     features = user_features("l9", "num_events_7d BIGINT")
     for table in (ERASURES, features):
         tables.add(table, [dict.fromkeys(table.names)])

@@ -12,7 +12,7 @@ from userrep.errors import UserrepError
 from userrep.streaming.micro_batches import BatchResult
 from userrep.streaming.query import Queries
 from userrep.workflows import stream_supervisor
-from userrep.workflows.stream_supervisor import Progress, StreamRun
+from userrep.workflows.stream_supervisor import StreamProgress, StreamRun
 
 pytestmark = pytest.mark.fast
 
@@ -131,7 +131,7 @@ def test_what_batches_did_is_recorded_at_the_end(site: Callable[..., Site]) -> N
         "last_batch": 5, "batches": 3, "events": 31, "rows": 9, "after_close": 4, "batch_seconds": 1.254,
         "worst_p95_seconds": 7.123,
     }  # fmt: skip
-    assert Progress().outputs()["worst_p95_seconds"] is None
+    assert StreamProgress().outputs()["worst_p95_seconds"] is None
 
 
 def test_a_row_is_recorded_every_ten_minutes_with_what_was_done_since(site: Callable[..., Site]) -> None:

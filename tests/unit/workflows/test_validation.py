@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.builders import config_of, event, write_rows
 from userrep.sources import listing
-from userrep.workflows.validation import check_sources
+from userrep.workflows.validation import source_faults
 
 pytestmark = pytest.mark.fast
 
@@ -21,7 +21,7 @@ def write_log(folder: Path, num_days: int = 100) -> None:
 
 
 def faults_of(folder: Path, **sections: Any) -> list[str]:
-    return check_sources(config_of(folder, **sections))[0]
+    return source_faults(config_of(folder, **sections))[0]
 
 
 def columns(**names: str) -> dict[str, str]:
@@ -80,14 +80,14 @@ def test_files_of_another_format_or_without_a_column_are_faults(
 
 def test_a_source_in_an_object_store_and_a_table_are_left_to_the_run(tmp_path: Path) -> None:
     for place in ({"path": "s3a://no-such-bucket/log"}, {"path": "db.log", "format": "table"}):
-        assert check_sources(config_of(tmp_path, events=place)) == ([], [f"events.path {place['path']}"])
+        assert source_faults(config_of(tmp_path, events=place)) == ([], [f"events.path {place['path']}"])
 
 
 @pytest.mark.parametrize("path", ["file:{}/events", "file://{}/events/a.parquet", "{}/ev*/*.parquet", "{}/e*"])
 def test_local_uris_and_patterns_are_checked(tmp_path: Path, path: str) -> None:
     write_log(tmp_path)
     place = {"path": path.format(tmp_path)}
-    assert check_sources(config_of(tmp_path, events=place)) == ([], [])
+    assert source_faults(config_of(tmp_path, events=place)) == ([], [])
     place["columns"] = columns(user_id="buyer")  # type: ignore[assignment]
     [fault] = faults_of(tmp_path, events=place)
     assert fault.startswith("events.columns.user_id: no column 'buyer'; columns found: ")
@@ -96,4 +96,4 @@ def test_local_uris_and_patterns_are_checked(tmp_path: Path, path: str) -> None:
 def test_a_folder_of_many_files_is_named_as_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_MAX_FOOTERS", 0)
     write_log(tmp_path)
-    assert check_sources(config_of(tmp_path)) == ([], [f"events.path {tmp_path / 'events'}"])
+    assert source_faults(config_of(tmp_path)) == ([], [f"events.path {tmp_path / 'events'}"])

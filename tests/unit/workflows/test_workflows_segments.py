@@ -106,7 +106,7 @@ def test_segments_keep_their_ids_through_the_map_of_a_rotated_space(
         assert manifest["num_ids"] == num_segments
 
 
-def test_users_who_were_not_there_before_and_who_are_gone_move_from_and_to_nowhere(
+def test_new_and_missing_users_move_from_and_to_no_segment(
     world: World, first: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     earlier = tmp_path / "earlier"

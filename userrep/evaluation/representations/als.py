@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Fit, Floats32, Matrix
-from userrep.evaluation.sampled_users import indices_in, only_sampled, where_in
+from userrep.evaluation.sampled_rows import indices_in, only_sampled, where_in
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.als_on_spark import fit_als, with_dense_numbers
 from userrep.spark.sums import sum_over

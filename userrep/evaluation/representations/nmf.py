@@ -16,7 +16,7 @@ from sklearn.preprocessing import normalize
 
 from userrep.evaluation.representation import Context, Floats32, Matrix
 from userrep.evaluation.representations.als import flagged
-from userrep.evaluation.sampled_users import draw, indices_in
+from userrep.evaluation.sampled_rows import draw, indices_in
 from userrep.store.arrow import combined
 
 _FACTORS = 80
@@ -25,7 +25,7 @@ _MAX_USERS = _MAX_ITEMS = 20_000
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledCounts:
     """Event counts of U users with V items before a date: ``num_events_UV``.
 
     ``user_ids`` and ``item_ids`` are distinct and ascend. Users without an event with any of these items are included.
@@ -44,7 +44,7 @@ class Sample:
         return csr_array(counts_NI @ column_map_IV)
 
 
-def read_sample(interactions: DataFrame, *, seed: int) -> Sample:
+def read_sample(interactions: DataFrame, *, seed: int) -> SampledCounts:
     """Read up to 20,000 users by their draw, and the 20,000 items that most of them have.
 
     The evaluated users come first, because they have the smallest draws. ``interactions``: one row per user_id and
@@ -56,7 +56,7 @@ def read_sample(interactions: DataFrame, *, seed: int) -> Sample:
     return sample_of(sampled.select("user_id", "item_id", F.col("num_events").cast("double")).toArrow())
 
 
-def sample_of(entries: pa.Table, *, max_items: int = _MAX_ITEMS) -> Sample:
+def sample_of(entries: pa.Table, *, max_items: int = _MAX_ITEMS) -> SampledCounts:
     """Build a sample from entries (user_id, item_id, num_events; one per pair), keeping the most common items."""
     users, items = (combined(entries.column(name)).cast(pa.string()) for name in ("user_id", "item_id"))
     by_item = pa.table({"item_id": items}).group_by("item_id").aggregate([([], "count_all")])
@@ -68,7 +68,7 @@ def sample_of(entries: pa.Table, *, max_items: int = _MAX_ITEMS) -> Sample:
     shape = (len(user_ids), len(item_ids))
     counts_UV = csr_array((values_E, (user_E[kept], item_E[kept])), shape=shape)
     counts_UV.sort_indices()  # makes the result independent of the order of entries
-    return Sample(user_ids, item_ids, counts_UV)
+    return SampledCounts(user_ids, item_ids, counts_UV)
 
 
 def fit_nmf(context: Context) -> Matrix:
@@ -76,7 +76,7 @@ def fit_nmf(context: Context) -> Matrix:
     return matrix_of(read_sample(context.interactions(), seed=context.seed), seed=context.seed)
 
 
-def matrix_of(sample: Sample, *, seed: int) -> Matrix:
+def matrix_of(sample: SampledCounts, *, seed: int) -> Matrix:
     """Factorize a sample; return the function that folds each row's history in."""
     model = factorized(sample.num_events_UV, seed=seed)
     return lambda context: folded(model, sample.columns_of(context.futures.history, context.activity.item_ids))

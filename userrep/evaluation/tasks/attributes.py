@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, Rows, indices_in, only_sampled
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth, too_few_values
 from userrep.sources.categories import as_categories

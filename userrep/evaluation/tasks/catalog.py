@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from userrep.config import Config
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.tasks.attributes import attribute_value
 from userrep.evaluation.tasks.look_alikes import look_alikes
 from userrep.evaluation.tasks.neighbours import neighbours, neighbours_by
@@ -15,7 +15,7 @@ from userrep.features.spec import FeatureSpec
 _NUM_SEEDS = (20, 100, 1000)  # of look-alike audiences
 
 
-def tasks_of(plan: Plan, inputs: Sequence[str], left_out: Sequence[str]) -> list[Task]:
+def tasks_of(plan: EvaluationPlan, inputs: Sequence[str], left_out: Sequence[str]) -> list[Task]:
     """Return the tasks: items at the shortest horizon, returns at all horizons, the others at the longest.
 
     ``inputs``: attributes that are features; ``left_out``: attributes that are not.
@@ -33,12 +33,12 @@ def tasks_of(plan: Plan, inputs: Sequence[str], left_out: Sequence[str]) -> list
     ]
 
 
-def audience_tasks(plan: Plan, left_out: Sequence[str]) -> list[Task]:
+def audience_tasks(plan: EvaluationPlan, left_out: Sequence[str]) -> list[Task]:
     """Return the tasks of look-alike audiences, by the number of seeds; ``left_out``: see ``tasks_of``."""
     return [look_alikes(seeds, plan.longest, attribute) for attribute in (None, *left_out) for seeds in _NUM_SEEDS]
 
 
-def newcomer_tasks(plan: Plan, config: Config) -> dict[int, Task]:
+def newcomer_tasks(plan: EvaluationPlan, config: Config) -> dict[int, Task]:
     """Return the tasks of new users on truncated rows, by the number of known events."""
     spec = FeatureSpec.of(config)
     is_blank = not (spec.onboarding or spec.attributes or spec.registered_at)

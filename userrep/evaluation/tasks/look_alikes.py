@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.audiences.ensemble import Inputs, fit_ensemble
+from userrep.audiences.ensemble import InputTransform, fit_ensemble
 from userrep.evaluation.metrics import Scores, value_of
 from userrep.evaluation.probes import standardized
-from userrep.evaluation.sampled_users import ROLES, TEST, Ints, Rows, indices_in
+from userrep.evaluation.sampled_rows import ROLES, TEST, Ints, Rows, indices_in
 from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
 from userrep.evaluation.tasks.rows import events_by_cluster
 from userrep.evaluation.tasks.task import Floats32, LeftOut, Task, Truth, too_few_values
@@ -69,7 +69,7 @@ class LookAlikeProblem:
         if setting == STANDARDIZED:
             x_NF = standardized(x_NF, self.rows.role_N != TEST)
         vectors = pa.chunked_array([listed(x_NF[pool.row_Q])])
-        x_QF, rng = Inputs.of(vectors)(vectors), np.random.default_rng(self.seed)
+        x_QF, rng = InputTransform.of(vectors)(vectors), np.random.default_rng(self.seed)
         score_QL, label_QL = np.empty(pool.is_listed_QL.shape), pool.is_listed_QL.astype(np.float64)
         for k, is_listed_Q in enumerate(pool.is_listed_QL.T):
             seeds = rng.choice(np.flatnonzero(is_listed_Q), self.num_seeds, replace=False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from userrep.evaluation.metrics import Scores, ndcg
 from userrep.evaluation.probes import standardized
-from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import events_by_cluster
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth, too_few_values
 

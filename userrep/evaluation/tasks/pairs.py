@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, penalty_path, standardized
-from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
+from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
 from userrep.evaluation.tasks.rows import Setting
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 

@@ -22,7 +22,7 @@ from userrep.evaluation.probes import (
     penalty_path,
     standardized,
 )
-from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, Rows, num_by_role
+from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Ints, Rows, num_by_role
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 
 

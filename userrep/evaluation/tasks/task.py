@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import Scores
-from userrep.evaluation.sampled_users import Ints, Rows
+from userrep.evaluation.sampled_rows import Ints, Rows
 
 MIN_EXAMPLES = 10  # of each class and split; with fewer a task is left out
 

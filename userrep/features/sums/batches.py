@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from userrep.features.spec import PARTS_OF_DAY, POOLED, FeatureSpec
 from userrep.features.sums.accumulate import EXACT_BELOW, NEVER, Flags, Floats, Ints, Sums
-from userrep.features.sums.blocks import Block
+from userrep.features.sums.blocks import UserBlock
 from userrep.features.sums.item_matrix import ItemMatrix
 from userrep.store.arrow import listed, packed
 from userrep.utc import DAY_US, day_number
@@ -24,7 +24,7 @@ SUMS_DDL = (
 )
 
 
-def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_part: bool) -> pa.RecordBatch:
+def sums_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date, *, is_part: bool) -> pa.RecordBatch:
     """Return sums as rows of ``user_window_sums``.
 
     ``is_part``: the rows are partial sums. These include users without events, and the sums of picks if there are any.
@@ -37,7 +37,7 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_p
     return pa.RecordBatch.from_pydict({"as_of": _dates(as_of, len(flat_US)), **columns})
 
 
-def stream_base_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
+def stream_base_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
     """Return sums and profiles as rows of ``user_openings``, for users with an event in the sums or a profile.
 
     Users without an event have empty bytes instead of sums.
@@ -59,7 +59,7 @@ def stream_base_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) 
 
 
 def _stored_sums(
-    sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, users: Users, flat_US: Floats
+    sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date, *, users: Users, flat_US: Floats
 ) -> dict[str, Any]:
     """Return the columns that all stored sums share. ``flat_US``: the sums of ``users``."""
     return {
@@ -71,7 +71,7 @@ def _stored_sums(
     }
 
 
-def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
+def features_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
     """Return sums, profiles and picks as rows of ``user_features``, for the users known at ``as_of``.
 
     A user is known if there is an event in the longest window, or a registration or pick before the as-of date. Events
@@ -123,7 +123,7 @@ def _counts_and_recency(sums: Sums, users: Users, last_at: Ints, spec: FeatureSp
     return columns
 
 
-def summed_picks(block: Block, matrix: ItemMatrix, as_of: date) -> Floats:
+def summed_picks(block: UserBlock, matrix: ItemMatrix, as_of: date) -> Floats:
     """Sum per user the vectors of the items that were picked before ``as_of`` and are in the matrix."""
     num_users, profiles, item_P = len(block.user_ids), block.profiles, block.profiles.pick_items.rows_in(matrix)
     used = np.flatnonzero((profiles.picked_at_P < day_number(as_of) * DAY_US) & (item_P >= 0))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import NEVER, Floats, Ints, Sums, Tiles, num_sums
-from userrep.features.sums.chunk import CONTEXT, PARTS, Chunk, Items
+from userrep.features.sums.chunk import CONTEXT, PARTS, Chunk, ItemCodes
 from userrep.store.arrow import combined
 from userrep.utc import DAY_US
 
@@ -19,7 +19,7 @@ _BLOCK_BYTES = 2**23  # of sums in memory at a time
 _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))  # a map, for kernels without maps
 
 
-class Profiles(NamedTuple):
+class BlockProfiles(NamedTuple):
     """Profiles of a block's users. ``row_U``: the user's row in the lists; -1 without a profile."""
 
     row_U: Ints
@@ -29,17 +29,17 @@ class Profiles(NamedTuple):
     picked_at_lists: pa.ListArray
     pick_user_P: Ints
     picked_at_P: Ints
-    pick_items: Items
+    pick_items: ItemCodes
 
 
-class Block(NamedTuple):
+class UserBlock(NamedTuple):
     """A block of users in the order of their buckets, with their rows of each kind."""
 
     user_ids: pa.Array
     user_bucket_U: NDArray[np.int32]
     tiles: Tiles
-    tile_items: Items
-    profiles: Profiles
+    tile_items: ItemCodes
+    profiles: BlockProfiles
     sums_rows: "SumsRows"
     context_keys: pa.Array
 
@@ -74,7 +74,7 @@ class SumsRows(NamedTuple):
         return Sums(flat_US, last_at_UT, days.start, context_UK, picks_UX if picks_UX.shape[1] else None)
 
 
-def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
+def user_blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[UserBlock]:
     """Split a chunk into blocks of users in bucket order, with 8 MB of sums each."""
     tables = [chunk.tiles, chunk.sums, chunk.profiles]
     user_ids, bucket_U, users = _users(tables)
@@ -92,7 +92,7 @@ def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
 
 def _users(tables: list[pa.Table]) -> tuple[pa.Array, NDArray[np.int32], list[Ints]]:
     """Return the users of all tables and their buckets, in bucket order, and the user of each row of each table."""
-    codes = Items.of([piece for table in tables for piece in table.column("user_id").chunks])
+    codes = ItemCodes.of([piece for table in tables for piece in table.column("user_id").chunks])
     bucket_U = np.zeros(len(codes.distinct), np.int32)
     bucket_U[codes.code_N] = np.concatenate([table.column("user_bucket").to_numpy() for table in tables])
     order_U = np.argsort(bucket_U, kind="stable")
@@ -104,11 +104,11 @@ def _users(tables: list[pa.Table]) -> tuple[pa.Array, NDArray[np.int32], list[In
 
 def _block(
     user_ids: pa.Array, user_bucket_U: NDArray[np.int32], parts: list[tuple[pa.Table, Ints]], spec: FeatureSpec
-) -> Block:
+) -> UserBlock:
     """Convert tiles, sums and profiles, each with the user of every row, to arrays."""
     (tiles, tile_user_N), (sums, sums_user_N), (profiles, profile_user_N) = parts
     context_keys = _context_keys([tiles, sums]) if spec.context else pa.array([], pa.string())
-    return Block(
+    return UserBlock(
         user_ids=user_ids,
         user_bucket_U=user_bucket_U,
         tiles=Tiles(
@@ -122,7 +122,7 @@ def _block(
             before_N=_numbers(tiles, "before"),
             after_N=_numbers(tiles, "after"),
         ),
-        tile_items=Items.of(tiles.column("item_id").chunks),
+        tile_items=ItemCodes.of(tiles.column("item_id").chunks),
         profiles=_profiles(profiles, profile_user_N, len(user_ids)),
         sums_rows=SumsRows(
             user_N=sums_user_N,
@@ -139,12 +139,12 @@ def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
     return table.column(name).to_numpy()  # type: ignore[no-any-return]
 
 
-def _profiles(rows: pa.Table, user_N: Ints, num_users: int) -> Profiles:
+def _profiles(rows: pa.Table, user_N: Ints, num_users: int) -> BlockProfiles:
     row_U, registered_at_U = np.full(num_users, -1), np.full(num_users, NEVER)
     row_U[user_N] = np.arange(len(user_N))
     registered_at_U[user_N] = rows.column("registered_at").fill_null(NEVER).to_numpy()
     picks, picked_at = combined(rows.column("pick_items")), combined(rows.column("picked_at"))
-    return Profiles(
+    return BlockProfiles(
         row_U=row_U,
         registered_at_U=registered_at_U,
         attributes=combined(rows.column("attributes")),
@@ -152,7 +152,7 @@ def _profiles(rows: pa.Table, user_N: Ints, num_users: int) -> Profiles:
         picked_at_lists=picked_at,
         pick_user_P=user_N[pc.list_parent_indices(picks).to_numpy()],
         picked_at_P=picked_at.flatten().to_numpy(),
-        pick_items=Items.of([picks.flatten()]),
+        pick_items=ItemCodes.of([picks.flatten()]),
     )
 
 

@@ -67,21 +67,21 @@ class Chunk:
         and last events are therefore added once, like vectors. Cost: one hash per distinct item of the chunk, and a
         copy of the remaining tiles.
         """
-        is_inside = Items.of(self.tiles.column("item_id").chunks).are_in(items)
+        is_inside = ItemCodes.of(self.tiles.column("item_id").chunks).are_in(items)
         picks = combined(self.profiles.column("pick_items"))
         has_pick = np.zeros(len(picks), bool)
-        has_pick[pc.list_parent_indices(picks).to_numpy()[Items.of([picks.flatten()]).are_in(items)]] = True
+        has_pick[pc.list_parent_indices(picks).to_numpy()[ItemCodes.of([picks.flatten()]).are_in(items)]] = True
         return Chunk(self.tiles.filter(pa.array(is_inside)), self.sums, self.profiles.filter(pa.array(has_pick)))
 
 
-class Items(NamedTuple):
+class ItemCodes(NamedTuple):
     """The item of each row, as codes into distinct item ids."""
 
     code_N: Ints
     distinct: pa.Array
 
     @classmethod
-    def of(cls, pieces: list[pa.Array]) -> "Items":
+    def of(cls, pieces: list[pa.Array]) -> "ItemCodes":
         """Encode pieces of a text column as codes into one array of distinct values."""
         encoded = pa.chunked_array(pieces, pa.string()).combine_chunks().dictionary_encode()
         return cls(encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)

@@ -45,7 +45,7 @@ class TileDays(NamedTuple):
     after: bool
 
 
-class Difference(NamedTuple):
+class TileDifference(NamedTuple):
     """The tiles that differ between two states: those of the old one only, of the new one only, or in another ring."""
 
     leaving: TileDays
@@ -53,7 +53,7 @@ class Difference(NamedTuple):
     passing: TileDays
 
     @classmethod
-    def between(cls, base: Generation | None, target: Generation, spec: FeatureSpec) -> "Difference":
+    def between(cls, base: Generation | None, target: Generation, spec: FeatureSpec) -> "TileDifference":
         """Compare the day revisions and rings of two states. ``base`` None: start from no days."""
         before, after = base.revision_by_day.items() if base else set(), target.revision_by_day.items()
         passing = {

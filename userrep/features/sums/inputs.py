@@ -25,7 +25,7 @@ _LISTED = pa.schema(
 )  # fmt: skip
 
 
-class Inputs(NamedTuple):
+class PoolingInputs(NamedTuple):
     """The inputs of a pooling job. ``profiles_version``: the version of ``user_profiles``, None without profiles."""
 
     tables: Tables
@@ -38,13 +38,13 @@ class Inputs(NamedTuple):
         return self.tables.read(USER_PROFILES, version=self.profiles_version)
 
 
-def listed_files(tables: FileTables, inputs: Inputs) -> pa.Table:
+def listed_files(tables: FileTables, inputs: PoolingInputs) -> pa.Table:
     """List all files with the bucket range ``[start, stop)`` that each can contain. Driver memory: one row per file."""
     rows = [file._asdict() | range_of_slice(user_slice)._asdict() for file, user_slice in _files(tables, inputs)]
     return pa.Table.from_pylist(rows, _LISTED)
 
 
-def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
+def _files(tables: FileTables, inputs: PoolingInputs) -> Iterator[tuple[BucketedFile, str]]:
     """Yield the files of all inputs, each with its slice of users."""
     sums = inputs.sums
     tiles_by_key = {key: tiles for tiles in inputs.tiles for key in tiles.revision_by_day.items()}
@@ -62,7 +62,7 @@ def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, s
             yield BucketedFile("profiles", file.uri, 0, True, True), file.values["user_slice"]
 
 
-def rows_of_inputs(inputs: Inputs) -> DataFrame:
+def rows_of_inputs(inputs: PoolingInputs) -> DataFrame:
     """Return the rows of all inputs in one schema."""
     tables, sums = inputs.tables, inputs.sums
     frames = []

@@ -12,7 +12,7 @@ _SKEW_FACTOR = 3  # a range is skewed if its rows exceed this multiple of the me
 _SKEW_ROWS = 1_000_000  # ... and this number
 
 
-class Task(NamedTuple):
+class PoolingTask(NamedTuple):
     """A range of user buckets, or a part of it: the tiles of every ``num_parts``-th day.
 
     Earlier sums and profiles belong to the first part. With items in parts, there is one such task per part.
@@ -23,7 +23,7 @@ class Task(NamedTuple):
     num_parts: int = 1
 
 
-class Plan(NamedTuple):
+class PoolingPlan(NamedTuple):
     """Equal ranges of user buckets, a power of two in number. ``parts``: the skewed ranges and their number of parts.
 
     ``item_parts``: if more than one, every task is split further into this number of parts by item.
@@ -33,19 +33,19 @@ class Plan(NamedTuple):
     parts: dict[int, int]
     item_parts: int = 1
 
-    def tasks(self, *, in_parts: bool) -> list[Task]:
+    def tasks(self, *, in_parts: bool) -> list[PoolingTask]:
         """Return the tasks for undivided ranges, or those for the parts of divided ranges.
 
         With items in parts, all ranges are divided, and the list is that of one part of the items.
         """
         if not in_parts:
             undivided = [number for number in range(self.num_ranges) if number not in self.parts]
-            return [Task(number) for number in undivided] if self.item_parts == 1 else []
+            return [PoolingTask(number) for number in undivided] if self.item_parts == 1 else []
         num_parts = self.parts if self.item_parts == 1 else dict.fromkeys(range(self.num_ranges), 1) | self.parts
-        return [Task(number, part, num) for number, num in num_parts.items() for part in range(num)]
+        return [PoolingTask(number, part, num) for number, num in num_parts.items() for part in range(num)]
 
 
-def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts: int = 1) -> Plan:
+def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts: int = 1) -> PoolingPlan:
     """Distribute rows over tasks. ``rows_by_cell``: rows to read, by equal cells of user buckets.
 
     Users are hashed to buckets, so only very heavy users make ranges differ in size.
@@ -59,4 +59,4 @@ def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts:
     mean = total / num_ranges
     is_skewed = (rows_by_range > _SKEW_FACTOR * mean) & (rows_by_range > _SKEW_ROWS)
     parts = {int(k): int(np.ceil(rows_by_range[k] / mean)) for k in np.flatnonzero(is_skewed)}
-    return Plan(num_ranges, parts, item_parts)
+    return PoolingPlan(num_ranges, parts, item_parts)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Sums, add_last_events, clear_last_events, move_tiles, pooled_width
 from userrep.features.sums.batches import features_batch, stream_base_batch, summed_picks, sums_batch
-from userrep.features.sums.blocks import Block, blocks
+from userrep.features.sums.blocks import UserBlock, user_blocks
 from userrep.features.sums.chunk import SUMS, Chunk
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
 from userrep.store.buckets import range_of
@@ -90,7 +90,7 @@ class PoolingJob:
         if self.item_part is not None:
             chunk = chunk.only_items(range_of(self.item_part, self.item_parts))
         adds_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
-        for block in blocks(chunk, self.spec):
+        for block in user_blocks(chunk, self.spec):
             states = self._added_up(block) if self.adds_up else self._move_on(block)
             for (as_of, files), state in zip(self.dates, states, strict=True):
                 needs_picks = adds_picks or "features" in self.outputs
@@ -104,7 +104,7 @@ class PoolingJob:
                         rows = features_batch(sums, block, self.spec, as_of, largest=files.largest)
                     yield OutputRows(output, as_of, rows)
 
-    def _picks(self, block: Block, sums: Sums, files: VectorFiles, as_of: date) -> Floats:
+    def _picks(self, block: UserBlock, sums: Sums, files: VectorFiles, as_of: date) -> Floats:
         """Sum the vectors of the picks before ``as_of``, or return the sums contained in partial sums."""
         picks_UX = None
         if self.item_parts > 1 and self.item_part is None:
@@ -123,11 +123,11 @@ class PoolingJob:
         as_ofs = [day_number(as_of) for as_of, _ in self.dates] + ([day_number(self.before)] if self.before else [])
         return range(min(as_ofs) - self.spec.span, max(as_ofs))
 
-    def _added_up(self, block: Block) -> Iterator[Sums]:
+    def _added_up(self, block: UserBlock) -> Iterator[Sums]:
         for as_of, _ in self.dates:
             yield block.sums_rows.summed(self.spec, len(block.user_ids), self._days(), day_number(as_of))
 
-    def _move_on(self, block: Block) -> Iterator[Sums]:
+    def _move_on(self, block: UserBlock) -> Iterator[Sums]:
         """Start from the earlier sums or from zero and move from date to date; only rows that change cost time."""
         tiles, spec = block.tiles, self.spec
         start = day_number(self.before) if self.before else -1

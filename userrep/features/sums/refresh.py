@@ -3,6 +3,18 @@
 The next generation of ``user_window_sums`` is built from the difference of two states: days that enter, leave or move
 to another window's ring, and days whose tiles have a new revision. Rows of an old revision are subtracted exactly as
 they were added. Sums are exact, so a refresh and a full rebuild give the same bits.
+
+States of a generation. Each arrow is one commit. A refresh that is killed leaves the state above the arrow.
+
+    reserved     a number in the log of user_window_sums; files that tasks have written are not in the table
+       |    the commit of its rows
+    written      no run reads its rows, and a later refresh drops them, but not in a catalog
+       |    its row in sum_generations
+    named        the newest; the next refresh may start from it, and builds only features if it is the target
+       |    the row of the next generation in sum_generations
+    superseded   one of the newest two; a refresh may still start from it
+       |    the commit of the rows of a generation after that
+    dropped      without rows; still one of the newest two until that generation is named (``SumsUpdate._why_unusable``)
 """
 
 from collections.abc import Sequence
@@ -20,12 +32,12 @@ from userrep.features.ledger import feature_sets, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
-from userrep.features.sums.generations import Difference, Generation, generations
-from userrep.features.sums.inputs import Inputs
+from userrep.features.sums.generations import Generation, TileDifference, generations
+from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
-from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import Destination, Written, pooled_rows, write_files
+from userrep.features.sums.pooling_tasks import Destination, Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
@@ -66,7 +78,7 @@ def refresh_features(
     item-vector version, if the difference is no less work, or with ``full``. Cost per day moved: the tiles of one
     entering day, and per window (including the history window) of one day that leaves its ring; for each changed day,
     its tiles twice. Sums are read twice and written once, features written once. No shuffle, unless the item vectors
-    are too large for a worker (sums/item_vector_files.py), which adds reads and shuffles (features/sums/tasks.py).
+    are too large for a worker (sums/item_vector_files.py), which adds reads and shuffles (sums/pooling_tasks.py).
 
     After a kill, the next run starts from the last complete generation. Only features are built if that generation
     already has the target state, as after a kill between sums and features, or if only profiles have changed.
@@ -115,19 +127,24 @@ class SumsUpdate:
             return None, "no window sums yet"
         if not usable:
             return None, f"item vectors of {target.valid_from} are new to the window sums"
-        work = {old.generation: ledger.num_tiles(Difference.between(old, target, spec).tiles) for old in usable}
+        work = {old.generation: ledger.num_tiles(TileDifference.between(old, target, spec).tiles) for old in usable}
         best = min(usable, key=lambda old: (work[old.generation], -old.generation))
         if work[best.generation] > _MAX_DIFFERENCE * ledger.num_tiles(target.revision_by_day.items()):
             return None, f"too much differs from the sums of {best.as_of}"
-        inexact = self._why_inexact(best)
-        return (None, inexact) if inexact else (best, f"from the sums of {best.as_of}")
+        unusable = self._why_unusable(best)
+        return (None, unusable) if unusable else (best, f"from the sums of {best.as_of}")
 
-    def _why_inexact(self, base: Generation) -> str | None:
-        """Return why stored sums are not exact, or not known to be; None if they are.
+    def _why_unusable(self, base: Generation) -> str | None:
+        """Return why stored sums are dropped, not exact, or not known to be exact; None if they are exact.
 
         The number of users with inexact sums is recorded with the features of the date. If these were built again,
-        from other days than the sums, it says nothing about the sums.
+        from other days than the sums, it says nothing about the sums. Only the newest sums are known to have rows: a
+        refresh that was killed between its commits has dropped those of the earlier ones.
         """
+        if base != self.known[-1] and (base.lineage_id, base.generation) not in {
+            key[:2] for key in self.tables.partitions(USER_WINDOW_SUMS)
+        }:
+            return f"rows of the sums of {base.as_of} were dropped by a refresh that was killed"
         built = feature_sets(self.tables, self.versions.lineage_id).get(base.as_of)
         if built is None:
             return None
@@ -137,12 +154,12 @@ class SumsUpdate:
         return f"sums of {built.num_inexact} users on {base.as_of} are not exact" if built.num_inexact else None
 
     @cached_property
-    def difference(self) -> Difference:
-        return Difference.between(self.base, self.target, FeatureSpec.of(self.config))
+    def difference(self) -> TileDifference:
+        return TileDifference.between(self.base, self.target, FeatureSpec.of(self.config))
 
-    def inputs(self, profiles: Profiles) -> Inputs:
+    def inputs(self, profiles: Profiles) -> PoolingInputs:
         """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""
-        return Inputs(self.tables, self.difference, self.base, profiles.version)
+        return PoolingInputs(self.tables, self.difference, self.base, profiles.version)
 
     def job(self, *outputs: Output) -> PoolingJob:
         """Return the pooling job of the update."""
@@ -155,7 +172,7 @@ class SumsUpdate:
             changed_days=tuple(map(day_number, self.difference.leaving.revision_by_day)),
         )
 
-    def plan(self) -> Plan:
+    def plan(self) -> PoolingPlan:
         """Distribute the update over tasks."""
         cells = tiles_by_cell(self.tables, self.ledger, self.difference.tiles)
         cells += (self.base.num_users if self.base else 0) * _TILES_PER_USER // NUM_CELLS
@@ -180,7 +197,7 @@ def _run(update: SumsUpdate, profiles: Profiles) -> int:
     if isinstance(tables, FileTables):
         keys = {"lineage_id": target.lineage_id, "generation": target.generation}
         destinations = features.destination(tables) | {"sums": Destination(tables.target(USER_WINDOW_SUMS), keys)}
-        files = write_files(inputs, job, plan, destinations)
+        files = write_outputs(inputs, job, plan, destinations)
         if not is_current:
             _commit_sums(tables, update, target, files, since=since)
         return features.record(features.commit(tables, files, since=features_since))
@@ -208,7 +225,9 @@ def _commit_sums(
     _record(tables, target, num_users=sum(file.num_rows for file in sums))
 
 
-def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: PoolingJob, plan: Plan) -> None:
+def _write_sums(
+    update: SumsUpdate, target: Generation, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan
+) -> None:
     """Let Spark write the sums, and record the generation."""
     tables = update.tables
     schema = cast(StructType, StructType.fromDDL(SUMS_DDL))

@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from userrep.features.sums.bucket_files import MAX_STEP_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk
 from userrep.spark.nested import empty
-from userrep.store.buckets import bucket_of, slice_number
+from userrep.store.buckets import bucket_column, slice_number
 
 _BYTES_PER_ROW = 256  # of a tile, approximately; a row of sums counts as several
 
@@ -46,7 +46,7 @@ def by_item_part(rows: DataFrame, num_parts: int) -> DataFrame:
     """
 
     def part_of(item: Column) -> Column:
-        return slice_number(num_parts, bucket_of(item))
+        return slice_number(num_parts, bucket_column(item))
 
     parts = (
         F.when(F.col("kind") == "tiles", F.array(part_of(F.col("item_id"))))

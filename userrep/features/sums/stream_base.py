@@ -18,8 +18,8 @@ from userrep.features.profiles import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import Generation
 from userrep.features.sums.pooling import Output
+from userrep.features.sums.pooling_tasks import Destination, write_outputs
 from userrep.features.sums.refresh import SumsUpdate
-from userrep.features.sums.tasks import Destination, write_files
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
@@ -130,7 +130,7 @@ def _build(
     """Write the rows of a stream base, then its ledger row. Both replace bases of dates before ``oldest``."""
     keys, since = {"lineage_id": update.versions.lineage_id}, tables.version(USER_OPENINGS)
     destinations: dict[Output, Destination] = {"stream_base": Destination(tables.target(USER_OPENINGS), keys)}
-    written = write_files(update.inputs(profiles), update.job("stream_base"), update.plan(), destinations)
+    written = write_outputs(update.inputs(profiles), update.job("stream_base"), update.plan(), destinations)
     files = [output.file for output in written]
 
     def is_replaced(values: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a check of ``userrep doctor`` finds."""
+"""The result of one check of ``userrep doctor``."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from userrep.errors import UserrepError, in_one_line
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of one check. ``found``: the version or state; ``cure``: what to do if the check fails."""
 
     check: str
@@ -21,17 +21,17 @@ class Finding:
         return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}{cure}"
 
 
-def python_version() -> Finding:
+def python_version() -> CheckResult:
     """Check the version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
+    return CheckResult("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
 
 
-def checked(name: str, check: Callable[[], object]) -> Finding:
+def checked(name: str, check: Callable[[], object]) -> CheckResult:
     """Return what a check found, or the error it raised in one line."""
     try:
-        return Finding(name, True, str(check()))
+        return CheckResult(name, True, str(check()))
     except UserrepError as error:
-        return Finding(name, False, str(error))
+        return CheckResult(name, False, str(error))
     except Exception as error:  # must not stop the other checks
-        return Finding(name, False, in_one_line(error))
+        return CheckResult(name, False, in_one_line(error))

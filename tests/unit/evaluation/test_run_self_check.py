@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.model.test_self_check import check_of
 from userrep.errors import GateRefusedError
-from userrep.evaluation.self_check import check_gain, plan_check
+from userrep.evaluation.run_self_check import check_gain, plan_check
 
 pytestmark = pytest.mark.fast
 
@@ -53,7 +53,9 @@ def test_the_longest_horizon_that_leaves_half_of_the_dates_comes_before_the_numb
     assert plan_check(grid(3), until=UNTIL, future_days=30, every_days=7, horizons=[7, 30]) is None
 
 
-def test_a_lead_below_the_least_gain_is_refused_with_the_figures_and_one_below_zero_is_told(lines: list[str]) -> None:
+def test_a_lead_below_the_least_gain_is_refused_with_the_figures_and_one_below_zero_is_reported(
+    lines: list[str],
+) -> None:
     behind = check_of(raw=(-0.01, -0.02, 0.001))
     check_gain(check_of(raw=(0.02, 0.01, 0.03)), 0.02)
     assert not lines

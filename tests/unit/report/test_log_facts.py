@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from tests.support.report_facts import FIRST
-from userrep.report.log_days import log_facts
+from userrep.report.log_facts import log_facts
 from userrep.tiles.ledger import TileDay, TileLedger
 
 pytestmark = pytest.mark.fast

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.command_line import config_file, with_tables
-from userrep.client.target import load_target, tables_at
+from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.store.file_tables import FileTables
 from userrep.store.spark_tables import SparkTables

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.features.sums.plan import Plan, Task
-from userrep.features.sums.tasks import _files_of
+from userrep.features.sums.plan import PoolingPlan, PoolingTask
+from userrep.features.sums.pooling_tasks import _files_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
 
 pytestmark = pytest.mark.fast
@@ -29,7 +29,7 @@ def files_in_slices(days: list[int], num_slices: int) -> Listed:
     return [file_of(kind, day, range_of(k, num_slices)) for kind, day in kinds for k in range(num_slices)]
 
 
-def reads_of(plan: Plan, files: Listed) -> Counter[tuple[str, int]]:
+def reads_of(plan: PoolingPlan, files: Listed) -> Counter[tuple[str, int]]:
     """Count how often each file is read for each range of users."""
     listed = pa.Table.from_pylist(files)
     return Counter(
@@ -48,7 +48,7 @@ def reads_of(plan: Plan, files: Listed) -> Counter[tuple[str, int]]:
 def test_each_range_reads_each_file_that_meets_it_once(
     num_ranges: int, in_parts: dict[int, int], num_slices: int
 ) -> None:
-    plan = Plan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges})
+    plan = PoolingPlan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges})
     files = files_in_slices([101, 102, 103, 107], num_slices)
     want: Counter[tuple[str, int]] = Counter()
     for file in files:
@@ -63,7 +63,7 @@ def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() 
     files = files_in_slices([100, 101, 102, 103], 1)
     listed = pa.Table.from_pylist(files)
     found = [
-        [file.path.rpartition("-")[0] for file in _files_of(Task(0, part, 3), BucketRange(0, 10), listed)]
+        [file.path.rpartition("-")[0] for file in _files_of(PoolingTask(0, part, 3), BucketRange(0, 10), listed)]
         for part in range(3)
     ]
     assert found == [["tiles-102", "sums-100", "profiles-0"], ["tiles-100", "tiles-103"], ["tiles-101"]]
@@ -71,6 +71,6 @@ def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() 
 
 def test_a_file_that_ends_where_a_range_begins_is_not_read() -> None:
     listed = pa.Table.from_pylist([file_of("tiles", 1, BucketRange(0, 10)), file_of("tiles", 2, BucketRange(10, 20))])
-    assert [file.day for file in _files_of(Task(0), BucketRange(10, 20), listed)] == [2]
-    assert [file.day for file in _files_of(Task(0), BucketRange(0, 10), listed)] == [1]
-    assert [file.day for file in _files_of(Task(0), BucketRange(9, 11), listed)] == [1, 2]
+    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(10, 20), listed)] == [2]
+    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(0, 10), listed)] == [1]
+    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(9, 11), listed)] == [1, 2]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.evaluation_world import PLAN, World, world
 from userrep.errors import UsageError
-from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, _at_most, indices_in, num_by_role, rows_of
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, _at_most, indices_in, num_by_role, rows_of
 
 pytestmark = pytest.mark.fast
 
@@ -28,7 +28,7 @@ def test_training_and_validation_have_no_user_in_common_and_no_test_date_lies_wi
     assert min(rows.as_of_N[rows.role_N == TEST]) >= max(rows.as_of_N[rows.role_N != TEST]) + PLAN.longest
 
 
-def test_a_date_at_which_nobody_is_known_is_refused() -> None:
+def test_a_date_without_users_is_refused() -> None:
     features = pa.table({"user_id": ["u1"], "as_of": pa.array([PLAN.dates[0]], pa.date32())})
     with pytest.raises(
         UsageError, match=r"no sampled user is known at 2024-03-08, 2024-04-10, 2024-04-17\. Raise eval"

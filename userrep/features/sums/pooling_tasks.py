@@ -23,8 +23,8 @@ from pyspark.sql.types import StructType
 
 from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.bucket_files import BucketedFile, chunks_of_files
-from userrep.features.sums.inputs import Inputs, listed_files, rows_of_inputs
-from userrep.features.sums.plan import Plan, Task
+from userrep.features.sums.inputs import PoolingInputs, listed_files, rows_of_inputs
+from userrep.features.sums.plan import PoolingPlan, PoolingTask
 from userrep.features.sums.pooling import Output, OutputRows, PoolingJob
 from userrep.features.sums.shuffled import by_item_part, chunks_of_rows, in_common_schema
 from userrep.spark.releases import repartition_by_number
@@ -97,7 +97,9 @@ class _Rows:
 Sink = _Rows | Writing
 
 
-def write_files(inputs: Inputs, job: PoolingJob, plan: Plan, targets: Mapping[Output, Destination]) -> list[Written]:
+def write_outputs(
+    inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, targets: Mapping[Output, Destination]
+) -> list[Written]:
     """Run a job over all users. Tasks write its outputs to files sorted by user bucket, for the caller to commit.
 
     Cost: each input row is read once. Only partial sums of skewed ranges are shuffled. With items in parts, rows are
@@ -108,7 +110,7 @@ def write_files(inputs: Inputs, job: PoolingJob, plan: Plan, targets: Mapping[Ou
     return [Written.of(row) for frame in frames for row in frame.collect()]
 
 
-def pooled_rows(inputs: Inputs, job: PoolingJob, plan: Plan, schema: StructType) -> DataFrame:
+def pooled_rows(inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, schema: StructType) -> DataFrame:
     """Run a job with one output over all users, for Spark to write.
 
     Returns
@@ -120,7 +122,7 @@ def pooled_rows(inputs: Inputs, job: PoolingJob, plan: Plan, schema: StructType)
     return first.unionByName(more[0]) if more else first
 
 
-def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, sink: Sink) -> list[DataFrame]:
+def _frames(inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, sink: Sink) -> list[DataFrame]:
     """Return the outputs of the undivided ranges and those of the divided ranges; one or both."""
     job = replace(job, item_parts=plan.item_parts)
     frames = []
@@ -133,7 +135,7 @@ def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, sink: Sink) -> list[Dat
     return frames
 
 
-def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task]) -> DataFrame:
+def _partial_sums(inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, tasks: Sequence[PoolingTask]) -> DataFrame:
     """Return partial sums of the divided ranges, together with the profiles of their users."""
     with_profiles = inputs.profiles_version is not None and job.outputs != ("sums",)
     sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
@@ -148,7 +150,9 @@ def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[T
     return rows
 
 
-def _tasks(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], sink: Sink) -> DataFrame:
+def _tasks(
+    inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, tasks: Sequence[PoolingTask], sink: Sink
+) -> DataFrame:
     """Run a job over ranges or parts of ranges."""
     tables = inputs.tables
     if isinstance(tables, FileTables) and plan.item_parts == 1:
@@ -169,7 +173,13 @@ def _tasks(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], s
 
 
 def _file_tasks(
-    spark: SparkSession, listed: pa.Table, job: PoolingJob, plan: Plan, tasks: Sequence[Task], *, sink: Sink
+    spark: SparkSession,
+    listed: pa.Table,
+    job: PoolingJob,
+    plan: PoolingPlan,
+    tasks: Sequence[PoolingTask],
+    *,
+    sink: Sink,
 ) -> DataFrame:
     """Run a job in tasks that read their files themselves. The list of files is shipped to all tasks, as Arrow."""
 
@@ -182,7 +192,7 @@ def _file_tasks(
     return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, sink.SCHEMA)
 
 
-def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
+def _files_of(task: PoolingTask, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
     overlaps = pc.and_(pc.less(listed["start"], within.stop), pc.greater(listed["stop"], within.start))
     files = [BucketedFile(**row) for row in listed.filter(overlaps).select(BucketedFile._fields).to_pylist()]
     return [file for file in files if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.features.build import stored_features
 from userrep.features.ledger import feature_sets
 from userrep.store.tables import Tables
@@ -58,7 +58,9 @@ class Rows:
         return np.array(self.dates, "datetime64[D]")[self.date_N]
 
 
-def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, max_rows: int, seed: int) -> Rows:
+def read_rows(
+    tables: Tables, config: Config, lineage_id: str, plan: EvaluationPlan, *, max_rows: int, seed: int
+) -> Rows:
     """Sample users by a hash of their id, and read their features at the plan's dates, which must be built.
 
     The filter runs in Spark in one pass over the features of these dates. At most ``max_rows`` rows reach the driver,
@@ -102,7 +104,7 @@ def where_in(frame: DataFrame, column: str, ids: pa.StringArray) -> DataFrame:
     return frame.join(F.broadcast(keys), on=column, how="left_semi")
 
 
-def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -> Rows:
+def rows_of(features: pa.Table, plan: EvaluationPlan, *, seed: int, limit: int = _DRAWS) -> Rows:
     """Sort rows of user features and assign roles.
 
     Raises

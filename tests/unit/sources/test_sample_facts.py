@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from userrep.config import EventSource
-from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.sample import Sample
+from userrep.sources.sample_facts import SampleFacts, sample_facts
 
 pytestmark = pytest.mark.fast
 
@@ -23,13 +23,13 @@ ROW = st.tuples(
 )
 
 
-def facts_of(rows: list[Any], **columns: str) -> LogFacts:
+def facts_of(rows: list[Any], **columns: str) -> SampleFacts:
     names = ["user_id", "item_id", "event_at", "event_id"]
     kinds = [pa.string(), pa.string(), pa.timestamp("us"), pa.string()]
     table = pa.table({n: pa.array(v, k) for n, v, k in zip(names, zip(*rows, strict=True), kinds, strict=True)})
     mapped = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", **columns}
     log = EventSource.model_validate({"path": "log", "columns": mapped})
-    return log_facts(Sample(1, 1, len(rows), True, table, num_unparsable=1), log)
+    return sample_facts(Sample(1, 1, len(rows), True, table, num_unparsable=1), log)
 
 
 @given(st.lists(ROW, min_size=1, max_size=40))
@@ -63,14 +63,14 @@ def test_days_without_events_lie_between_the_first_and_the_last() -> None:
 def test_columns_that_cannot_be_compared_leave_duplicates_open() -> None:
     table = pa.table({"u": ["a"], "i": ["b"], "t": [datetime(2024, 5, 1)], "tags": [["x"]]})
     log = EventSource.model_validate({"path": "log", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}})
-    assert log_facts(Sample(1, 1, 1, True, table), log).num_duplicates is None
+    assert sample_facts(Sample(1, 1, 1, True, table), log).num_duplicates is None
 
 
-def facts_of_log(rows: dict[str, Any], columns: dict[str, str], **more: Any) -> LogFacts:
+def facts_of_log(rows: dict[str, Any], columns: dict[str, str], **more: Any) -> SampleFacts:
     mapped = {"user_id": "u", "item_id": "i", "event_at": "t", **columns}
     log = EventSource.model_validate({"path": "log", "columns": mapped, **more})
     table = pa.table(rows)
-    return log_facts(Sample(1, 1, table.num_rows, True, table), log)
+    return sample_facts(Sample(1, 1, table.num_rows, True, table), log)
 
 
 def test_ids_are_those_of_a_run() -> None:

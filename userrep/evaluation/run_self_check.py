@@ -14,12 +14,12 @@ import numpy as np
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.evaluation.dates import Plan
+from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.run import gather
-from userrep.evaluation.sampled_users import TEST
+from userrep.evaluation.run import read_context_and_truth
+from userrep.evaluation.sampled_rows import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
 from userrep.evaluation.tasks.task import is_akin_to_training
 from userrep.features.ledger import feature_sets
@@ -47,7 +47,7 @@ class CheckPlan(NamedTuple):
     """``as_ofs``: training dates of the checked model. ``plan``: dates on which it is evaluated."""
 
     as_ofs: list[date]
-    plan: Plan
+    plan: EvaluationPlan
 
 
 def plan_check(
@@ -73,7 +73,7 @@ def plan_check(
         if len(as_ofs) >= max(2, len(training_as_ofs) / 2):
             usable, left_out = (tuple(h for h in sorted(horizons) if (h <= horizon) == fits) for fits in (True, False))
             train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
-            return CheckPlan(as_ofs, Plan(end, until, usable, left_out, train, test))
+            return CheckPlan(as_ofs, EvaluationPlan(end, until, usable, left_out, train, test))
     return None
 
 
@@ -81,8 +81,9 @@ def self_check(tables: Tables, config: Config, *, space_id: str, versions: Versi
     """Train the checked model and compare it with peers, or return the stored result of an earlier run.
 
     The features and item vectors of all dates must be built. ``space_id``: the space that will be trained. Rows and
-    checkpoints of the checked model are kept until the result is stored. Cost: ``training_inputs`` and ``gather`` in
-    Spark, which grow with the log; then a training on at most 100,000 rows and probes on at most 19,000, which do not.
+    checkpoints of the checked model are kept until the result is stored. Cost: two reads in Spark that grow with the
+    log (``training_inputs``, ``read_context_and_truth``); then a training on at most 100,000 rows and probes on at most
+    19,000, which do not.
 
     Raises
     ------
@@ -120,13 +121,13 @@ def _result_key(tables: Tables, config: Config, versions: Versions, check: Check
 
 
 def check_model(
-    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: Plan, num_dates: int
+    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: EvaluationPlan, num_dates: int
 ) -> SelfCheck:
     """Evaluate a model on a plan's dates, with one draw of each task's examples."""
     settings = config.evaluation
     settings = settings.model_copy(update={"max_rows": min(settings.max_rows, _MAX_ROWS), "num_seeds": 1})
     config = config.model_copy(update={"evaluation": settings})
-    context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
+    context, truth = read_context_and_truth(tables, config, artifact=artifact, versions=versions, plan=plan)
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
     described = [fit_and_describe(peer, context)[1] for peer in compared]

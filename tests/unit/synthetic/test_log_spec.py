@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from userrep.errors import UsageError
-from userrep.synthetic.spec import LogSpec
+from userrep.synthetic.log_spec import LogSpec
 
 pytestmark = pytest.mark.fast
 

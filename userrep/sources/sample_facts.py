@@ -22,7 +22,7 @@ _TO_REJECT = ("columns.user_id", "columns.item_id", "columns.event_at", "columns
 
 
 @dataclass(frozen=True)
-class LogFacts:
+class SampleFacts:
     """Facts about the rows of a sample.
 
     rows_by_day : number of rows per UTC day, ascending, without rows of unreadable time. num_users, num_items : without
@@ -49,7 +49,7 @@ class LogFacts:
         return [day for n in range(first, last + 1) if (day := date.fromordinal(n)) not in self.rows_by_day]
 
 
-def log_facts(sample: Sample, log: EventSource) -> LogFacts:
+def sample_facts(sample: Sample, log: EventSource) -> SampleFacts:
     """Compute the facts of a sample that has all mapped columns. Cost: a second per million rows."""
     rows, columns = sample.rows, event_columns(log)
     times = times_of(rows[log.columns.event_at], log.time_zone)
@@ -63,7 +63,7 @@ def log_facts(sample: Sample, log: EventSource) -> LogFacts:
     users = pc.value_counts(rows[log.columns.user_id].filter(pc.invert(is_missing["columns.user_id"])))
     items = rows[log.columns.item_id].filter(pc.invert(is_missing["columns.item_id"]))
     heaviest = sorted(zip(*users.flatten(), strict=True), key=lambda pair: -pair[1].as_py())[:_HEAVIEST]
-    return LogFacts(
+    return SampleFacts(
         rows_by_day=count_by_day(times),
         num_users=len(users),
         num_items=pc.count_distinct(items).as_py(),

@@ -81,7 +81,7 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
 
     def evaluated(work: Any, space: str | None, out: str, storages: Any) -> tuple[Results, dict[str, Any]]:
         asked.append((work, space, out, storages))
-        return results, {"evaluation_id": "e1"}
+        return results, {"evaluation_id": "e1", "leads": {}}
 
     monkeypatch.setattr(evaluate, "evaluate_space", evaluated)
     monkeypatch.setattr(cli_evaluate, "context_for_run", lambda config: config.root)
@@ -97,7 +97,7 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
         "left out: next_item: too few users",
         f"metrics with confidence intervals, and a chart: {tmp_path / 'out'}",
     ]
-    assert json.loads(userrep(*command, "--json").out) == {"evaluation_id": "e1"}
+    assert json.loads(userrep(*command, "--json").out) == {"evaluation_id": "e1", "leads": {}}
     assert asked == [(f"{tmp_path}/root", "mine", f"{tmp_path}/out", [])] * 2
 
 

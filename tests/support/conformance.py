@@ -243,6 +243,33 @@ class Conformance(LedgerConformance):
             tables.replace(share(tables, D1, "c"), SHARES, [{"day": D1}], since=since)
         assert users_of(tables) == {D1: ["b"]}
 
+    def test_changes_of_other_partitions_do_not_prevent_a_replacement_and_earlier_changes_of_the_same_do(
+        self, tables: Tables
+    ) -> None:
+        since = tables.version(SHARES)
+        tables.append(share(tables, D2, "b"), SHARES)
+        tables.replace(share(tables, D1, "a"), SHARES, [{"day": D1}], since=since)
+        tables.replace(share(tables, D2, "c"), SHARES, [{"day": D2}], since=tables.version(SHARES))
+        with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+            tables.replace(share(tables, D1, "late"), SHARES, [{"day": D1}], since=since)
+        assert users_of(tables) == {D1: ["a"], D2: ["c"]}
+
+    def test_of_replacements_of_a_partition_at_once_exactly_one_wins(self, tables: Tables) -> None:
+        since = tables.version(SHARES)
+        tables.create(SHARES)
+
+        def is_replaced(user: str) -> bool:
+            try:
+                tables.replace(share(tables, D1, user), SHARES, [{"day": D1}], since=since)
+            except UserrepError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            won = list(pool.map(is_replaced, "abc"))
+        assert users_of(tables) == {D1: ["abc"[won.index(True)]]}
+        assert sum(won) == 1
+
     def test_a_transaction_is_committed_once(self, tables: Tables) -> None:
         for number, user in ((5, "a"), (5, "again"), (4, "late"), (6, "b")):
             assert tables.append(share(tables, D1, user), SHARES, transaction=("writer", number))

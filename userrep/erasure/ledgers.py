@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import Row
 
 from userrep.features.ledger import features_tables
-from userrep.features.sums.stream_base import base_rows
+from userrep.features.sums.stream_base import base_files, base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, STAGED
 from userrep.store.file_tables import FileTables
@@ -22,7 +22,7 @@ from userrep.store.schemas import (
     USER_OPENINGS,
     TableSchema,
 )
-from userrep.store.sql import sql_date, sql_key
+from userrep.store.sql import sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
@@ -69,29 +69,31 @@ def _recount_rows(
 def moved_pins(tables: Tables) -> Iterator[None]:
     """Pin each stream base to the version of ``user_openings`` after the block, which erases users from the table.
 
-    Bases that were not the newest are removed from the ledger. A base is not the newest if a run that rebuilds it was
-    cut off. A stream waits for a base that is not in the ledger until `userrep daily` has built it again.
+    Bases that were not the newest are removed from the ledger, and so are those that another run has recorded during
+    the block, if the block has changed their rows. A base is not the newest if a run that rebuilds it was cut off. A
+    stream waits for a base that is not in the ledger until `userrep daily` has built it again.
     """
     rows = base_rows(tables)  # none in a catalog, which streams do not read from
-    pinned = {key: _base_files(tables, key, row.table_version) for key, row in rows.items()}
-    newest = {key: files for key, files in pinned.items() if files == _base_files(tables, key)}
+    newest = {key for key, row in rows.items() if _is_newest(tables, key, row, tables.version(USER_OPENINGS))}
     yield
-    current = {"table_version": tables.version(USER_OPENINGS), "built_at": utc_now()}
-    for key, row in rows.items():
-        predicate = f"lineage_id = '{row.lineage_id}' AND as_of = {sql_date(row.as_of)}"
-        if key not in newest:
-            tables.add(OPENINGS, [], replacing=predicate)
-        elif _base_files(tables, key) != newest[key]:
-            tables.add(OPENINGS, [row.asDict() | current], replacing=predicate)
+
+    def moved(_: list[Row]) -> list[dict[str, Any]]:
+        version, current = tables.version(USER_OPENINGS), []
+        for key, row in base_rows(tables).items():
+            if _is_newest(tables, key, row, version):
+                current.append(row.asDict())
+            elif key in newest and row == rows[key]:
+                current.append(row.asDict() | {"table_version": version, "built_at": utc_now()})
+        return current
+
+    if tables.exists(OPENINGS):
+        tables.change(OPENINGS, moved)
 
 
-def _base_files(tables: Tables, key: tuple[str, date], version: int | None = None) -> set[str] | None:
-    """Return the paths of a stream base's files at a table version; None if that version is no longer readable."""
+def _is_newest(tables: Tables, key: tuple[str, date], row: Row, version: int) -> bool:
+    """Return whether the version that a base is pinned to has the same files of it as another ``version``."""
     assert isinstance(tables, FileTables)
-    if version is not None and not tables.delta(USER_OPENINGS).has_version(version):
-        return None
-    files = tables.files(USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version)
-    return {file.path for file in files}
+    return base_files(tables, key, row.table_version) == base_files(tables, key, version)
 
 
 def drop_training_rows(tables: Tables) -> None:

@@ -65,7 +65,7 @@ def build_features(
     if isinstance(tables, FileTables):
         counts = build.commit(tables, write_outputs(inputs, job, plan, build.destination(tables)), since=since)
     else:
-        counts = build.write(inputs, job, plan)
+        counts = build.write(inputs, job, plan, since=since)
     return build.record(counts)
 
 
@@ -87,11 +87,15 @@ class Features:
     build_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def begin(self) -> int:
-        """Record in the ledger that these dates are being built. Returns the current version of the table."""
+        """Record in the ledger that these dates are being built. Returns the version of the table before that.
+
+        So this build does not replace rows that a build which begins later has already recorded.
+        """
+        since = self.tables.version(self.table)
         key = {"lineage_id": self.versions.lineage_id, "begun_by": self.build_id}
         entries = [key | {"as_of": as_of} for as_of in self.dates]
         self.tables.add(FEATURE_SETS, entries, replacing=self._ledger_condition)
-        return self.tables.version(self.table)
+        return since
 
     @property
     def table(self) -> TableSchema:
@@ -113,10 +117,10 @@ class Features:
             num_inexact[file.as_of] += file.num_inexact
         return {day: (num_users[day], num_inexact[day]) for day in self.dates}
 
-    def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan) -> Counts:
-        """Run a job and let Spark write its features."""
-        schema = self.tables.read(self.table).schema
-        self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in self.dates])
+    def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, *, since: int) -> Counts:
+        """Run a job and let Spark write its features. ``since``: the version that ``begin`` returned."""
+        pooled = pooled_rows(inputs, job, plan, self.tables.read(self.table).schema)
+        self.tables.replace(pooled, self.table, [{"as_of": day} for day in self.dates], since=since)
         rows = stored_features(self.tables, self.config, self.versions.lineage_id, self.dates)
         counts = rows.groupBy("as_of").agg(F.count("*"), F.count_if(~F.col("is_exact"))).collect()
         return dict.fromkeys(self.dates, (0, 0)) | {as_of: (users, inexact) for as_of, users, inexact in counts}

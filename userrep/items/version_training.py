@@ -19,7 +19,6 @@ from userrep.items.versions import VersionRecord, Versions, version_records
 from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.store.delta_files import changed_meanwhile
-from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any
@@ -137,8 +136,7 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
 
     Raises UserrepError if another run has built one of the versions meanwhile.
     """
-    # In a catalog, a version of the table would also exclude commits of other lineages.
-    since = inputs.tables.version(ITEM_VECTORS) if isinstance(inputs.tables, FileTables) else None
+    since = inputs.tables.version(ITEM_VECTORS)
     keys: Keys = [{"lineage_id": inputs.lineage_id, "valid_from": version} for version in group]
     modalities = (inputs.modality(name, group, present) for name in inputs.config.item_vectors)
     rows = reduce(DataFrame.unionByName, modalities).join(inputs.index, on="item_index", how="inner").cache()
@@ -152,8 +150,8 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         keyed = rows.withColumns({"lineage_id": F.lit(inputs.lineage_id), "item_bucket": item_bucket()})
         in_order = repartition_by_number(keyed, num_files, slice_number(num_files, "item_bucket"))
         in_order = in_order.sortWithinPartitions("valid_from", "modality", "item_bucket", "item_id")
-        if version_records(inputs.tables, inputs.lineage_id).keys() & set(group):
-            raise changed_meanwhile(ITEM_VECTOR_VERSIONS.name)  # features may already use the other run's vectors
+        if version_records(inputs.tables, inputs.lineage_id).keys() & set(group):  # features may already use these
+            raise changed_meanwhile(ITEM_VECTOR_VERSIONS.name)
         inputs.tables.replace(in_order, ITEM_VECTORS, keys, since=since)
     finally:
         rows.unpersist()
@@ -163,7 +161,13 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         num_vectors = dict.fromkeys(inputs.config.item_vectors, 0) | {row.modality: row.num_vectors for row in counted}
         record = VersionRecord(num_items, num_vectors, max((row.largest for row in counted), default=0.0))
         records.append({**key, **record._asdict(), "built_at": utc_now()})
-    inputs.tables.add(ITEM_VECTOR_VERSIONS, records, replacing=sql_any(keys))
+    if not inputs.tables.change(
+        ITEM_VECTOR_VERSIONS,
+        lambda rows: None if {row.valid_from for row in rows} & set(group) else records,
+        replacing=sql_any(keys),
+        lineage_id=inputs.lineage_id,
+    ):
+        raise changed_meanwhile(ITEM_VECTOR_VERSIONS.name)
     return sum(row.num_vectors for row in counts)
 
 

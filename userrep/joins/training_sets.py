@@ -19,6 +19,7 @@ from userrep.joins.options import JoinOptions, column, prepared
 from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.consumers import record_training_set
 from userrep.spaces.registry import Space, find_space, read_registry
+from userrep.spaces.retention import keep_pinned
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import TRAINING_SETS
@@ -75,7 +76,7 @@ def create_training_set(
     cost: one aggregate of the label times, which does not shuffle the labels, and a commit.
 
     Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or
-    the consumer is not registered.
+    the consumer is not registered. Raises UserrepError if one of the snapshots expires meanwhile.
     """
     labels = prepared(labels, options)
     sources = _sources(tables, name, space, consumer)
@@ -144,6 +145,7 @@ def _recorded(
         record = existing[0]
     else:
         tables.add(TRAINING_SETS, [vars(record)])
+        keep_pinned(tables, record.space_id, snapshot_ids)
     return record
 
 

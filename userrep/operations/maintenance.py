@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -86,24 +86,37 @@ def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
 def _drop_superseded_tiles(tables: Tables) -> int:
     """Drop tile revisions that were written more than 7 days ago and are not referred to; return their number.
 
-    The newest revision of each day is kept. Revisions included in stored window sums or base sums are kept too, because
-    a correction subtracts them.
+    The newest revision of each day is kept. Tiles included in stored window sums or base sums are kept too, because a
+    correction subtracts them. Rejected rows are dropped by the same rule. Those of streams are kept, and those of the
+    newest build that found rows without a readable time, which are stored under the day of the build.
     """
-    used = {(day, entry.revision) for day, entry in tile_ledger(tables).days.items()}
+    ledger = tile_ledger(tables)
+    newest = {(day, entry.revision) for day, entry in ledger.days.items()}
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
-    for included in (*sums, *(row.revision_by_day for row in base_rows(tables).values())):
-        used |= set((included or {}).items())
-    before, written = utc_now() - RETENTION, set()
-    for key, partition in tables.partitions(USER_ITEM_DAYS).items():
-        values = dict(zip(USER_ITEM_DAYS.partition_by, key, strict=True))
+    bases = [row.revision_by_day for row in base_rows(tables).values()]
+    summed = {day for included in (*sums, *bases) for day in (included or {}).items()}
+    _drop_revisions(tables, REJECTED_EVENTS, newest, whole=(STREAM_REVISION, ledger.undated.revision))
+    return _drop_revisions(tables, USER_ITEM_DAYS, newest | summed)
+
+
+def _drop_revisions(
+    tables: Tables, table: TableSchema, used: Collection[tuple[date, int]], *, whole: Collection[int] = ()
+) -> int:
+    """Drop the (day, revision) of a table that are old and not used, except of ``whole`` revisions; return the number.
+
+    Those written in the last 7 days may belong to a build that is not finished.
+    """
+    kept, written, before = set(used), set(), utc_now() - RETENTION
+    for key, partition in tables.partitions(table).items():
+        values = dict(zip(table.partition_by, key, strict=True))
         written.add((values["event_date"], values["revision"]))
-        if partition.written_at >= before:
-            used.add((values["event_date"], values["revision"]))
-    old: Keys = [{"event_date": day, "revision": revision} for day, revision in sorted(written - used)]
+        if partition.written_at >= before or values["revision"] in whole:
+            kept.add((values["event_date"], values["revision"]))
+    old: Keys = [{"event_date": day, "revision": revision} for day, revision in sorted(written - kept)]
     try:
-        tables.drop_partitions(USER_ITEM_DAYS, old)
-    except UserrepError:  # another run is writing tiles; the next maintenance drops these
+        tables.drop_partitions(table, old)
+    except UserrepError:  # another run is writing these rows; the next maintenance drops them
         return 0
     return len(old)
 

@@ -1,16 +1,23 @@
 """Retention of snapshots: choose those to delete, mark them expired in the ledger, then delete their rows."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import date
+from typing import TYPE_CHECKING, Any
 
 from userrep import config
 from userrep.errors import plural
 from userrep.spaces.registry import RETIRED, Space
-from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots, record_snapshots
-from userrep.store.schemas import TRAINING_SETS, USER_EMBEDDINGS
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.store.delta_files import changed_meanwhile
+from userrep.store.schemas import SNAPSHOTS, TRAINING_SETS, USER_EMBEDDINGS
+from userrep.store.sql import sql_in, sql_key
 from userrep.store.tables import Tables
+
+if TYPE_CHECKING:  # so that readers of a root need not have PySpark
+    from pyspark.sql import Row
 
 logger = logging.getLogger(__name__)
 
@@ -23,21 +30,47 @@ def expire_snapshots(
     One commit marks them as expired in the ledger. From then on joins do not read them, and labels that resolve to them
     get the status ``expired``. A second commit deletes their rows. If the run is killed in between, the next run
     deletes the rows. Reads that have already started still find the rows, because files are only removed by VACUUM.
+
+    If another run changes the ledger meanwhile, the snapshots are chosen again (``keep_pinned``).
     """
+    expired: list[Snapshot] = []
+
+    def marked(rows: list[Row]) -> list[dict[str, Any]] | None:
+        published = [Snapshot(**row.asDict()) for row in rows if row.state == PUBLISHED]
+        pinned = {name for row in tables.ledger(TRAINING_SETS, space_id=space.space_id) for name in row.snapshot_ids}
+        keep_newest = space.state != RETIRED
+        expired[:] = snapshots_to_expire(
+            published, settings, today=today, needed=needed, pinned=pinned, keep_newest=keep_newest
+        )
+        ids = {snapshot.snapshot_id for snapshot in expired}
+        new = [row.asDict() | ({"state": EXPIRED} if row.snapshot_id in ids else {}) for row in rows]
+        return new if expired else None
+
+    key = {"space_id": space.space_id}
+    has_changed = tables.change(SNAPSHOTS, marked, replacing=sql_key(key), **key)
     ledger = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
-    pinned = {name for row in tables.ledger(TRAINING_SETS, space_id=space.space_id) for name in row.snapshot_ids}
-    published = [snapshot for snapshot in ledger if snapshot.state == PUBLISHED]
-    expired = snapshots_to_expire(
-        published, settings, today=today, needed=needed, pinned=pinned, keep_newest=space.state != RETIRED
-    )
-    if expired:
-        record_snapshots(tables, [replace(snapshot, state=EXPIRED) for snapshot in expired])
+    to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED]
+    if has_changed:
         logger.info(
             f"space {space.space_id}: {plural(len(expired), 'snapshot')} expired, {expired[0].as_of} to "
-            f"{expired[-1].as_of}; {len(published) - len(expired)} kept"
+            f"{expired[-1].as_of}; {len(ledger) - len(to_delete)} kept"
         )
-    to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED] + expired
     tables.drop_partitions(USER_EMBEDDINGS, [snapshot.key for snapshot in to_delete])
+
+
+def keep_pinned(tables: Tables, space_id: str, snapshot_ids: Collection[str]) -> None:
+    """Keep published snapshots that a training set was just recorded to use.
+
+    Their ledger rows are written again. So an expiry that has not seen the training set cannot commit, and one that
+    begins later sees it. Raises UserrepError if one of the snapshots has expired.
+    """
+
+    def same(rows: list[Row]) -> list[dict[str, Any]] | None:
+        used = [row.asDict() for row in rows if row.snapshot_id in snapshot_ids and row.state == PUBLISHED]
+        return used if len(used) == len(snapshot_ids) else None
+
+    if not tables.change(SNAPSHOTS, same, replacing=sql_in("snapshot_id", list(snapshot_ids)), space_id=space_id):
+        raise changed_meanwhile(SNAPSHOTS.name)
 
 
 def snapshots_to_expire(

@@ -27,10 +27,12 @@ def _encoder_of(config: Config, space: Space) -> Callable[[], Encoder]:
     return partial(worker_encoder, artifact_folder(config, space), space.content_hash, config.snapshots.storage)
 
 
-def write_vectors_by_tasks(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
-    """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
+def write_vectors_by_tasks(tables: FileTables, config: Config, space: Space, keys: KeysByDate, since: int) -> None:
+    """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit.
+
+    Raises UserrepError if another run has changed these rows since version ``since``.
+    """
     table = features_table(config, space.lineage_id)
-    since = tables.version(USER_EMBEDDINGS)
     files = sorted(tables.files(table, lambda values: values["as_of"] in keys), key=lambda file: file.path)
     written = embed_files(
         tables.spark,
@@ -43,12 +45,15 @@ def write_vectors_by_tasks(tables: FileTables, config: Config, space: Space, key
     tables.commit(USER_EMBEDDINGS, written, replacing=lambda values: values in keys.values(), since=since)
 
 
-def write_vectors_by_spark(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
-    """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
+def write_vectors_by_spark(tables: Tables, config: Config, space: Space, keys: KeysByDate, since: int) -> None:
+    """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``.
+
+    Raises UserrepError if another run has changed these rows since version ``since``.
+    """
     source = stored_features(tables, config, space.lineage_id, list(keys))
     rows = encoded_features(source, _encoder_of(config, space))
     revision_by_date = F.create_map(*(F.lit(x) for as_of, key in keys.items() for x in (as_of, key["revision"])))
     columns = {"space_id": F.lit(space.space_id), "revision": revision_by_date[F.col("as_of")]}
     rows = rows.withColumns(columns | {"user_bucket": user_bucket()})
     with vector_dictionaries(tables.spark, used=config.snapshots.storage != "float32"):
-        tables.replace(rows, USER_EMBEDDINGS, list(keys.values()))
+        tables.replace(rows, USER_EMBEDDINGS, list(keys.values()), since=since)

@@ -121,13 +121,14 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
             f"space {space.space_id}: no features of {', '.join(missing)}. "
             "Build them with `userrep run build_user_features --as-of …`."
         )
+    since = tables.version(USER_EMBEDDINGS)  # before the claim: rows that others publish after it are not replaced
     begun = _next_revisions(tables, space, {as_of: built[as_of] for as_of in sorted(as_ofs)})
     _replace(tables, begun, lambda rows: all(row.state not in _FINISHED for row in rows))
     keys = {snapshot.as_of: snapshot.key for snapshot in begun}
     if isinstance(tables, FileTables):
-        write_vectors_by_tasks(tables, config, space, keys)
+        write_vectors_by_tasks(tables, config, space, keys, since)
     else:
-        write_vectors_by_spark(tables, config, space, keys)
+        write_vectors_by_spark(tables, config, space, keys, since)
     facts = json.dumps({"storage": config.snapshots.storage})
     staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
     _replace(tables, staged, lambda rows: rows == set(begun))
@@ -241,6 +242,6 @@ def _replace(tables: Tables, after: Sequence[Snapshot], is_expected: Callable[[s
 
 
 def record_snapshots(tables: Tables, snapshots: Sequence[Snapshot]) -> None:
-    """Write the ledger rows of some snapshots in one commit, and replace their earlier rows."""
+    """Write the ledger rows of some snapshots in one commit, whatever their earlier rows are. No command does this."""
     ids = [snapshot.snapshot_id for snapshot in snapshots]
     tables.add(SNAPSHOTS, [vars(snapshot) for snapshot in snapshots], replacing=sql_in("snapshot_id", ids))

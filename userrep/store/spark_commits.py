@@ -8,13 +8,14 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
+from userrep.ids import short_hash
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_name
 from userrep.store.tables import TransactionId
 
 _NEWEST = 100  # commits that are searched for a mark
-_CHANGES = "changes"  # the counter of changes that are based on a version
+_CHANGES = "changes"  # the counter of changes that are based on a version; replacements have one per predicate
 _NEUTRAL = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "CHANGE COLUMN")  # change no rows
 
 
@@ -69,19 +70,30 @@ class SparkCommits:
     def write_onto(self, since: int, rows: DataFrame, *, where: str | None = None) -> bool:
         """Write rows unless others have changed rows since version ``since``; return whether they were written.
 
-        Changes of this kind are numbered in the order of the table's versions, whatever neutral commits, such as those
-        of OPTIMIZE, lie between them, so two changes of the same rows have the same number and one of them wins. Other
-        commits are seen if they come before the write; while it runs, Delta refuses it if it replaces rows that they
-        have changed.
+        With ``where``, a predicate on partitions that the rows replace, only changes of files in these count.
+
+        Changes of this kind are numbered in the order of the table's versions, by ``where``, whatever neutral commits,
+        such as those of OPTIMIZE, lie between them, so two changes of the same rows have the same number and one of
+        them wins. Other commits are seen if they come before the write; while it runs, Delta refuses it if it replaces
+        rows that they have changed.
         """
-        history = self._history()
-        if history[-1].version > since + 1 or any(
-            row.version > since and row.operation not in _NEUTRAL for row in history
-        ):
+        history, counter = self._history(), _CHANGES if where is None else f"{_CHANGES}-{short_hash(where)}"
+        if where is not None:
+            is_overtaken = self._file_names(since, where) != self._file_names(history[0].version, where)
+        else:
+            is_overtaken = history[-1].version > since + 1 or any(
+                row.version > since and row.operation not in _NEUTRAL for row in history
+            )
+        if is_overtaken:
             return False
-        marks = [row.userMetadata for row in history if (row.userMetadata or "").startswith(f"{_CHANGES} ")]
+        marks = [row.userMetadata for row in history if (row.userMetadata or "").startswith(f"{counter} ")]
         number = int(marks[0].split()[1]) + 1 if marks else since + 1
-        return self.write_once(rows, (_CHANGES, number), where=where)
+        return self.write_once(rows, (counter, number), where=where)
+
+    def _file_names(self, version: int, where: str) -> set[str]:
+        """Return the files of some partitions at a version. Cost: the footers of these files."""
+        files = f"SELECT DISTINCT _metadata.file_path FROM {self.name} VERSION AS OF {version} WHERE {where}"
+        return {row.file_path for row in self.spark.sql(files).collect()}
 
     def _is_committed(self, mark: str) -> bool:
         return any(row.userMetadata == mark for row in self._history())

@@ -186,6 +186,9 @@ class Tables(ABC):
         ``replacing`` is a SQL condition on the rows to delete in the same commit; the new rows must match it too. With
         ``since`` (compare-and-swap), nothing is added if another run has added rows since that version. Returns whether
         the rows were added.
+
+        Without ``since``, changes that another run has made to the deleted rows are lost. So callers without it only
+        append, replace measures of the same snapshot or evaluation, or take back the features of earlier builds.
         """
 
     def change(

@@ -12,7 +12,8 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import at, config_of, cut_off_before_a_row_of, event, left_to_spark, write_rows
 from userrep.config import Config
-from userrep.features.build import build_features, read_features
+from userrep.errors import UserrepError
+from userrep.features.build import build_features, read_features, stored_features
 from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.sums import refresh as refreshing
 from userrep.features.sums.generations import generations
@@ -24,6 +25,7 @@ from userrep.items.versions import Versions, versions_of
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
+from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.workflows.data_stages import build_user_features, refresh_user_features
@@ -278,6 +280,31 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
     assert shop.features(D2) == made
     assert (shop.refresh(D3).since, shop.newest()) == (D3, before + 1)
     assert shop.features(D3) == moved["features"]
+
+
+@pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
+def test_features_of_a_late_refresh_do_not_replace_those_that_another_one_has_recorded(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    if writer == "spark":
+        monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
+    kind, files = type(shop.tables), list[str]()
+    reserve = kind.reserve
+
+    def stored() -> list[str]:
+        return sorted(stored_features(shop.tables, shop.config, shop.versions.lineage_id, [D3]).inputFiles())
+
+    def overtaken(self: Tables, table: TableSchema, counter: str, **how: int) -> int:
+        if table == USER_WINDOW_SUMS:
+            monkeypatch.setattr(kind, "reserve", reserve)
+            shop.refresh(D3, full=True)  # by another run, after this one's claim and before its rows
+            files.extend(stored())
+        return reserve(self, table, counter, **how)
+
+    monkeypatch.setattr(kind, "reserve", overtaken)
+    with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+        shop.refresh(D3, full=True)
+    assert stored() == files != []
 
 
 def test_a_refresh_that_commits_while_another_one_commits_takes_none_of_its_sums(

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from tests.support.builders import AS_OF, config_of
 from tests.support.streaming_world import DAY, NewWorld, World
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.features.build import stored_features
 from userrep.features.profiles import refresh_profiles
 from userrep.features.sums.stream_base import build_bases, stream_bases, with_files
@@ -19,6 +19,8 @@ from userrep.items.versions import Versions, versions_of
 from userrep.sources.read import read_source
 from userrep.store.bucket_reader import BucketFiles
 from userrep.store.data_files import TableFile
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import USER_OPENINGS, TableSchema
 from userrep.store.spark_tables import SparkTables
 from userrep.streaming.encoding import Encoding, read_base_rows
 from userrep.streaming.micro_batches import MicroBatches
@@ -168,6 +170,25 @@ def test_new_users_rebuild_stream_bases(world: World) -> None:
 def test_another_number_of_open_days_rebuilds_stream_bases(world: World) -> None:
     assert build(world, AS_OF - 2 * DAY, open_days=2) == {AS_OF - DAY: "number of open days changed"}
     assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "number of open days changed"}
+
+
+def test_a_base_whose_rows_another_run_changes_before_they_are_recorded_is_not_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage_id, commit = versions(world).lineage_id, FileTables.commit
+    before = stream_bases(world.tables, lineage_id)
+
+    def then_another_run(self: FileTables, table: TableSchema, *files: Any, **how: Any) -> None:
+        commit(self, table, *files, **how)
+        if table is USER_OPENINGS:
+            monkeypatch.setattr(FileTables, "commit", commit)
+            self.drop_partitions(table, [{"lineage_id": lineage_id, "as_of": AS_OF - DAY}])
+
+    monkeypatch.setattr(FileTables, "commit", then_another_run)
+    with pytest.raises(UserrepError, match="user_openings: another run has changed the same rows meanwhile"):
+        build(world, AS_OF - 2 * DAY, open_days=2)
+    assert stream_bases(world.tables, lineage_id) == before
+    assert build(world, AS_OF - 2 * DAY, open_days=2) == {AS_OF - DAY: "number of open days changed"}
 
 
 def test_old_stream_bases_go(world: World) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,22 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from tests.support.builders import config_of, write_rows
 from tests.support.log_lines import messages_to
 from userrep.config import Config, TextVectors
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
 from userrep.items.version_training import train_versions
 from userrep.items.versions import Versions, lineage_of, read_vectors, version_records, versions_of
 from userrep.store.buckets import NUM_BUCKETS
+from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
-from userrep.store.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
-from userrep.store.tables import Tables
+from userrep.store.schemas import (
+    ITEM_INDEX,
+    ITEM_VECTOR_VERSIONS,
+    ITEM_VECTORS,
+    TILE_DAYS,
+    USER_ITEM_DAYS,
+    TableSchema,
+)
+from userrep.store.tables import Keys, Tables
 from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.default
@@ -207,6 +216,23 @@ def test_a_version_is_fitted_on_the_users_of_the_lowest_buckets_where_there_are_
     assert some.vectors[V1].keys() == alone.vectors[V1].keys()
     for key, vector in alone.vectors[V1].items():
         np.testing.assert_allclose(some.vectors[V1][key], vector, atol=1e-4)
+
+
+def test_a_version_that_another_run_records_first_keeps_its_record(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = FileTables.replace
+
+    def then_another_run(self: FileTables, rows: DataFrame, table: TableSchema, keys: Keys, **how: Any) -> None:
+        replace(self, rows, table, keys, **how)
+        if table is ITEM_VECTORS:
+            self.add(ITEM_VECTOR_VERSIONS, [{**key, "num_items": 99} for key in keys])
+
+    monkeypatch.setattr(FileTables, "replace", then_another_run)
+    with pytest.raises(UserrepError, match="item_vector_versions: another run has changed the same rows meanwhile"):
+        _trained(spark, tmp_path, EARLY, [[V1]])
+    records = FileTables(None, str(tmp_path / "root")).ledger(ITEM_VECTOR_VERSIONS)
+    assert [row.num_items for row in records] == [99]
 
 
 def test_versions_that_are_made_together_are_those_that_are_made_one_after_the_other(

@@ -8,10 +8,18 @@ import pytest
 from tests.support.builders import config_of
 from tests.support.embedding_tables import Update, add_updates, publish, snapshot
 from userrep.operations import maintenance
-from userrep.operations.maintenance import _crowded, _drop_refused, maintain_tables
+from userrep.operations.maintenance import _crowded, _drop_refused, _drop_superseded_tiles, maintain_tables
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import EMBEDDING_UPDATES, JOB_RUNS, REJECTED_EVENTS, USER_EMBEDDINGS
-from userrep.store.tables import Tables
+from userrep.store.schemas import (
+    EMBEDDING_UPDATES,
+    JOB_RUNS,
+    REJECTED_EVENTS,
+    SUM_GENERATIONS,
+    TILE_DAYS,
+    USER_EMBEDDINGS,
+)
+from userrep.store.tables import RETENTION, Tables
+from userrep.utc import utc_now
 
 pytestmark = pytest.mark.fast
 
@@ -55,6 +63,29 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
     assert dropped(week + timedelta(days=1)) == 0
     left = [file.values for file in tables.files(USER_EMBEDDINGS, lambda _: True)]
     assert left == [{"space_id": "s001-a", "as_of": D1, "revision": 1}]
+
+
+def test_rejected_rows_of_superseded_and_unknown_revisions_go_after_seven_days(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def revisions() -> set[tuple[date, int]]:
+        files = tables.files(REJECTED_EVENTS, lambda _: True)
+        return {(file.values["event_date"], file.values["revision"]) for file in files}
+
+    day = {"fingerprint": "f", "content": "c", "num_events": 1, "num_tiles": 1, "num_rejected": 1}
+    days = ((D1, 1), (D1, 2), (D2, 1), (None, 1), (None, 3))
+    tables.add(TILE_DAYS, [day | {"event_date": event_date, "revision": number} for event_date, number in days])
+    tables.add(SUM_GENERATIONS, [{"lineage_id": "l1", "generation": 1, "as_of": D2, "revision_by_day": {D1: 1}}])
+    kept = {(D1, 2), (D2, 1), (D1, 0), (D2, 3)}  # the newest of their days, of a stream, of rows without a time
+    superseded, killed = (D1, 1), (D2, 2)
+    for event_date, number in (*kept, superseded, killed):
+        row = {"event_date": event_date, "revision": number, "reason": "r", "row": "{}"}
+        tables.add(REJECTED_EVENTS, [row])
+    _drop_superseded_tiles(tables)
+    assert revisions() == {*kept, superseded, killed}  # they were written just now
+    monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
+    _drop_superseded_tiles(tables)
+    assert revisions() == kept
 
 
 def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(

@@ -1,8 +1,10 @@
 """Retention of snapshots: what is kept, and that a deletion which is killed ends the same."""
 
 import random
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -10,13 +12,16 @@ from pyspark.sql import SparkSession
 from tests.support.builders import left_to_spark
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Snapshots
+from userrep.errors import UserrepError
+from userrep.joins import training_sets
 from userrep.joins.join import join_embeddings
 from userrep.joins.training_sets import create_training_set, read_training_set, training_set_id
+from userrep.spaces import retention
 from userrep.spaces.registry import find_space, retire
 from userrep.spaces.retention import expire_snapshots, snapshots_to_expire
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, list_snapshots
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
@@ -108,6 +113,54 @@ def test_a_deletion_that_is_killed_ends_the_same_when_it_is_run_again(
     assert by_age == {k: ("found", [float(k)]) if k in kept else ("expired", None) for k in range(1, 12)}
     again = read_training_set(labels, training_set_id(pinned), tables=tables)
     assert [row.embedding for row in again.collect()] == [[11.0]]
+
+
+def once_before(function: Callable[..., Any], act: Callable[[], object]) -> Callable[..., Any]:
+    """Return a function that first acts as another run, in its first call only."""
+    acts = [act]
+
+    def after_another_run(*arguments: Any, **options: Any) -> Any:
+        while acts:
+            acts.pop()()
+        return function(*arguments, **options)
+
+    return after_another_run
+
+
+def test_an_expiry_keeps_what_an_erasure_counts_meanwhile(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def recount() -> None:
+        tables.change(SNAPSHOTS, lambda rows: [row.asDict() | {"num_users": 7} for row in rows])
+
+    monkeypatch.setattr(retention, "snapshots_to_expire", once_before(snapshots_to_expire, recount))
+    expire(tables)
+    assert EXPIRED in states(tables).values()
+    assert {row.num_users for row in tables.ledger(SNAPSHOTS)} == {7}
+
+
+def test_an_expiry_keeps_snapshots_of_a_training_set_that_is_created_meanwhile(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = spark.createDataFrame([("u", datetime(2024, 5, 4, 12))], "user_id STRING, label_at TIMESTAMP")
+    made = []
+
+    def create() -> None:
+        made.append(training_set_id(create_training_set(labels, tables=tables, name="pins", space="s001-a")))
+
+    monkeypatch.setattr(retention, "snapshots_to_expire", once_before(snapshots_to_expire, create))
+    expire(tables)
+    assert states(tables)[11] == PUBLISHED
+    assert states(tables)[12] == EXPIRED
+    assert [row.embedding for row in read_training_set(labels, made[0], tables=tables).collect()] == [[11.0]]
+
+
+def test_a_training_set_whose_snapshot_expires_while_it_is_created_is_refused(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = spark.createDataFrame([("u", datetime(2024, 5, 4, 12))], "user_id STRING, label_at TIMESTAMP")
+    report = once_before(training_sets.report_in_sample, lambda: expire(tables))
+    monkeypatch.setattr(training_sets, "report_in_sample", report)
+    with pytest.raises(UserrepError, match="snapshots: another run has changed the same rows meanwhile"):
+        create_training_set(labels, tables=tables, name="pins", space="s001-a")
 
 
 def test_of_a_retired_space_nothing_is_kept_for_being_the_newest(tables: Tables, lines: list[str]) -> None:

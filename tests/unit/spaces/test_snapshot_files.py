@@ -167,19 +167,25 @@ def test_a_snapshot_that_another_run_publishes_before_this_one_claims_its_revisi
     assert [one.as_of for one in list_snapshots(site.tables, "s1")] == list(DATES)
 
 
-def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("writer", ["tasks", "spark"])
+def test_of_two_runs_that_make_a_snapshot_at_once_the_late_one_stops_with_one_line_and_replaces_no_rows(
+    site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
-    write, others = snapshot_files.write_vectors_by_tasks, list[list[Snapshot]]()
+    if writer == "spark":
+        site = site._replace(tables=left_to_spark(site.tables))
+    name = "write_vectors_by_tasks" if writer == "tasks" else "write_vectors_by_spark"
+    write, others, files = getattr(snapshot_files, name), list[list[Snapshot]](), list[str]()
 
     def meanwhile(*arguments: Any) -> None:
-        monkeypatch.setattr(snapshot_files, "write_vectors_by_tasks", write)
+        monkeypatch.setattr(snapshot_files, name, write)
         others.append(site.stage())
+        files.extend(site.tables.read(USER_EMBEDDINGS).inputFiles())
         write(*arguments)
 
-    monkeypatch.setattr(snapshot_files, "write_vectors_by_tasks", meanwhile)
-    with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+    monkeypatch.setattr(snapshot_files, name, meanwhile)
+    with pytest.raises(UserrepError, match=r"user_embeddings`?: another run has changed the same rows meanwhile"):
         site.stage()
+    assert sorted(site.tables.read(USER_EMBEDDINGS).inputFiles()) == sorted(files) != []
     publish_snapshots(site.tables, site.config, site.space, others[0], on_time=True)
     with pytest.raises(UserrepError, match="snapshots: another run has changed the same rows meanwhile"):
         publish_snapshots(site.tables, site.config, site.space, others[0], on_time=False)

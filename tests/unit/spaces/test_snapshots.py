@@ -144,7 +144,7 @@ def test_a_date_gets_a_new_revision_after_all_that_were_ever_judged(
     written: list[tuple[Any, list[Snapshot]]] = []
 
     def write(*arguments: Any) -> None:
-        written.append((arguments[-1], list_snapshots(tables, "s001-a", states=("begun",))))
+        written.append((arguments[3], list_snapshots(tables, "s001-a", states=("begun",))))
 
     monkeypatch.setattr("userrep.spaces.snapshot_files.write_vectors_by_tasks", write)
     build_features(tables, one=D1, two=D2, three=D3, four=D4)

@@ -205,7 +205,7 @@ def _run(update: SumsUpdate, profiles: Profiles) -> int:
         _write_sums(update, target, inputs, job, plan)
     inputs = inputs._replace(tiles=[], sums=target)
     job = replace(job.for_adding_up(), outputs=("features",))
-    return features.record(features.write(inputs, job, plan))
+    return features.record(features.write(inputs, job, plan, since=features_since))
 
 
 def _commit_sums(
@@ -228,7 +228,10 @@ def _commit_sums(
 def _write_sums(
     update: SumsUpdate, target: Generation, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan
 ) -> None:
-    """Let Spark write the sums, and record the generation."""
+    """Let Spark write the sums, and record the generation.
+
+    No other run writes this generation, whose number is reserved, or still uses those that it replaces.
+    """
     tables = update.tables
     schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
     sums = pooled_rows(inputs._replace(profiles_version=None), replace(job, outputs=("sums",)), plan, schema)

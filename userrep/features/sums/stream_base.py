@@ -21,6 +21,7 @@ from userrep.features.sums.pooling import Output
 from userrep.features.sums.pooling_tasks import Destination, write_outputs
 from userrep.features.sums.refresh import SumsUpdate
 from userrep.items.versions import Versions
+from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
 from userrep.store.sql import sql_date, sql_key
@@ -127,7 +128,11 @@ def _stale_reason(existing: StreamBase | None, target: StreamBase) -> str:
 def _build(
     tables: FileTables, update: SumsUpdate, target: StreamBase, profiles: Profiles, *, oldest: date
 ) -> StreamBase:
-    """Write the rows of a stream base, then its ledger row. Both replace bases of dates before ``oldest``."""
+    """Write the rows of a stream base, then its ledger row. Both replace bases of dates before ``oldest``.
+
+    Raises UserrepError if another run changes the rows before the ledger names them: a build of the same base, or an
+    erasure.
+    """
     keys, since = {"lineage_id": update.versions.lineage_id}, tables.version(USER_OPENINGS)
     destinations: dict[Output, Destination] = {"stream_base": Destination(tables.target(USER_OPENINGS), keys)}
     written = write_outputs(update.inputs(profiles), update.job("stream_base"), update.plan(), destinations)
@@ -138,10 +143,24 @@ def _build(
         return bool(values["lineage_id"] == keys["lineage_id"] and is_superseded)
 
     tables.commit(USER_OPENINGS, files, replacing=is_replaced, since=since)
-    num_users = sum(file.num_rows for file in files)
-    base = replace(target, num_users=num_users, table_version=tables.version(USER_OPENINGS))
-    row = keys | vars(base) | {"sides_hash": base.profiles_hash, "built_at": utc_now()}
-    del row["profiles_hash"]
+    base = replace(target, num_users=sum(file.num_rows for file in files))
+
+    def recorded(_: list[Row]) -> list[dict[str, Any]] | None:
+        version = tables.version(USER_OPENINGS)
+        if base_files(tables, (keys["lineage_id"], base.as_of), version) != {file.path for file in files}:
+            return None
+        row = keys | vars(base) | {"sides_hash": base.profiles_hash, "table_version": version, "built_at": utc_now()}
+        return [{name: value for name, value in row.items() if name != "profiles_hash"}]
+
     superseded = f"(as_of = {sql_date(target.as_of)} OR as_of < {sql_date(oldest)})"
-    tables.add(OPENINGS, [row], replacing=f"{sql_key(keys)} AND {superseded}")
+    if not tables.change(OPENINGS, recorded, replacing=f"{sql_key(keys)} AND {superseded}"):
+        raise changed_meanwhile(USER_OPENINGS.name)
     return base
+
+
+def base_files(tables: FileTables, key: tuple[str, date], version: int) -> set[str] | None:
+    """Return the paths of a base's files at a version of ``user_openings``; None if it is no longer readable."""
+    if not tables.delta(USER_OPENINGS).has_version(version):
+        return None
+    files = tables.files(USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version)
+    return {file.path for file in files}

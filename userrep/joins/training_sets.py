@@ -19,10 +19,10 @@ from userrep.joins.options import JoinOptions, column, prepared
 from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.consumers import record_training_set
 from userrep.spaces.registry import Space, find_space, read_registry
-from userrep.spaces.retention import keep_pinned
-from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import TRAINING_SETS
+from userrep.store.schemas import SNAPSHOTS, TRAINING_SETS
 from userrep.store.tables import Tables
 from userrep.utc import EPOCH, utc_now
 
@@ -145,7 +145,9 @@ def _recorded(
         record = existing[0]
     else:
         tables.add(TRAINING_SETS, [vars(record)])
-        keep_pinned(tables, record.space_id, snapshot_ids)
+        expired = {snapshot.snapshot_id for snapshot in list_snapshots(tables, record.space_id, states=(EXPIRED,))}
+        if expired & {*snapshot_ids}:  # by an expiry that has not seen the record
+            raise changed_meanwhile(SNAPSHOTS.name)
     return record
 
 

@@ -11,9 +11,8 @@ from userrep import config
 from userrep.errors import plural
 from userrep.spaces.registry import RETIRED, Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.schemas import SNAPSHOTS, TRAINING_SETS, USER_EMBEDDINGS
-from userrep.store.sql import sql_in, sql_key
+from userrep.store.sql import sql_key
 from userrep.store.tables import Tables
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
@@ -31,16 +30,20 @@ def expire_snapshots(
     get the status ``expired``. A second commit deletes their rows. If the run is killed in between, the next run
     deletes the rows. Reads that have already started still find the rows, because files are only removed by VACUUM.
 
-    If another run changes the ledger meanwhile, the snapshots are chosen again (``keep_pinned``).
+    If another run changes the ledger meanwhile, the snapshots are chosen again. Snapshots of a training set that is
+    recorded meanwhile are published again (``_restore``), before any rows are deleted.
     """
     expired: list[Snapshot] = []
 
     def marked(rows: list[Row]) -> list[dict[str, Any]] | None:
         published = [Snapshot(**row.asDict()) for row in rows if row.state == PUBLISHED]
-        pinned = {name for row in tables.ledger(TRAINING_SETS, space_id=space.space_id) for name in row.snapshot_ids}
-        keep_newest = space.state != RETIRED
         expired[:] = snapshots_to_expire(
-            published, settings, today=today, needed=needed, pinned=pinned, keep_newest=keep_newest
+            published,
+            settings,
+            today=today,
+            needed=needed,
+            pinned=_pinned(tables, space),
+            keep_newest=space.state != RETIRED,
         )
         ids = {snapshot.snapshot_id for snapshot in expired}
         new = [row.asDict() | ({"state": EXPIRED} if row.snapshot_id in ids else {}) for row in rows]
@@ -48,29 +51,41 @@ def expire_snapshots(
 
     key = {"space_id": space.space_id}
     has_changed = tables.change(SNAPSHOTS, marked, replacing=sql_key(key), **key)
+    pinned = _pinned(tables, space)
+    _restore(tables, space, pinned)
     ledger = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
-    to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED]
+    to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED and snapshot.snapshot_id not in pinned]
     if has_changed:
         logger.info(
             f"space {space.space_id}: {plural(len(expired), 'snapshot')} expired, {expired[0].as_of} to "
-            f"{expired[-1].as_of}; {len(ledger) - len(to_delete)} kept"
+            f"{expired[-1].as_of}; {sum(snapshot.state == PUBLISHED for snapshot in ledger)} kept"
         )
     tables.drop_partitions(USER_EMBEDDINGS, [snapshot.key for snapshot in to_delete])
 
 
-def keep_pinned(tables: Tables, space_id: str, snapshot_ids: Collection[str]) -> None:
-    """Keep published snapshots that a training set was just recorded to use.
+def _pinned(tables: Tables, space: Space) -> set[str]:
+    """Return the ids of the snapshots of a space that training sets use."""
+    return {name for row in tables.ledger(TRAINING_SETS, space_id=space.space_id) for name in row.snapshot_ids}
 
-    Their ledger rows are written again. So an expiry that has not seen the training set cannot commit, and one that
-    begins later sees it. Raises UserrepError if one of the snapshots has expired.
+
+def _restore(tables: Tables, space: Space, pinned: Collection[str]) -> None:
+    """Publish expired snapshots of training sets again, if their rows are not deleted yet.
+
+    An expiry and the recording of a training set can overlap such that neither sees the other's commit before its own.
+    A consumer may not write to the ledger of snapshots, so the expiry repairs it.
     """
+    expired = list_snapshots(tables, space.space_id, states=(EXPIRED,))
+    if not (names := {snapshot.snapshot_id for snapshot in expired} & {*pinned}):
+        return
+    stored = set(tables.partitions(USER_EMBEDDINGS))  # by space, date and revision
 
-    def same(rows: list[Row]) -> list[dict[str, Any]] | None:
-        used = [row.asDict() for row in rows if row.snapshot_id in snapshot_ids and row.state == PUBLISHED]
-        return used if len(used) == len(snapshot_ids) else None
+    def published(rows: list[Row]) -> list[dict[str, Any]] | None:
+        kept = {r.snapshot_id for r in rows if r.snapshot_id in names and (r.space_id, r.as_of, r.revision) in stored}
+        new = [row.asDict() | ({"state": PUBLISHED} if row.snapshot_id in kept else {}) for row in rows]
+        return new if kept else None
 
-    if not tables.change(SNAPSHOTS, same, replacing=sql_in("snapshot_id", list(snapshot_ids)), space_id=space_id):
-        raise changed_meanwhile(SNAPSHOTS.name)
+    key = {"space_id": space.space_id}
+    tables.change(SNAPSHOTS, published, replacing=sql_key(key), **key)
 
 
 def snapshots_to_expire(

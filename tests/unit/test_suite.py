@@ -10,6 +10,7 @@ from tests.draw import BUDGET_SECONDS, drawn, full_files
 from tests.plugins import skips
 from tests.plugins.durations import recorded_durations
 from tests.plugins.tiers import TIERS
+from tests.system.faults.commands import shard
 
 pytest_plugins = ("pytester",)
 pytestmark = pytest.mark.fast
@@ -113,6 +114,16 @@ def test_strict_skips_fail_each_skip_for_another_reason(
     )
     ran = pytester.runpytest_inprocess("-p", "tests.plugins.skips", *option)
     ran.assert_outcomes(**outcome)
+
+
+@pytest.mark.parametrize("num_shards", [1, 3, 10, 16])
+def test_shards_have_all_cases_and_each_has_one_at_least(monkeypatch: pytest.MonkeyPatch, num_shards: int) -> None:
+    cases, shards = range(10), []
+    for number in range(1, num_shards + 1):
+        monkeypatch.setenv("SHARD", f"{number}/{num_shards}")
+        shards.append(shard(cases))
+    assert all(shards)
+    assert {case for selected in shards for case in selected} == set(cases)
 
 
 def test_a_draw_fills_the_budget_and_follows_from_the_seed() -> None:

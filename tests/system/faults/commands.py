@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple, TypeVar
@@ -77,6 +77,20 @@ class Held:
         return ended(self.process)
 
 
+def ends_in_turn(held: Mapping[str, Held], order: Sequence[str], root: Path | str) -> dict[str, tuple[int, str]]:
+    """Let held commands run to their ends one after the other; return their exit codes and what they wrote to stderr.
+
+    One that loses against those before it must change nothing that readers see.
+    """
+    ends: dict[str, tuple[int, str]] = {}
+    for name in order:
+        before = visible(root) if ends else None
+        ends[name] = held[name].goes_on()
+        if before is not None and ends[name][0]:
+            assert visible(root) == before, f"{name} has changed tables, but ended with {ends[name]}"
+    return ends
+
+
 Worlds = dict[tuple[str, ...], World]  # by the commands that have run in them, the world before them under ()
 
 
@@ -118,9 +132,12 @@ def with_ids(world: World) -> World:
 
 
 def shard(cases: Sequence[Case]) -> Sequence[Case]:
-    """Return the cases that the variable SHARD, as in ``2/8``, names: the second, the tenth, …; one case without it."""
+    """Return the cases that the variable SHARD, as in ``2/8``, names: the second, the tenth, …; one case without it.
+
+    Of more shards than cases, each has a case: pytest skips a test without any.
+    """
     first, _, step = os.environ.get("SHARD", f"1/{len(cases)}").partition("/")
-    return cases[int(first) - 1 :: int(step)]
+    return cases[(int(first) - 1) % len(cases) :: int(step)]
 
 
 def check_end(code: int, output: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pyspark.sql import SparkSession
@@ -21,14 +22,14 @@ PATIENCE = 400.0  # seconds, for a command on a busy machine
 
 
 def write_configuration(
-    path: Path, *, log: Path, root: Path | str, events_format: str, refit_days: int | None, conf: Mapping[str, str]
-) -> Path:
-    """Write the configuration of a world; events in another format than Parquet are in ``log/events-FORMAT``."""
+    path: Path, *, log: Path, root: Path | str, events: Mapping[str, Any], refit_days: int | None,
+    conf: Mapping[str, str],
+) -> Path:  # fmt: skip
+    """Write the configuration of a world; ``events`` takes precedence over the suite's settings of the log."""
     values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK | conf})
     if refit_days:
         values["item_vectors"]["behaviour"]["refit_days"] = refit_days
-    if events_format != "parquet":
-        values["events"] |= {"path": f"{log}/events-{events_format}", "format": events_format}
+    values["events"] |= events
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 
@@ -37,7 +38,8 @@ class World:
     """A root with its configuration, and commands on it: in processes of their own, or in this one.
 
     ``root``: the root's URI if it is not in ``folder``, with the Spark settings in ``conf`` that it needs.
-    ``refit_days``: days between versions of item vectors, if not the default.
+    ``events``: settings of the log that differ from those of the suite's log. ``refit_days``: days between versions of
+    item vectors, if not the default.
     """
 
     def __init__(
@@ -45,16 +47,16 @@ class World:
         folder: Path,
         log: Path,
         *,
-        events_format: str = "parquet",
+        events: Mapping[str, Any] | None = None,
         refit_days: int | None = None,
         root: str | None = None,
         conf: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder, self.log, self.events_format, self.root = folder, log, events_format, folder / "root"
+        self.folder, self.log, self.events, self.root = folder, log, events or {}, folder / "root"
         self.refit_days = refit_days
         folder.mkdir(parents=True, exist_ok=True)
         self.file = write_configuration(
-            folder / "userrep.yaml", log=log, root=root or self.root, events_format=events_format,
+            folder / "userrep.yaml", log=log, root=root or self.root, events=self.events,
             refit_days=refit_days, conf=conf or {},
         )  # fmt: skip
         self.config = load_config(self.file, [])
@@ -63,7 +65,7 @@ class World:
         """Copy the root to another folder."""
         if self.root.exists():
             shutil.copytree(self.root, folder / "root")
-        return World(folder, self.log, events_format=self.events_format, refit_days=self.refit_days)
+        return World(folder, self.log, events=self.events, refit_days=self.refit_days)
 
     def start(self, command: str, *, within: Sequence[str] = (), **environment: str) -> "subprocess.Popen[str]":
         """Start a command as the leader of a process group, as schedulers do; ``within`` are words before it."""

@@ -1,7 +1,7 @@
 """Two different commands that build the same tiles at once make each of them once.
 
-The log is JSON, whose tiles Spark makes. Threads wait for each other at the commits, so that the order of these is the
-same in each run.
+The log is partitioned by ingestion date, so Spark SQL makes its tiles; in test_pairs.py, tasks without Spark SQL make
+them. Threads wait for each other at the commits, so that the order of these is the same in each run.
 """
 
 import threading
@@ -10,17 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
-from tests.support.builders import AS_OF, SPEC
+from tests.support.builders import AS_OF
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import NIGHT, World
 from userrep import failpoints
 from userrep.errors import UserrepError
-from userrep.synthetic.generator import generate_log
+from userrep.tiles import build
+from userrep.tiles.by_spark import tiles_of
 from userrep.workflows.daily import backfill, daily
 from userrep.workflows.jobs import run_job
 from userrep.workflows.pipeline import run_pipeline
@@ -32,22 +33,28 @@ PATIENCE = 300.0  # seconds, on a busy machine
 Command = Callable[[], object]
 
 
-class Json(NamedTuple):
-    """Worlds over a log in JSON: without tables, and after an undisturbed pipeline."""
+class Worlds(NamedTuple):
+    """Worlds over a log by ingestion date: without tables, and after an undisturbed pipeline."""
 
     empty: World
     trained: World
 
 
 @pytest.fixture(scope="module")
-def json(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Json:
-    folder = tmp_path_factory.mktemp("json")
-    generate_log(spark, SPEC, str(folder / "log"))
-    events = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
-    events.coalesce(1).write.json(str(folder / "log" / "events-json"))
-    empty, trained = (World(folder / name, folder / "log", events_format="json") for name in ("empty", "trained"))
-    run_pipeline(trained.pipeline(spark))
-    return Json(empty, trained)
+def by_ingestion(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    folder, by_spark = tmp_path_factory.mktemp("by-ingestion"), list[DataFrame]()
+    events = {"partition": {"column": "ingest_date", "holds": "ingestion_date"}}
+    empty, trained = (World(folder / name, log, events=events) for name in ("empty", "trained"))
+
+    def noted(*arguments: Any, **options: Any) -> DataFrame:
+        by_spark.append(tiles_of(*arguments, **options))
+        return by_spark[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "tiles_of", noted)
+        run_pipeline(trained.pipeline(spark))
+    assert by_spark
+    return Worlds(empty, trained)
 
 
 @contextmanager
@@ -91,24 +98,24 @@ def run_at_once(*commands: Command) -> None:
 
 
 def test_a_pipeline_and_a_tile_build_at_once_end_as_one_after_the_other(
-    spark: SparkSession, json: Json, tmp_path: Path
+    spark: SparkSession, by_ingestion: Worlds, tmp_path: Path
 ) -> None:
-    world = json.empty.copy(tmp_path / "at once")
+    world = by_ingestion.empty.copy(tmp_path / "at once")
     first, second = world.pipeline(spark), world.pipeline(spark)
     run_at_once(lambda: run_pipeline(first), lambda: run_job(second, "build_activity_tiles"))
     assert doubled(world.root) == []
-    assert visible(world.root) == visible(json.trained.root)
+    assert visible(world.root) == visible(by_ingestion.trained.root)
 
 
 def test_a_daily_run_and_a_backfill_at_once_end_as_one_after_the_other(
-    spark: SparkSession, json: Json, tmp_path: Path
+    spark: SparkSession, by_ingestion: Worlds, tmp_path: Path
 ) -> None:
     def commands(world: World) -> list[Command]:
         first, second = world.pipeline(spark, NIGHT), world.pipeline(spark, NIGHT)
         dates = [AS_OF - timedelta(days=days) for days in (9, 8)]
         return [lambda: daily(first, on_time=True), lambda: backfill(second, dates)]
 
-    in_turn, at_once = json.trained.copy(tmp_path / "in turn"), json.trained.copy(tmp_path / "at once")
+    in_turn, at_once = by_ingestion.trained.copy(tmp_path / "in turn"), by_ingestion.trained.copy(tmp_path / "at once")
     for command in commands(in_turn):
         command()
     run_at_once(*commands(at_once))
@@ -117,9 +124,9 @@ def test_a_daily_run_and_a_backfill_at_once_end_as_one_after_the_other(
 
 
 def test_a_pipeline_that_dies_while_another_command_builds_the_same_tiles_removes_none_of_them(
-    spark: SparkSession, json: Json, tmp_path: Path
+    spark: SparkSession, by_ingestion: Worlds, tmp_path: Path
 ) -> None:
-    world = json.empty.copy(tmp_path / "at once")
+    world = by_ingestion.empty.copy(tmp_path / "at once")
     building, dying = world.pipeline(spark), world.pipeline(spark)
     are_written, is_dead = threading.Event(), threading.Event()
 
@@ -138,11 +145,11 @@ def test_a_pipeline_that_dies_while_another_command_builds_the_same_tiles_remove
             is_dead.set()
 
     with hooked(at_point), ThreadPoolExecutor(2) as pool:
-        build = pool.submit(run_job, building, "build_activity_tiles")
-        build.add_done_callback(lambda _: are_written.set())  # also if it was refused
+        job = pool.submit(run_job, building, "build_activity_tiles")
+        job.add_done_callback(lambda _: are_written.set())  # also if it was refused
         are_written.wait(PATIENCE)
         pool.submit(die).result()
-        build.result()
+        job.result()
     run_job(world.pipeline(spark), "build_activity_tiles")
     assert doubled(world.root) == []
-    assert visible(world.root).get("tiles") == visible(json.trained.root)["tiles"]
+    assert visible(world.root).get("tiles") == visible(by_ingestion.trained.root)["tiles"]

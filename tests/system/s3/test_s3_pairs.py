@@ -12,7 +12,7 @@ import pyarrow.fs
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.system.faults.commands import Held, InTurn, check_end, line_of, points_of, shard, with_ids
+from tests.system.faults.commands import Held, InTurn, check_end, ends_in_turn, line_of, points_of, shard, with_ids
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.s3.conftest import Bucket
@@ -71,7 +71,7 @@ def test_two_commands_at_once_in_a_bucket_end_as_one_after_the_other(
     world = with_ids(World(tmp_path / "at once", trained.log, root=root, refit_days=refit_days, conf=settings))
     held = {name: Held(world, name, point) for name, point in points_of(pair).items()}
     met = [command.arrives() for command in held.values()]
-    ends = {name: held[name].goes_on() for name in pair}
+    ends = ends_in_turn(held, pair, root)
     for name, (code, output) in ends.items():
         if check_end(code, output):
             again, output_again = world.ends(line_of(world, name))

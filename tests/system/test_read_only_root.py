@@ -106,7 +106,8 @@ def test_commands_that_read_work_on_a_read_only_root_and_leave_it_as_it_is(
         ["explain", "space"], ["audience", *audience, unrecorded], ["daily", "--as-of", str(AS_OF), "--dry-run"],
         ["pipeline", "--as-of", str(AS_OF), "--dry-run"], ["check"],
         ["backfill", "--from", str(AS_OF), "--to", str(AS_OF), "--dry-run"],
-        ["explain", "model", "--model", str(tmp_path / "model.json")], ["explain", "segments", "--out", out[3], unrecorded],
+        ["explain", "model", "--model", str(tmp_path / "model.json")],
+        ["explain", "segments", "--out", out[3], unrecorded],
         ["forget", "--users", str(tmp_path / "seeds.txt"), "--dry-run"], ["stream", "verify", "--as-of", str(AS_OF)],
     ]  # fmt: skip
     writing = [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from userrep.cli.check_result import CheckResult, checked, python_version
@@ -21,12 +22,15 @@ JAVA_VERSIONS = ("17", "21")
 
 
 def doctor_checks(config: Config | None) -> Iterator[CheckResult]:
-    """Yield the result of each check, quick ones first. ``config`` None: skip the check of the root."""
+    """Yield the result of each check, quick ones first.
+
+    ``config`` None: skip the check of the root, and that of Horovod if it is not installed.
+    """
     yield python_version()
     yield _java()
     yield _spark_and_delta()
     yield _jars()
-    if config is None or config.training.backend == "horovod":
+    if find_spec("horovod") if config is None else config.training.backend == "horovod":
         yield from _horovod()
     if config is not None:
         yield checked("root", lambda: _writable(artifacts_root(config)))
@@ -57,8 +61,8 @@ def _spark_and_delta() -> CheckResult:
 
 def _jars() -> CheckResult:
     jars = list(jars_folder().glob("*.jar"))
-    state = f"{len(jars)} in {jars_folder()}" if jars else "not downloaded: each session downloads them at its start"
-    return CheckResult("delta's jars", bool(jars), state, "Run `make setup` to download them once.")
+    state = f"{len(jars)} in {jars_folder()}" if jars else "downloaded by Spark with the first session"
+    return CheckResult("delta's jars", True, state)
 
 
 def _horovod() -> Iterator[CheckResult]:

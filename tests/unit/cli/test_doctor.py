@@ -102,7 +102,7 @@ def test_spark_and_delta_belong_together(
 def test_jars_are_looked_for_where_sessions_take_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("USERREP_JARS", str(tmp_path))
     missing = found("delta's jars")
-    assert (missing.ok, missing.found) == (False, "not downloaded: each session downloads them at its start")
+    assert (missing.ok, missing.found) == (True, "downloaded by Spark with the first session")
     folder = tmp_path / "io.delta_delta-spark_4.2_2.13_4.4.0_org.apache.spark_spark-sql-kafka-0-10_2.13_4.2.0"
     folder.mkdir()
     (folder / "delta.jar").touch()
@@ -138,6 +138,11 @@ def test_horovod_is_asked_in_a_process_of_its_own(
     horovod = [str(result) for result in doctor_checks(None) if result.check.startswith("horovod")]
     assert len(horovod) == len(checks)
     assert all(line.startswith(check) for line, check in zip(horovod, checks, strict=True))
+
+
+def test_without_a_configuration_horovod_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userrep.cli.doctor.find_spec", lambda _: None)
+    assert [result.check for result in doctor_checks(None)][-2:] == ["delta's jars", "spark with delta"]
 
 
 def test_a_configuration_adds_its_root_and_takes_horovod_away_unless_it_trains_with_it(

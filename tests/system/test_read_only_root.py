@@ -75,11 +75,13 @@ def state_of(folder: Path) -> dict[str, tuple[int, float]]:
 
 @pytest.fixture
 def read_only(done: tuple[RunContext, Config], tmp_path: Path) -> Path:
-    """A configuration of a built root without any permission to write."""
+    """A configuration of a built root without any permission to write, next to a model of its space, ``model.json``."""
     values = done[1].model_dump(mode="json", by_alias=True, exclude_unset=True)
     root = Path(shutil.copytree(values["root"], tmp_path / "root"))
     space_id = find_space(done[0].tables, None).space_id
     add_updates(FileTables(None, str(root)), [Update(AS_OF, "u0000001", datetime(2024, 3, 14), [0.0], space=space_id)])
+    weights = [1.0] * done[1].model.latent_dim
+    (tmp_path / "model.json").write_text(json.dumps({"weights": weights, "space_id": space_id}), encoding="utf-8")
     config = tmp_path / "userrep.yaml"
     config.write_text(yaml.safe_dump(values | {"root": str(root)}))
     subprocess.run(["chmod", "-R", "a-w", root], check=True)
@@ -95,8 +97,6 @@ def test_commands_that_read_work_on_a_read_only_root_and_leave_it_as_it_is(
     as_of, unrecorded = ["--as-of", str(AS_OF), "--out"], "--unrecorded"
     users = [f"u{k:07d}" for k in range(200)]
     (tmp_path / "seeds.txt").write_text("\n".join(users), encoding="utf-8")
-    weights = [1.0] * done[1].model.latent_dim
-    (tmp_path / "model.json").write_text(json.dumps({"weights": weights, "space_id": space_id}), encoding="utf-8")
     audience = ["--seeds", str(tmp_path / "seeds.txt"), "--size", "9", "--out", str(tmp_path / "audience")]
     reading = [
         ["status"], ["spaces", "list"], ["spaces", "show", space_id], ["consumers", "list"],
@@ -104,11 +104,10 @@ def test_commands_that_read_work_on_a_read_only_root_and_leave_it_as_it_is(
         ["export", "embeddings", *as_of, out[0], unrecorded], ["export", "features", *as_of, out[1], unrecorded],
         ["export", "item-vectors", *as_of, out[2]], ["estimate", "--users", "9", "--events-per-day", "9"],
         ["explain", "space"], ["audience", *audience, unrecorded], ["daily", "--as-of", str(AS_OF), "--dry-run"],
-        ["pipeline", "--as-of", str(AS_OF), "--dry-run"], ["check"],
-        ["backfill", "--from", str(AS_OF), "--to", str(AS_OF), "--dry-run"],
-        ["explain", "model", "--model", str(tmp_path / "model.json")],
-        ["explain", "segments", "--out", out[3], unrecorded],
-        ["forget", "--users", str(tmp_path / "seeds.txt"), "--dry-run"], ["stream", "verify", "--as-of", str(AS_OF)],
+        ["pipeline", "--as-of", str(AS_OF), "--dry-run"], ["explain", "segments", "--out", out[3], unrecorded],
+        ["backfill", "--from", str(AS_OF), "--to", str(AS_OF), "--dry-run"], ["check"],
+        ["explain", "model", "--model", str(tmp_path / "model.json")], ["stream", "verify", "--as-of", str(AS_OF)],
+        ["forget", "--users", str(tmp_path / "seeds.txt"), "--dry-run"],
     ]  # fmt: skip
     writing = [
         ["export", "embeddings", *as_of, str(tmp_path / "recorded")], ["spaces", "rollback"],

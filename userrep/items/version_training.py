@@ -162,11 +162,9 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         record = VersionRecord(num_items, num_vectors, max((row.largest for row in counted), default=0.0))
         records.append({**key, **record._asdict(), "built_at": utc_now()})
     if not inputs.tables.change(
-        ITEM_VECTOR_VERSIONS,
-        lambda rows: None if {row.valid_from for row in rows} & set(group) else records,
-        replacing=sql_any(keys),
-        lineage_id=inputs.lineage_id,
-    ):
+        ITEM_VECTOR_VERSIONS, lambda rows: None if {row.valid_from for row in rows} & set(group) else records,
+        replacing=sql_any(keys), lineage_id=inputs.lineage_id,
+    ):  # fmt: skip
         raise changed_meanwhile(ITEM_VECTOR_VERSIONS.name)
     return sum(row.num_vectors for row in counts)
 

@@ -1,4 +1,4 @@
-"""``userrep explain``: what vectors tell about users, what drives a consumer's model, and segments of users."""
+"""``userrep explain``: what vectors contain, what drives a consumer's model, and segments of users."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Annotated

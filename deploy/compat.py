@@ -28,7 +28,8 @@ RECORD, PAGE = (ROOT / "docs" / f"platforms.{kind}" for kind in ("json", "md"))
 # Series of Spark and the Python to test it with, if it is installed; otherwise that of this process.
 PYTHONS = {"4.0": "python3.12", "4.1": "python3.13", "4.2": None}
 TEST_TOOLS = ("pytest", "pytest-xdist", "psutil", "filelock", "pyspark[connect]")
-NEWEST = ROOT / "build" / "compat" / "newest.txt"  # the pins of the newest PySpark of the registry
+# The newest PySpark of the registry with its Delta, and the pins of all other packages.
+NEWEST, OTHERS = (ROOT / "build" / "compat" / name for name in ("newest.txt", "newest-others.txt"))
 UNUSED = ("--excludes", "deploy/gpu_only.txt")  # packages that torch loads only on GPUs
 # Platforms that tests of this repository start: the test, and the day of its last recorded pass.
 STARTED = {
@@ -55,15 +56,16 @@ def environment(series: str) -> Path:
     if PYTHONS.get(series, "") is None:
         return Path(sys.executable)
     folder, constraints = ROOT / "build" / "compat" / f"spark-{series}", ROOT / f"deploy/constraints/spark-{series}.txt"
-    pins, option = (NEWEST, "--overrides") if series == "newest" else (constraints, "--constraint")
+    overrides: list[Any] = ["--overrides", NEWEST] if series == "newest" else []
+    pins = OTHERS if overrides else constraints
     python, stamp, uv = folder / "bin" / "python", folder / ".done", Path(sys.executable).with_name("uv")
-    wanted = (ROOT / "setup.py").read_text() + pins.read_text()
+    wanted = "".join(file.read_text() for file in (ROOT / "setup.py", pins, *overrides[1:]))
     if not stamp.exists() or stamp.read_text() != wanted:
         base = shutil.which(str(PYTHONS.get(series))) or sys.executable
         print(f"compat-test: environment of Spark {series} ({base})", flush=True)
         run([uv, "venv", "--quiet", "--clear", "--python", base, folder])
         packages = ["--editable", ".[all,streaming]", *TEST_TOOLS]
-        run([uv, "pip", "install", "--quiet", "--python", python, option, pins, *UNUSED, *packages])
+        run([uv, "pip", "install", "--quiet", "--python", python, "--constraint", pins, *overrides, *UNUSED, *packages])
         stamp.write_text(wanted)
     run([python, "-m", "deploy.fetch_jars", "sessions"])
     return python
@@ -97,7 +99,8 @@ def try_newest() -> str:
         return f"{newest} is the newest of the registry, and is supported: nothing to try"
     others = [pin for pin in pinned if not pin.startswith(("pyspark==", "py4j==", "delta-spark=="))]
     NEWEST.parent.mkdir(parents=True, exist_ok=True)
-    NEWEST.write_text("\n".join([*others, newest.replace("==", "[connect]=="), "delta-spark!=4.4.1"]))  # as in setup.py
+    OTHERS.write_text("\n".join(others))
+    NEWEST.write_text("\n".join([newest.replace("==", "[connect]=="), "delta-spark!=4.4.1"]))  # as in setup.py
     try:
         return f"{newest} passed with delta-spark {tested('newest')['packages']['delta-spark']}"
     except subprocess.CalledProcessError as error:

@@ -55,6 +55,7 @@ def test_the_newest_pyspark_is_tried_unless_it_is_supported_and_may_fail(
         raise subprocess.CalledProcessError(1, "pytest")
 
     monkeypatch.setattr(compat, "NEWEST", tmp_path / "build" / "newest.txt")
+    monkeypatch.setattr(compat, "OTHERS", tmp_path / "build" / "others.txt")
     monkeypatch.setattr(compat, "tested", tested)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout=f"{newest}\n"))
     assert compat.main(["newest"]) == 0

@@ -45,9 +45,7 @@ def expire_snapshots(
             pinned=_pinned(tables, space),
             keep_newest=space.state != RETIRED,
         )
-        ids = {snapshot.snapshot_id for snapshot in expired}
-        new = [row.asDict() | ({"state": EXPIRED} if row.snapshot_id in ids else {}) for row in rows]
-        return new if expired else None
+        return _in_state(EXPIRED, {snapshot.snapshot_id for snapshot in expired}, rows)
 
     key = {"space_id": space.space_id}
     has_changed = tables.change(SNAPSHOTS, marked, replacing=sql_key(key), **key)
@@ -68,6 +66,11 @@ def _pinned(tables: Tables, space: Space) -> set[str]:
     return {name for row in tables.ledger(TRAINING_SETS, space_id=space.space_id) for name in row.snapshot_ids}
 
 
+def _in_state(state: str, ids: Collection[str], rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    """Return the rows of a ledger with another state of some snapshots; None if there are no such snapshots."""
+    return [row.asDict() | ({"state": state} if row.snapshot_id in ids else {}) for row in rows] if ids else None
+
+
 def _restore(tables: Tables, space: Space, pinned: Collection[str]) -> None:
     """Publish expired snapshots of training sets again, if their rows are not deleted yet.
 
@@ -81,8 +84,7 @@ def _restore(tables: Tables, space: Space, pinned: Collection[str]) -> None:
 
     def published(rows: list[Row]) -> list[dict[str, Any]] | None:
         kept = {r.snapshot_id for r in rows if r.snapshot_id in names and (r.space_id, r.as_of, r.revision) in stored}
-        new = [row.asDict() | ({"state": PUBLISHED} if row.snapshot_id in kept else {}) for row in rows]
-        return new if kept else None
+        return _in_state(PUBLISHED, kept, rows)
 
     key = {"space_id": space.space_id}
     tables.change(SNAPSHOTS, published, replacing=sql_key(key), **key)

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.fast
 
 AS_OF = date(2024, 3, 20)
 ANCHOR = date(2024, 3, 10)
-SPAN = 14  # days of the history of the configuration below; its windows are 2 and 7 days long
 VERSIONS = Versions("l1", ANCHOR, 7, frozenset({ANCHOR}))
 
 

@@ -49,7 +49,7 @@ def _measured(name: str, split: str, root: Path) -> list[Measured]:
     work, space, plan = prepared_space(config)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     context, truth = read_context_and_truth(
-        work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan
+        work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan, ledger=work.tiles
     )
     wanted = {EMBEDDING, *PEERS, *STORAGES} - reasons_without_picks(context).keys()
     chosen = [one for one in representations(("float16", "int8")) if one.name in wanted]

@@ -63,7 +63,12 @@ class Site:
         build_user_features(self.work, list(self.plan.dates))
         artifact = load_artifact(artifact_folder(config, self.space), self.space.content_hash)
         self.context, self.truth = read_context_and_truth(
-            self.work.tables, config, artifact=artifact, versions=self.work.schedule.versions, plan=self.plan
+            self.work.tables,
+            config,
+            artifact=artifact,
+            versions=self.work.schedule.versions,
+            plan=self.plan,
+            ledger=self.work.tiles,
         )
 
     @property

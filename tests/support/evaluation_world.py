@@ -274,7 +274,7 @@ def context_of(events: list[Event]) -> Context:
     rows = rows_at_all_dates(NUM_GROUPED)
     nothing = cast(Any, None)
     futures = Futures(rows, activity_from(events, rows, NUM_GROUPED_ITEMS))
-    return Context(nothing, nothing, nothing, PLAN, futures, seed=1)
+    return Context(nothing, nothing, nothing, PLAN, nothing, futures, seed=1)
 
 
 def sample_of_groups(events: list[Event]) -> SampledCounts:

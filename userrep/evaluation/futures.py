@@ -24,7 +24,7 @@ from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.sampled_rows import Ints, Rows, indices_in, only_sampled, where_in
 from userrep.features.profiles import read_picks
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import read_tiles
+from userrep.tiles.ledger import TileLedger, read_tiles
 
 _POPULARITY_DAYS = 30
 
@@ -111,7 +111,13 @@ def boundaries_of(plan: EvaluationPlan) -> tuple[date, ...]:
 
 
 def read_activity(
-    tables: Tables, rows: Rows, plan: EvaluationPlan, *, onboarding: Onboarding | None, seed: int
+    tables: Tables,
+    rows: Rows,
+    plan: EvaluationPlan,
+    *,
+    onboarding: Onboarding | None,
+    seed: int,
+    ledger: TileLedger | None = None,
 ) -> Activity:
     """Read the sampled users' tiles of all days, and the popularity of their items.
 
@@ -120,7 +126,7 @@ def read_activity(
     grows with ``evaluation.max_rows`` and not with the number of users in the log.
     """
     boundaries = boundaries_of(plan)
-    tiles = read_tiles(tables, start=None, end=boundaries[-1])
+    tiles = read_tiles(tables, start=None, end=boundaries[-1], ledger=ledger)
     sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", slot_of(boundaries).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip

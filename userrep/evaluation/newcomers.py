@@ -109,7 +109,8 @@ def read_truncated_rows(context: Context, versions: Versions, *, most: int) -> T
     """
     tables, config, rows = context.tables, context.config, context.rows
     spec = FeatureSpec.of(config)
-    tiles = only_sampled(read_tiles(tables, start=None, end=rows.dates[-1]), rows, seed=context.seed)
+    tiles = read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger)
+    tiles = only_sampled(tiles, rows, seed=context.seed)
     candidates = newest_tiles(tiles, rows.dates, most=max(1, most), context=bool(spec.context)).toArrow()
     newest = newest_by_row(candidates, rows, span=spec.span)
     dated = dated_vectors(tables, config, versions, rows.dates)

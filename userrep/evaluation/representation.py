@@ -66,7 +66,7 @@ from userrep.features.ledger import feature_sets
 from userrep.model.artifact import Artifact
 from userrep.store.arrow import combined, packed, unpacked
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import read_tiles
+from userrep.tiles.ledger import TileLedger, read_tiles
 
 Floats32 = NDArray[np.float32]
 
@@ -75,12 +75,16 @@ _EARLIER_ROWS, _EARLIER_DATES = 20_000, 8  # approximate rows of the sample of f
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """Data that representations may use; see the module docstring. Two contexts are never equal."""
+    """Data that representations may use; see the module docstring. Two contexts are never equal.
+
+    ``ledger``: the tile ledger, read once for the whole evaluation.
+    """
 
     tables: Tables
     config: Config
     artifact: Artifact
     plan: EvaluationPlan
+    ledger: TileLedger
     futures: Futures
     seed: int
 
@@ -122,7 +126,7 @@ class Context:
 
     def interactions(self) -> DataFrame:
         """Read all users' events before ``plan.until``: user_id, item_id, num_events, weight. Cost: one shuffle."""
-        tiles = read_tiles(self.tables, start=None, end=self.plan.until)
+        tiles = read_tiles(self.tables, start=None, end=self.plan.until, ledger=self.ledger)
         return tiles.groupBy("user_id", "item_id").agg(
             F.sum("num_events").alias("num_events"), F.sum("weight").alias("weight")
         )

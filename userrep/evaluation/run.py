@@ -28,7 +28,7 @@ from userrep.model.artifact import Artifact, load_artifact
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import tiles_fingerprint
+from userrep.tiles.ledger import TileLedger, days_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,19 @@ def evaluate(
     versions: Versions,
     plan: EvaluationPlan,
     representations: Sequence[Representation],
+    ledger: TileLedger,
 ) -> Results:
     """Evaluate a space's embedding and other representations of the same users.
 
-    The features and item vectors of ``plan``'s dates must be built. Raises UsageError if no sampled user has an event
-    after the dates, or no task has enough examples. Cost: in Spark, one pass over the features of these dates and two
-    over all tiles, and one more over the tiles for new users; then probes on the driver, whose memory and time grow
-    with ``evaluation.max_rows``.
+    The features and item vectors of ``plan``'s dates must be built. ``ledger``: the tile ledger pinned by the run.
+    Raises UsageError if no sampled user has an event after the dates, or no task has enough examples. Cost: in Spark,
+    one pass over the features of these dates and two over all tiles, and one more over the tiles for new users; then
+    probes on the driver, whose memory and time grow with ``evaluation.max_rows``.
     """
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    context, truth = read_context_and_truth(tables, config, artifact=artifact, versions=versions, plan=plan)
+    context, truth = read_context_and_truth(
+        tables, config, artifact=artifact, versions=versions, plan=plan, ledger=ledger
+    )
     rows, counts = context.rows, num_by_role(context.rows.role_N)
     logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
@@ -73,19 +76,25 @@ def evaluate(
 
 
 def read_context_and_truth(
-    tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: EvaluationPlan
+    tables: Tables,
+    config: Config,
+    *,
+    artifact: Artifact,
+    versions: Versions,
+    plan: EvaluationPlan,
+    ledger: TileLedger,
 ) -> tuple[Context, Truth]:
     """Read the data of an evaluation: what representations may use, and what labels are computed from."""
     settings, seed = config.evaluation, config.evaluation.seed
     rows = read_rows(tables, config, artifact.manifest.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
-    activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed)
+    activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed, ledger=ledger)
     futures = Futures(rows, activity)
     check_futures(futures, plan)
     items = read_item_vectors(tables, config, versions, activity.item_ids, [plan.until, *plan.dates])
     vectors_IE, has_I = items.of(content_modality(config), plan.until)
     cluster_I = clustered(vectors_IE, has_I, num_clusters=settings.num_clusters, seed=seed)
     attributes = read_attributes(tables.spark, config, rows, seed=seed)
-    return Context(tables, config, artifact, plan, futures, seed), Truth(futures, items, cluster_I, attributes)
+    return Context(tables, config, artifact, plan, ledger, futures, seed), Truth(futures, items, cluster_I, attributes)
 
 
 def check_futures(futures: Futures, plan: EvaluationPlan) -> None:
@@ -121,7 +130,7 @@ def _manifest(context: Context, space: Space) -> dict[str, Any]:
         "content_hash": space.content_hash,
         "trained_until": plan.until,
         "lineage_id": space.lineage_id,
-        "tiles_hash": tiles_fingerprint(context.tables, start=None, end=plan.end),
+        "tiles_hash": days_fingerprint(context.ledger.latest, start=None, end=plan.end),
         "sides_hash": profiles_fingerprint(context.tables.spark, config),
         "config_hash": short_hash(config.model_dump()),
         "code_hash": code_hash(),

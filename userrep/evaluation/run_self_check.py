@@ -33,7 +33,7 @@ from userrep.spaces.create import checked_model, drop_checked_model
 from userrep.spaces.training_inputs import TrainingPlan, check_id, inputs_key, training_folder
 from userrep.store.filesystem import read_bytes, write_bytes
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import tiles_fingerprint
+from userrep.tiles.ledger import TileLedger, days_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -77,26 +77,30 @@ def plan_check(
     return None
 
 
-def self_check(tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan) -> SelfCheck:
+def self_check(
+    tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan, ledger: TileLedger
+) -> SelfCheck:
     """Train the checked model and compare it with peers, or return the stored result of an earlier run.
 
-    The features and item vectors of all dates must be built. ``space_id``: the space that will be trained. Rows and
-    checkpoints of the checked model are kept until the result is stored. Cost: two reads in Spark that grow with the
-    log (``training_inputs``, ``read_context_and_truth``); then a training on at most 100,000 rows and probes on at most
-    19,000, which do not.
+    The features and item vectors of all dates must be built. ``space_id``: the space that will be trained. ``ledger``:
+    the tile ledger pinned by the run. Rows and checkpoints of the checked model are kept until the result is stored.
+    Cost: two reads in Spark that grow with the log (``training_inputs``, ``read_context_and_truth``); then a training
+    on at most 100,000 rows and probes on at most 19,000, which do not.
 
     Raises
     ------
     UsageError
         If the log has too few users for a training or for any task.
     """
-    result_uri = f"{training_folder(config, check_id(space_id))}/{_result_key(tables, config, versions, check)}.json"
+    key = _result_key(tables, config, versions, check, ledger)
+    result_uri = f"{training_folder(config, check_id(space_id))}/{key}.json"
     if (result := _read(result_uri)) is not None:
         logger.info("reusing the result of an earlier run")
         return result
-    training = TrainingPlan(versions, check.as_ofs, check.plan.until)
+    training = TrainingPlan(versions, check.as_ofs, check.plan.until, ledger)
     model = checked_model(tables, config, training, space_id=space_id)
-    result = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=len(check.as_ofs))
+    num_dates = len(check.as_ofs)
+    result = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=num_dates, ledger=ledger)
     write_bytes(result_uri, result.model_dump_json().encode())
     drop_checked_model(tables, config, space_id)
     return result
@@ -109,25 +113,34 @@ def _read(uri: str) -> SelfCheck | None:
         return None
 
 
-def _result_key(tables: Tables, config: Config, versions: Versions, check: CheckPlan) -> str:
+def _result_key(tables: Tables, config: Config, versions: Versions, check: CheckPlan, ledger: TileLedger) -> str:
     """Hash the inputs of a check: features, labels, settings and code."""
     sets = feature_sets(tables, versions.lineage_id)
     return short_hash([
         inputs_key(tables, config, versions.lineage_id, check.as_ofs),
         check.plan, [[sets[day].hash, sets[day].num_users] for day in check.plan.dates],
-        tiles_fingerprint(tables, start=None, end=check.plan.end), profiles_fingerprint(tables.spark, config),
+        days_fingerprint(ledger.latest, start=None, end=check.plan.end), profiles_fingerprint(tables.spark, config),
         config.model.model_dump(), config.training.recipe, config.evaluation.model_dump(), code_hash(),
     ])  # fmt: skip
 
 
 def check_model(
-    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: EvaluationPlan, num_dates: int
+    tables: Tables,
+    config: Config,
+    artifact: Artifact,
+    *,
+    versions: Versions,
+    plan: EvaluationPlan,
+    num_dates: int,
+    ledger: TileLedger,
 ) -> SelfCheck:
     """Evaluate a model on a plan's dates, with one draw of each task's examples."""
     settings = config.evaluation
     settings = settings.model_copy(update={"max_rows": min(settings.max_rows, _MAX_ROWS), "num_seeds": 1})
     config = config.model_copy(update={"evaluation": settings})
-    context, truth = read_context_and_truth(tables, config, artifact=artifact, versions=versions, plan=plan)
+    context, truth = read_context_and_truth(
+        tables, config, artifact=artifact, versions=versions, plan=plan, ledger=ledger
+    )
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
     described = [fit_and_describe(peer, context)[1] for peer in compared]

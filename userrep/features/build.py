@@ -28,7 +28,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import FEATURE_SETS, TableSchema
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import tile_ledger, tiles_by_cell
+from userrep.tiles.ledger import TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one open Parquet writer per date
@@ -36,11 +36,18 @@ Counts = Mapping[date, tuple[int, int]]  # the users of each date, and those who
 
 
 def build_features(
-    tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, profiles: Profiles | None = None
+    tables: Tables,
+    config: Config,
+    versions: Versions,
+    as_ofs: Sequence[date],
+    *,
+    profiles: Profiles | None = None,
+    ledger: TileLedger | None = None,
 ) -> int:
     """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the row count.
 
-    ``profiles``: the profiles pinned by the run. Without them, ``user_profiles`` is refreshed first.
+    ``profiles``, ``ledger``: the profiles and the tile ledger pinned by the run. Without them, ``user_profiles`` is
+    refreshed and the newest ledger read.
 
     Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
     longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
@@ -52,7 +59,7 @@ def build_features(
     UserrepError
         If another run has started to build one of the dates in the meantime.
     """
-    spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), tile_ledger(tables)
+    spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), ledger or tile_ledger(tables)
     revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
     inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)

@@ -10,7 +10,7 @@ from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.store.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import days_fingerprint, tile_ledger
+from userrep.tiles.ledger import TileLedger, days_fingerprint, tile_ledger
 
 
 class FeatureSet(NamedTuple):
@@ -34,15 +34,22 @@ def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
 
 
 def stale_features(
-    tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, profile_hashes: Mapping[date, str]
+    tables: Tables,
+    config: Config,
+    versions: Versions,
+    as_ofs: Sequence[date],
+    *,
+    profile_hashes: Mapping[date, str],
+    ledger: TileLedger | None = None,
 ) -> dict[date, str]:
     """Return the as-of dates whose features are missing or were built from other inputs, with the reason.
 
-    ``profile_hashes``: fingerprint of the user profiles, for the dates that must also reflect changed users and picks.
-    Other dates ignore such changes: history stays as it was published.
+    ``ledger``: the tile ledger pinned by the run; by default, the newest. ``profile_hashes``: fingerprint of the user
+    profiles, for the dates that must also reflect changed users and picks. Other dates ignore such changes: history
+    stays as it was published.
     """
     built = feature_sets(tables, versions.lineage_id)
-    days = tile_ledger(tables).latest
+    days = (ledger or tile_ledger(tables)).latest
     reasons = {}
     for as_of in as_ofs:
         if as_of not in built:

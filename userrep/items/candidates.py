@@ -23,7 +23,7 @@ from userrep.store.arrow import combined
 from userrep.store.schemas import ITEM_VECTORS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import read_tiles
+from userrep.tiles.ledger import TileLedger, read_tiles
 
 MAX_ITEMS = 4096  # per date
 _MAX_BYTES = 2**28  # vectors of all dates
@@ -32,13 +32,20 @@ _PARTS = 64  # partitions of the items of a date for ranking
 
 
 def read_candidates(
-    tables: Tables, versions: Versions, as_ofs: Sequence[date], *, days: int, dims: Mapping[str, int], seed: int
+    tables: Tables,
+    versions: Versions,
+    as_ofs: Sequence[date],
+    *,
+    days: int,
+    dims: Mapping[str, int],
+    seed: int,
+    ledger: TileLedger | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Sample the items sold in the ``days`` from each as-of date on, with the vectors valid at the end of these days.
 
     At most ``MAX_ITEMS`` per date, fewer if all dates together would exceed 256 MB. Items without any vector are
     dropped. An item without a vector of some modality gets the mean of that modality over the date's items. ``dims``:
-    the modalities in order, with their widths.
+    the modalities in order, with their widths. ``ledger``: the tile ledger pinned by the run; by default, the newest.
 
     Returns
     -------
@@ -49,7 +56,8 @@ def read_candidates(
     """
     width = sum(dims.values())
     max_items = min(MAX_ITEMS, max(2, _MAX_BYTES // (4 * width * max(1, len(as_ofs)))))
-    sample = _draw(tables, as_ofs, days=days, max_items=max_items, seed=seed).sort_by("item_id")
+    tiles = read_tiles(tables, start=min(as_ofs), end=max(as_ofs) + timedelta(days=days), ledger=ledger)
+    sample = _draw(tiles, as_ofs, days=days, max_items=max_items, seed=seed).sort_by("item_id")
     date_N = pc.index_in(sample.column("as_of"), pa.array(as_ofs, pa.date32())).to_numpy()
     weight_N, key_N = (sample.column(name).to_numpy() for name in ("weight", "key"))
     versions_by_date = pa.array([versions.valid_at(day + timedelta(days=days)) for day in as_ofs], pa.date32())
@@ -72,14 +80,13 @@ def read_candidates(
     return candidates
 
 
-def _draw(tables: Tables, as_ofs: Sequence[date], *, days: int, max_items: int, seed: int) -> pa.Table:
+def _draw(tiles: DataFrame, as_ofs: Sequence[date], *, days: int, max_items: int, seed: int) -> pa.Table:
     """Return as_of, item_id, weight and key of the items with the smallest keys per date: ``max_items`` + 1 of them."""
-    spark, first, last = tables.spark, min(as_ofs), max(as_ofs) + timedelta(days=days)
     days_and_dates = [(day + timedelta(days=k), day) for day in as_ofs for k in range(days)]
     event_dates, dates = (pa.array(column, pa.date32()) for column in zip(*days_and_dates, strict=True))
-    dates_of_day = spark.createDataFrame(pa.table({"event_date": event_dates, "as_of": dates}))
-    tiles = read_tiles(tables, start=first, end=last).join(F.broadcast(dates_of_day), on="event_date", how="inner")
-    sums = tiles.groupBy("as_of", "item_id").agg(F.sum("weight").alias("weight")).where("weight > 0")
+    dates_of_day = tiles.sparkSession.createDataFrame(pa.table({"event_date": event_dates, "as_of": dates}))
+    dated = tiles.join(F.broadcast(dates_of_day), on="event_date", how="inner")
+    sums = dated.groupBy("as_of", "item_id").agg(F.sum("weight").alias("weight")).where("weight > 0")
     chance = (F.pmod(F.xxhash64("item_id", "as_of", F.lit(seed)), F.lit(_DRAWS)) + 0.5) / _DRAWS
     keyed = sums.withColumn("key", -F.log(chance) / F.col("weight"))
     part = F.pmod(F.xxhash64("item_id"), F.lit(_PARTS))

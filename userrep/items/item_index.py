@@ -1,7 +1,5 @@
 """The items of a lineage: the item table, and the dense numbers that items keep across versions."""
 
-from datetime import date
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -12,19 +10,18 @@ from userrep.sources.columns import as_text, check_columns, configured, id_text,
 from userrep.sources.read import read_source
 from userrep.store.schemas import ITEM_INDEX
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import read_tiles
 
 _ATTEMPTS = 20  # to commit item numbers, each on the newest table version
 
 
-def extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:
-    """Give every item of the log before ``end`` and of the item table a dense number that never changes.
+def extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, tiles: DataFrame) -> DataFrame:
+    """Give every item of some tiles and of the item table a dense number that never changes.
 
     New items are numbered in the order of their ids. Cost: one pass over the items of all tiles; one task sorts the ids
     of the new items. Two concurrent runs could give one number to two items. So numbers are committed only if the table
     still has the version that they continue; the run that comes second starts again from the new numbers.
     """
-    seen = read_tiles(tables, start=None, end=end).select("item_id")
+    seen = tiles.select("item_id")
     if items is not None:
         seen = seen.unionByName(items.select("item_id"))
     for _ in range(_ATTEMPTS):

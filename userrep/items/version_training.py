@@ -32,8 +32,12 @@ _GROUP_TILES = 10_000_000  # maximum total of the tiles of the versions that are
 _FILE_BYTES = 2**26  # approximate size of the vectors in a file
 
 
-def train_versions(tables: Tables, config: Config, versions: Versions, missing: Sequence[date]) -> int:
+def train_versions(
+    tables: Tables, config: Config, versions: Versions, missing: Sequence[date], *, ledger: TileLedger | None = None
+) -> int:
     """Build the versions ``missing``, oldest first. Returns the number of vectors written.
+
+    ``ledger``: the tile ledger pinned by the run; by default, the newest.
 
     Small versions are built and committed together, up to ten million tiles at a time, because one Spark job for
     several costs less than one each. Cost: one pass over the items of all tiles before the last version, and one over
@@ -42,12 +46,13 @@ def train_versions(tables: Tables, config: Config, versions: Versions, missing: 
     over the item table.
     """
     items = read_items(tables, config.items) if config.items else None
-    index = extended_index(tables, versions.lineage_id, items, end=max(missing)).cache()
+    ledger = ledger or tile_ledger(tables)
+    tiles = read_tiles(tables, start=None, end=max(missing), ledger=ledger)
+    index = extended_index(tables, versions.lineage_id, items, tiles).cache()
     als = {name: settings for name, settings in config.item_vectors.items() if isinstance(settings, AlsVectors)}
-    ledger = tile_ledger(tables)
     limits = {v: {name: _bucket_limit(ledger, v, s.max_tiles) for name, s in als.items()} for v in missing}
     widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
-    pairs = interactions(read_tiles(tables, start=None, end=max(missing)), index, widest).cache()
+    pairs = interactions(tiles, index, widest).cache()
     inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
     num_vectors = done = 0
     try:

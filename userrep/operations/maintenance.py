@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Collection, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -86,18 +86,31 @@ def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
 def _drop_superseded_tiles(tables: Tables) -> int:
     """Drop tile revisions that were written more than 7 days ago and are not referred to; return their number.
 
-    The newest revision of each day is kept. Tiles included in stored window sums or base sums are kept too, because a
+    Revisions that were the newest of their day at some time in the last 7 days are kept, because a run that began then
+    may still read them. Tiles included in stored window sums or base sums are kept too, because a
     correction subtracts them. Rejected rows are dropped by the same rule. Those of streams are kept, and those of the
     newest build that found rows without a readable time, which are stored under the day of the build.
     """
     ledger = tile_ledger(tables)
-    newest = {(day, entry.revision) for day, entry in ledger.days.items()}
+    newest = _newest_lately(tables)
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     bases = [row.revision_by_day for row in base_rows(tables).values()]
     summed = {day for included in (*sums, *bases) for day in (included or {}).items()}
     _drop_revisions(tables, REJECTED_EVENTS, newest, whole=(STREAM_REVISION, ledger.undated.revision))
     return _drop_revisions(tables, USER_ITEM_DAYS, newest | summed)
+
+
+def _newest_lately(tables: Tables) -> set[tuple[date, int]]:
+    """Return the (day, revision) of tiles that were the newest of their day at some time in the last 7 days."""
+    rows = tables.ledger(schemas.TILE_DAYS, ("event_date", "revision", "built_at"))
+    now, lately = utc_now(), set()
+    superseded_at: dict[date | None, datetime] = {}
+    for row in sorted(rows, key=lambda row: row.revision, reverse=True):
+        if superseded_at.get(row.event_date, now) >= now - RETENTION:
+            lately.add((row.event_date, row.revision))
+        superseded_at[row.event_date] = row.built_at
+    return lately
 
 
 def _drop_revisions(

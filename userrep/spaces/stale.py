@@ -9,21 +9,24 @@ from userrep.items.versions import lineage_of, versions_of
 from userrep.spaces.registry import Space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots, snapshot_inputs
 from userrep.store.tables import Tables
+from userrep.tiles.ledger import TileLedger, tile_ledger
 
 
-def stale_dates(tables: Tables, config: Config) -> dict[str, list[date]]:
+def stale_dates(tables: Tables, config: Config, ledger: TileLedger | None = None) -> dict[str, list[date]]:
     """Return, for each space of this configuration's lineage, the published as-of dates whose log has changed since.
 
-    A late or corrected day counts once its tiles are rebuilt, which every run does. Cost: a few ledger reads.
+    ``ledger``: the tile ledger pinned by the run; by default, the newest. A late or corrected day counts once its tiles
+    are rebuilt, which every run does. Cost: a few ledger reads.
     """
-    lineage_id = lineage_of(config)
+    lineage_id, ledger = lineage_of(config), ledger or tile_ledger(tables)
     dates_by_space = {}
     sets = feature_sets(tables, lineage_id)
     for space in list_spaces(tables):
         published = list_snapshots(tables, space.space_id) if space.lineage_id == lineage_id else []
         if published:
             versions = versions_of(tables, config, anchor=space.trained_until)
-            stale = stale_features(tables, config, versions, sorted({s.as_of for s in published}), profile_hashes={})
+            dates = sorted({snapshot.as_of for snapshot in published})
+            stale = stale_features(tables, config, versions, dates, profile_hashes={}, ledger=ledger)
             dates_by_space[space.space_id] = stale_snapshots(published, space, sets, stale)
     return dates_by_space
 

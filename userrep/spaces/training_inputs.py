@@ -25,6 +25,7 @@ from userrep.store.buckets import buckets_of_share, user_bucket
 from userrep.store.filesystem import all_exist, artifacts_root, delete_folder
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
+from userrep.tiles.ledger import TileLedger
 from userrep.training.data.shards import ShardFiles, shard_files
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,15 @@ class TrainingInputs:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a space is trained on: features of a lineage at some as-of dates, whose futures end by ``until``."""
+    """What a space is trained on: features of a lineage at some as-of dates, whose futures end by ``until``.
+
+    ``ledger``: the tile ledger pinned by the run; by default, the newest.
+    """
 
     versions: Versions
     as_ofs: Sequence[date]
     until: date
+    ledger: TileLedger | None = None
 
 
 def training_folder(config: Config, space_id: str) -> str:
@@ -127,7 +132,9 @@ def _build(
     candidates: Tensors = {}
     if _predicts_items(config):
         days, dims = config.future_days[0], spec.modalities
-        candidates = read_candidates(tables, plan.versions, as_ofs, days=days, dims=dims, seed=settings.seed)
+        candidates = read_candidates(
+            tables, plan.versions, as_ofs, days=days, dims=dims, seed=settings.seed, ledger=plan.ledger
+        )
     targets = TargetLayout.of(spec, config.future_days)
     return TrainingInputs(files, layout, targets, scaler, None), candidates
 

@@ -44,8 +44,12 @@ class TileDay(NamedTuple):
 
 @dataclass(frozen=True)
 class TileLedger:
-    """The ledger at one point in time, with the newest entry of each day and of the rows without a readable time."""
+    """The ledger at a version, with the newest entry of each day and of the rows without a readable time.
 
+    A run reads it once, so that all its stages read the same revisions.
+    """
+
+    version: int
     days: dict[date, TileDay]
     undated: TileDay
     _entries: Mapping[tuple[date, int], TileDay]  # by day and revision
@@ -71,19 +75,21 @@ class TileLedger:
 
 def tile_ledger(tables: Tables) -> TileLedger:
     """Read the ledger of days. Driver memory: one entry per day and revision."""
+    version = tables.version(TILE_DAYS)  # before the rows: if another run commits in between, these are newer
     rows = sorted(tables.ledger(TILE_DAYS, ("event_date", *TileDay._fields)), key=lambda row: row.revision)
     entries = {(row.event_date, row.revision): TileDay(*row[1:]) for row in rows}
     days = {day: entry for (day, _), entry in entries.items()}
     undated = days.pop(None, TileDay("", "", 0, 0, 0))
-    return TileLedger(days, undated, entries)
+    return TileLedger(version, days, undated, entries)
 
 
-def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
-    """Read the newest revision of the tiles of the days ``[start, end)``. ``start`` None: all days before ``end``.
+def read_tiles(tables: Tables, *, start: date | None, end: date, ledger: TileLedger | None = None) -> DataFrame:
+    """Read the tiles of the days ``[start, end)``. ``start`` None: all days before ``end``.
 
-    Revisions are resolved once, here, into a predicate on the partition columns, so Spark reads only their files.
+    ``ledger``: the ledger pinned by the run, whose revisions are read; by default, the newest. Revisions become a
+    predicate on the partition columns, so Spark reads only their files.
     """
-    return rows_of_revisions(tables, tile_ledger(tables).revisions(start, end))
+    return rows_of_revisions(tables, (ledger or tile_ledger(tables)).revisions(start, end))
 
 
 def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[date, int]]) -> NDArray[np.int64]:
@@ -105,11 +111,6 @@ def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[dat
 def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
     """Read the tiles of some days, each in a given revision. Spark reads only their files."""
     return tables.read(USER_ITEM_DAYS).where(_revisions_predicate(days))
-
-
-def tiles_fingerprint(tables: Tables, *, start: date | None, end: date) -> str:
-    """Hash the tiles of the days ``[start, end)``."""
-    return days_fingerprint(tile_ledger(tables).latest, start=start, end=end)
 
 
 def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:

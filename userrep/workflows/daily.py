@@ -64,7 +64,7 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
         except GateRefusedError as error:
             refusals.append(str(error))
     _refresh_stream_bases(work, as_of)
-    stale_by_space = stale_dates(work.tables, work.config)
+    stale_by_space = stale_dates(work.tables, work.config, work.tiles)
     for space in spaces:
         stale = [day for day in stale_by_space.get(space.space_id, []) if day != as_of]
         if stale:
@@ -158,7 +158,7 @@ def backfill_stale(work: RunContext) -> None:
         spaces = spaces_to_refresh(work)
         work.predict(lambda plan: plan.backfill())
         data_stages.build_activity_tiles(work)
-        stale_by_space = stale_dates(work.tables, work.config)
+        stale_by_space = stale_dates(work.tables, work.config, work.tiles)
         for space in spaces:
             stale = stale_by_space.get(space.space_id)
             which = f"stale: snapshots of space {space.space_id} for {_listed(stale)}" if stale else ""

@@ -30,6 +30,7 @@ def build_activity_tiles(work: RunContext) -> None:
     """Build the tiles of new and changed days before the as-of date."""
     with work.runs.stage("build_activity_tiles") as run:
         build = build_tiles(work.tables, work.config, work.schedule.inventory, before=work.schedule.as_of)
+        work.pin_tiles()
         if not build.days:
             return run.skip(plural(build.num_up_to_date, "day"))
         run.num_rows = build.num_tiles
@@ -42,13 +43,13 @@ def build_activity_tiles(work: RunContext) -> None:
 
 def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
     """Build the missing versions of the item vectors that these as-of dates need."""
-    with work.runs.stage("train_item_vectors", [TILE_DAYS]) as run:
+    with work.runs.stage("train_item_vectors", pinned=_pinned(work)) as run:
         versions = work.schedule.versions
         missing = versions.missing(as_ofs)
         if not missing:
             return run.skip(plural(len({versions.valid_at(day) for day in as_ofs}), "version"))
         run.reason = f"{plural(len(missing), 'version')} missing, {missing[0]} to {missing[-1]}"
-        run.num_rows = train_versions(work.tables, work.config, versions, missing)
+        run.num_rows = train_versions(work.tables, work.config, versions, missing, ledger=work.tiles)
         num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])
         run.reason += "".join(f"; {plural(n, 'item')} without a {name} vector" for name, n in num_without.items() if n)
         run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
@@ -63,14 +64,19 @@ def build_user_features(
     ``leave_sums``: also build the window sums of the as-of date, in a separate pass over the tiles, so that the
     next daily run updates them instead of summing all tiles.
     """
-    with work.runs.stage("build_user_features", [TILE_DAYS, ITEM_VECTOR_VERSIONS]) as run:
+    with work.runs.stage("build_user_features", [ITEM_VECTOR_VERSIONS], pinned=_pinned(work)) as run:
         _build_features(work, run, as_ofs, force=force, sums_of=work.schedule.as_of if leave_sums else None)
 
 
 def refresh_user_features(work: RunContext) -> None:
     """Update the window sums to the as-of date and build its features from them, unless these are up to date."""
-    with work.runs.stage("refresh_user_features", [TILE_DAYS, ITEM_VECTOR_VERSIONS, SUM_GENERATIONS]) as run:
+    tables = [ITEM_VECTOR_VERSIONS, SUM_GENERATIONS]
+    with work.runs.stage("refresh_user_features", tables, pinned=_pinned(work)) as run:
         _build_features(work, run, [work.schedule.as_of], sums_of=work.schedule.as_of)
+
+
+def _pinned(work: RunContext) -> dict[str, int]:
+    return {TILE_DAYS.name: work.tiles.version}
 
 
 def _build_features(
@@ -79,7 +85,7 @@ def _build_features(
     """Build the features of stale dates from the tiles, but those of ``sums_of`` from its window sums."""
     days, versions, profiles = sorted(set(as_ofs)), work.schedule.versions, work.profiles
     hashes = {work.schedule.as_of: profiles.profiles_hash}
-    stale = stale_features(work.tables, work.config, versions, days, profile_hashes=hashes)
+    stale = stale_features(work.tables, work.config, versions, days, profile_hashes=hashes, ledger=work.tiles)
     stale |= {day: "requested" for day in force if day not in stale}
     if not stale:
         return run.skip(plural(len(days), "as-of date"))
@@ -89,11 +95,11 @@ def _build_features(
     by_tiles = [day for day in sorted(stale) if day != sums_of]
     groups = [by_tiles[k : k + DATES_PER_JOB] for k in range(0, len(by_tiles), DATES_PER_JOB)]
     for done, group in enumerate(groups, start=1):
-        run.num_rows += build_features(work.tables, work.config, versions, group, profiles=profiles)
+        run.num_rows += build_features(work.tables, work.config, versions, group, profiles=profiles, ledger=work.tiles)
         if len(groups) > 1:
             logger.info(f"features of {min(len(by_tiles), done * DATES_PER_JOB)} of {plural(len(stale), 'as-of date')}")
     if sums_of is not None and sums_of in stale:
-        refresh = refresh_features(work.tables, work.config, versions, sums_of, profiles=profiles)
+        refresh = refresh_features(work.tables, work.config, versions, sums_of, profiles=profiles, ledger=work.tiles)
         how = f"updated {refresh.reason}" if refresh.since else f"rebuilt: {refresh.reason}"
         run.reason += f"; {how}, {plural(refresh.num_tiles, 'tile')} read"
         run.num_rows += refresh.num_users

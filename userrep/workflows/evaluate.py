@@ -44,6 +44,7 @@ def evaluate_space(
             versions=work.schedule.versions,
             plan=plan,
             representations=representations(storages),
+            ledger=work.tiles,
         )
         metrics = write_results(work.tables, results, out)
         run.num_rows = sum(results.manifest["num_rows"].values())

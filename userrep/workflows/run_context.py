@@ -21,6 +21,7 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.write_access import check_writable
 from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.tracking.lineage import check_lineage_client
 from userrep.workflows.alerts import alerting, check_alerts
 from userrep.workflows.run_plan import PlannedStage, RunPlan
@@ -45,6 +46,7 @@ class RunContext:
         self.tables = open_tables(config, spark)
         self.runs = Runs(self.tables, config)
         self.self_check: SelfCheck | None = None
+        self._tiles: TileLedger | None = None
         self._requested_as_of = as_of
 
     def check(self) -> None:
@@ -75,6 +77,16 @@ class RunContext:
     def profiles(self) -> Profiles:
         """The user profiles, refreshed once for all stages."""
         return refresh_profiles(self.tables, self.config)
+
+    @property
+    def tiles(self) -> TileLedger:
+        """The tile days that all stages of this run use: as its tile stage left them, otherwise the newest."""
+        return self._tiles or self.pin_tiles()
+
+    def pin_tiles(self) -> TileLedger:
+        """Read the tile ledger for all later stages of this run."""
+        self._tiles = tile_ledger(self.tables)
+        return self._tiles
 
     @cached_property
     def schedule(self) -> Schedule:

@@ -23,7 +23,7 @@ from userrep.spaces.stale import stale_dates, without_snapshot
 from userrep.store.tables import Tables
 from userrep.tiles.build import stale_days
 from userrep.tiles.inventory.inventory import mapping_of
-from userrep.tiles.ledger import tile_ledger
+from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.workflows.schedule import Schedule
 
 DATES_PER_GROUP = 8  # dates of a backfill that share one pass over the tiles; a kill loses at most this many
@@ -100,7 +100,7 @@ class RunPlan:
 
         These are the ``stale_dates``, and those that will be stale once changed days are built.
         """
-        dates_by_space, stale = [], stale_dates(self.tables, self.config)
+        dates_by_space, stale = [], stale_dates(self.tables, self.config, self._ledger)
         for space in self.schedule.spaces_to_refresh():
             published = list_snapshots(self.tables, space.space_id)
             changing = [snapshot.as_of for snapshot in published if self._will_change(snapshot.as_of)]
@@ -108,12 +108,16 @@ class RunPlan:
         return dates_by_space
 
     @cached_property
+    def _ledger(self) -> TileLedger:
+        return tile_ledger(self.tables)
+
+    @cached_property
     def days_to_build(self) -> list[date]:
         """The days before the as-of date whose tiles are missing, or whose rows have changed or vanished."""
         before = self.schedule.as_of
         log_days = {day.day: day for day in self.schedule.inventory.days if day.day < before}
         mapping = mapping_of(self.config.events)
-        changed, vanished = stale_days(log_days, tile_ledger(self.tables), before, mapping)
+        changed, vanished = stale_days(log_days, self._ledger, before, mapping)
         return sorted({*changed, *vanished})
 
     @cached_property
@@ -151,7 +155,9 @@ class RunPlan:
     def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
         """Return the dates whose features would be built, with the reason, also those whose days are built first."""
         profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
-        stale = stale_features(self.tables, self.config, self._versions, as_ofs, profile_hashes=profile_hashes)
+        stale = stale_features(
+            self.tables, self.config, self._versions, as_ofs, profile_hashes=profile_hashes, ledger=self._ledger
+        )
         return dict.fromkeys(filter(self._will_change, as_ofs), "days of the log changed") | stale
 
     def _will_change(self, as_of: date) -> bool:

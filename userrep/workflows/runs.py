@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -95,12 +95,17 @@ class Runs:
 
     @contextmanager
     def stage(
-        self, name: str, inputs: Sequence[TableSchema] = (), *, space_id: str | None = None
+        self,
+        name: str,
+        inputs: Sequence[TableSchema] = (),
+        *,
+        pinned: Mapping[str, int] | None = None,
+        space_id: str | None = None,
     ) -> Iterator[StageRun]:
         """Run a block as a stage: time it and record it with its Spark work and the table versions of its inputs.
 
-        The versions are those at the start of the stage. ``space_id``: the space that it works on, for its OpenLineage
-        events.
+        The versions are those at the start of the stage, and those that the run has pinned. ``space_id``: the space
+        that it works on, for its OpenLineage events.
 
         Raises
         ------
@@ -111,7 +116,7 @@ class Runs:
         self._report_start(name)
         run, started, event_id = StageRun(name), datetime.now(UTC), str(uuid.uuid4())
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
-        versions = {table.name: self._tables.version(table) for table in inputs}
+        versions = {**(pinned or {}), **{table.name: self._tables.version(table) for table in inputs}}
         self._emit(START, event_id, run, versions, space_id)
         predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:

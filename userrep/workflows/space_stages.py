@@ -50,7 +50,12 @@ def check_quality(work: RunContext) -> SelfCheck | None:
             space_id = next_space_id(work.tables, work.config, schedule.until)
             with logged_with(prefix="self-check: "):
                 result = checks.self_check(
-                    work.tables, work.config, space_id=space_id, versions=schedule.versions, check=check
+                    work.tables,
+                    work.config,
+                    space_id=space_id,
+                    versions=schedule.versions,
+                    check=check,
+                    ledger=work.tiles,
                 )
         except UsageError as error:
             if quality.min_gain is not None:
@@ -71,7 +76,7 @@ def train_autoencoder(work: RunContext) -> Space:
         with work.runs.stage("train_autoencoder", [features_table(work.config, schedule.lineage_id)]) as run:
             run.reason = "no space yet" if schedule.usable_space is None else "requested"
             _warn_short_history(work)
-            plan = TrainingPlan(schedule.versions, schedule.training_as_ofs, schedule.until)
+            plan = TrainingPlan(schedule.versions, schedule.training_as_ofs, schedule.until, work.tiles)
             space = create_space(work.tables, work.config, plan, self_check=work.self_check)
             record_kept(work.tables, work.config)
             rows = work.tables.partitions(TRAINING_ROWS)

@@ -60,8 +60,9 @@ def build_stream_bases(work: RunContext, as_of: date, versions: Versions, *, onl
     with work.runs.stage("open_days") as run:
         days = work.config.streaming.open_days
         bases = build_bases(
-            work.tables, work.config, versions, as_of, profiles=work.profiles, open_days=days, only_missing=only_missing
-        )
+            work.tables, work.config, versions, as_of,
+            open_days=days, profiles=work.profiles, ledger=work.tiles, only_missing=only_missing,
+        )  # fmt: skip
         if not bases:
             return run.skip(f"stream bases of {plural(days - 1, 'date')} after {as_of}")
         run.num_rows = sum(base.num_users for base, _ in bases)

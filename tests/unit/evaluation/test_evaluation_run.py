@@ -36,7 +36,7 @@ def test_the_representation_by_picks_is_left_out_where_there_are_none(tmp_path: 
         (config, [(3, 1)], {}),
     ):
         truth = truth_of(events, rows, np.eye(3, dtype=np.float32), picks=picked)
-        assert reasons_without_picks(Context(nothing, of, nothing, PLAN, truth.futures, seed=1)) == reasons
+        assert reasons_without_picks(Context(nothing, of, nothing, PLAN, nothing, truth.futures, seed=1)) == reasons
 
 
 def test_the_job_refuses_a_folder_in_use_before_spark_starts(

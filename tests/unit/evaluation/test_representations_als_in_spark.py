@@ -49,7 +49,7 @@ def test_factors_folded_in_at_the_end_of_the_training_are_those_that_als_found(s
     )  # fmt: skip
     rows, nothing = rows_at_all_dates(U), cast(Any, None)
     futures = Futures(rows, activity_from(events, rows, V))
-    context = ContextOf(nothing, nothing, nothing, PLAN, futures, seed=1, seen=spark.createDataFrame(seen))
+    context = ContextOf(nothing, nothing, nothing, PLAN, nothing, futures, seed=1, seen=spark.createDataFrame(seen))
     static_ND, folded_ND = (fit(context)(context) for fit in fits_of_one_factorization(ALS))
     at_until_N = rows.as_of_N == np.datetime64(PLAN.until)
     np.testing.assert_allclose(folded_ND[at_until_N], static_ND[at_until_N], atol=1e-4)

@@ -1,5 +1,6 @@
 """The daily refresh on Delta tables: the same rows as a full rebuild, from the days that differ alone."""
 
+import json
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from userrep.items.version_training import train_versions
 from userrep.items.versions import Versions, versions_of
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
-from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
+from userrep.store.schemas import JOB_RUNS, SUM_GENERATIONS, TILE_DAYS, USER_WINDOW_SUMS, TableSchema
 from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
@@ -363,3 +364,21 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
         assert [shop.features(D2), shop.features(day)] == built
     picked = {row[1]: row for row in shop.features(D3)}["quiet"]
     assert any(isinstance(value, list) and any(value) for value in picked), "the vector of what was picked"
+
+
+def test_a_run_uses_the_tile_days_that_it_has_pinned_and_its_dates_are_stale_afterwards(shop: Shop) -> None:
+    """Another run builds a late day between the stages of this one."""
+    work = RunContext(shop.config, shop.tables.spark, D4)
+    work.pin_tiles()
+    shop.refresh(D4)
+    wanted = shop.features(D4)
+    shop.add(D4 - timedelta(days=2), 10, "later")
+    shop.tile()
+    build_user_features(work, [D4], force=[D4])
+    assert shop.features(D4) == wanted
+    inputs = [json.loads(row.inputs) for row in shop.tables.ledger(JOB_RUNS, stage="build_user_features")]
+    assert {row["tile_days"] for row in inputs} == {work.tiles.version} != {shop.tables.version(TILE_DAYS)}
+    stale = stale_features(shop.tables, shop.config, shop.versions, [D4], profile_hashes={})
+    assert stale == {D4: "days of the log or item vectors changed"}
+    build_user_features(RunContext(shop.config, shop.tables.spark, D4), [D4])
+    assert shop.features(D4) != wanted

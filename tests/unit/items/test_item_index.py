@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from userrep.items.item_index import extended_index
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_INDEX
+from userrep.tiles.ledger import read_tiles
 
 pytestmark = pytest.mark.default
 
@@ -23,7 +24,7 @@ def test_two_runs_that_number_new_items_at_once_give_no_number_twice(
 
     def numbered(name: str) -> DataFrame:
         items = spark.createDataFrame([(f"{name}{k}",) for k in range(3)], "item_id STRING")
-        return extended_index(tables, "l1", items, end=V2)
+        return extended_index(tables, "l1", items, read_tiles(tables, start=None, end=V2))
 
     append = FileTables.append
 

@@ -29,7 +29,7 @@ def ledger_of(*days: tuple[date, int, int]) -> TileLedger:
         for n in range(revision + 1)
     }
     newest = {day: entries[day, revision] for day, revision, _ in days}
-    return TileLedger(newest, TileDay("", "", 0, 0, 0), entries)
+    return TileLedger(1, newest, TileDay("", "", 0, 0, 0), entries)
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,14 @@ def test_tiles_go_that_are_old_and_that_neither_ledger_nor_sums_refer_to(
         }
 
     write((D1, 1), (D1, 2), (D1, 3), (D2, 1), (D2, 4))
-    day = {"fingerprint": "f", "content": "c", "num_events": 1, "num_tiles": 1, "num_rejected": 0}
+    day = {
+        "fingerprint": "f",
+        "content": "c",
+        "num_events": 1,
+        "num_tiles": 1,
+        "num_rejected": 0,
+        "built_at": utc_now(),
+    }
     tables.add(TILE_DAYS, [
         day | {"event_date": event_date, "revision": number}
         for event_date, number in ((D1, 1), (D1, 2), (D1, 3), (D2, 1))
@@ -200,6 +207,20 @@ def test_tiles_go_that_are_old_and_that_neither_ledger_nor_sums_refer_to(
     monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
     assert maintain(tables)["superseded_tiles"] == 2
     assert left() == {(D1, 2), (D1, 3), (D2, 1)}  # in the sums, and the newest of their days
+
+
+def test_tiles_stay_for_seven_days_after_another_revision_of_their_day(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, superseded = utc_now(), utc_now() + timedelta(days=30)
+    for number, built_at in ((1, written), (2, superseded)):
+        rows = {"event_date": D1, "revision": number, "user_slice": "0-of-1", "user_bucket": 1}
+        tables.add(USER_ITEM_DAYS, [rows])
+        tables.add(TILE_DAYS, [{"event_date": D1, "revision": number, "content": f"{number}", "built_at": built_at}])
+
+    for later, num in ((RETENTION, 0), (RETENTION + timedelta(microseconds=1), 1)):
+        monkeypatch.setattr(maintenance, "utc_now", lambda later=later: superseded + later)
+        assert maintain(tables)["superseded_tiles"] == num, "a run that began before may still read them"
 
 
 def test_features_go_that_no_snapshot_and_no_training_needs(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

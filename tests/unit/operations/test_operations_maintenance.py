@@ -72,7 +72,14 @@ def test_rejected_rows_of_superseded_and_unknown_revisions_go_after_seven_days(
         files = tables.files(REJECTED_EVENTS, lambda _: True)
         return {(file.values["event_date"], file.values["revision"]) for file in files}
 
-    day = {"fingerprint": "f", "content": "c", "num_events": 1, "num_tiles": 1, "num_rejected": 1}
+    day = {
+        "fingerprint": "f",
+        "content": "c",
+        "num_events": 1,
+        "num_tiles": 1,
+        "num_rejected": 1,
+        "built_at": utc_now(),
+    }
     days = ((D1, 1), (D1, 2), (D2, 1), (None, 1), (None, 3))
     tables.add(TILE_DAYS, [day | {"event_date": event_date, "revision": number} for event_date, number in days])
     tables.add(SUM_GENERATIONS, [{"lineage_id": "l1", "generation": 1, "as_of": D2, "revision_by_day": {D1: 1}}])

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 def ledger(events: dict[date, int]) -> TileLedger:
     days = {day: TileDay("f", "c", 1, num, 1) for day, num in events.items()}
-    return TileLedger(days, TileDay("", "", 0, 0, 0), {})
+    return TileLedger(1, days, TileDay("", "", 0, 0, 0), {})
 
 
 def test_a_day_is_small_compared_with_its_weekday_and_closed_saturdays_are_not_small() -> None:
@@ -40,7 +40,7 @@ def test_what_is_usual_is_the_median_of_the_same_weekday_in_eight_weeks_before()
 
 def test_days_have_the_counts_of_the_ledger_and_missing_ones_none() -> None:
     days = {FIRST: TileDay("f", "c", 2, 10, 3), FIRST + timedelta(days=2): TileDay("f", "c", 1, 20, 0)}
-    found = log_facts(TileLedger(days, TileDay("", "", 0, 0, 5), {}), {"bad_time": 5}, 0.01)
+    found = log_facts(TileLedger(1, days, TileDay("", "", 0, 0, 5), {}), {"bad_time": 5}, 0.01)
     assert [(of.num_events, of.num_rejected, of.is_missing) for of in found.days] == [
         (10, 3, False), (0, 0, True), (20, 0, False),
     ]  # fmt: skip

@@ -48,7 +48,7 @@ def known(day: date | None, fingerprint: str, content: str = "c") -> dict[str, A
 
 def ledger_of(**fingerprints: str) -> TileLedger:
     days = {date(2024, 5, int(name[1:])): TileDay(value, "c", 1, 10, 0) for name, value in fingerprints.items()}
-    return TileLedger(days, TileDay("", "", 0, 0, 0), {})
+    return TileLedger(1, days, TileDay("", "", 0, 0, 0), {})
 
 
 def days_of(**fingerprints: str) -> dict[date, LogDay]:

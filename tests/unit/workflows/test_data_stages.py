@@ -10,6 +10,7 @@ import pytest
 from userrep.features.profiles import Profiles
 from userrep.features.sums.item_vector_files import ItemParts
 from userrep.features.sums.refresh import Refresh
+from userrep.tiles.ledger import TileLedger
 from userrep.workflows import data_stages
 from userrep.workflows.data_stages import build_user_features, refresh_user_features
 from userrep.workflows.runs import StageRun
@@ -31,11 +32,11 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the dates that are built together, and the date that is built from window sums."""
     calls: list[Any] = []
 
-    def build(*given: Any, profiles: Profiles) -> int:
+    def build(*given: Any, profiles: Profiles, ledger: TileLedger) -> int:
         calls.append(given[3])
         return len(given[3])
 
-    def refresh(*given: Any, profiles: Profiles) -> Refresh:
+    def refresh(*given: Any, profiles: Profiles, ledger: TileLedger) -> Refresh:
         calls.append(("sums", given[3]))
         return Refresh(AS_OF - timedelta(days=1), "from the sums of the day before", 1200, 7)
 
@@ -51,17 +52,18 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list[date]) -> Any:
     @contextmanager
-    def stage(name: str, inputs: Any) -> Any:
+    def stage(name: str, inputs: Any, *, pinned: dict[str, int]) -> Any:
         stages.append(StageRun(name))
         yield stages[-1]
 
     monkeypatch.setattr(
         data_stages,
         "stale_features",
-        lambda *given, profile_hashes: {d: "not built yet" for d in given[3] if d in stale},
+        lambda *given, profile_hashes, ledger: {d: "not built yet" for d in given[3] if d in stale},
     )
     schedule = SimpleNamespace(as_of=AS_OF, versions=SimpleNamespace(lineage_id="l1"))
     rest = {"tables": None, "config": SimpleNamespace(windows_days=[7]), "profiles": Profiles("h", 3)}
+    rest["tiles"] = SimpleNamespace(version=5)
     return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))
 
 

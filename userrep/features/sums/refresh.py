@@ -68,11 +68,13 @@ def refresh_features(
     as_of: date,
     *,
     profiles: Profiles | None = None,
+    ledger: TileLedger | None = None,
     full: bool = False,
 ) -> Refresh:
     """Update ``user_window_sums`` and the features of an as-of date from the tiles.
 
-    ``profiles``: the profiles pinned by the run. Without them, ``user_profiles`` is refreshed first.
+    ``profiles``, ``ledger``: the profiles and the tile ledger pinned by the run. Without them, ``user_profiles`` is
+    refreshed and the newest ledger read.
 
     Starts from the stored generation that differs least. Rebuilds from tiles alone if no generation uses the same
     item-vector version, if the difference is no less work, or with ``full``. Cost per day moved: the tiles of one
@@ -83,7 +85,7 @@ def refresh_features(
     After a kill, the next run starts from the last complete generation. Only features are built if that generation
     already has the target state, as after a kill between sums and features, or if only profiles have changed.
     """
-    ledger = tile_ledger(tables)
+    ledger = ledger or tile_ledger(tables)
     revisions = ledger.revisions(as_of - timedelta(days=FeatureSpec.of(config).span), as_of)
     target = Generation(versions.lineage_id, 0, as_of, versions.valid_at(as_of), revisions, 0)
     update = SumsUpdate(target, tables, config, versions, ledger, full=full)

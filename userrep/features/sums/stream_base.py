@@ -26,7 +26,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
 from userrep.store.sql import sql_date, sql_key
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import tile_ledger
+from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.utc import utc_now
 
 
@@ -65,15 +65,15 @@ def base_rows(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
 
 def build_bases(
     tables: Tables, config: Config, versions: Versions, as_of: date, *, open_days: int, profiles: Profiles,
-    only_missing: bool = False,
+    ledger: TileLedger | None = None, only_missing: bool = False,
 ) -> list[tuple[StreamBase, str]]:  # fmt: skip
     """Build the missing or stale stream bases of the ``open_days - 1`` dates after ``as_of``, and delete older ones.
 
     A base contains no day that closed within the last day, since the stream reads late events of those days itself. A
     base is stale if its days, item vectors, users or picks have changed; ``only_missing`` keeps stale ones. A base with
     newer item vectors, which a run for a later date has built, is always kept. ``as_of``: the newest date with tiles
-    and features. Its item vectors are used even if a later date starts a new version.
-    ``profiles``: the profiles pinned by the run. Returns the bases that were built, with the reason.
+    and features. Its item vectors are used even if a later date starts a new version. ``profiles``, ``ledger``: the
+    profiles and the tile ledger pinned by the run. Returns the bases that were built, with the reason.
 
     Cost per base: the window sums are read and written once, with the tiles of the days that differ. Without window
     sums or with new item vectors, the tiles of all windows are read. No shuffle. After a kill, the next run builds what
@@ -84,7 +84,8 @@ def build_bases(
     UsageError
         If the tables are in a catalog: a stream reads single users from files.
     """
-    tables, ledger, existing = with_files(tables), tile_ledger(tables), stream_bases(tables, versions.lineage_id)
+    tables, existing = with_files(tables), stream_bases(tables, versions.lineage_id)
+    ledger = ledger or tile_ledger(tables)
     span, built = FeatureSpec.of(config).span, []
     for k in range(1, open_days):
         day, open_from = as_of + timedelta(days=k), as_of + timedelta(days=k - open_days)

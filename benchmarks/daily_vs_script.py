@@ -103,7 +103,7 @@ def _script(site: Site, space_id: str, out: Path) -> None:
         f"WHERE event_at >= DATE '{start}' AND event_at < DATE '{NIGHT}' GROUP BY ALL)"
     )
     duckdb_features(tiles, site.items, out / "features", as_of=NIGHT, kept=True)
-    artifact = load_artifact(artifact_folder(site.config, find_space(site.tables, space_id)))
+    artifact = load_artifact(artifact_folder(site.tables, find_space(site.tables, space_id)))
     model = artifact.encoder()
     torch.set_num_threads(os.cpu_count() or 1)
     (out / "embeddings").mkdir()

@@ -85,7 +85,7 @@ class Users:
     @property
     def artifact(self) -> str:
         """The folder of the space's artifact."""
-        return artifact_folder(self.config, self.space)
+        return artifact_folder(self.tables, self.space)
 
     @property
     def stored(self) -> DataFrame:

@@ -47,7 +47,7 @@ def measure(name: str, split: str, root: Path) -> Line:
 def _measured(name: str, split: str, root: Path) -> list[Measured]:
     config = config_of_split(name, split, _SEED, root)
     work, space, plan = prepared_space(config)
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(work.tables, space), space.content_hash)
     context, truth = read_context_and_truth(
         work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan, ledger=work.tiles
     )

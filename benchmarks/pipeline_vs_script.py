@@ -127,7 +127,7 @@ def plan_of(config: Config, run: FirstRun) -> dict[str, Any]:
     """Return the dates, versions and epochs of a run, so that the script can do the same."""
     tables = open_tables(config, None)
     space = find_space(tables, None)
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     sets = feature_sets(tables, space.lineage_id)
     versions = versions_of(tables, config, anchor=space.trained_until)
     ahead = max(config.future_days, default=0)
@@ -152,7 +152,7 @@ def check_same(config: Config, plan: dict[str, Any]) -> None:
     """Check that inputs from our item vectors and embeddings from our weights are the same on two dates."""
     tables = open_tables(config, None)
     space = find_space(tables, None)
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     tiles = read_tiles(config)
     attributes = read_attributes(config, tiles.user_ids)
     for day in (plan["snapshots"][0], plan["snapshots"][-1]):

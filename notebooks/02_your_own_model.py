@@ -232,7 +232,7 @@ show_table(scores.orderBy(F.desc("score"), "user_id").limit(5).toPandas())
 
 # COMMAND ----------
 
-artifact = artifact_folder(config, space)
+artifact = artifact_folder(tables, space)
 embedding = embedding_udf(artifact)
 some = read_features(tables, config, space.lineage_id, [as_of]).orderBy("user_id").limit(100)
 encoded = some.select("user_id", now.alias("label_at"), embedding(F.struct("*")).alias("encoded"))

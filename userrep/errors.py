@@ -40,6 +40,14 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def shortened(names: Sequence[object], *, most: int = 10, noun: str = "", separator: str = ", ") -> str:
+    """Join the first names, and count the others: "a, b and 3 more", with the noun "a, b and 3 more days"."""
+    shown, num_more = separator.join(str(name) for name in names[:most]), len(names) - most
+    if num_more <= 0:
+        return shown
+    return f"{shown} and {num_more:,} more" + (f" {noun}{'' if num_more == 1 else 's'}" if noun else "")
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.5) -> str:
     """Return a question that names the known name most like ``name``, or ``otherwise`` if none is like it."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)

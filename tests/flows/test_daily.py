@@ -174,8 +174,8 @@ def test_a_range_of_dates_that_makes_no_sense_is_refused() -> None:
 def with_copy_of_the_space(nights: Nights, space_id: str, *, lineage_id: str) -> None:
     """Register a ready space with the artifact of the one that serves: a training that costs nothing."""
     tables, like = nights.work(AS_OF).tables, nights.space
-    copy = artifact_folder(nights.config, replace(like, space_id=space_id))
-    shutil.copytree(artifact_folder(nights.config, like), copy)
+    copy = artifact_folder(tables, replace(like, space_id=space_id))
+    shutil.copytree(artifact_folder(tables, like), copy)
     add_candidate(
         tables,
         space_id=space_id,

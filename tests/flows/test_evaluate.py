@@ -61,7 +61,7 @@ class Site:
         self.plan = plan_of(self.work, self.space)
         train_item_vectors(self.work, list(self.plan.dates))
         build_user_features(self.work, list(self.plan.dates))
-        artifact = load_artifact(artifact_folder(config, self.space), self.space.content_hash)
+        artifact = load_artifact(artifact_folder(self.work.tables, self.space), self.space.content_hash)
         self.context, self.truth = read_context_and_truth(
             self.work.tables,
             config,

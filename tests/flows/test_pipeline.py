@@ -109,7 +109,7 @@ def test_drift_is_measured_of_vectors_and_inputs(done: tuple[RunContext, Config]
 def test_the_error_of_reconstruction_is_the_autoencoder_s_on_all_rows(done: tuple[RunContext, Config]) -> None:
     work, config = done
     space = find_space(work.tables, None)
-    folder = artifact_folder(config, space)
+    folder = artifact_folder(work.tables, space)
     artifact = load_artifact(folder)
     monitor_drift(work, space, AS_OF)
     (kept,) = work.tables.ledger(schemas.SNAPSHOT_DRIFT, metric="error_growth", part="")

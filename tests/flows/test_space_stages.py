@@ -50,7 +50,7 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
     work = pipeline(spark, log, root)
     space = train_autoencoder(work)
     assert "self-check: reusing the result of an earlier run" in lines
-    found = load_artifact(artifact_folder(work.config, space), space.content_hash).manifest.self_check
+    found = load_artifact(artifact_folder(work.tables, space), space.content_hash).manifest.self_check
     assert found is not None
     assert work.self_check == found
     assert set(found.ahead) == PEERS

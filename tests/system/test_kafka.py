@@ -243,7 +243,7 @@ class Live:
 def add_mirrored_space(world: World, space_id: str) -> None:
     """Register a ready space whose vectors are those of the serving space, negated. Costs no training."""
     like = world.space
-    artifact = load_artifact(artifact_folder(world.config, like))
+    artifact = load_artifact(artifact_folder(world.tables, like))
     encoder = ("encoder_linear", "encoder_latent", "propensity_P")  # not the knots, which are points of inputs
     mirrored = {name: -t if name.startswith(encoder) else t for name, t in artifact.tensors.items()}
     manifest = artifact.manifest.model_copy(update={"space_id": space_id})

@@ -80,7 +80,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     )
     export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
     names: dict[str, Any] = {
-        "out": str(tmp_path / "out"), "artifact": artifact_folder(config, space),
+        "out": str(tmp_path / "out"), "artifact": artifact_folder(tables, space),
     }  # fmt: skip
     wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
     seen = []

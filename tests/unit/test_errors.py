@@ -14,6 +14,7 @@ from userrep.errors import (
     in_one_line,
     plural,
     results_of,
+    shortened,
 )
 
 pytestmark = pytest.mark.fast
@@ -40,6 +41,12 @@ WORKER = """An error occurred while calling o58.collect.
 )
 def test_text_from_outside_is_shown_within_a_line(text: str, shown: str) -> None:
     assert in_line(text) == shown
+
+
+def test_long_lists_are_shortened_with_the_number_of_what_is_left_out() -> None:
+    assert shortened(["a", "b"], most=2, noun="day") == "a, b"
+    assert shortened([*"abc"], most=2, noun="day", separator="; ") == "a; b and 1 more day"
+    assert shortened(range(1012)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1,002 more"
 
 
 def test_a_number_takes_a_plural_unless_it_is_one() -> None:

@@ -13,6 +13,7 @@ from userrep.logs import in_columns
 if TYPE_CHECKING:
     from userrep.model.self_check import SelfCheck
     from userrep.spaces.registry import Space
+    from userrep.store.tables import Tables
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ def spaces_list(config: Config) -> Output:
     """List all spaces and their states."""
     from userrep.spaces.registry import read_registry
 
-    registry = read_registry(tables_of(config))
+    tables = tables_of(config)
+    registry = read_registry(tables)
     in_use = registry.spaces_in_use()
     spaces = [
-        vars(space) | {"in_use": in_use.get(space.space_id), "self_check": _self_check(config, space)}
+        vars(space) | {"in_use": in_use.get(space.space_id), "self_check": _self_check(tables, space)}
         for space in registry.spaces
     ]
     rows = [
@@ -50,14 +52,14 @@ def spaces_list(config: Config) -> Output:
     return Output({"spaces": spaces}, in_columns(head, rows) if rows else ["no spaces yet"])
 
 
-def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
+def _self_check(tables: "Tables", space: "Space") -> "SelfCheck | None":
     """Return the self-check in the manifest of a space; None if it has none or its artifact is missing."""
     from userrep.errors import ArtifactError
     from userrep.model.artifact import read_space_manifest
     from userrep.spaces.registry import artifact_folder
 
     try:
-        return read_space_manifest(artifact_folder(config, space)).self_check
+        return read_space_manifest(artifact_folder(tables, space)).self_check
     except ArtifactError:
         return None
 
@@ -76,7 +78,7 @@ def spaces_show(
 
     tables = tables_of(config)
     space = find_space(tables, space_id)
-    folder = artifact_folder(config, space)
+    folder = artifact_folder(tables, space)
     manifest = load_artifact(folder, space.content_hash).manifest
     snapshots = list_snapshots(tables, space.space_id)
     metrics = {name: value for name, value in manifest.metrics.items() if "." not in name}

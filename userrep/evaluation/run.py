@@ -50,7 +50,7 @@ def evaluate(
     one pass over the features of these dates and two over all tiles, and one more over the tiles for new users; then
     probes on the driver, whose memory and time grow with ``evaluation.max_rows``.
     """
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     context, truth = read_context_and_truth(
         tables, config, artifact=artifact, versions=versions, plan=plan, ledger=ledger
     )

@@ -78,7 +78,7 @@ def plan_check(
 
 
 def self_check(
-    tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan, ledger: TileLedger
+    tables: Tables, config: Config, space_id: str, *, versions: Versions, check: CheckPlan, ledger: TileLedger
 ) -> SelfCheck:
     """Train the checked model and compare it with peers, or return the stored result of an earlier run.
 
@@ -93,16 +93,15 @@ def self_check(
         If the log has too few users for a training or for any task.
     """
     key = _result_key(tables, config, versions, check, ledger)
-    result_uri = f"{training_folder(config, check_id(space_id))}/{key}.json"
+    result_uri = f"{training_folder(tables, check_id(space_id))}/{key}.json"
     if (result := _read(result_uri)) is not None:
         logger.info("reusing the result of an earlier run")
         return result
     training = TrainingPlan(versions, check.as_ofs, check.plan.until, ledger)
     model = checked_model(tables, config, training, space_id=space_id)
-    num_dates = len(check.as_ofs)
-    result = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=num_dates, ledger=ledger)
+    result = check_model(tables, config, model, versions=versions, check=check, ledger=ledger)
     write_bytes(result_uri, result.model_dump_json().encode())
-    drop_checked_model(tables, config, space_id)
+    drop_checked_model(tables, space_id)
     return result
 
 
@@ -125,17 +124,10 @@ def _result_key(tables: Tables, config: Config, versions: Versions, check: Check
 
 
 def check_model(
-    tables: Tables,
-    config: Config,
-    artifact: Artifact,
-    *,
-    versions: Versions,
-    plan: EvaluationPlan,
-    num_dates: int,
-    ledger: TileLedger,
+    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, check: CheckPlan, ledger: TileLedger
 ) -> SelfCheck:
     """Evaluate a model on a plan's dates, with one draw of each task's examples."""
-    settings = config.evaluation
+    plan, settings = check.plan, config.evaluation
     settings = settings.model_copy(update={"max_rows": min(settings.max_rows, _MAX_ROWS), "num_seeds": 1})
     config = config.model_copy(update={"evaluation": settings})
     context, truth = read_context_and_truth(
@@ -158,7 +150,7 @@ def check_model(
     return SelfCheck(
         trained_until=plan.until,
         test_as_ofs=list(plan.test),
-        num_training_dates=num_dates,
+        num_training_dates=len(check.as_ofs),
         num_test_users=len(np.unique(context.rows.user_N[context.rows.role_N == TEST])),
         values=values,
         ahead=leads([measured], akin),

@@ -58,7 +58,7 @@ def explain_space(
 
     Cost: those of ``sample_users`` and ``read_blocks``; seconds for 20,000 users. Raises UsageError as they do.
     """
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     users = sample_users(tables, config, space, snapshot, most_users=most_users)
     blocks = read_blocks(artifact.layout, inputs_of(artifact, users), users.z_ND, users.is_held_out_N)
     return SpaceExplanation(*_explained(snapshot, users), blocks)
@@ -76,12 +76,12 @@ def explain_model(
     UsageError
         If the model is of another space, or has another number of weights than a vector.
     """
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     model.check_fits(space.space_id, artifact.manifest.model.latent_dim)
     users = sample_users(tables, config, space, snapshot)
     score_N = model.scores(users.z_ND)
     found = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
-    texts, effects = read_item_labels(tables, config), None
+    texts, effects = read_item_labels(tables, config.items), None
     if texts is not None:
         items = read_item_matrix(tables, config, artifact.layout, snapshot.as_of)
         effect_I = item_effects(artifact.layout, artifact.scaler, found.weight_F, items)

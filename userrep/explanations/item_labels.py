@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from userrep.config import Config, Items
+from userrep.config import Items
 from userrep.sources.columns import as_text, check_columns, id_text
 from userrep.sources.read import read_source
 from userrep.sources.sample import spark_columns, take_sample
@@ -38,7 +38,7 @@ class ItemLabels:
     has_IL: csr_array
 
 
-def read_item_labels(tables: Tables, config: Config) -> ItemLabels | None:
+def read_item_labels(tables: Tables, items: Items | None) -> ItemLabels | None:
     """Read the labels of items from ``items.columns.text`` and ``items.categories``; None without these.
 
     Of more than 200,000 items, those with the lowest buckets are used, as for item vectors. The items table is read
@@ -49,7 +49,6 @@ def read_item_labels(tables: Tables, config: Config) -> ItemLabels | None:
     UsageError
         If the items table cannot be read, or lacks a column.
     """
-    items = config.items
     if items is None or (items.columns.text is None and not items.categories):
         return None
     wanted = {"columns.item_id": items.columns.item_id}

@@ -74,7 +74,7 @@ def embedding_udf(space: str, storage: Storage = "float32") -> Callable[..., obj
     The embeddings equal those of snapshots with the same ``storage`` to the bit. ``space`` is the folder of the space's
     artifact, a path or a URI that workers can also read. In a notebook:
 
-        embedding = embedding_udf(artifact_folder(config, find_space(tables, space_id)))
+        embedding = embedding_udf(artifact_folder(tables, find_space(tables, space_id)))
         features.select("user_id", embedding(F.struct("*")).alias("embedding"))
 
         spark.udf.register("embedding", embedding)

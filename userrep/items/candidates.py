@@ -60,15 +60,9 @@ def read_candidates(
     sample = _draw(tiles, as_ofs, days=days, max_items=max_items, seed=seed).sort_by("item_id")
     date_N = pc.index_in(sample.column("as_of"), pa.array(as_ofs, pa.date32())).to_numpy()
     weight_N, key_N = (sample.column(name).to_numpy() for name in ("weight", "key"))
-    versions_by_date = pa.array([versions.valid_at(day + timedelta(days=days)) for day in as_ofs], pa.date32())
-    numbered = pa.table(
-        {
-            "valid_from": versions_by_date.take(pa.array(date_N)),
-            "item_id": sample.column("item_id"),
-            "number": pa.array(np.arange(len(date_N)), pa.int32()),
-        }
-    )
-    vector_NE, has_NM = _vectors(tables, versions.lineage_id, numbered, dims)
+    valid_D = pa.array([versions.valid_at(day + timedelta(days=days)) for day in as_ofs], pa.date32())
+    items = {"item_id": sample.column("item_id"), "valid_from": valid_D.take(pa.array(date_N))}
+    vector_NE, has_NM = _vectors(tables, versions.lineage_id, pa.table(items), dims)
     candidates: dict[str, NDArray[np.float32]] = {}
     for d in range(len(as_ofs)):
         rows = np.flatnonzero(date_N == d)
@@ -129,9 +123,10 @@ def _with_means(
 
 
 def _vectors(
-    tables: Tables, lineage_id: str, numbered: pa.Table, dims: Mapping[str, int]
+    tables: Tables, lineage_id: str, items: pa.Table, dims: Mapping[str, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read the vectors of numbered items, all modalities side by side, and which modalities each item has."""
+    """Read the vectors of item_id and valid_from, all modalities side by side, and which modalities each row has."""
+    numbered = items.append_column("number", pa.array(np.arange(items.num_rows), pa.int32()))
     condition = sql_in("valid_from", combined(numbered.column("valid_from")).unique().to_pylist())
     rows = tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}'").where(condition)
     numbers = F.broadcast(tables.spark.createDataFrame(numbered))

@@ -19,7 +19,6 @@ from userrep.items.versions import VersionRecord, Versions, version_records
 from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.store.delta_files import changed_meanwhile
-from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any
 from userrep.store.tables import Keys, Tables
@@ -107,7 +106,7 @@ class _Inputs:
                 assert self.items is not None
                 items = self.items.join(self.index, on="item_id", how="inner")
                 if isinstance(settings, TextVectors):
-                    path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
+                    path = f"{self.tables.artifacts_root}/artifacts/text/{self.lineage_id}-{name}.safetensors"
                     vectors = text_vectors(items, settings=settings, path=path)
                 else:
                     vectors = given_vectors(items, dim=settings.dim)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.errors import UsageError, UserrepError
+from userrep.errors import UsageError, UserrepError, shortened
 from userrep.ids import checked_name, short_hash
 from userrep.joins.arrow_join import Resolved, joined_arrow
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
@@ -239,10 +239,9 @@ def _checked(ids: Collection[str], sources: Sources, options: JoinOptions) -> li
     used = [s for s in sources.snapshots if s.snapshot_id in ids]
     expired = [s for s in used if s.state == EXPIRED]
     if expired:
-        shown = ", ".join(snapshot.snapshot_id for snapshot in expired[:5])
-        more = f" and {len(expired) - 5} more" if len(expired) > 5 else ""
+        names = shortened([snapshot.snapshot_id for snapshot in expired])
         raise UsageError(
-            f"labels: some resolve to expired snapshots, whose rows are deleted: {shown}{more}. Leave out the labels "
+            f"labels: some resolve to expired snapshots, whose rows are deleted: {names}. Leave out the labels "
             "for which join_embeddings returns the status 'expired'."
         )
     if not used:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep import config
+from userrep.errors import shortened
 from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
@@ -179,8 +180,7 @@ def _changed_values(name: str, values: list[str], earlier_values: list[str]) -> 
     }
     lines = []
     for change, changed in changes.items():
-        more = f" and {len(changed) - _MAX_LISTED} more" if len(changed) > _MAX_LISTED else ""
-        lines += [f"{name}: {', '.join(changed[:_MAX_LISTED])}{more}: {change}"] if changed else []
+        lines += [f"{name}: {shortened(changed, most=_MAX_LISTED)}: {change}"] if changed else []
     return lines
 
 

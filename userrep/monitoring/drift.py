@@ -134,7 +134,7 @@ def _measure(
         now=snapshot.as_of,
         before=before.as_of,
         spec=FeatureSpec.of(config),
-        folder=artifact_folder(config, space),
+        folder=artifact_folder(tables, space),
         content_hash=space.content_hash,
     )
     return metrics | input_metrics, parts | input_parts

@@ -62,7 +62,7 @@ def gather(
     limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
     published = state.snapshots[space.space_id] if space else []
     newest_snapshot = published[-1] if published and sample else None
-    training, fault = training_facts(config, space)
+    training, fault = training_facts(tables, space)
     return Facts(
         made_at=made_at,
         root=tables.location,

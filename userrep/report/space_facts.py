@@ -145,12 +145,12 @@ class EvaluationFacts:
         return [(task, figure) for task in self.tasks for figure in task.figures]
 
 
-def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts | None, str | None]:
+def training_facts(tables: Tables, space: Space | None) -> tuple[TrainingFacts | None, str | None]:
     """Read the training from the space's artifact; return (facts, None), or (None, reason) if it cannot be read."""
     if space is None:
         return None, None
     try:
-        manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
+        manifest = load_artifact(artifact_folder(tables, space), space.content_hash).manifest
     except ArtifactError as error:
         return None, str(error)
     created_at, layout = manifest.created_at.replace(tzinfo=None), manifest.layout

@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-from userrep.config import Config
+from userrep.config import Config, Model
 from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
@@ -25,7 +25,7 @@ from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_
 from userrep.spaces.registry_state import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
-from userrep.store.filesystem import artifacts_root, delete_folder
+from userrep.store.filesystem import delete_folder
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
@@ -74,8 +74,9 @@ def create_space(tables: Tables, config: Config, plan: TrainingPlan, *, self_che
         space_id = next_space_id(tables, config, plan.until)
         trained, ranks = _train(tables, config, plan, space_id=space_id)
         manifest = trained.manifest.model_copy(update={"self_check": self_check})
-        manifest = save_space(artifacts_root(config), manifest, trained.tensors)
-        keep_training(config, space_id, ranks=ranks)
+        manifest = save_space(tables.artifacts_root, manifest, trained.tensors)
+        if config.tracking.mlflow:
+            keep_training(tables, space_id, ranks=ranks)
         add_candidate(
             tables,
             space_id=space_id,
@@ -83,7 +84,7 @@ def create_space(tables: Tables, config: Config, plan: TrainingPlan, *, self_che
             trained_until=manifest.trained_until,
             content_hash=manifest.content_hash,
         )
-        for folder in (training_folder(config, space_id), training_folder(config, check_id(space_id))):
+        for folder in (training_folder(tables, space_id), training_folder(tables, check_id(space_id))):
             delete_folder(folder)
         return find_space(tables, space_id)
 
@@ -103,10 +104,10 @@ def checked_model(tables: Tables, config: Config, plan: TrainingPlan, *, space_i
     return artifact
 
 
-def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
+def drop_checked_model(tables: Tables, space_id: str) -> None:
     """Delete the training rows and checkpoints of a self-check model. Other files in its folder are kept."""
     tables.drop_partitions(TRAINING_ROWS, [{"space_id": check_id(space_id)}])
-    folder = training_folder(config, check_id(space_id))
+    folder = training_folder(tables, check_id(space_id))
     for part in ("inputs", "checkpoints"):
         delete_folder(f"{folder}/{part}")
 
@@ -122,11 +123,11 @@ def _train(
     empty_F = empty_input(inputs.layout, inputs.scaler)
     steps = read_steps_per_epoch(inputs.files, config.training)
     initial = _initial_weights(tables, config, inputs, plan.versions.lineage_id)
-    propensities, row_weight = _propensities(inputs, config)  # after the checks above, because it takes minutes
+    propensities, row_weight = _propensities(inputs, config.model)  # after the checks above, because it takes minutes
     task = TrainingTask(
         files=inputs.files, steps=steps, layout=inputs.layout, targets=inputs.targets,
         model=config.model, training=config.training, empty_F=empty_F,
-        folder=f"{training_folder(config, space_id)}/checkpoints", candidates=inputs.candidates, row_weight=row_weight,
+        folder=f"{training_folder(tables, space_id)}/checkpoints", candidates=inputs.candidates, row_weight=row_weight,
         initial=initial,
     )  # fmt: skip
     result = run_training(task, spark=tables.spark)
@@ -155,7 +156,7 @@ def _first_rows(inputs: TrainingInputs, *, max_rows: int, columns: Sequence[int]
     return np.concatenate(shards)
 
 
-def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, float]:
+def _propensities(inputs: TrainingInputs, model: Model) -> tuple[Tensors, float]:
     """Fit the propensities, if the model has any, on at most half a million training rows.
 
     Returns
@@ -170,7 +171,7 @@ def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, floa
     columns = [*used, *(layout.width + index for index in [*used_targets(targets), targets.items.start])]
     rows_NC = _first_rows(inputs, max_rows=_PROPENSITY_ROWS, columns=columns)
     row_weight = float(rows_NC[:, -1].mean()) or 1.0  # if no row has a next item, the loss is 0 anyway
-    if not propensities_of(targets, config.model):
+    if not propensities_of(targets, model):
         return {}, row_weight
     x_NC, y_NP = rows_NC[:, : len(used)], rows_NC[:, len(used) : -1]
     knot_KS = knots_of(x_NC[:, : layout.num_counts])
@@ -192,7 +193,7 @@ def _initial_weights(tables: Tables, config: Config, inputs: TrainingInputs, lin
         return b""
     space = find_space(tables, config.training.init_from)
     start = warm_start(
-        load_artifact(artifact_folder(config, space), space.content_hash),
+        load_artifact(artifact_folder(tables, space), space.content_hash),
         layout=inputs.layout,
         targets=inputs.targets,
         scaler=inputs.scaler,

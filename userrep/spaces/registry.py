@@ -13,7 +13,6 @@ from userrep.ids import checked_name, short_hash
 from userrep.items.versions import lineage_of
 from userrep.spaces import transitions
 from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
-from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import REGISTRY
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
@@ -97,9 +96,9 @@ def _recipe_hash(config: Config, until: date) -> str:
     return short_hash([config.model.model_dump(), config.training.recipe, until], 6)
 
 
-def artifact_folder(config: Config, space: Space) -> str:
+def artifact_folder(tables: Tables, space: Space) -> str:
     """Return the folder of a space's artifact. The content hash in its name keeps runs from overwriting each other."""
-    return f"{artifacts_root(config)}/{space.artifact}"
+    return f"{tables.artifacts_root}/{space.artifact}"
 
 
 def check_lineage(space: Space, config: Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from userrep.config import Config
+from userrep.config import Config, Storage
 from userrep.features.build import stored_features
 from userrep.features.ledger import features_table
 from userrep.inference.embed import embed_files, encoded_features
@@ -22,9 +22,9 @@ from userrep.store.tables import Tables
 KeysByDate = Mapping[date, Mapping[str, Any]]  # the values of the partition columns of each as-of date's rows
 
 
-def _encoder_of(config: Config, space: Space) -> Callable[[], Encoder]:
+def _encoder_of(tables: Tables, space: Space, storage: Storage) -> Callable[[], Encoder]:
     """Return the function that loads a space's encoder in a task."""
-    return partial(worker_encoder, artifact_folder(config, space), space.content_hash, config.snapshots.storage)
+    return partial(worker_encoder, artifact_folder(tables, space), space.content_hash, storage)
 
 
 def write_vectors_by_tasks(tables: FileTables, config: Config, space: Space, keys: KeysByDate, since: int) -> None:
@@ -37,7 +37,7 @@ def write_vectors_by_tasks(tables: FileTables, config: Config, space: Space, key
     written = embed_files(
         tables.spark,
         files,
-        _encoder_of(config, space),
+        _encoder_of(tables, space, config.snapshots.storage),
         target=tables.target(USER_EMBEDDINGS),
         values=keys,
         min_tasks=shuffle_partitions(tables.spark),
@@ -51,7 +51,7 @@ def write_vectors_by_spark(tables: Tables, config: Config, space: Space, keys: K
     Raises UserrepError if another run has changed these rows since version ``since``.
     """
     source = stored_features(tables, config, space.lineage_id, list(keys))
-    rows = encoded_features(source, _encoder_of(config, space))
+    rows = encoded_features(source, _encoder_of(tables, space, config.snapshots.storage))
     revision_by_date = F.create_map(*(F.lit(x) for as_of, key in keys.items() for x in (as_of, key["revision"])))
     columns = {"space_id": F.lit(space.space_id), "revision": revision_by_date[F.col("as_of")]}
     rows = rows.withColumns(columns | {"user_bucket": user_bucket()})

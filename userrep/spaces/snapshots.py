@@ -176,7 +176,7 @@ def publish_snapshots(
     """
     from userrep.model.artifact import load_artifact  # imports torch, which takes seconds
 
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     dim, storages = artifact.manifest.model.latent_dim, {s.as_of: artifact.storage(s.facts["storage"]) for s in staged}
     rows = tables.read(USER_EMBEDDINGS).where(sql_any([snapshot.key for snapshot in staged]))
     stats = snapshot_stats(rows, dim=dim, storages=storages)

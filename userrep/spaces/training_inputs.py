@@ -22,7 +22,7 @@ from userrep.items.candidates import read_candidates
 from userrep.items.versions import Versions
 from userrep.model.frozen_folder import WEIGHTS, Manifest, Tensors, read_frozen, tensor_bytes, write_frozen
 from userrep.store.buckets import buckets_of_share, user_bucket
-from userrep.store.filesystem import all_exist, artifacts_root, delete_folder
+from userrep.store.filesystem import all_exist, delete_folder
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger
@@ -59,9 +59,9 @@ class TrainingPlan:
     ledger: TileLedger | None = None
 
 
-def training_folder(config: Config, space_id: str) -> str:
+def training_folder(tables: Tables, space_id: str) -> str:
     """Return the folder of an unfinished training: its inputs and checkpoints."""
-    return f"{artifacts_root(config)}/artifacts/training/{checked_name(space_id, 'space')}"
+    return f"{tables.artifacts_root}/artifacts/training/{checked_name(space_id, 'space')}"
 
 
 def check_id(space_id: str) -> str:
@@ -80,7 +80,7 @@ def training_inputs(tables: Tables, config: Config, plan: TrainingPlan, *, space
     passes over the features and one over those of the futures, one shuffle of the scaled rows, and ``read_candidates``.
     """
     lineage_id = plan.versions.lineage_id
-    folder, key = training_folder(config, space_id), inputs_key(tables, config, lineage_id, plan.as_ofs)
+    folder, key = training_folder(tables, space_id), inputs_key(tables, config, lineage_id, plan.as_ofs)
     kept = _read(f"{folder}/inputs", key)
     if kept is not None:
         logger.info("training rows: reusing those of the interrupted run")

@@ -11,25 +11,24 @@ from userrep.config import Config
 from userrep.errors import TrackingError, UsageError
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder, list_spaces
-from userrep.store.filesystem import artifacts_root, delete_file, exists, read_bytes, write_bytes
+from userrep.store.filesystem import delete_file, exists, read_bytes, write_bytes
 from userrep.store.tables import Tables
 from userrep.tracking.record import TrackedRun, record_training, training_environment
-from userrep.tracking.target import tracking_target
+from userrep.tracking.target import TrackingTarget, tracking_target
 
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 64 << 20  # an entry for each rank
 
 
-def keep_training(config: Config, space_id: str, *, ranks: Sequence[Mapping[str, object]]) -> None:
+def keep_training(tables: Tables, space_id: str, *, ranks: Sequence[Mapping[str, object]]) -> None:
     """Save what a training's artifact lacks, to be recorded after the space is registered: its ranks and environment.
 
     ``ranks`` are those of ``record_training``; the environment is that of this process. Writes one file, and replaces
-    one left by a killed run. Does nothing if tracking is off.
+    one left by a killed run.
     """
-    if config.tracking.mlflow:
-        training = {"ranks": list(ranks), "environment": training_environment()}
-        write_bytes(_path(config, space_id), json.dumps(training).encode())
+    training = {"ranks": list(ranks), "environment": training_environment()}
+    write_bytes(_path(tables, space_id), json.dumps(training).encode())
 
 
 def record_kept(tables: Tables, config: Config) -> None:
@@ -41,24 +40,24 @@ def record_kept(tables: Tables, config: Config) -> None:
     if not config.tracking.mlflow:
         return
     for space in list_spaces(tables):
-        if not exists(_path(config, space.space_id)):
+        if not exists(_path(tables, space.space_id)):
             continue
         try:
-            run = _record(config, space)
+            run = _record(tables, tracking_target(config), space)
         except (TrackingError, UsageError) as error:
             logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return
-        delete_file(_path(config, space.space_id))
+        delete_file(_path(tables, space.space_id))
         logger.info(f"tracking: space {space.space_id} recorded in MLflow: run {run.run_id}, {run.model_uri}")
 
 
-def _record(config: Config, space: Space) -> TrackedRun:
-    target, folder = tracking_target(config), artifact_folder(config, space)
-    training = json.loads(read_bytes(_path(config, space.space_id), max_bytes=_MAX_BYTES))
+def _record(tables: Tables, target: TrackingTarget, space: Space) -> TrackedRun:
+    folder = artifact_folder(tables, space)
+    training = json.loads(read_bytes(_path(tables, space.space_id), max_bytes=_MAX_BYTES))
     manifest = load_artifact(folder, space.content_hash).manifest
     ranks, environment = training["ranks"], training["environment"]
     return record_training(target, folder=folder, manifest=manifest, ranks=ranks, environment=environment)
 
 
-def _path(config: Config, space_id: str) -> str:
-    return f"{artifacts_root(config)}/artifacts/unrecorded/{space_id}.json"
+def _path(tables: Tables, space_id: str) -> str:
+    return f"{tables.artifacts_root}/artifacts/unrecorded/{space_id}.json"

@@ -149,7 +149,7 @@ class MicroBatches:
         return tuple(
             PinnedSpace(
                 space.space_id,
-                artifact_folder(self.config, space),
+                artifact_folder(self.tables, space),
                 space.content_hash,
                 max((snapshot.as_of for snapshot in list_snapshots(self.tables, space.space_id)), default=None),
             )

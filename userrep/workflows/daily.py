@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from userrep.errors import GateRefusedError, plural
+from userrep.errors import GateRefusedError, plural, shortened
 from userrep.features.sums.stream_base import stream_bases
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
@@ -69,7 +69,7 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
         stale = [day for day in stale_by_space.get(space.space_id, []) if day != as_of]
         if stale:
             logger.warning(
-                f"stale: snapshots of space {space.space_id} for {_listed(stale)} were published before the log "
+                f"stale: snapshots of space {space.space_id} for {shortened(stale)} were published before the log "
                 "changed; run `userrep backfill --stale` to rebuild them"
             )
         needed = work.schedule.snapshot_dates(space)
@@ -161,7 +161,7 @@ def backfill_stale(work: RunContext) -> None:
         stale_by_space = stale_dates(work.tables, work.config, work.tiles)
         for space in spaces:
             stale = stale_by_space.get(space.space_id)
-            which = f"stale: snapshots of space {space.space_id} for {_listed(stale)}" if stale else ""
+            which = f"stale: snapshots of space {space.space_id} for {shortened(stale)}" if stale else ""
             logger.info(which or f"space {space.space_id} has no stale snapshot")
         refusals = _publish_dates(work, [(s, stale) for s in spaces if (stale := stale_by_space.get(s.space_id))])
         if any(stale_by_space.values()):
@@ -173,8 +173,3 @@ def _refresh_stream_bases(work: RunContext, as_of: date) -> None:
     """Build the stream bases of the dates after an as-of date, if a stream is configured or has run."""
     if work.config.stream is not None or stream_bases(work.tables, work.schedule.lineage_id):
         build_stream_bases(work, as_of, work.schedule.versions)
-
-
-def _listed(dates: Sequence[date]) -> str:
-    shown = ", ".join(str(day) for day in dates[:5])
-    return shown + (f" and {len(dates) - 5} more dates" if len(dates) > 5 else "")

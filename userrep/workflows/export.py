@@ -43,7 +43,7 @@ def export_embeddings(
     ``recorded``: record the folder, so that ``userrep forget`` erases users there.
     """
     snapshot = newest_snapshot(tables, space.space_id, as_of, why_never=partial(_why_never, config, as_of))
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     rows = ExportedRows(
         fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
         snapshot.num_users,

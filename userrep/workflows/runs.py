@@ -126,11 +126,8 @@ class Runs:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
             run.seconds = time.monotonic() - clock
             run.outputs |= predicted
-            with suppress(Exception):  # the stage's own error is the one to raise
-                self._record(run, started, versions)
+            self._record_failure(run, started, versions)
             self._emit(FAIL, event_id, run, versions, space_id)
-            if lines_are_json():  # in text mode, the error itself is printed once at the end
-                self._report_end(run, f"failed after {run.seconds:.0f} s")
             raise
         run.seconds = time.monotonic() - clock
         run.outputs |= predicted | ({"spark": work.found()} if run.outcome == DONE else {})
@@ -139,6 +136,12 @@ class Runs:
         self._emit(COMPLETE, event_id, run, versions, space_id)
         rows = plural(run.num_rows, "row")
         self._report_end(run, f"{rows} in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
+
+    def _record_failure(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
+        with suppress(Exception):  # the stage's own error is the one to raise
+            self._record(run, started, versions)
+        if lines_are_json():  # in text mode, the error itself is printed once at the end
+            self._report_end(run, f"failed after {run.seconds:.0f} s")
 
     def _emit(self, kind: str, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
         """Send an OpenLineage event of a stage, if they are configured."""

@@ -150,7 +150,7 @@ def _described(
     *, ids: Sequence[str],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the id, name, over-represented labels and center of each segment."""
-    labels = label_users(tables, FeatureSpec.of(config), users, snapshot.as_of, read_item_labels(tables, config))
+    labels = label_users(tables, FeatureSpec.of(config), users, snapshot.as_of, read_item_labels(tables, config.items))
     lifts = lifts_by_segment(labels, nearest(users.z_ND, centers_SD), len(ids))
     return [
         {"segment": id_, "name": name_of(own), "labels": [asdict(lift) for lift in own], "center": center_D.tolist()}

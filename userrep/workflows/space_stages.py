@@ -50,12 +50,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
             space_id = next_space_id(work.tables, work.config, schedule.until)
             with logged_with(prefix="self-check: "):
                 result = checks.self_check(
-                    work.tables,
-                    work.config,
-                    space_id=space_id,
-                    versions=schedule.versions,
-                    check=check,
-                    ledger=work.tiles,
+                    work.tables, work.config, space_id, versions=schedule.versions, check=check, ledger=work.tiles
                 )
         except UsageError as error:
             if quality.min_gain is not None:

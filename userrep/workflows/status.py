@@ -3,7 +3,7 @@
 from typing import Any
 
 from userrep.config import Config
-from userrep.errors import plural
+from userrep.errors import plural, shortened
 from userrep.report.formats import size
 from userrep.report.state import read_state
 from userrep.spaces.verdicts import newest_verdicts
@@ -95,7 +95,6 @@ def _space_lines(space: dict[str, Any]) -> list[str]:
         for s in space["snapshots"]
     ]
     if space["stale"]:
-        dates = ", ".join(str(day) for day in space["stale"][:10])
-        more = f" and {len(space['stale']) - 10} more" if len(space["stale"]) > 10 else ""
-        lines.append(f"  stale after changes in the log: {dates}{more}; run `userrep backfill --stale` to rebuild them")
+        dates = shortened(space["stale"])
+        lines.append(f"  stale after changes in the log: {dates}; run `userrep backfill --stale` to rebuild them")
     return lines

@@ -118,7 +118,7 @@ class InTurn:
 
     def _world_after(self, order: tuple[str, ...]) -> World:
         if order not in self.worlds:
-            folder = mkdtemp(prefix=f"{' then '.join(order)} ", dir=self.worlds[()].folder.parent)
+            folder = mkdtemp(prefix="-then-".join(order), dir=self.worlds[()].folder.parent)
             world = with_ids(self._world_after(order[:-1]).copy(Path(folder)))
             self.run(world, order[-1])
             self.worlds[order] = world

@@ -67,7 +67,7 @@ def test_two_commands_at_once_end_as_one_after_the_other(
     before: World, in_turn: InTurn, faults: Faults, tmp_path: Path, pair: tuple[str, str]
 ) -> None:
     for order in (pair, pair[::-1]):
-        world = with_ids(before.copy(tmp_path / f"{order[0]} goes on first"))
+        world = with_ids(before.copy(tmp_path / f"{order[0]}-first"))
         held = {name: Held(world, name, point) for name, point in points_of(order).items()}
         met = [command.arrives() for command in held.values()]
         ends = ends_in_turn(held, order, world.root)

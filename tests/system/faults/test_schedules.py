@@ -32,7 +32,7 @@ def test_a_random_schedule_with_kills_ends_as_one_command_after_the_other(
     chance = random.Random(f"{SEED} schedule {number}")
     names = chance.sample(sorted(COMMANDS), NUM_COMMANDS)
     plan = [(name, chance.uniform(0, LONGEST / 2), chance.random() < 0.5) for name in names]
-    world = with_ids(trained.copy(tmp_path / "at once"))
+    world = with_ids(trained.copy(tmp_path / "at-once"))
 
     events = sorted((start, "start", name) for name, start, _ in plan)
     events += sorted((chance.uniform(start, LONGEST), "kill", name) for name, start, is_killed in plan if is_killed)

@@ -57,7 +57,7 @@ def trained(
 def test_two_commands_at_once_in_a_bucket_end_as_one_after_the_other(
     trained: World, in_turn: InTurn, bucket: Bucket, tmp_path: Path, pair: tuple[str, str]
 ) -> None:
-    root = f"{bucket.uri}/{' and '.join(pair)}"
+    root = f"{bucket.uri}/{'-and-'.join(pair)}"
     files, folder = file_system(root)
     pyarrow.fs.copy_files(str(trained.root), folder, destination_filesystem=files)
     settings = {
@@ -68,7 +68,7 @@ def test_two_commands_at_once_in_a_bucket_end_as_one_after_the_other(
         "spark.hadoop.fs.s3a.secret.key": "test",
     }
     refit_days = trained.refit_days
-    world = with_ids(World(tmp_path / "at once", trained.log, root=root, refit_days=refit_days, conf=settings))
+    world = with_ids(World(tmp_path / "at-once", trained.log, root=root, refit_days=refit_days, conf=settings))
     held = {name: Held(world, name, point) for name, point in points_of(pair).items()}
     met = [command.arrives() for command in held.values()]
     ends = ends_in_turn(held, pair, root)

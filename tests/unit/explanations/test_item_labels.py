@@ -66,22 +66,22 @@ def test_items_are_read_without_spark_with_the_ids_of_the_tiles(
         columns |= {"item_id": "item"}
         return config_of(tmp_path, items={"path": str(items), "columns": columns, "categories": [*categories]})
 
-    found = read_item_labels(tables, config(text="title"))
+    found = read_item_labels(tables, config(text="title").items)
     assert found is not None
     assert found.item_ids.to_pylist() == [str(k) for k in range(10)]
     assert found.labels == ["mug", "cup"]
-    by_category = read_item_labels(tables, config("title"))
+    by_category = read_item_labels(tables, config("title").items)
     assert by_category is not None
     assert by_category.labels == ["mug", "cup"]
     monkeypatch.setattr(item_labels, "MOST_ITEMS", 6)
     ids = pa.array([str(k) for k in range(10)])
     lowest = ids.take(pa.array(np.argsort(bucket_of(ids))[:6]))
-    few = read_item_labels(tables, config(text="title"))
+    few = read_item_labels(tables, config(text="title").items)
     assert few is not None
     assert few.item_ids.to_pylist() == sorted(lowest.to_pylist())
-    assert read_item_labels(tables, config()) is None
-    assert read_item_labels(tables, config_of(tmp_path)) is None
+    assert read_item_labels(tables, config().items) is None
+    assert read_item_labels(tables, config_of(tmp_path).items) is None
     with pytest.raises(UsageError, match=r"items\.columns\.text: no column 'name'"):
-        read_item_labels(tables, config(text="name"))
+        read_item_labels(tables, config(text="name").items)
     with pytest.raises(UsageError, match=r"items\.categories\[0\]: no column 'brand'"):
-        read_item_labels(tables, config("brand"))
+        read_item_labels(tables, config("brand").items)

@@ -27,7 +27,7 @@ def users(world: World) -> SampledUsers:
 
 @pytest.fixture(scope="module")
 def labels(world: World, users: SampledUsers) -> UserLabels:
-    items = read_item_labels(world.tables, world.config)
+    items = read_item_labels(world.tables, world.config.items)
     return label_users(world.tables, FeatureSpec.of(world.config), users, AS_OF, items)
 
 

@@ -76,8 +76,8 @@ def plan_of(work: RunContext) -> TrainingPlan:
 def rows_of(work: RunContext) -> tuple[TrainingInputs, Rows]:
     """Make training rows; return by user and as-of date each row's split and numbers."""
     config, as_ofs, lineage_id = work.config, work.schedule.training_as_ofs, work.schedule.versions.lineage_id
-    if exists(training_folder(config, "s1")):
-        delete_folder(training_folder(config, "s1"))
+    if exists(training_folder(work.tables, "s1")):
+        delete_folder(training_folder(work.tables, "s1"))
     inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1")
     features = with_split(
         read_features(work.tables, config, lineage_id, as_ofs),

@@ -46,8 +46,8 @@ def a_drift(day: int, metric: str, value: float, *, part: str = "", revision: in
     return row | {"outcome": None if part else "ok"}
 
 
-def test_a_training_is_read_from_the_artifact(config: Config, space: Space) -> None:
-    found, fault = training_facts(config, space)
+def test_a_training_is_read_from_the_artifact(tables: Tables, space: Space) -> None:
+    found, fault = training_facts(tables, space)
     assert fault is None
     assert found is not None
     layout = layout_of()
@@ -55,13 +55,13 @@ def test_a_training_is_read_from_the_artifact(config: Config, space: Space) -> N
     assert (found.created_at, found.metrics, found.curve) == (datetime(2024, 1, 2), {"valid_loss": 0.1 + 0.2}, [])
 
 
-def test_an_artifact_that_cannot_be_read_is_a_fault_of_the_report(config: Config, space: Space) -> None:
-    (Path(artifact_folder(config, space)) / "weights.safetensors").unlink()
-    found, fault = training_facts(config, space)
+def test_an_artifact_that_cannot_be_read_is_a_fault_of_the_report(tables: Tables, space: Space) -> None:
+    (Path(artifact_folder(tables, space)) / "weights.safetensors").unlink()
+    found, fault = training_facts(tables, space)
     assert found is None
     assert fault is not None
     assert "weights.safetensors: No such file" in fault
-    assert training_facts(config, None) == (None, None)
+    assert training_facts(tables, None) == (None, None)
 
 
 def test_drift_is_ordered_by_date_and_its_inputs_are_those_of_the_newest_snapshot(

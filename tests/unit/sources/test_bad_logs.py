@@ -201,7 +201,7 @@ def test_missing_days_are_reported_or_refused(spark: SparkSession, tmp_path: Pat
     assert missing.startswith(
         "events: 37 days within the log without rows: 2024-05-02, 2024-05-04 to 2024-05-06, 2024-05-08 to 2024-05-31, "
     )
-    assert missing.endswith("2024-06-14, and 2 more gaps")
+    assert missing.endswith("2024-06-14 and 2 more gaps")
     strict = config_of(tmp_path, events={"require_all_days": True, "time_zone": "UTC"})
     with pytest.raises(UsageError, match=r"37 days within .* gaps\. Load them, or set events.require_all_days: false"):
         take_inventory(tables, strict.events)

@@ -71,7 +71,7 @@ def cut_after(epochs: int) -> AbstractContextManager[None]:
 
 def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(work: Work) -> None:
     pipeline = work.pipeline()
-    folder = training_folder(pipeline.config, next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until))
+    folder = training_folder(pipeline.tables, next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until))
     with cut_after(1), pytest.raises(Cut):
         train_autoencoder(pipeline)
     assert len(checkpoint_names(f"{folder}/checkpoints")) == 1
@@ -86,7 +86,7 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(work: 
     assert not Path(folder).exists()
 
     other = train_autoencoder(work.pipeline(threads=2))  # the same recipe, undisturbed
-    hashes = [load_artifact(artifact_folder(pipeline.config, s)).manifest.metrics for s in (space, other)]
+    hashes = [load_artifact(artifact_folder(pipeline.tables, s)).manifest.metrics for s in (space, other)]
     assert hashes[0]["valid_loss"] == pytest.approx(hashes[1]["valid_loss"], rel=1e-5)
 
 
@@ -126,8 +126,8 @@ def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, mo
         train_autoencoder(first)
     (space,) = done
     assert find_space(first.tables, space.space_id) == space
-    load_artifact(artifact_folder(first.config, space), space.content_hash)
-    folders = [path.name for path in Path(artifact_folder(first.config, space)).parent.iterdir()]
+    load_artifact(artifact_folder(first.tables, space), space.content_hash)
+    folders = [path.name for path in Path(artifact_folder(first.tables, space)).parent.iterdir()]
     assert len(folders) == 2
 
 
@@ -163,9 +163,9 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_reports_what_did_not_f
     warm = train_autoencoder(work.pipeline(max_epochs=1, init_from=serving.space_id))
     said = next(line for line in work.said if line.startswith("training: starting from weights"))
     assert said.startswith(f"training: starting from weights of space {serving.space_id}: encoder_linear, ")
-    config = work.pipeline().config
+    tables = work.pipeline().tables
     losses = {
-        space.space_id: load_artifact(artifact_folder(config, space)).manifest.metrics["valid_loss"]
+        space.space_id: load_artifact(artifact_folder(tables, space)).manifest.metrics["valid_loss"]
         for space in (cold, warm, serving)
     }
     assert losses[warm.space_id] < losses[cold.space_id]
@@ -221,7 +221,7 @@ def trained(done: tuple[RunContext, Config]) -> tuple[Artifact, pa.RecordBatch]:
     """Return the artifact that serves, and the features of its training dates."""
     pipeline, config = done
     space = find_space(pipeline.tables, None)
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    artifact = load_artifact(artifact_folder(pipeline.tables, space), space.content_hash)
     as_ofs = pipeline.schedule.training_as_ofs
     rows = read_features(pipeline.tables, config, space.lineage_id, as_ofs).toArrow().combine_chunks()
     return artifact, rows.to_batches()[0]

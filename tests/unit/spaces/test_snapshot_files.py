@@ -110,7 +110,7 @@ def test_a_snapshot_has_the_vectors_of_the_encoder_with_any_tasks_and_any_writer
     if writer == "spark":
         site = site._replace(tables=left_to_spark(site.tables))
     staged = site.stage()
-    encoder = Encoder(load_artifact(artifact_folder(site.config, site.space)))
+    encoder = Encoder(load_artifact(artifact_folder(site.tables, site.space)))
     for as_of in DATES:
         rows = site.rows(as_of)
         assert rows["user_id"].to_pylist() == [user["user_id"] for user in users_of(as_of)]
@@ -229,7 +229,7 @@ def test_a_snapshot_is_rounded_to_its_storage_type_and_numbers_at_the_limit_are_
     staged = stage_snapshots(tables, config, space, DATES[:1])
     assert [s.facts for s in staged] == [{"storage": "int8"}]
     rows = site.rows(DATES[0])
-    exact_BD = Encoder(load_artifact(artifact_folder(config, space))).embed(as_arrow(users_of(DATES[0])))
+    exact_BD = Encoder(load_artifact(artifact_folder(tables, space))).embed(as_arrow(users_of(DATES[0])))
     steps_BD = np.clip(np.rint(exact_BD * 64), -127, 127)
     assert np.array_equal(stacked(rows["embedding"].combine_chunks(), 16), (steps_BD / 64).astype(np.float32))
     (published,) = publish_snapshots(tables, config, space, staged, on_time=True)

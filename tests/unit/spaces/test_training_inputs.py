@@ -147,7 +147,7 @@ def test_rows_of_a_run_that_was_cut_off_are_used_again(
     tables: Tables, config: Config, inputs: TrainingInputs, lines: list[str]
 ) -> None:
     inputs = _write(
-        f"{training_folder(config, 's1')}/inputs", inputs_key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES
+        f"{training_folder(tables, 's1')}/inputs", inputs_key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES
     )
     found = training_inputs(tables, config, PLAN, space_id="s1")
     assert_same(found, inputs)
@@ -166,7 +166,7 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
 ) -> None:
     config, shares = config_of(tmp_path), list[float]()
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_rows": max_rows})})
-    folder = Path(training_folder(config, "s1"))
+    folder = Path(training_folder(tables, "s1"))
     _write(f"{folder}/inputs", "another key", inputs, {})
     (folder / "checkpoint").touch()
 
@@ -187,7 +187,7 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
     assert lines[-1].endswith(f"{inputs.layout.width} inputs, {inputs.targets.width} targets, 2 as-of dates")
 
 
-def test_the_folder_of_a_training_has_a_valid_name(config: Config) -> None:
-    assert training_folder(config, "s1") == f"{config.root}/artifacts/training/s1"
+def test_the_folder_of_a_training_has_a_valid_name(tables: Tables, config: Config) -> None:
+    assert training_folder(tables, "s1") == f"{config.root}/artifacts/training/s1"
     with pytest.raises(UsageError, match=r"space '\.\./x' is not a valid name"):
-        training_folder(config, "../x")
+        training_folder(tables, "../x")

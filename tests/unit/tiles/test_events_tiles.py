@@ -20,7 +20,6 @@ from userrep.tiles.ledger import (
     days_fingerprint,
     tile_ledger,
     tiles_by_cell,
-    tiles_fingerprint,
 )
 
 pytestmark = pytest.mark.fast
@@ -91,7 +90,7 @@ def test_the_fingerprint_of_a_range_follows_the_content_of_its_days_but_not_thei
     assert of_two not in {days_fingerprint(other, start=D2, end=D4) for other in changed}
     assert days_fingerprint(days, start=None, end=D4) == days_fingerprint(days, start=D1, end=D4)
     tables.add(TILE_DAYS, [ledger_row(day, revision, content) for day, (content, revision) in days.items()])
-    assert tiles_fingerprint(tables, start=D2, end=D4) == of_two
+    assert days_fingerprint(tile_ledger(tables).latest, start=D2, end=D4) == of_two
 
 
 # Counting tiles

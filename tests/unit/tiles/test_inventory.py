@@ -48,7 +48,7 @@ def test_only_the_first_ten_days_are_named() -> None:
     days = [LogDay(D1 + timedelta(days=k), 10 if k < 11 else 1000, 10 if k < 11 else 0, "f") for k in range(30)]
     inventory = Inventory(days, 0, 0)
     for check in (inventory.check_sizes, inventory.check_rejects):
-        with pytest.raises((UsageError, RejectedShareError), match=r"2024-05-10.*and 1 more days") as caught:
+        with pytest.raises((UsageError, RejectedShareError), match=r"2024-05-10.*and 1 more day") as caught:
             check(0.5, [day.day for day in days])
         assert "2024-05-11" not in str(caught.value)
 
@@ -118,7 +118,7 @@ def test_gaps_within_the_log_are_listed_and_their_days_counted() -> None:
     )
     twelve = [D1 + timedelta(days=2 * k) for k in range(13)]
     assert _missing_days(twelve).startswith("events: 12 days within the log without rows: 2024-05-02, 2024-05-04, ")
-    assert _missing_days(twelve).endswith(", 2024-05-20, and 2 more gaps")
+    assert _missing_days(twelve).endswith(", 2024-05-20 and 2 more gaps")
 
 
 def test_days_that_are_held_back_are_named_with_their_rows_if_these_are_counted() -> None:

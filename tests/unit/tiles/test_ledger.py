@@ -25,7 +25,7 @@ from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.inventory.new_rows import row_hash
-from userrep.tiles.ledger import read_tiles, tile_ledger, tiles_fingerprint
+from userrep.tiles.ledger import days_fingerprint, read_tiles, tile_ledger
 
 pytestmark = pytest.mark.default
 
@@ -294,9 +294,10 @@ def test_another_meaning_of_the_columns_changes_the_days(story: Story) -> None:
 
 
 def test_the_fingerprint_of_a_range_changes_with_its_days_only(story: Story) -> None:
-    everything = tiles_fingerprint(story.tables, start=None, end=date(2024, 6, 1))
-    assert everything == tiles_fingerprint(story.tables, start=D1, end=date(2024, 6, 1))
-    assert everything != tiles_fingerprint(story.tables, start=None, end=D2)
+    days = tile_ledger(story.tables).latest
+    everything = days_fingerprint(days, start=None, end=date(2024, 6, 1))
+    assert everything == days_fingerprint(days, start=D1, end=date(2024, 6, 1))
+    assert everything != days_fingerprint(days, start=None, end=D2)
 
 
 # The log's days

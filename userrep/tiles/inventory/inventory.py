@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -11,7 +11,15 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
 from userrep.config import Events
-from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line, plural
+from userrep.errors import (
+    LogIncompleteError,
+    RejectedShareError,
+    UsageError,
+    UserrepError,
+    in_one_line,
+    plural,
+    shortened,
+)
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.partitions import ranges
@@ -74,9 +82,9 @@ class Inventory:
         median = statistics.median([day.num_rows for day in self.days if day.num_rows is not None] or [0])
         small = [d for d in self.days if d.day in days and d.num_rows is not None and d.num_rows < least * median]
         if small:
-            faults = _of_days(f"{day.day} has {day.num_rows} rows" for day in small)
+            faults = shortened([f"{day.day} has {day.num_rows} rows" for day in small], noun="day", separator="; ")
             raise UsageError(
-                f"events: {'; '.join(faults)}; the log's median day has {median:,.0f}, and events.min_day_share "
+                f"events: {faults}; the log's median day has {median:,.0f}, and events.min_day_share "
                 f"requires {least:.1%} of it. No rows of these days are written. "
                 "Load the missing rows, or lower the share."
             )
@@ -95,7 +103,8 @@ class Inventory:
         bad = [day for day in self.days if day.day in days and (day.num_rejected or 0) > limit * (day.num_rows or 0)]
         without_day = self.num_undated + self.num_ahead
         num_rows = sum(day.expected_rows for day in self.days) + without_day
-        faults = _of_days(f"{day.day}: {day.num_rejected} of {day.num_rows} rows are malformed" for day in bad)
+        of_days = [f"{day.day}: {day.num_rejected} of {day.num_rows} rows are malformed" for day in bad]
+        faults = [shortened(of_days, noun="day", separator="; ")] if bad else []
         if without_day > limit * num_rows:
             faults.append(f"{without_day} of {num_rows} rows have no readable time, or one after tomorrow")
         if faults:
@@ -235,13 +244,6 @@ def _missing_days(days: list[date]) -> str:
     gaps = [(end + timedelta(days=1), start - timedelta(days=1)) for (_, end), (start, _) in pairwise(ranges(days))]
     if not gaps:
         return ""
-    shown = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:10]]
-    more = [f"and {len(gaps) - 10} more gaps"] if len(gaps) > 10 else []
+    spans = [str(first) if first == last else f"{first} to {last}" for first, last in gaps]
     num_days = sum((last - first).days + 1 for first, last in gaps)
-    return f"events: {plural(num_days, 'day')} within the log without rows: {', '.join(shown + more)}"
-
-
-def _of_days(faults: Iterable[str]) -> list[str]:
-    """Shorten a list of faults, one per day, to the first ten."""
-    listed = list(faults)
-    return listed[:10] + ([f"and {len(listed) - 10} more days"] if len(listed) > 10 else [])
+    return f"events: {plural(num_days, 'day')} within the log without rows: {shortened(spans, noun='gap')}"

@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from userrep.errors import PeerLostError
+from userrep.errors import PeerLostError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +168,8 @@ class RankMonitor:
         placed = [facts for _, facts in sorted(self.ranks.items()) if "device" in facts]
         if len(placed) == self._size and not self._devices_reported:
             self._devices_reported = True
-            shown = [f"{facts['rank']} {facts['host']}: {facts['device']}" for facts in placed[:_MAX_RANKS_SHOWN]]
-            more = f"; and {len(placed) - _MAX_RANKS_SHOWN} more" if len(placed) > _MAX_RANKS_SHOWN else ""
-            logger.info(f"ranks: {'; '.join(shown)}{more}")
+            ranks = [f"{facts['rank']} {facts['host']}: {facts['device']}" for facts in placed]
+            logger.info(f"ranks: {shortened(ranks, most=_MAX_RANKS_SHOWN, separator='; ')}")
 
     def _lost(self, rank: int | None, reason: str) -> None:
         """Record a failure if a connection ended before its rank did."""

@@ -191,6 +191,7 @@ def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
     some = [one for one in representations(("float16", "int8")) if one.name in wanted]
     results = evaluate(
         work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
+        ledger=work.tiles,
     )  # fmt: skip
     return list(results.measured)
 

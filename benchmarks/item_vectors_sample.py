@@ -142,4 +142,4 @@ if __name__ == "__main__":
     asked = ask("item_vectors_sample", LOGS[0], small=SMALL, runs=1, unit="samples", number=3,
                 resized=LOGS[0].of_samples)  # fmt: skip
     for one in [asked.size] if asked.is_small else [replace(log, samples=asked.size.samples) for log in LOGS]:
-        print_line(f"item_vectors_sample_{Path(one.config).stem}", lambda one=one: measure(one, asked.root, asked.runs))  # type: ignore[misc]
+        print_line(f"item_vectors_sample_{Path(one.config).stem}", lambda one=one: measure(one, asked.root, asked.runs))

@@ -155,7 +155,7 @@ def main() -> None:
     tenth = replace(asked.size.of_events(asked.size.events // 10), items=max(10, asked.size.items // 10))
     lines: list[Line] = []
     for size in (tenth, asked.size):
-        print_line("largest_run", lambda size=size: lines.append(measure(spark, size, asked.root, 1)) or lines[-1])  # type: ignore[misc,func-returns-value]
+        print_line("largest_run", lambda size=size: lines.append(measure(spark, size, asked.root, 1)) or lines[-1])
     if len(lines) == 2 and not asked.is_small:
         billion = {
             "benchmark": "largest_run_extrapolated",

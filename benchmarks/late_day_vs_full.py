@@ -31,15 +31,14 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     for _ in range(runs):
         with open_site(spark, size, root) as kept:
             site = with_own_log(kept)
-            inputs = (site.tables, site.config, site.versions)
-            refresh_features(*inputs, AS_OF, full=True)
+            refresh_features(site.tables, site.config, site.versions, AS_OF, full=True)
             day = AS_OF - timedelta(days=size.days // 2)
             before = content_hash(our_features(site))
             add_late_events(size, site.log, day, num=NUM_LATE)
             tiled = seconds_of(lambda site=site: build_site_tiles(site))
-            refreshed = seconds_of(lambda inputs=inputs: refresh_features(*inputs, AS_OF))
+            refreshed = seconds_of(lambda site=site: refresh_features(site.tables, site.config, site.versions, AS_OF))
             found = content_hash(our_features(site))
-            rebuilt = seconds_of(lambda inputs=inputs: build_features(*inputs, [AS_OF]))
+            rebuilt = seconds_of(lambda site=site: build_features(site.tables, site.config, site.versions, [AS_OF]))
             check_same(found, content_hash(our_features(site)))
             assert found != before, "late events changed no feature"
         taken.append((tiled + refreshed, tiled + rebuilt))

@@ -78,7 +78,7 @@ def main() -> None:
     logs = [options.log] if options.log else list(LOGS)
     logs, split = (logs[:1], SPLITS[0]) if options.small else (logs, SPLITS[1])
     for name in logs:
-        print_line(f"look_alikes_{name}", lambda n=name: measure(n, split, options.root.absolute()))  # type: ignore[misc]
+        print_line(f"look_alikes_{name}", lambda n=name: measure(n, split, options.root.absolute()))
 
 
 if __name__ == "__main__":

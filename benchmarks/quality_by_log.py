@@ -222,7 +222,7 @@ def main() -> None:
         logs, options.split, options.seeds = logs[:1], SPLITS[0], 1
     for name in logs:
         benchmark = f"quality_{name}_{options.split}"
-        print_line(benchmark, lambda n=name: measure(n, options.split, options.seeds, options.root.absolute()))  # type: ignore[misc]
+        print_line(benchmark, lambda n=name: measure(n, options.split, options.seeds, options.root.absolute()))
 
 
 if __name__ == "__main__":

@@ -28,11 +28,10 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     taken = []
     for _ in range(runs):
         with open_site(spark, size, root, as_ofs=[AS_OF - timedelta(days=1), AS_OF]) as site:
-            inputs = (site.tables, site.config, site.versions)
-            refresh_features(*inputs, AS_OF - timedelta(days=1), full=True)
-            refreshed = seconds_of(lambda inputs=inputs: refresh_features(*inputs, AS_OF))
+            refresh_features(site.tables, site.config, site.versions, AS_OF - timedelta(days=1), full=True)
+            refreshed = seconds_of(lambda site=site: refresh_features(site.tables, site.config, site.versions, AS_OF))
             found = content_hash(our_features(site))
-            rebuilt = seconds_of(lambda inputs=inputs: build_features(*inputs, [AS_OF]))
+            rebuilt = seconds_of(lambda site=site: build_features(site.tables, site.config, site.versions, [AS_OF]))
             check_same(found, content_hash(our_features(site)))
         taken.append((refreshed, rebuilt))
         progress(f"refreshed in {refreshed:.1f} s, rebuilt in {rebuilt:.1f} s")

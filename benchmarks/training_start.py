@@ -96,12 +96,12 @@ def marked_rank(task: TrainingTask, address: Address, resume: str | None) -> Non
             marks.append(time.time())
 
     def timed(task: TrainingTask, group: comm.Comm, *args: object, **more: object) -> object:
-        result = train(task, group, *args, **more)  # type: ignore[arg-type]
+        result = train(task, group, *args, **more)
         marks.append(time.time())
         Path(task.folder, f"marks-{group.rank}").write_text(" ".join(map(str, marks)))
         return result
 
-    comm.HorovodComm, loop.train = Joined, timed  # type: ignore[misc, assignment]
+    comm.HorovodComm, loop.train = Joined, timed
     train_rank(task, address, resume)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pyspark.sql import SparkSession
 
 from userrep.config import Config
-from userrep.errors import plural
+from userrep.errors import UserrepError, plural
 from userrep.features.profiles import Profiles, check_sources, refresh_profiles
 from userrep.model.self_check import SelfCheck
 from userrep.sources.listing import Listings
@@ -20,7 +20,7 @@ from userrep.store.leases import held
 from userrep.store.open import open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.write_access import check_writable
-from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.inventory.inventory import Inventory, take_inventory
 from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.tracking.lineage import check_lineage_client
 from userrep.workflows.alerts import alerting, check_alerts
@@ -92,24 +92,34 @@ class RunContext:
     def schedule(self) -> Schedule:
         """The dates of this run. Runs the stage ``take_inventory``, which reads the new files of the log.
 
-        Raises the errors of ``scheduled``.
+        Raises the errors of ``scheduled``. A date that is refused is no failure of the stage.
         """
         with self.runs.stage("take_inventory") as run:
             inventory = take_inventory(self.tables, self.config.events, self.logs)
-            schedule = scheduled(self.config, self.tables, inventory, self._requested_as_of)
             run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
             run.reason = (
                 f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
             )
-            run.outputs = {
-                "as_of": schedule.as_of,
-                "source_files": self.tables.version(SOURCE_FILES),
-                "lineage_id": schedule.lineage_id,
-                "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
-            }
+            schedule = self._scheduled(inventory)
+            if isinstance(schedule, Schedule):
+                run.outputs = {
+                    "as_of": schedule.as_of,
+                    "source_files": self.tables.version(SOURCE_FILES),
+                    "lineage_id": schedule.lineage_id,
+                    "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
+                }
+        if not isinstance(schedule, Schedule):
+            raise schedule
         for warning in inventory.warnings:
             logger.warning(warning)
         return schedule
+
+    def _scheduled(self, inventory: Inventory) -> Schedule | UserrepError:
+        """Return the schedule, or the error by which the date is refused."""
+        try:
+            return scheduled(self.config, self.tables, inventory, self._requested_as_of)
+        except UserrepError as refusal:
+            return refusal
 
     def predict(self, stages: Callable[[RunPlan], list[PlannedStage]]) -> None:
         """Record what the remaining stages of this run are expected to take, next to what they will take.

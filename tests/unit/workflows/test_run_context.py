@@ -56,6 +56,13 @@ def test_a_date_outside_the_log_is_refused_and_one_close_to_its_end_is_to_be_ret
         _ = opened(LAST + timedelta(days=4), freshness={"error_after": "72h"}).schedule
 
 
+def test_a_refused_date_is_no_failure_of_the_inventory(opened: Open) -> None:
+    work = opened(LAST + timedelta(days=9))
+    with pytest.raises(UsageError, match="outside the log"):
+        _ = work.schedule
+    assert [(row.stage, row.outcome) for row in work.tables.ledger(JOB_RUNS)] == [("take_inventory", "done")]
+
+
 def test_the_log_is_listed_once_and_checked_before_a_lease_is_taken(opened: Open) -> None:
     listings: list[str] = []
     work = opened(None, listings=listings)

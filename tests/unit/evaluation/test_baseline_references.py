@@ -221,7 +221,7 @@ def context_of(spark: SparkSession, log: Log) -> Context:
     )  # fmt: skip
     plan = EvaluationPlan(UNTIL, UNTIL + timedelta(days=14), (7,), (), (UNTIL,), ())
     nothing = cast(Any, None)
-    return ContextOf(nothing, nothing, nothing, plan, Futures(rows, activity), seed=1, seen=seen)
+    return ContextOf(nothing, nothing, nothing, plan, nothing, Futures(rows, activity), seed=1, seen=seen)
 
 
 def test_als_in_spark_ranks_hidden_items_as_well_as_implicits_looked_up_or_folded_in(

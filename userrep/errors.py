@@ -45,7 +45,7 @@ def shortened(names: Sequence[object], *, most: int = 10, noun: str = "", separa
     shown, num_more = separator.join(str(name) for name in names[:most]), len(names) - most
     if num_more <= 0:
         return shown
-    return f"{shown} and {num_more:,} more" + (f" {noun}{'' if num_more == 1 else 's'}" if noun else "")
+    return f"{shown} and {plural(num_more, f'more {noun}') if noun else f'{num_more:,} more'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.5) -> str:

@@ -13,7 +13,7 @@ from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError, plural
 from userrep.model.frozen_folder import MANIFEST, MAX_MANIFEST
-from userrep.spaces.registry import Space, read_registry
+from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.data_files import matches
 from userrep.store.file_tables import FileTables
@@ -87,7 +87,7 @@ def _updates(tables: Tables) -> str:
 
 
 def _artifact(tables: Tables, space: Space) -> str:
-    read_bytes(f"{tables.artifacts_root}/{space.artifact}/{MANIFEST}", max_bytes=MAX_MANIFEST)
+    read_bytes(f"{artifact_folder(tables, space)}/{MANIFEST}", max_bytes=MAX_MANIFEST)
     return "readable"
 
 

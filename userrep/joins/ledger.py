@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from userrep.errors import UsageError
 from userrep.joins.options import Availability, InSampleWarning, JoinOptions, column
 from userrep.logs import warn_caller
-from userrep.spaces.registry import RETIRED, Space, read_registry
+from userrep.spaces.registry import RETIRED, Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.store.bucket_reader import BucketFiles
 from userrep.store.data_files import TableFile
@@ -111,7 +111,7 @@ def new_user_vector(tables: Tables, space: Space) -> NDArray[np.float32]:
     """Return the encoder's vector of a user without any data."""
     from userrep.inference.model import EmbeddingModel  # imports torch, which takes seconds
 
-    return EmbeddingModel.load(f"{tables.artifacts_root}/{space.artifact}", space.content_hash).predict({})
+    return EmbeddingModel.load(artifact_folder(tables, space), space.content_hash).predict({})
 
 
 def is_in_sample(snapshot: Snapshot) -> bool:

@@ -21,7 +21,7 @@ from userrep.store.filesystem import delete_partials
 from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, USER_EMBEDDINGS, USER_ITEM_DAYS, TableSchema
 from userrep.store.sql import sql_in
 from userrep.store.tables import RETENTION, Keys, Tables
-from userrep.tiles.ledger import STREAM_REVISION, tile_ledger
+from userrep.tiles.ledger import STREAM_REVISION
 from userrep.utc import utc_now
 
 logger = logging.getLogger(__name__)
@@ -87,24 +87,27 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     """Drop tile revisions that were written more than 7 days ago and are not referred to; return their number.
 
     Revisions that were the newest of their day at some time in the last 7 days are kept, because a run that began then
-    may still read them. Tiles included in stored window sums or base sums are kept too, because a
-    correction subtracts them. Rejected rows are dropped by the same rule. Those of streams are kept, and those of the
-    newest build that found rows without a readable time, which are stored under the day of the build.
+    may still read them. Tiles included in stored window sums or base sums are kept too, because a correction subtracts
+    them. Rejected rows are dropped by the same rule. Those of streams are kept, and those of the newest build that
+    found rows without a readable time, which are stored under the day of the build.
     """
-    ledger = tile_ledger(tables)
     newest = _newest_lately(tables)
+    undated = max((revision for day, revision in newest if day is None), default=STREAM_REVISION)
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     bases = [row.revision_by_day for row in base_rows(tables).values()]
     summed = {day for included in (*sums, *bases) for day in (included or {}).items()}
-    _drop_revisions(tables, REJECTED_EVENTS, newest, whole=(STREAM_REVISION, ledger.undated.revision))
+    _drop_revisions(tables, REJECTED_EVENTS, newest, whole=(STREAM_REVISION, undated))
     return _drop_revisions(tables, USER_ITEM_DAYS, newest | summed)
 
 
-def _newest_lately(tables: Tables) -> set[tuple[date, int]]:
-    """Return the (day, revision) of tiles that were the newest of their day at some time in the last 7 days."""
+def _newest_lately(tables: Tables) -> set[tuple[date | None, int]]:
+    """Return the (day, revision) of tiles that were the newest of their day at some time in the last 7 days.
+
+    The day is None for rows without a readable time.
+    """
     rows = tables.ledger(schemas.TILE_DAYS, ("event_date", "revision", "built_at"))
-    now, lately = utc_now(), set()
+    now, lately = utc_now(), set[tuple[date | None, int]]()
     superseded_at: dict[date | None, datetime] = {}
     for row in sorted(rows, key=lambda row: row.revision, reverse=True):
         if superseded_at.get(row.event_date, now) >= now - RETENTION:
@@ -114,7 +117,7 @@ def _newest_lately(tables: Tables) -> set[tuple[date, int]]:
 
 
 def _drop_revisions(
-    tables: Tables, table: TableSchema, used: Collection[tuple[date, int]], *, whole: Collection[int] = ()
+    tables: Tables, table: TableSchema, used: Collection[tuple[date | None, int]], *, whole: Collection[int] = ()
 ) -> int:
     """Drop the (day, revision) of a table that are old and not used, except of ``whole`` revisions; return the number.
 

@@ -75,8 +75,7 @@ def create_space(tables: Tables, config: Config, plan: TrainingPlan, *, self_che
         trained, ranks = _train(tables, config, plan, space_id=space_id)
         manifest = trained.manifest.model_copy(update={"self_check": self_check})
         manifest = save_space(tables.artifacts_root, manifest, trained.tensors)
-        if config.tracking.mlflow:
-            keep_training(tables, space_id, ranks=ranks)
+        keep_training(tables, config, space_id, ranks=ranks)
         add_candidate(
             tables,
             space_id=space_id,

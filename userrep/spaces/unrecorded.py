@@ -21,14 +21,15 @@ logger = logging.getLogger(__name__)
 _MAX_BYTES = 64 << 20  # an entry for each rank
 
 
-def keep_training(tables: Tables, space_id: str, *, ranks: Sequence[Mapping[str, object]]) -> None:
+def keep_training(tables: Tables, config: Config, space_id: str, *, ranks: Sequence[Mapping[str, object]]) -> None:
     """Save what a training's artifact lacks, to be recorded after the space is registered: its ranks and environment.
 
     ``ranks`` are those of ``record_training``; the environment is that of this process. Writes one file, and replaces
-    one left by a killed run.
+    one left by a killed run. Does nothing if tracking is off.
     """
-    training = {"ranks": list(ranks), "environment": training_environment()}
-    write_bytes(_path(tables, space_id), json.dumps(training).encode())
+    if config.tracking.mlflow:
+        training = {"ranks": list(ranks), "environment": training_environment()}
+        write_bytes(_path(tables, space_id), json.dumps(training).encode())
 
 
 def record_kept(tables: Tables, config: Config) -> None:

@@ -20,7 +20,7 @@ from userrep.store.leases import held
 from userrep.store.open import open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.write_access import check_writable
-from userrep.tiles.inventory.inventory import Inventory, take_inventory
+from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.tracking.lineage import check_lineage_client
 from userrep.workflows.alerts import alerting, check_alerts
@@ -100,26 +100,23 @@ class RunContext:
             run.reason = (
                 f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
             )
-            schedule = self._scheduled(inventory)
-            if isinstance(schedule, Schedule):
+            refusal = None
+            try:
+                schedule = scheduled(self.config, self.tables, inventory, self._requested_as_of)
+            except UserrepError as error:
+                refusal = error
+            else:
                 run.outputs = {
                     "as_of": schedule.as_of,
                     "source_files": self.tables.version(SOURCE_FILES),
                     "lineage_id": schedule.lineage_id,
                     "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
                 }
-        if not isinstance(schedule, Schedule):
-            raise schedule
+        if refusal is not None:
+            raise refusal
         for warning in inventory.warnings:
             logger.warning(warning)
         return schedule
-
-    def _scheduled(self, inventory: Inventory) -> Schedule | UserrepError:
-        """Return the schedule, or the error by which the date is refused."""
-        try:
-            return scheduled(self.config, self.tables, inventory, self._requested_as_of)
-        except UserrepError as refusal:
-            return refusal
 
     def predict(self, stages: Callable[[RunPlan], list[PlannedStage]]) -> None:
         """Record what the remaining stages of this run are expected to take, next to what they will take.

@@ -116,7 +116,7 @@ class Runs:
         self._report_start(name)
         run, started, event_id = StageRun(name), datetime.now(UTC), str(uuid.uuid4())
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
-        versions = {**(pinned or {}), **{table.name: self._tables.version(table) for table in inputs}}
+        versions = dict(pinned or {}) | {table.name: self._tables.version(table) for table in inputs}
         self._emit(START, event_id, run, versions, space_id)
         predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
         try:

@@ -72,8 +72,8 @@ def waiting(config: Config) -> list[str]:
 def test_a_kept_training_is_recorded_once_as_it_was_kept(
     tables: Tables, config: Config, recorded: list[dict[str, Any]], lines: list[str]
 ) -> None:
-    keep_training(tables, "s001-a", ranks=[])
-    keep_training(tables, "s001-a", ranks=RANKS)  # takes the place of what a killed run left
+    keep_training(tables, config, "s001-a", ranks=[])
+    keep_training(tables, config, "s001-a", ranks=RANKS)  # takes the place of what a killed run left
     record_kept(tables, config)
     record_kept(tables, config)
     (training,) = recorded
@@ -90,7 +90,7 @@ def test_the_oldest_space_is_recorded_first_and_what_was_never_registered_waits(
     tables: Tables, config: Config, recorded: list[dict[str, Any]]
 ) -> None:
     for space_id in ("s001-a", "s002-b", "s003-c"):
-        keep_training(tables, space_id, ranks=RANKS)
+        keep_training(tables, config, space_id, ranks=RANKS)
     record_kept(tables, config)
     assert [training["manifest"].space_id for training in recorded] == ["s002-b", "s001-a"]
     assert waiting(config) == ["s003-c.json"]
@@ -100,7 +100,7 @@ def test_a_training_that_cannot_be_recorded_is_kept_and_those_after_it_are_not_t
     tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     for space_id in ("s001-a", "s002-b"):
-        keep_training(tables, space_id, ranks=RANKS)
+        keep_training(tables, config, space_id, ranks=RANKS)
 
     def unreachable(space_id: str) -> TrackedRun:
         raise TrackingError(f"no server for {space_id}.")
@@ -111,10 +111,12 @@ def test_a_training_that_cannot_be_recorded_is_kept_and_those_after_it_are_not_t
     assert waiting(config) == ["s001-a.json", "s002-b.json"]
 
 
-def test_nothing_is_recorded_where_tracking_is_off(
+def test_nothing_is_kept_or_recorded_where_tracking_is_off(
     tables: Tables, config: Config, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     off = config_of(tmp_path, tracking={"mlflow": False})
-    keep_training(tables, "s001-a", ranks=RANKS)
+    keep_training(tables, off, "s001-a", ranks=RANKS)
+    assert waiting(config) == []
+    keep_training(tables, config, "s001-a", ranks=RANKS)
     record_kept(tables, off)
     assert (waiting(config), recorded) == (["s001-a.json"], [])

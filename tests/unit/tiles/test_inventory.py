@@ -48,7 +48,7 @@ def test_only_the_first_ten_days_are_named() -> None:
     days = [LogDay(D1 + timedelta(days=k), 10 if k < 11 else 1000, 10 if k < 11 else 0, "f") for k in range(30)]
     inventory = Inventory(days, 0, 0)
     for check in (inventory.check_sizes, inventory.check_rejects):
-        with pytest.raises((UsageError, RejectedShareError), match=r"2024-05-10.*and 1 more day") as caught:
+        with pytest.raises((UsageError, RejectedShareError), match=r"2024-05-10.*and 1 more day;") as caught:
             check(0.5, [day.day for day in days])
         assert "2024-05-11" not in str(caught.value)
 

@@ -349,7 +349,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
     tables = open_tables(config, spark)
     manifest = saved(Path(str(config.root)), is_space=True)
     monkeypatch.setattr("userrep.spaces.unrecorded.training_environment", lambda: {"python": "of the training"})
-    keep_training(tables, "s1", ranks=RANKS)
+    keep_training(tables, config, "s1", ranks=RANKS)
     monkeypatch.setenv("TRACKING_SERVER", AWAY)
     record_kept(tables, config)
     assert lines == []  # a space that was never registered is none
@@ -440,10 +440,11 @@ def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
         from pathlib import Path
         import userrep.workflows.pipeline
         from tests.support.builders import config_of
-        from userrep.spaces.unrecorded import record_kept
+        from userrep.spaces.unrecorded import keep_training, record_kept
         from userrep.tracking.target import check_tracking
         config = config_of(Path("..").absolute(), tracking={"mlflow": False, "uri": "nonsense://"})
         check_tracking(config)
+        keep_training(None, config, "s1", ranks=[])
         record_kept(None, config)
         print([name for name in ("mlflow", "sqlalchemy") if name in sys.modules])
         """

@@ -38,7 +38,6 @@ SERVERS := $(VENV)/.test-jars-done $(VENV)/.s3-server-done $(VENV)/.redis-done $
 setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## install everything that `make test` needs; other targets run it themselves
 
 install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## install what production needs, including Horovod; used by the Dockerfile
-	$(call install_extras,streaming)
 
 demo: $(VENV)/.packages-done $(VENV)/.jars-done  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
@@ -179,13 +178,13 @@ $(VENV)/.python-done: deploy/preflight.sh
 
 $(VENV)/.packages-done: $(VENV)/.python-done setup.py $(CONSTRAINTS) deploy/gpu_only.txt
 	@echo "setup: packages (torch is large: minutes on a slow network)"
-	$(call install_extras,all$(comma)tracking)
+	$(call install_extras,all)
 	@-$(UV) cache prune --quiet  # removes PySpark's source build, which some registries require: 900 MB
 	@touch $@
 
 $(DEV): $(VENV)/.packages-done
 	@echo "setup: packages for development"
-	$(call install_extras,dev$(comma)monitoring)
+	$(call install_extras,dev)
 	@touch $@
 
 # Installing one kind removes the stamp of the other, so that switching back installs it again.

@@ -89,7 +89,7 @@ setup(
     ],
     extras_require={
         **_EXTRAS,
-        "all": [*_EXTRAS["spark"], *_EXTRAS["train"], *_EXTRAS["evaluate"]],
+        "all": [package for extra, packages in _EXTRAS.items() if extra != "horovod" for package in packages],
         "build": ["cmake>=4.4,<5", "ninja>=1.13,<2"],  # needed by deploy/build_horovod_wheel.sh,
         "nvcc": ["cuda-toolkit[nvcc,nvtx]"],  # and this for GPUs, where no CUDA toolkit is installed
         "notebooks": _NOTEBOOKS,

@@ -25,6 +25,7 @@ REPRESENTATIONS = {
     "embedding": "embedding",
     "rfm_history": "RFM with history",
     "als_refitted": "ALS, refitted at each date",
+    "pooled_longest": "mean item vectors",
     "raw": "raw inputs",
     "pca": "PCA of the raw inputs",
 }
@@ -43,7 +44,7 @@ def quality_table(folder: Path = RECORDS) -> str:
         for shown_log, (name, shown) in zip(names, REPRESENTATIONS.items(), strict=True):
             rows.append([shown_log, shown, *(_cell(values.get(task, {}), name) for task in TASKS)])
     head = [marked(shown, is_akin_to_training(task)) for task, shown in TASKS.items()]
-    return markdown_table(["log", "", *head], rows)
+    return markdown_table(["log", "input", *head], rows)
 
 
 def with_table(readme: str, folder: Path = RECORDS) -> str:

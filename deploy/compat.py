@@ -64,7 +64,7 @@ def environment(series: str) -> Path:
         base = shutil.which(str(PYTHONS.get(series))) or sys.executable
         print(f"compat-test: environment of Spark {series} ({base})", flush=True)
         run([uv, "venv", "--quiet", "--clear", "--python", base, folder])
-        packages = ["--editable", ".[all,streaming]", *TEST_TOOLS]
+        packages = ["--editable", ".[all]", *TEST_TOOLS]
         run([uv, "pip", "install", "--quiet", "--python", python, "--constraint", pins, *overrides, *UNUSED, *packages])
         stamp.write_text(wanted)
     run([python, "-m", "deploy.fetch_jars", "sessions"])

@@ -37,8 +37,9 @@ ADDRESS = f"https://me:{SECRET}@host"
         {"spark": {"conf": SECRET}},
         {"root": f"s3a://key:{SECRET}@bucket/root"},
         {"events": {"path": f"s3a://key:{SECRET}@bucket/log", "columns": EVENT_COLUMNS}},
+        {"events": {"path": f"s3a://key:a/{SECRET}@bucket/log", "columns": EVENT_COLUMNS}},
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_an_error_about_a_secret_does_not_contain_it(tmp_path: Path, sections: dict[str, Any]) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMALL | sections))

@@ -21,7 +21,7 @@ from userrep.sources.id_files import IdFile
 from userrep.spaces.snapshots import Snapshot, newest_snapshot
 from userrep.store.arrow import combined
 from userrep.store.export_files import write_rows
-from userrep.store.export_folder import record_folder, write_folder_of_parts
+from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.tables import Tables
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,10 @@ class Audience:
             If the folder has a complete export or other contents, or the root is not writable and ``recorded``.
         """
         as_of = self.facts["as_of"]
-        record_folder(self.tables, out, "audience", as_of, recorded=recorded, keeps_complete=True)
         details = {name: value for name, value in self.facts.items() if name != "as_of"}
         write = partial(write_rows, self.users, key="user_id")
-        return write_folder_of_parts(out, "audience", as_of, columns=_COLUMNS, details=details, write=write)
+        with recorded_folder(self.tables, out, "audience", as_of, recorded=recorded, keeps_complete=True):
+            return write_folder_of_parts(out, "audience", as_of, columns=_COLUMNS, details=details, write=write)
 
 
 def build_audience(
@@ -122,7 +122,7 @@ def _in_snapshot(users: SnapshotUsers, user_ids: pa.StringArray) -> pa.StringArr
     where = f"are not in snapshot {users.snapshot.snapshot_id}" + (f", such as {examples}" if examples else "")
     if len(seeds) < MIN_SEEDS:
         raise UsageError(
-            f"seeds: {len(seeds)} of {len(user_ids):,} users are in the snapshot, at least {MIN_SEEDS} are needed; "
+            f"seeds: {len(seeds)} of {len(user_ids):,} users are in the snapshot, but at least {MIN_SEEDS} must be; "
             f"{len(unknown):,} {where}. Check that the ids are those of the event log."
         )
     if len(unknown):

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyspark
+
 from userrep.cli.check_result import CheckResult, checked, python_version
 from userrep.config import Config
 from userrep.spark.releases import SERIES, release_of
@@ -51,12 +53,19 @@ def _java() -> CheckResult:
 
 
 def _spark_and_delta() -> CheckResult:
-    spark, delta = importlib.metadata.version("pyspark"), importlib.metadata.version("delta-spark")
+    spark, delta = pyspark.__version__, _delta_version()
     series, release = release_of(spark)
     required_delta = release.delta.rpartition(":")[2]
     ok = spark.startswith(f"{series}.") and delta == required_delta
     cure = f"Install pyspark {series}.x with delta-spark {required_delta}."
     return CheckResult("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
+
+
+def _delta_version() -> str:
+    try:
+        return importlib.metadata.version("delta-spark")
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"
 
 
 def _jars() -> CheckResult:

@@ -1,6 +1,5 @@
 """``userrep forget``: erase users."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from userrep.errors import plural
 def forget(
     config: Config,
     users: Annotated[
-        Path | None, path_option("--users", "One user id per line. Default: complete earlier requests.", metavar="FILE")
+        str | None, path_option("--users", "One user id per line. Default: complete earlier requests.", metavar="FILE")
     ] = None,
     now: Annotated[
         bool,

@@ -124,9 +124,10 @@ def doctor(
 ) -> Output:
     """Check that this machine can run userrep.
 
-    A producer needs Python, Java, matching versions of Spark and Delta, Horovod, a writable root if there is a
-    configuration, and a Spark session with Delta. A consumer needs to read the registry, the snapshots and their
-    vectors; that check writes nothing and says what else this user may read and write.
+    For a producer, checks Python, Java, matching versions of Spark and Delta, and a Spark session with Delta; with a
+    configuration, also that the root is writable, and Horovod if training uses it. For a consumer, checks that the
+    registry, the snapshots and their vectors can be read, and lists what else this user may read and write; writes
+    nothing.
     """
     if role == "consumer":
         from userrep.cli.consumer_checks import consumer_checks

@@ -101,7 +101,7 @@ def required_config() -> Path:
         return found
     raise UsageError(
         "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name a "
-        "configuration file with --config."
+        "file with --config, or write one with `userrep init --events PATH --out userrep.yaml`."
     )
 
 

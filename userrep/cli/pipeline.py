@@ -1,5 +1,6 @@
 """The commands that run batch stages: ``demo``, ``pipeline``, ``daily``, ``backfill``, ``run`` and ``nightly``."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
@@ -60,7 +61,8 @@ def demo(overrides: Overrides = None) -> Output:
     serving = run_pipeline(work)
     with work.lease("train_return_propensity"):
         outcomes = train_return_propensity(work)
-    output, option = _stages(work, serving=serving.space_id), f"--config {config_file()}"
+    sets = [f"--set={override}" for override in overrides or []]
+    output, option = _stages(work, serving=serving.space_id), shlex.join(["--config", str(config_file()), *sets])
     aucs = [f"  {o.input:<16} {o.dims:>4} dims   {o.auc:.4f}" for o in outcomes]
     next_steps = [
         f"  userrep status {option}",
@@ -185,7 +187,8 @@ def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> O
 
     Maintenance runs if the last one was a week ago. With a section `retraining`, a candidate is trained when it is due,
     and compared with the serving space for the consumers that have recorded a verdict before. Each part runs even if an
-    earlier one failed or was refused. Prints one line per part. The exit code is the lowest nonzero code of the parts:
+    earlier one failed or was refused. Prints one line per part. The exit code is that of the first of these
+    outcomes that a part has:
     1 failed, 2 wrong use or configuration, 3 a gate refused, 4 the log is not complete yet. Run the same command again
     to repeat the parts that did not succeed; parts that are done are skipped.
     """

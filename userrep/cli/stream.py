@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from userrep.cli.options import (
+    AsJson,
     AsOf,
     ConfigFileIfAny,
     InSpace,
@@ -41,6 +42,7 @@ def stream(
         ),
     ] = None,
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> Output | None:
     """Refresh embeddings as events arrive.
 
@@ -51,18 +53,20 @@ def stream(
     """
     if context.invoked_subcommand is not None:
         source = context.get_parameter_source("config_file")
-        if overrides or until_empty or new_query_id or (source is not None and source.name == "COMMANDLINE"):
+        if overrides or until_empty or new_query_id or as_json or (source is not None and source.name == "COMMANDLINE"):
             raise UsageError("stream: give options after `verify`, such as `userrep stream verify --config FILE`.")
         return None
     config = load_config(config_file or required_config(), overrides or [])
     from userrep.workflows.jobs import stop_on_signals
     from userrep.workflows.stream import stream_embeddings
 
-    stop_on_signals()  # also while Spark starts, which replaces the handler of SIGINT
+    received: list[int] = []
+    stop_on_signals(received)  # also while Spark starts, which replaces the handler of SIGINT
     work = context_for_run(config)
-    progress = stream_embeddings(
-        work, until_empty=until_empty, new_query_id=new_query_id, is_stopping=stop_on_signals()
-    )
+    is_stopping = stop_on_signals(received)
+    if is_stopping():
+        return None
+    progress = stream_embeddings(work, until_empty=until_empty, new_query_id=new_query_id, is_stopping=is_stopping)
     outputs = progress.outputs()
     return Output(outputs, [f"{name}: {value}" for name, value in outputs.items()])
 

@@ -68,10 +68,11 @@ class Stream(Section):
     max_files_per_batch: int = Field(16, ge=1)
     """Largest number of new files per micro-batch."""
     open_days: int = Field(3, ge=2, le=7)
-    """Number of most recent days, including today, whose events the stream keeps itself; late events of these days take
-    effect immediately. `userrep daily` prepares the stream base of the next `open_days` - 1 as-of dates."""
+    """Number of days, including today, whose events the stream keeps. An event of one of these days changes the vectors
+    of all as-of dates that are still open. `userrep daily` prepares the stream base of the next `open_days` - 1 as-of
+    dates."""
     late: Duration = timedelta(hours=6)
-    """Time after the end of a day during which its late events still update embeddings."""
+    """Time after 00:00 UTC of an as-of date during which late events still change the streamed vectors of that date."""
 
     @property
     def sources(self) -> dict[str, StreamSource]:

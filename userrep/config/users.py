@@ -10,7 +10,8 @@ class UserColumns(Section):
     user_id: str
     """User id, with the same values as in the event log."""
     registered_at: str | None = None
-    """Registration time of the user; by default, the time of the first event or pick."""
+    """Registration time of the user. Without it, the model has no input for the time since registration, and users
+    without an event or a pick are in no snapshot."""
 
 
 class Users(Source):

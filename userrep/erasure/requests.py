@@ -36,8 +36,8 @@ from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.spaces.registry import read_registry
 from userrep.store.export_files import erase_from_parts
-from userrep.store.filesystem import delete_folder, folder_names
-from userrep.store.leases import held, under_way
+from userrep.store.filesystem import delete_folder, folder_names, newest_change
+from userrep.store.leases import held, is_held, under_way
 from userrep.store.schemas import (
     ALL,
     ERASURES,
@@ -49,6 +49,7 @@ from userrep.store.schemas import (
     TableSchema,
 )
 from userrep.store.tables import RETENTION, Tables
+from userrep.streaming.checkpoint import stream_lease
 from userrep.streaming.redis_store import online_store
 from userrep.utc import utc_now
 
@@ -61,6 +62,7 @@ _STREAM_RUNNING = (
 _STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
 Receipt = dict[str, Any]
 CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
+NOT_READABLE = "not readable"  # start of the result of an export that could not be read
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Erasure:
         that only older versions need are deleted at once, and so are the checkpoints of streams, whose state has the
         events of open days.
 
-        While another run has a lease on these tables, no file that it may need is deleted and no request is finished,
+        While another run has a lease on these tables, ``now`` deletes no file that it may need and finishes no request,
         because the run may write rows that it read earlier. The receipt names the run.
 
         Raises
@@ -105,10 +107,11 @@ class Erasure:
             since = None if now else min(row["requested_at"] for row in requests) - CLOCKS
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
         other_runs = under_way(self.tables, but="forget")
-        self._erase_everywhere(since, receipt, now=now)
+        self._erase_everywhere(since, receipt)
         other_runs |= under_way(self.tables, but="forget")  # runs that may miss files once these are deleted
         receipt["under_way"] = sorted(other_runs.values())
         now, due_at = now and not other_runs, utc_now() + RETENTION
+        receipt["streams"] = self._end_streams(now=now)
         if not self.user_ids and not receipt["rows"]:  # no rows came back, so the retention is not extended
             requests = [row for row in requests if row["state"] == BEGUN]
         self._record(requests, state=DELETED, due_at=due_at, receipt=_as_json(receipt))
@@ -134,8 +137,8 @@ class Erasure:
         if requests:
             self.tables.add(ERASURES, [request | changes | {"recorded_at": utc_now()} for request in requests])
 
-    def _erase_everywhere(self, since: datetime | None, receipt: Receipt, *, now: bool) -> None:
-        """Erase the users from tables, exports, the online store and streams; note in the receipt what was erased."""
+    def _erase_everywhere(self, since: datetime | None, receipt: Receipt) -> None:
+        """Erase the users from tables, exports and the online store; note in the receipt what was erased."""
         users = ErasedUsers.of(read_tombstones(self.tables), self.user_ids)
         erased = self._erase_from_tables(users, since)
         if self.user_ids:
@@ -144,7 +147,6 @@ class Erasure:
         receipt["training_sets"] = self._affected_training_sets(erased[USER_EMBEDDINGS.name])
         receipt["exports"] = self._erase_from_exports(users)
         receipt["online"] = self._erase_online(users)
-        receipt["streams"] = self._end_streams(now=now)
 
     def _finished(self, request_id: str | None, *, now: bool) -> list[dict[str, Any]]:
         """Return the requests that are done once old files are deleted: this run's, or those with expired retention."""
@@ -192,12 +194,18 @@ class Erasure:
         return sum(store.delete_where(space_id, users.tombstones.contains) for space_id in spaces)
 
     def _end_streams(self, *, now: bool) -> dict[str, str]:
-        """Return what happens to each stream. With ``now``, delete their checkpoints."""
-        folder = f"{self.tables.artifacts_root}/streams"
-        names = folder_names(folder)
-        for name in names if now else ():
-            delete_folder(f"{folder}/{name}")
-        return dict.fromkeys(names, _STREAM_REMOVED if now else _STREAM_RUNNING)
+        """Return what happens to each stream. Delete the checkpoints of those that have not run for ``RETENTION``.
+
+        The state in a checkpoint has records of users. With ``now``, all checkpoints are deleted.
+        """
+        folder, results = f"{self.tables.artifacts_root}/streams", {}
+        for name in folder_names(folder):
+            changed_at = max(newest_change(f"{folder}/{name}{part}") for part in ("", "/embeddings/commits"))
+            is_over = changed_at < utc_now() - RETENTION and not is_held(self.tables, stream_lease(name))
+            if now or is_over:
+                delete_folder(f"{folder}/{name}")
+            results[name] = _STREAM_REMOVED if now or is_over else _STREAM_RUNNING
+        return results
 
     def _vacuum(self, *, now: bool) -> None:
         for table in (*tables_of_users(self.tables), TRAINING_ROWS):
@@ -216,7 +224,7 @@ def for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: s
         try:
             result = act(path)
         except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
-            result = f"not readable ({in_one_line(error)[:200]}){cure}"
+            result = f"{NOT_READABLE} ({in_one_line(error)[:200]}){cure}"
         if result is not None:
             results[path] = result
     return results

@@ -147,7 +147,7 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
         if input_space_id is None:
             raise UsageError(
                 f"column {name!r} already exists, and its metadata names no space. "
-                "Drop or rename it, or create it with join_embeddings or a training set."
+                "Drop or rename it, or create it with `userrep.open(ROOT).join` or `.training_set`."
             )
         space_id = self._pinned(lambda: input_space_id)
         if input_space_id != space_id:

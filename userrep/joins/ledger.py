@@ -125,9 +125,9 @@ def report_in_sample(space: Space, used: Iterable[Snapshot], options: JoinOption
     if snapshot is None:
         return
     message = (
-        f"labels: the vectors of {snapshot.as_of} are in-sample: space {space.space_id} was trained on events until "
-        f"{space.trained_until}, so its encoder has seen what came after them. A model trained on these labels will "
-        f"perform worse than it seems. Use labels from {space.trained_until} on, or of another status than in_sample."
+        f"labels: the vectors of {snapshot.as_of} are in-sample: space {space.space_id} was trained on what users did "
+        f"until {space.trained_until}. A model trained on these labels looks better offline than it is in production. "
+        f"Use labels from {space.trained_until} on, or drop those with the status in_sample."
     )
     if options.in_sample == "refuse":
         raise UsageError(message)

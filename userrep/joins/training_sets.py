@@ -196,7 +196,7 @@ def training_set_id(rows: DataFrame) -> str:
     for field in rows.schema.fields:
         if set_id := (field.metadata or {}).get(TRAINING_SET_ID):
             return str(set_id)
-    raise UsageError("these rows belong to no training set. Create one from labels with create_training_set.")
+    raise UsageError("these rows belong to no training set. Create one with `userrep.open(ROOT).training_set`.")
 
 
 def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: TrainingSet) -> DataFrame:
@@ -242,7 +242,7 @@ def _checked(ids: Collection[str], sources: Sources, options: JoinOptions) -> li
         names = shortened([snapshot.snapshot_id for snapshot in expired])
         raise UsageError(
             f"labels: some resolve to expired snapshots, whose rows are deleted: {names}. Leave out the labels "
-            "for which join_embeddings returns the status 'expired'."
+            "whose `embedding_status` is 'expired' after `userrep.open(ROOT).join(labels)`."
         )
     if not used:
         since = steps_of(sources.snapshots, options.availability)[0].since

@@ -78,11 +78,15 @@ class SpaceFacts:
 
 @dataclass(frozen=True)
 class Request:
-    """A request to forget users that is not finished. ``due_at``: when it can be finished; None if it was cut off."""
+    """A request to forget users that is not finished. ``due_at``: when it can be finished; None if it was cut off.
+
+    ``has_begun``: whether its tombstones are written; if not, it continues only with its file of users.
+    """
 
     request_id: str
     num_users: int
     due_at: datetime | None
+    has_begun: bool
 
 
 @dataclass(frozen=True)

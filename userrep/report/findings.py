@@ -202,5 +202,6 @@ def _requests(facts: Facts) -> Iterator[Finding]:
             BAD if late > _FORGET_EVERY else WARN if is_due else NOTE,
             f"A request to forget {plural(request.num_users, 'user')} "
             + ("is not finished." if is_due else f"can be finished after {request.due_at:%Y-%m-%d %H:%M} UTC."),
-            f"Finish it with {shell_command(facts, 'forget')}.",
+            f"Finish it with {shell_command(facts, 'forget', '' if request.has_begun else ' --users FILE')}."
+            + ("" if request.has_begun else " FILE: the same users as before."),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Row
 
 from userrep.config import Config
+from userrep.erasure.request_states import ASKED
 from userrep.errors import UsageError
 from userrep.operations.cost_plan import TRAINING, measured_runs
 from userrep.report.facts import BAD, WARN, Facts, Request, Run, SpaceFacts, Stage
@@ -85,7 +86,7 @@ def gather(
         explanation=_explanation(tables, config, space, newest_snapshot, models) if space and newest_snapshot else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=state.num_bytes,
-        requests=[Request(row.request_id, row.num_users, row.due_at) for row in state.requests],
+        requests=[Request(row.request_id, row.num_users, row.due_at, row.state != ASKED) for row in state.requests],
         max_age={level: age for level, age in limits.items() if age is not None},
     )
 

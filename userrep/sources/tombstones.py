@@ -29,6 +29,8 @@ from userrep.utc import utc_now
 _KEY_BYTES = 32
 _HASH_BYTES = 16
 _WORD = re.compile(r"[^\s,;|\"'{}\[\]()<>=&]+")  # text between separators
+_FIELD = re.compile(r"[^,;|\t]+")  # of a line of CSV
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)')  # a text of a torn line of JSON, whose end may be missing
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,12 @@ def condition(check: Callable[[pa.Array], NDArray[np.bool_]], column: Column) ->
 
 
 def _possible_ids(text: str | None) -> set[str]:
-    """Return every part of a text that may be an id: JSON values, values of JSON inside them, and separated words."""
+    """Return every part of a text that may be an id: JSON values, values of JSON inside them, fields and words."""
     if text is None:
         return set()
     words = _WORD.findall(text)  # a torn line of compact JSON has :7 for a number
     ids, pending = {part for word in words for part in (word, *word.split(":"))} | {text}, [text]
+    ids |= {field.strip(" \"'") for field in _FIELD.findall(text)} | {*map(_unescaped, _QUOTED.findall(text))}
     while pending:
         try:
             value = json.loads(pending.pop())
@@ -103,6 +106,13 @@ def _possible_ids(text: str | None) -> set[str]:
             if leaf.startswith(("{", "[")):
                 pending.append(leaf)
     return ids
+
+
+def _unescaped(text: str) -> str:
+    """Return the text between two quotes of JSON without its escapes; as it is if they are not valid."""
+    with suppress(ValueError):
+        return str(json.loads(f'"{text}"'))
+    return text
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -7,13 +7,16 @@ recognizes and replaces a killed one, also in stores without rename.
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
+from userrep.ids import short_hash
 from userrep.store.export_files import MANIFEST, Part, read_manifest
 from userrep.store.filesystem import PARTIAL, absolute, delete_file, file_system, folder_names, write_bytes
+from userrep.store.leases import held
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable, names_in_out
@@ -57,23 +60,30 @@ def check_recordable(tables: Tables, out: str) -> None:
         ) from None
 
 
-def record_folder(
+@contextmanager
+def recorded_folder(
     tables: Tables, out: str, what: str, as_of: date, *, recorded: bool, keeps_complete: bool = False
-) -> None:
-    """Record the folder of an export before its first row is written, so that erasure can reach it.
+) -> Iterator[None]:
+    """Record the folder of an export before the block writes its first row, so that erasure can reach it.
+
+    The block holds a lease, so that an erasure knows of rows that it read before.
 
     Raises
     ------
+    AlreadyRunningError
+        If another process exports to the folder.
     UsageError
         As ``check_out``, or if ``recorded`` and the tables are not writable.
     """
     check_out(out, keeps_complete=keeps_complete)
     if not recorded:
         logger.warning(f"export: {out} is not recorded; `userrep forget` will not erase users there")
+        yield
         return
     check_recordable(tables, out)
-    row = {"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}
-    tables.add(EXPORTS, [row])
+    with held(tables, f"export-{short_hash(_folder(out))}"):
+        tables.add(EXPORTS, [{"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}])
+        yield
 
 
 def write_folder_of_parts(
@@ -88,6 +98,7 @@ def write_folder_of_parts(
     """Write the parts of an export, with a manifest that has the SHA-256 of each; return the manifest.
 
     ``columns``: types by name. ``details``: further entries of the manifest. ``write`` writes parts into a folder.
+    Raises UserrepError if another command, such as an erasure, has deleted parts meanwhile.
     """
     check_out(out)
     folder = _folder(out)
@@ -97,7 +108,10 @@ def write_folder_of_parts(
     _write_manifest(folder, incomplete)
     _delete_others(folder, set())
     parts = write(folder)
-    _delete_others(folder, {part.name for part in parts})  # leftovers of tasks that Spark ran twice
+    written = {part.name for part in parts}
+    _delete_others(folder, written)  # leftovers of tasks that Spark ran twice
+    if written - set(folder_names(folder)):  # an erasure deletes the parts of an incomplete export
+        raise UserrepError(f"export: another command has deleted parts in {out}. Run the export again.")
     manifest = {
         **incomplete,
         "state": "complete",

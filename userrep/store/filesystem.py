@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from userrep.config import Config
 from userrep.failpoints import around
+from userrep.utc import EPOCH
 
 _READ_ATTEMPTS = 5
 _NOT_RETRIED = "INTERNAL_FAILURE during GetObject"  # pyarrow's error for a failed S3 read that it does not retry itself
@@ -184,6 +185,14 @@ def folder_names(uri: str) -> list[str]:
     files, path = file_system(uri)
     entries = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
     return sorted(entry.base_name for entry in entries)
+
+
+def newest_change(uri: str) -> datetime:
+    """Return the time of the newest entry of a folder (naive UTC); 1970 if it is missing or empty."""
+    files, path = file_system(uri)
+    entries = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
+    times = [entry.mtime.astimezone(UTC).replace(tzinfo=None) for entry in entries if entry.mtime is not None]
+    return max(times, default=EPOCH)
 
 
 def read_bytes(uri: str, *, max_bytes: int) -> bytes:

@@ -143,7 +143,7 @@ def _acquire(tables: Tables, job: str) -> dict[str, object]:
         for holder in before:
             _check_gone(tables, holder)
         lease["started_at"] = utc_now()
-        return [*(row.asDict() for row in rows if row.job != job), lease]
+        return [*(row.asDict() for row in rows if row.job != job and row.ended_at is None), lease]
 
     try:
         tables.change(LEASES, with_lease)
@@ -174,6 +174,11 @@ def under_way(tables: Tables, *, but: str) -> dict[str, str]:
     others = sorted(tables.ledger(LEASES), key=lambda row: row.started_at, reverse=True)
     runs = [row for row in others if row.job != but and _silence(tables, row) is not None]
     return {row.run_id: f"{row.job}: {_description(row)}" for row in runs}
+
+
+def is_held(tables: Tables, job: str) -> bool:
+    """Return whether a run holds, or may hold, the lease of a job. Cost: that of ``under_way``."""
+    return any(row.job == job and _silence(tables, row) is not None for row in tables.ledger(LEASES))
 
 
 def _check_gone(tables: Tables, holder: Row) -> None:

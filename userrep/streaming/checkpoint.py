@@ -18,6 +18,11 @@ _MAX_BYTES = 2**22
 _QUERIES = ("embeddings", "rejects")
 
 
+def stream_lease(query_id: str) -> str:
+    """Return the lease that the process of a stream holds."""
+    return f"stream-{query_id}"
+
+
 def rejects_id(query_id: str) -> str:
     """Return the id of a stream's query of rejected rows."""
     return f"{query_id}-rejects"

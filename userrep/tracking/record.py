@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from userrep import __version__
-from userrep.errors import TrackingError
+from userrep.errors import TrackingError, missing_package
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking.registered_model import pyfunc_model
 from userrep.tracking.target import TrackingTarget, mlflow_client
@@ -79,9 +79,10 @@ def record_training(
                 _register(client, target.model, run.info.run_id, model_id, manifest)
                 client.set_terminated(run.info.run_id, end_time=_ended(manifest))
     except Exception as error:  # an unreachable server raises many kinds of errors
+        reason = missing_package(error) or f"{_first_line(error, target)}. Check that MLflow is running there."
         raise TrackingError(
-            f"tracking: space {manifest.space_id} could not be recorded at {target}: {_first_line(error, target)}. "
-            "Check that MLflow is running there, or set tracking.mlflow: false."
+            f"tracking: space {manifest.space_id} could not be recorded at {target}: {reason} Without MLflow, set "
+            "tracking.mlflow: false."
         ) from None
     return TrackedRun(run.info.run_id, f"models:/{target.model}@{manifest.space_id}")
 

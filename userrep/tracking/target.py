@@ -27,6 +27,7 @@ _SETTINGS = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # otherwise MLflow copies a lock file of the working directory into the model
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default of seven takes minutes; the next pipeline records again
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the URL has the password, and stdout is for results
 }
 
 
@@ -48,7 +49,7 @@ class TrackingTarget:
         """Return a text in which passwords of the URI and values of ``${NAME}`` variables are hidden."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, self.secrets[secret])
-        return re.sub(r"//[^/@\s]*@", "//***@", text)
+        return re.sub(r"//[^@\s]*@", "//***@", text)
 
     def __str__(self) -> str:
         return self.shown(self.uri)
@@ -121,7 +122,7 @@ def _kind(uri: str) -> str:
 
 def _passwords(uri: str) -> set[str]:
     """Return the secrets of a URI, as written and decoded: its password (or a name without one) and its query."""
-    before_host = re.match(r"[^/]*//([^/@]*)@", uri)
+    before_host = re.match(r"[^/]*//([^@?]*)@", uri)  # a password may contain a slash
     name, _, password = before_host[1].partition(":") if before_host else ("", "", "")
     secrets = {password or name, uri.partition("?")[2]}
     return {text for secret in secrets for text in (secret, unquote(secret)) if text}

@@ -42,9 +42,6 @@ def alerting(tables: Tables, config: Config, command: str) -> Iterator[None]:
     reported and does not fail the run. Cost: that of ``read_state``, and up to 19 seconds for a webhook that does not
     answer.
     """
-    if not (config.alerts.prometheus_file or config.alerts.webhook):
-        yield
-        return
     error: Exception | None = None
     try:
         yield
@@ -52,10 +49,13 @@ def alerting(tables: Tables, config: Config, command: str) -> Iterator[None]:
         error = raised
         raise
     finally:
-        _alert(tables, config, command, error)
+        alert(tables, config, command, error)
 
 
-def _alert(tables: Tables, config: Config, command: str, error: Exception | None) -> None:
+def alert(tables: Tables, config: Config, command: str, error: Exception | None) -> None:
+    """Report the outcome of a run and the state of the tables, as ``alerting`` does."""
+    if not (config.alerts.prometheus_file or config.alerts.webhook):
+        return
     try:
         state = read_state(tables, config)
         # Findings name a configuration file, which a run does not know.

@@ -12,6 +12,7 @@ from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Results
 from userrep.evaluation.run import evaluate
 from userrep.spaces.registry import RETIRED, Space, check_lineage, find_space
+from userrep.store.leases import held
 from userrep.store.tables import Tables
 from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
@@ -29,12 +30,19 @@ def evaluate_space(
 
     Raises
     ------
+    AlreadyRunningError
+        If another process evaluates the space.
     UsageError
         If the space is unknown, retired or of another configuration, or if the log ends too soon after its training
         for labels.
     """
     work.check()
     space = find_evaluable_space(work.tables, work.config, space_id)
+    with held(work.tables, f"evaluate-{space.space_id}"):
+        return _evaluate(work, space, out, storages)
+
+
+def _evaluate(work: RunContext, space: Space, out: str, storages: Sequence[Storage]) -> tuple[Results, dict[str, Any]]:
     plan = prepare_evaluation(work, space)
     with work.runs.stage("evaluate_space") as run:
         results = evaluate(

@@ -23,7 +23,7 @@ from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.data_files import matches
 from userrep.store.export_files import Part, StoredRows, write_parts, write_parts_here
-from userrep.store.export_folder import record_folder, write_folder_of_parts
+from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
 from userrep.store.tables import Tables
@@ -63,8 +63,8 @@ def export_embeddings(
         "storage": storage,
         **({"scales": manifest.int8_scales} if storage == "int8" else {}),
     }
-    record_folder(tables, out, "embeddings", as_of, recorded=recorded)
-    return _write(rows, out, "embeddings", as_of, details)
+    with recorded_folder(tables, out, "embeddings", as_of, recorded=recorded):
+        return _write(rows, out, "embeddings", as_of, details)
 
 
 def export_features(tables: Tables, config: Config, as_of: date, out: str, *, recorded: bool = True) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def export_features(tables: Tables, config: Config, as_of: date, out: str, *, re
         partial(exported_form, spec=spec),
     )
     details = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
-    record_folder(tables, out, "features", as_of, recorded=recorded)
-    return _write(rows, out, "features", as_of, details)
+    with recorded_folder(tables, out, "features", as_of, recorded=recorded):
+        return _write(rows, out, "features", as_of, details)
 
 
 def export_item_vectors(tables: Tables, config: Config, as_of: date, out: str) -> dict[str, Any]:

@@ -73,9 +73,8 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
         JOBS[name](work, **({"retrain": True} if retrain else {}))
 
 
-def stop_on_signals() -> Callable[[], bool]:
-    """Catch SIGTERM and SIGINT for a graceful stop; return a function that tells if one has arrived."""
-    received: list[int] = []
+def stop_on_signals(received: list[int]) -> Callable[[], bool]:
+    """Add SIGTERM and SIGINT to ``received`` from now on; return a function that tells whether one has arrived."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: received.append(number))
     return lambda: bool(received)

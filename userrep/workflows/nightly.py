@@ -8,13 +8,14 @@ from datetime import date, datetime, timedelta
 from userrep.config import Config
 from userrep.erasure.request_states import DONE as ERASED
 from userrep.erasure.request_states import newest_requests
-from userrep.erasure.requests import Erasure
-from userrep.errors import explain, plural
+from userrep.erasure.requests import NOT_READABLE, Erasure
+from userrep.errors import UserrepError, explain, plural, shortened
 from userrep.operations.maintenance import maintain_tables
 from userrep.store.leases import held
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
+from userrep.workflows.alerts import alert
 from userrep.workflows.daily import daily
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import DONE, SKIPPED, Runs
@@ -61,6 +62,7 @@ class DailyParts:
                 code = 0
             except Exception as error:  # of any kind: the other parts still run
                 self.failed(error)
+                alert(self.tables, self.config, f"nightly: {name}", error)  # a repetition has the same id
                 code, lines = explain(error)
                 outcome, reason = _OUTCOMES[code], " ".join(lines)
             yield NightlyPart(name, outcome, code, round(time.monotonic() - started, 3), reason)
@@ -75,6 +77,11 @@ class DailyParts:
         receipt = Erasure(self.tables, self.config, []).run(now=False)
         if receipt.get("is_idle"):
             return SKIPPED, "a request was interrupted before it began. Repeat it with its file of users"
+        if unreadable := [path for path, result in receipt["exports"].items() if result.startswith(NOT_READABLE)]:
+            raise UserrepError(
+                f"forget: erased users may still be in {plural(len(unreadable), 'export')} that cannot be read: "
+                f"{shortened(unreadable)}. Erase them there by hand, or export again."
+            )
         finished, erased = plural(receipt["num_done"], "request"), plural(sum(receipt["rows"].values()), "row")
         return DONE, f"{finished} finished, {erased} erased"
 
@@ -100,5 +107,5 @@ def last_maintenance(tables: Tables) -> datetime | None:
 
 
 def exit_code(parts: list[NightlyPart]) -> int:
-    """Return the lowest nonzero exit code of the parts, or 0."""
-    return min((part.exit_code for part in parts if part.exit_code), default=0)
+    """Return the exit code of the part that failed: 1 or 4, after which a retry may help, before 2 and 3; or 0."""
+    return min((part.exit_code for part in parts if part.exit_code), key=(1, 4, 2, 3).index, default=0)

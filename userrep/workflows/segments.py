@@ -28,7 +28,7 @@ from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import stacked
 from userrep.store.export_files import Part, read_manifest
-from userrep.store.export_folder import record_folder, write_folder_of_parts
+from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.filesystem import absolute, folder_names, open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS, fields_of
 from userrep.store.tables import Tables
@@ -79,14 +79,13 @@ def write_segments(
     Raises
     ------
     UsageError
-        If the space has no map to the space of ``previous``, or ``sample_users`` or ``record_folder`` raises it.
+        If the space has no map to the space of ``previous``, or ``sample_users`` or ``recorded_folder`` raises it.
     """
     convert = _to_previous(tables, space, previous)
     users = sample_users(tables, config, space, snapshot)
     centers_SD, ids, num_ids = _identified(users.z_ND, num_segments, previous, convert)
     segments = _described(tables, config, users, snapshot, centers_SD, ids=ids)
     rows = _assigned_rows(tables, snapshot, centers_SD, ids)
-    record_folder(tables, out, SEGMENTS, snapshot.as_of, recorded=recorded)
     details: dict[str, Any] = {
         "space_id": space.space_id,
         "snapshot_id": snapshot.snapshot_id,
@@ -102,7 +101,8 @@ def write_segments(
         return parts
 
     columns = {field.name: field.dataType.simpleString() for field in rows.columns}
-    return write_folder_of_parts(out, SEGMENTS, snapshot.as_of, columns=columns, details=details, write=write)
+    with recorded_folder(tables, out, SEGMENTS, snapshot.as_of, recorded=recorded):
+        return write_folder_of_parts(out, SEGMENTS, snapshot.as_of, columns=columns, details=details, write=write)
 
 
 def _counted(segments: Sequence[dict[str, Any]], moves: Moves, previous: Previous | None) -> dict[str, Any]:

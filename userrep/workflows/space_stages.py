@@ -146,8 +146,8 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
         names = f"{drift.snapshot.snapshot_id} against {drift.before.snapshot_id}"
         if failed := drift.describe(FAIL):
             raise GateRefusedError(
-                f"drift: {names}: past drift.fail: {', '.join(failed)}. Check the last days of the log, or change "
-                "the limits. Published snapshots do not change."
+                f"drift: {names}: above the limits in drift.fail: {', '.join(failed)}. Check the last days of the log, "
+                "or change the limits. Published snapshots do not change."
             )
         warned = ", ".join(drift.describe(WARN))
         result = f"{names}: {warned or 'nothing'} past drift.warn"

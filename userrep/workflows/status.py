@@ -3,6 +3,7 @@
 from typing import Any
 
 from userrep.config import Config
+from userrep.erasure.request_states import ASKED
 from userrep.errors import plural, shortened
 from userrep.report.formats import size
 from userrep.report.state import read_state
@@ -75,6 +76,7 @@ def status_lines(state: dict[str, Any]) -> list[str]:
             f"{erasure['due_at']:%Y-%m-%d %H:%M} UTC to remove them"
             if erasure["due_at"]
             else "interrupted; run `userrep forget` again"
+            + (" with its file of users" if erasure["state"] == ASKED else "")
         )
         for erasure in state["erasures"]
     ]

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from datetime import date, timedelta
-from functools import partial
 
 from userrep.errors import UsageError, plural
 from userrep.features.sums.stream_base import build_bases, with_files
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.snapshots import list_snapshots
-from userrep.streaming.checkpoint import StreamCheckpoint
+from userrep.store.leases import held
+from userrep.streaming.checkpoint import StreamCheckpoint, stream_lease
 from userrep.streaming.micro_batches import MicroBatches, encoded_spaces, last_seen_day
-from userrep.streaming.query import start_queries
+from userrep.streaming.query import Queries, start_queries
 from userrep.streaming.redis_store import online_store
 from userrep.streaming.sources import check_arriving, schemas_of
 from userrep.workflows.run_context import RunContext
@@ -27,21 +27,30 @@ def stream_embeddings(
 
     Raises
     ------
+    AlreadyRunningError
+        If another process runs the stream.
     UsageError
         If nothing is published yet, a source is missing, or the checkpoint is lost or belongs to another stream.
     UserrepError
         If the broker or the online store does not answer at the start, or the query keeps failing.
     """
     work.check()
+    query_id = new_query_id or work.config.streaming.query_id
+    newest, is_new = newest_published(work), new_query_id is not None
+    with held(work.tables, stream_lease(query_id)):
+        return _stream(work, query_id, newest, until_empty=until_empty, is_new=is_new, is_stopping=is_stopping)
+
+
+def _stream(
+    work: RunContext, query_id: str, newest: date, *, until_empty: bool, is_new: bool, is_stopping: Callable[[], bool]
+) -> StreamProgress:
     config, tables = work.config, with_files(work.tables)
     stream = config.streaming
-    query_id = new_query_id or stream.query_id
     checkpoint = StreamCheckpoint(tables.artifacts_root, query_id)
-    checkpoint.check(tables, config, is_new=new_query_id is not None)
+    checkpoint.check(tables, config, is_new=is_new)
     if (store := online_store(stream)) is not None:
         store.check()
     check_arriving(work.spark, config)
-    newest = newest_published(work)
     build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
     since, folder = newest + timedelta(days=1 - stream.open_days), checkpoint.folder
     schemas, first_day = checkpoint.claim(tables, config, lambda: schemas_of(work.spark, config), since=since)
@@ -49,9 +58,12 @@ def stream_embeddings(
         tables, config, query_id, first_day, gives_up=until_empty, is_stopping=is_stopping, today=last_seen_day(tables)
     )
     run = StreamRun(work.runs, batches, is_stopping)
-    run.until_done(
-        partial(start_queries, config, batches, schemas=schemas, since=since, folder=folder, until_empty=until_empty)
-    )
+
+    def start() -> Queries:
+        checkpoint.check(tables, config, is_new=False)  # an erasure may have removed it before a restart
+        return start_queries(config, batches, schemas=schemas, since=since, folder=folder, until_empty=until_empty)
+
+    run.until_done(start)
     return run.progress
 
 

@@ -40,7 +40,7 @@ def test_the_figures_of_a_stream_are_printed_when_it_has_ended(
 
     monkeypatch.setattr(stream, "stream_embeddings", streamed)
     monkeypatch.setattr(cli_stream, "context_for_run", lambda _: None)
-    monkeypatch.setattr(jobs, "stop_on_signals", lambda: stopping)
+    monkeypatch.setattr(jobs, "stop_on_signals", lambda _: stopping)
     printed = userrep("stream", "--config", config)
     assert (printed.code, printed.err) == (0, "")
     assert printed.out.splitlines() == [

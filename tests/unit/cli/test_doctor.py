@@ -4,6 +4,7 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from tests.support.builders import config_of
@@ -92,11 +93,22 @@ def test_without_java_home_the_java_on_the_path_counts(monkeypatch: pytest.Monke
 def test_spark_and_delta_belong_together(
     monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], is_ok: bool, pair_to_install: str
 ) -> None:
+    monkeypatch.setattr(pyspark, "__version__", versions["pyspark"])
     monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
     pair = found("spark and delta")
     assert pair.ok == is_ok
     assert pair.found == f"pyspark {versions['pyspark']}, delta-spark {versions['delta-spark']}"
     assert pair.cure == f"Install {pair_to_install}."
+
+
+def test_a_missing_delta_is_a_finding_and_the_other_checks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    pair = found("spark and delta")
+    assert (pair.ok, pair.found.endswith("delta-spark is not installed")) == (False, True)
+    assert found("delta's jars").ok
 
 
 def test_jars_are_looked_for_where_sessions_take_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -27,8 +28,9 @@ from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.export_files import MANIFEST
-from userrep.store.export_folder import record_folder
+from userrep.store.export_folder import recorded_folder
 from userrep.store.file_tables import FileTables
+from userrep.store.leases import held
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
 from userrep.store.spark_tables import SparkTables
@@ -204,7 +206,8 @@ def test_an_export_loses_the_user_and_stays_whole(
     publish(tables, {snapshot(D1): VECTORS})
     whole, cut_off, gone = (tmp_path / name for name in ("whole", "cut off", "gone"))
     for out in (whole, cut_off, gone):
-        record_folder(tables, str(out), "embeddings", D1, recorded=True)
+        with recorded_folder(tables, str(out), "embeddings", D1, recorded=True):
+            pass
     stored = tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "embedding")
     rows = export.ExportedRows(stored.schema, len(VECTORS), lambda: stored)
     export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"})
@@ -219,6 +222,22 @@ def test_an_export_loses_the_user_and_stays_whole(
     sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in whole.glob("*.parquet")}
     assert manifest == before | {"num_rows": 2, "sha256": sha256}
     assert files_naming(whole, BOB) + files_naming(cut_off, BOB) == []
+
+
+def test_checkpoints_go_once_their_stream_has_not_run_for_a_week(
+    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = tmp_path / "root" / "streams"
+    for name in ("running", "stopped", "held"):
+        (streams / name / "embeddings" / "commits").mkdir(parents=True)
+        (streams / name / "embeddings" / "commits" / "0").touch()
+    assert len(set(forget(BOB)["streams"].values())) == 1
+    os.utime(streams / "running" / "embeddings" / "commits" / "0", (2**32, 2**32))  # in the year 2106
+    monkeypatch.setattr(requests, "utc_now", lambda: datetime(2099, 1, 1))
+    with held(tables, "stream-held"):
+        results = forget(BOB)["streams"]
+    assert results["stopped"].startswith("checkpoint removed")
+    assert sorted(path.name for path in streams.iterdir()) == ["held", "running"]
 
 
 def test_an_audience_loses_the_user(tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

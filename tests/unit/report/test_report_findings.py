@@ -81,15 +81,19 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         "`userrep evaluate`",
     ),
     (
-        {"requests": [Request("q1", 3, NOW - timedelta(days=1))]},
+        {"requests": [Request("q1", 3, NOW - timedelta(days=1), True)]},
         WARN, "A request to forget 3 users is not finished.", "`userrep forget --config conf/mine.yaml`",
     ),
     (
-        {"requests": [Request("q1", 3, NOW - timedelta(days=1, seconds=1))]},
+        {"requests": [Request("q1", 3, NOW - timedelta(days=1, seconds=1), True)]},
         BAD, "A request to forget 3 users is not finished.", "`userrep forget --config conf/mine.yaml`",
     ),
-    ({"requests": [Request("q1", 3, None)]}, WARN, "A request to forget 3 users is not finished.", "forget"),
-    ({"requests": [Request("q1", 1, NOW + timedelta(days=1))]}, NOTE, "1 user can be finished after 2024-06", "forget"),
+    ({"requests": [Request("q1", 3, None, True)]}, WARN, "A request to forget 3 users is not finished.", "forget"),
+    ({"requests": [Request("q1", 3, None, False)]}, WARN, "3 users is not finished.", "--users FILE`. FILE: the same"),
+    (
+        {"requests": [Request("q1", 1, NOW + timedelta(days=1), True)]},
+        NOTE, "1 user can be finished after 2024-06", "forget",
+    ),
 ]  # fmt: skip
 
 

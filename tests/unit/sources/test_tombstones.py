@@ -70,6 +70,9 @@ def test_tombstones_without_a_user_are_falsy() -> None:
         (json.dumps({"user": 4711.0}), True),
         ('{"user":4711,"it', True),
         (json.dumps({"user": "two words"}), True),
+        ('{"user":"two words","it', True),
+        ('{"user":"d\\u00e9j\\u00e0=","it', True),
+        ("7, two words ,i1", True),
         (json.dumps({"user": "bobby", "bob2": None}), False),
         (json.dumps({"user": 47110}), False),
         ("", False),
@@ -77,7 +80,7 @@ def test_tombstones_without_a_user_are_falsy() -> None:
     ],
 )
 def test_a_rejected_row_is_recognized_if_it_names_an_erased_user_anywhere(text: str | None, is_named: bool) -> None:
-    found = erased("bob", "4711", "two words").named_in(pa.array([text, "carol"], pa.string()))
+    found = erased("bob", "4711", "two words", "déjà=").named_in(pa.array([text, "carol"], pa.string()))
     assert found.tolist() == [is_named, False]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.store import export_folder
-from userrep.store.export_files import MANIFEST
+from userrep.store.export_files import MANIFEST, Part
 from userrep.store.export_folder import check_out
 from userrep.store.file_tables import FileTables
+from userrep.store.leases import under_way
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
 
@@ -81,13 +82,27 @@ def test_the_destination_of_user_rows_is_recorded_only_if_the_folder_may_be_used
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    export_folder.record_folder(tables, "out/", "features", D1, recorded=True)
+    with export_folder.recorded_folder(tables, "out/", "features", D1, recorded=True):
+        assert under_way(tables, but="forget")
     (row,) = tables.ledger(EXPORTS)
     assert (row.path, row.what, row.as_of) == (f"{tmp_path}/out", "features", D1)
     fill(tmp_path / "taken", "mine.txt")
-    with pytest.raises(UsageError, match="is not an earlier export"):
-        export_folder.record_folder(tables, "taken", "features", D1, recorded=True)
+    with (
+        pytest.raises(UsageError, match="is not an earlier export"),
+        export_folder.recorded_folder(tables, "taken", "features", D1, recorded=True),
+    ):
+        pass
     assert len(tables.ledger(EXPORTS)) == 1
+
+
+def test_an_export_whose_parts_were_deleted_meanwhile_is_not_complete(tmp_path: Path) -> None:
+    def write(folder: str) -> list[Part]:
+        (Path(folder) / "part-00001.parquet").touch()
+        return [Part("part-00000.parquet", 1, "hash"), Part("part-00001.parquet", 1, "hash")]
+
+    with pytest.raises(UserrepError, match="another command has deleted parts"):
+        export_folder.write_folder_of_parts(str(tmp_path), "embeddings", D1, columns={}, details={}, write=write)
+    assert json.loads((tmp_path / MANIFEST).read_text())["state"] == "incomplete"
 
 
 def test_a_manifest_is_json_with_dates_as_text(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_neither_passwords_nor_variables_of_a_uri_are_shown(tmp_path: Path, monk
     with pytest.raises(UsageError, match=r"MLFLOW_TRACKING_URI htps://\*\*\*@host: ") as caught:
         target_of(tmp_path)
     assert "hush" not in str(caught.value)
+    assert str(target_of(tmp_path, uri="postgresql://ada:pa/ss@db/m")) == "postgresql://***@db/m"
 
 
 def test_a_secret_that_holds_another_is_hidden_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

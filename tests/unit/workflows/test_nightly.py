@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.unit.report.test_report_gather import a_run
-from userrep.errors import GateRefusedError, LogIncompleteError
+from userrep.errors import GateRefusedError, LogIncompleteError, UserrepError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ERASURES, JOB_RUNS
 from userrep.store.tables import Tables
@@ -36,7 +36,7 @@ def tables(tmp_path: Path) -> Tables:
 def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Replace the parts by stubs. Returns what each part returns or raises, by its name."""
     results: dict[str, Any] = {"daily": [SimpleNamespace(space_id="s1")], "maintenance": {}}
-    results["forget"] = {"num_done": 1, "rows": {"user_embeddings": 1200}}
+    results["forget"] = {"num_done": 1, "rows": {"user_embeddings": 1200}, "exports": {}}
 
     def part(name: str) -> Callable[..., Any]:
         def run(*_: object, **__: object) -> Any:
@@ -81,6 +81,9 @@ def test_parts_without_work_are_skipped(tables: Tables, results: dict[str, Any],
 def test_a_waiting_request_is_continued(tables: Tables, results: dict[str, Any], tmp_path: Path) -> None:
     tables.add(ERASURES, [request("deleted")])
     assert run_parts(tables, tmp_path)["forget"].reason == "1 request finished, 1,200 rows erased"
+    results["forget"]["exports"] = {"/mnt/a": "0 rows", "s3://b/c": "not readable (denied): erase the users by hand"}
+    failed = run_parts(tables, tmp_path)["forget"]
+    assert (failed.outcome, "1 export that cannot be read: s3://b/c." in failed.reason) == ("failed", True)
     results["forget"] = {"is_idle": True}
     assert run_parts(tables, tmp_path)["forget"].outcome == "skipped"
 
@@ -116,11 +119,22 @@ def test_retraining_is_the_last_part_and_only_with_its_section(
     results["daily"] = LogIncompleteError("not complete yet.")
     parts = run_parts(tables, tmp_path, retraining={})
     assert (parts["retraining"].outcome, parts["retraining"].exit_code) == ("refused", 3)
-    assert exit_code(list(parts.values())) == 3
+    assert exit_code(list(parts.values())) == 4
 
 
-def test_the_exit_code_is_the_lowest_nonzero_code_of_the_parts() -> None:
+def test_each_failure_is_alerted(
+    tables: Tables, results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(nightly, "alert", lambda _, __, name, error: sent.append((name, str(error))))
+    tables.add(ERASURES, [request("deleted")])
+    results["forget"] = UserrepError("redis: no answer.")
+    run_parts(tables, tmp_path)
+    assert sent == [("nightly: forget", "redis: no answer.")]
+
+
+def test_the_exit_code_is_one_after_which_a_retry_may_help_if_a_part_has_one() -> None:
     def code(*codes: int) -> int:
         return exit_code([NightlyPart("x", "", of, 0.0, "") for of in codes])
 
-    assert [code(), code(0, 0), code(4, 3), code(3, 0, 1), code(0, 4)] == [0, 0, 3, 1, 4]
+    assert [code(), code(0, 0), code(4, 3), code(3, 0, 1), code(0, 4), code(3, 2)] == [0, 0, 4, 1, 4, 2]

@@ -10,6 +10,7 @@ import pytest
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.spaces.test_verdicts import PASSED
+from userrep.erasure.request_states import ASKED, DELETED
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
@@ -140,7 +141,7 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
     stale = [DAY + timedelta(days=k) for k in range(12)]
     tiles = {"num_days": 2, "first_day": date(2024, 4, 1), "last_day": DAY, "num_events": 45_000, "num_rejected": 1_000}
     consumer = {"name": "ads", "owner": "ada", "pinned_space_id": None, "ready_for": None}
-    request = {"request_id": "f1", "num_users": 1_500, "due_at": NOW}
+    request = {"request_id": "f1", "state": DELETED, "num_users": 1_500, "due_at": NOW}
     run = {"stage": "embed_users", "outcome": "failed", "started_at": NOW, "seconds": 2.6, "reason": "gates: too few"}
     found = {
         "tiles": tiles,
@@ -152,7 +153,7 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
         ],
         "consumers": [consumer, {**consumer, "name": "mail", "pinned_space_id": "s2", "ready_for": "s1"}],
         "verdicts": [PASSED],
-        "erasures": [request, {**request, "request_id": "f2", "due_at": None}],
+        "erasures": [request, {**request, "request_id": "f2", "state": ASKED, "due_at": None}],
         "runs": [run, {**run, "outcome": "done", "reason": ""}],
     }
     assert status_lines(found) == [
@@ -171,7 +172,7 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
         "2024-05-01 12:00 UTC",
         "erasure request f1 for 1,500 users: older table versions still contain rows; run `userrep forget` after "
         "2024-05-01 12:00 UTC to remove them",
-        "erasure request f2 for 1,500 users: interrupted; run `userrep forget` again",
+        "erasure request f2 for 1,500 users: interrupted; run `userrep forget` again with its file of users",
         "last embed_users: failed at 2024-05-01 12:00 UTC in 3 s (gates: too few)",
         "last embed_users: done at 2024-05-01 12:00 UTC in 3 s",
     ]

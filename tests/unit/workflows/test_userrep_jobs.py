@@ -177,7 +177,9 @@ def signal_handlers() -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.usefixtures("signal_handlers")
 def test_a_signal_asks_a_stream_to_stop_and_does_not_kill_it(number: signal.Signals) -> None:
-    is_stopping = jobs.stop_on_signals()
+    received: list[int] = []
+    is_stopping = jobs.stop_on_signals(received)
     assert not is_stopping()
     os.kill(os.getpid(), number)
     assert is_stopping()
+    assert jobs.stop_on_signals(received)()  # a signal that came while Spark started is remembered

@@ -38,9 +38,9 @@ def label_slices(
     """Return the labels of each slice, by its name: which of M labels belong to it.
 
     ``new_users`` had at most 3 active days before the as-of date, or their first event at most 28 days before it.
-    ``heavy_users`` are the tenth of the labels with the most active days. Active days are those of the newest window
-    sums, so a user without an event in the windows is new. ``attributes``: names of the values in ``user_profiles``, in
-    order; each of the ten most frequent values is a slice such as ``country=France``.
+    ``heavy_users`` are the tenth of the labels with the most active days, or more if numbers are equal. Active days are
+    those of the newest window sums, so a user without an event in the windows is new. ``attributes``: names of the
+    values in ``user_profiles``, in order; each of the ten most frequent values is a slice such as ``country=France``.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ def label_slices(
         rows = rows_of_users(users.unique(), tables, USER_WINDOW_SUMS, keys, _ACTIVITY.names).cast(_ACTIVITY)
         num_days_M, first_day_M = _activity(rows, users, as_of_M)
         slices[NEW_USERS] = (num_days_M <= FEW_DAYS) | (as_of_M - first_day_M <= SHORT_HISTORY_DAYS)
-        slices[HEAVY_USERS] = num_days_M >= np.quantile(num_days_M, 1 - _HEAVY_SHARE)
+        is_most_M = num_days_M >= np.quantile(num_days_M, 1 - _HEAVY_SHARE)
+        slices[HEAVY_USERS] = is_most_M & (num_days_M > num_days_M.min())  # many may have the same few days
     if attributes:
         profiles = rows_of_users(users.unique(), tables, USER_PROFILES, [{}], _VALUES.names).cast(_VALUES)
         slices |= _by_value(profiles, attributes, users)

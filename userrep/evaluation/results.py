@@ -48,7 +48,7 @@ class Measured:
 
     @property
     def is_judged(self) -> bool:
-        """Whether there are enough test examples: 200, or 200 positives and 200 negatives."""
+        """Whether there are enough test examples: 200, and 200 of each class, on average over labels."""
         counts = [self.num_examples[name] for name in ("test_positives", "test_negatives") if name in self.num_examples]
         return min(counts, default=self.num_examples["test"]) >= _MIN_TEST_EXAMPLES
 

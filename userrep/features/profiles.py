@@ -99,12 +99,15 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
             return Profiles(profiles_hash, version)
         users = read_users(tables.spark, config.users) if config.users else None
         picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
-        rows = read_tombstones(tables).without(profiles_of(users, picks))
-        num_rows = rows.count()
-        slices = power_of_two(num_rows / _PROFILES_PER_SLICE)
-        sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
-        in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
-        tables.replace(in_order, USER_PROFILES, [{}], since=version)
+        rows = read_tombstones(tables).without(profiles_of(users, picks)).cache()
+        try:
+            num_rows = rows.count()
+            slices = power_of_two(num_rows / _PROFILES_PER_SLICE)
+            sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
+            in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
+            tables.replace(in_order, USER_PROFILES, [{}], since=version)
+        finally:
+            rows.unpersist()
 
 
 def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:

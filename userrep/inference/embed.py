@@ -1,5 +1,6 @@
 """Embeddings of a whole feature table, either as files written by the tasks or as rows for Spark to write."""
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import accumulate, pairwise
@@ -85,14 +86,11 @@ def _tasks(files: Sequence[TableFile], min_tasks: int) -> list[list[FilePart]]:
     starts = list(accumulate((file.num_rows for file in files), initial=0))
     num_tasks = max(-(-starts[-1] // _MAX_ROWS), min(min_tasks, -(-starts[-1] // _MIN_ROWS)))
     cuts = [starts[-1] * k // max(1, num_tasks) for k in range(num_tasks + 1)]
-    return [
-        [
-            (file, first - start, stop - start)
-            for file, start in zip(files, starts, strict=False)
-            if start < stop and first < start + file.num_rows
-        ]
-        for first, stop in pairwise(cuts)
-    ]
+    tasks = []
+    for first, stop in pairwise(cuts):
+        part = range(bisect.bisect_right(starts, first) - 1, bisect.bisect_left(starts, stop))
+        tasks.append([(files[k], first - starts[k], stop - starts[k]) for k in part if files[k].num_rows])
+    return tasks
 
 
 def _write_embeddings(

@@ -28,9 +28,9 @@ def given_vectors(items: DataFrame, *, dim: int) -> DataFrame:
         for batch in batches:
             matching = batch.filter(pc.equal(pc.list_value_length(batch.column("vector")), dim))
             values = matching.column("vector").flatten().to_numpy(zero_copy_only=False)
-            vectors = values.astype(np.float64).reshape(matching.num_rows, dim)  # nulls are NaN
-            is_finite = np.isfinite(vectors).all(axis=1)
-            columns = [matching.column("item_index").filter(pa.array(is_finite)), listed(rounded(vectors[is_finite]))]
+            vectors = rounded(values.astype(np.float64).reshape(matching.num_rows, dim))  # nulls are NaN
+            is_finite = np.isfinite(vectors).all(axis=1)  # in float32, as stored
+            columns = [matching.column("item_index").filter(pa.array(is_finite)), listed(vectors[is_finite])]
             yield pa.RecordBatch.from_arrays(columns, ["item_index", "vector"])
 
     return items.select("item_index", "vector").mapInArrow(valid, "item_index INT, vector ARRAY<FLOAT>")

@@ -102,7 +102,7 @@ def joined_arrow(
         raise UserrepError(wrong_width(space_id, sources.dim, wrong[0]))
     status_N = rows.status(vectors, options)
     if statuses.NEW_USER in status_N:
-        z_D = pa.scalar(ledger.new_user_vector(tables, sources.space), vectors.type)
+        z_D = pa.scalar(ledger.new_user_vector(tables, sources), vectors.type)
         vectors = pc.if_else(pa.array(status_N == statuses.NEW_USER), z_D, vectors)
     if options.handle_invalid == "error" and vectors.null_count:
         raise UserrepError(without_vector(status_N[vectors.is_null()][0]))

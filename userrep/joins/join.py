@@ -99,7 +99,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         kept=labels.columns,
         space_id=space.space_id,
         dim=sources.dim,
-        new_user=ledger.new_user_vector(tables, space) if options.missing == "new_user" else None,
+        new_user=ledger.new_user_vector(tables, sources) if options.missing == "new_user" else None,
         into=(to.space_id, load_map(tables, space, to)[1]) if (to := sources.coordinates) is not None else None,
     )
 
@@ -157,7 +157,9 @@ def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> 
         F.lit(1).alias("__is_label"),
         F.lit(None).cast(right.schema["__update"].dataType).alias("__update"),
     )
-    so_far = Window.partitionBy("__user").orderBy("__at", "__is_label").rowsBetween(Window.unboundedPreceding, 0)
+    # Labels without a user have no update; spread them over all tasks.
+    salt = F.when(F.col("__user").isNull(), F.xxhash64("__at"))
+    so_far = Window.partitionBy("__user", salt).orderBy("__at", "__is_label").rowsBetween(Window.unboundedPreceding, 0)
     newest = left.unionByName(right).withColumn("__update", F.max("__update").over(so_far))
     return newest.where("__is_label = 1").select("__label.*", "__update")
 

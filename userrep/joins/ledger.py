@@ -23,6 +23,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+from userrep.utc import utc_now
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
@@ -49,8 +50,10 @@ class Sources:
 
     @property
     def newest(self) -> Snapshot:
-        """The newest published snapshot, by as-of date, then revision."""
-        return [snapshot for snapshot in self.snapshots if snapshot.state == PUBLISHED][-1]
+        """The newest published snapshot, by as-of date, then revision, that is available; if none is, the newest."""
+        published, now = [snapshot for snapshot in self.snapshots if snapshot.state == PUBLISHED], utc_now()
+        available = [snapshot for snapshot in published if snapshot.available_at and snapshot.available_at <= now]
+        return (available or published)[-1]
 
     @property
     def dim(self) -> int | None:
@@ -107,11 +110,12 @@ def files_by_snapshot(tables: FileTables, version: int, snapshots: Sequence[Snap
     return [BucketFiles.of(files[tuple(s.key.values())] if s.state == PUBLISHED else []) for s in snapshots]
 
 
-def new_user_vector(tables: Tables, space: Space) -> NDArray[np.float32]:
-    """Return the encoder's vector of a user without any data."""
+def new_user_vector(tables: Tables, sources: Sources) -> NDArray[np.float32]:
+    """Return the encoder's vector of a user without any data, rounded as those of the newest snapshot are."""
     from userrep.inference.model import EmbeddingModel  # imports torch, which takes seconds
 
-    return EmbeddingModel.load(artifact_folder(tables, space), space.content_hash).predict({})
+    space, storage = sources.space, sources.newest.facts["storage"]
+    return EmbeddingModel.load(artifact_folder(tables, space), space.content_hash, storage).predict({})
 
 
 def is_in_sample(snapshot: Snapshot) -> bool:

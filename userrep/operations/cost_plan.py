@@ -19,6 +19,7 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.ledger import feature_sets, features_table
+from userrep.features.sums.generations import generations
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, Snapshot
@@ -191,7 +192,7 @@ def _storage(
     """Estimate the storage of tiles of the kept days, sums, features of one date, and all retained embeddings."""
     lineage_id = lineage_of(config)
     num_events = sum(day.num_events for day in ledger.days.values())
-    num_sums = sum(row.num_users for row in tables.ledger(schemas.SUM_GENERATIONS))
+    num_sums = sum(kept.num_users for kept in generations(tables, lineage_id))
     num_features = sum(feature_set.num_users for feature_set in feature_sets(tables, lineage_id).values())
     snapshots = config.snapshots.keep_daily / _DAY + config.snapshots.keep_weekly / _WEEK
 

@@ -68,7 +68,7 @@ def _rejected_by_reason(tables: Tables, ledger: TileLedger) -> dict[str, int]:
     if revisions:
         stored = tables.counts(schemas.REJECTED_EVENTS, ("reason", "event_date", "revision"))
         for (reason, day, revision), num in stored.items():
-            if revisions.get(None if reason in UNDATED else day) == revision:
+            if revision in (revisions.get(day), revisions.get(None) if reason in UNDATED else None):
                 counts[reason] += num
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -75,7 +75,7 @@ def read_id_file(path: str, option: str) -> IdFile:
         if files.get_file_info(target).type == pyarrow.fs.FileType.Directory:
             return _of_export(path)
         if path.lower().endswith((".parquet", ".pq")):
-            return _of_table(pq.ParquetFile(target, filesystem=files).read())
+            return _of_table(_id_columns(pq.ParquetFile(target, filesystem=files)))
         if path.lower().endswith(".csv"):
             as_text = dict.fromkeys(_COLUMNS, pa.string())
             with files.open_input_stream(target) as stream:
@@ -97,9 +97,15 @@ def _of_export(folder: str) -> IdFile:
     manifest = read_manifest(folder)
     if manifest.get("state") != "complete" or not isinstance(manifest.get("sha256"), dict):
         raise ValueError("the folder is not a complete export")
-    parts = [_of_table(open_parquet(f"{folder}/{name}").read()) for name in manifest["sha256"]]
+    parts = [_of_table(_id_columns(open_parquet(f"{folder}/{name}"))) for name in manifest["sha256"]]
     ids = pa.concat_arrays([pa.array([], pa.string()), *(part.user_ids for part in parts)])
     return IdFile(ids, frozenset({manifest["space_id"]} if "space_id" in manifest else ()))
+
+
+def _id_columns(file: pq.ParquetFile) -> pa.Table:
+    """Read only the columns with ids; all columns of a file without ids, whose names are then in the error."""
+    names = [name for name in _COLUMNS if name in file.schema_arrow.names]
+    return file.read(columns=names) if "user_id" in names else file.schema_arrow.empty_table()
 
 
 def _of_table(rows: pa.Table) -> IdFile:

@@ -63,7 +63,9 @@ def read_source(
     if schema is not None:
         reader = reader.schema(schema)  # some files may lack a column, or have it in another type
     if files is not None or is_pattern(source.path):
-        reader = reader.option("basePath", base_folder(source.path))
+        is_file = files is not None and source.path in files  # one file of a store that this process does not list
+        base = source.path.rpartition("/")[0] if is_file else base_folder(source.path)
+        reader = reader.option("basePath", base)
     with readable(source, what):
         frame = reader.load(source.path if files is None else list(map(not_a_pattern, files)))
         if source.format == "parquet" and schema is None and files is None and isinstance(source, EventSource):

@@ -102,7 +102,9 @@ def _kind(metadata: dict[str, Any]) -> str:
 
 
 def _metadata(folder: str) -> dict[str, Any]:
-    name = next(name for name in folder_names(f"{folder}/metadata") if name.startswith("part-"))
+    name = next((name for name in folder_names(f"{folder}/metadata") if name.startswith("part-")), None)
+    if name is None:
+        raise LookupError("metadata without a part")
     values: dict[str, Any] = json.loads(read_bytes(f"{folder}/metadata/{name}", max_bytes=_MOST_BYTES))
     return values
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from userrep.config import Config, Model
+from userrep.errors import UsageError
 from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
@@ -42,14 +43,19 @@ _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted
 _SELF_CHECK_ROWS = 100_000  # maximum training rows of a self-check model
 
 
-def check_training(tables: Tables, config: Config) -> None:
-    """Check that a training can run as configured, before any work is done.
+def check_training(tables: Tables, config: Config, until: date) -> None:
+    """Check that a training on data until a date can run as configured, before any work is done.
 
     Raises UsageError or SlotsError if the backend is not installed or has too few slots, ``training.init_from`` names
-    an unknown space, or the tracking URI is unusable.
+    an unknown space or one that was trained on later data, or the tracking URI is unusable.
     """
     if config.training.init_from is not None:
-        find_space(tables, config.training.init_from)
+        first = find_space(tables, config.training.init_from)
+        if first.trained_until > until:  # an evaluation would take days as unseen that its weights have seen
+            raise UsageError(
+                f"training.init_from: space {first.space_id} was trained until {first.trained_until}, after the end of "
+                f"this training, {until}. Name an earlier space, or set a later training.as_ofs.until."
+            )
     check_tracking(config)
     check_backend(config.training, tables.spark)
 
@@ -69,7 +75,7 @@ def create_space(tables: Tables, config: Config, plan: TrainingPlan, *, self_che
     UserrepError
         If another training has registered the same id in the meantime.
     """
-    check_training(tables, config)
+    check_training(tables, config, plan.until)
     with held(tables, "train_autoencoder", nested=True):
         space_id = next_space_id(tables, config, plan.until)
         trained, ranks = _train(tables, config, plan, space_id=space_id)

@@ -6,6 +6,7 @@ otherwise by Spark SQL (``by_spark``). Both engines give the same tiles, to the 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -79,7 +80,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     """Build the days that are stale by the current ledger; return None if another run changes it in the meantime."""
     since = tables.version(TILE_DAYS)
     events, ledger = config.events, tile_ledger(tables)
-    undated = bool(inventory.num_undated) and ledger.undated.fingerprint != inventory.undated_fingerprint
+    undated = ledger.undated.fingerprint != inventory.undated_fingerprint
     log_days = {day.day: day for day in inventory.days if day.day < before}
     stale, vanished = stale_days(log_days, ledger, before, mapping_of(events))
     if not stale and not vanished and not undated:
@@ -88,14 +89,19 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     newest = max(entry.revision for entry in (*ledger.days.values(), ledger.undated))
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [log_days[day] for day in sorted(stale)]
-    built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
-    inventory = inventory.counted(
-        {
-            day: (entry.num_events + (entry.num_rejected or 0), entry.num_rejected or 0)
-            for day, entry in (ledger.days | built).items()
-        }
-    )
-    inventory.check_days(events, list(stale))
+    try:
+        built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
+        inventory = inventory.counted(
+            {
+                day: (entry.num_events + (entry.num_rejected or 0), entry.num_rejected or 0)
+                for day, entry in (ledger.days | built).items()
+            }
+        )
+        inventory.check_days(events, list(stale))
+    except Exception:
+        with suppress(Exception):  # must not hide the error; maintenance removes what stays
+            _drop(tables, revision)
+        raise
     built |= dict.fromkeys(vanished, NO_TILES)
     same = _unchanged_days(built, ledger)
     rows = [
@@ -104,12 +110,19 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if undated:
         undated_rows = replace(NO_TILES, num_rejected=inventory.num_undated)
         rows.append(_row(None, undated_rows, inventory.undated_fingerprint, revision))
-    if not tables.add(TILE_DAYS, rows, replacing=_own_rows(revision, same), since=since):
-        for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
-            tables.drop_partitions(table, [{"revision": revision}])
-        return None
+    while not tables.add(TILE_DAYS, rows, replacing=_own_rows(revision, same), since=since):
+        since, now = tables.version(TILE_DAYS), tile_ledger(tables)
+        if (now.days, now.undated) != (ledger.days, ledger.undated):  # otherwise its files were only compacted
+            _drop(tables, revision)
+            return None
     totals = (sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected"))
     return TileBuild(sorted(built), len(log_days) - len(stale), *totals)
+
+
+def _drop(tables: Tables, revision: int) -> None:
+    """Delete the rows of a build that the ledger does not name."""
+    for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
+        tables.drop_partitions(table, [{"revision": revision}])
 
 
 def stale_days(
@@ -174,8 +187,9 @@ class _Build:
         counted = {day.day: day.num_rejected for day in self.days if day.num_rejected is not None}
         with_rejects = [day for day in built if counted.get(day, built[day].num_rejected) != 0]
         if undated or with_rejects:
-            self._write_rejected(with_rejects, undated=undated)
-            num_rejected = num_rejected_of(self.tables, self.revision, undated=undated)
+            undated_on = utc_now().date() if undated else None
+            self._write_rejected(with_rejects, undated_on=undated_on)
+            num_rejected = num_rejected_of(self.tables, self.revision, undated_on=undated_on)
             built |= {day: replace(built[day], num_rejected=num_rejected.get(day, 0)) for day in with_rejects}
         return {day: replace(result, num_rejected=result.num_rejected or 0) for day, result in built.items()}
 
@@ -193,12 +207,13 @@ class _Build:
         )
         self.tables.append(tiles.withColumn("revision", F.lit(self.revision)), USER_ITEM_DAYS)
 
-    def _write_rejected(self, days: list[date], *, undated: bool) -> None:
-        checked = read_days(self.tables, self.logs, days, undated=undated)
+    def _write_rejected(self, days: list[date], *, undated_on: date | None) -> None:
+        """Write the rejected rows of some days and, under ``undated_on``, those without a day."""
+        checked = read_days(self.tables, self.logs, days, undated=undated_on is not None)
         in_days = F.col("event_date").isin(days)
-        is_included = in_days | F.col("event_date").isNull() if undated else in_days
+        is_included = in_days | F.col("event_date").isNull() if undated_on else in_days
         rejected = checked.where(F.col("reason").isNotNull() & is_included).select(
-            F.coalesce("event_date", F.current_date()).alias("event_date"),
+            F.coalesce("event_date", F.lit(undated_on)).alias("event_date"),
             F.lit(self.revision).alias("revision"),
             "reason",
             F.coalesce("corrupt", F.to_json("raw")).alias("row"),

@@ -29,7 +29,7 @@ def run_pipeline(work: RunContext, *, retrain: bool = False) -> Space:
         schedule = work.schedule
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:
-            check_training(work.tables, work.config)
+            check_training(work.tables, work.config, work.schedule.until)
         work.predict(lambda plan: plan.pipeline(retrain=retrain))
         data_stages.build_activity_tiles(work)
         data_stages.train_item_vectors(work, dates)

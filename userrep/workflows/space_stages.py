@@ -35,7 +35,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
         return None
     from userrep.evaluation import run_self_check as checks  # imports scikit-learn, LightGBM and torch
 
-    check_training(work.tables, work.config)
+    check_training(work.tables, work.config, work.schedule.until)
     check = checks.plan_check(
         schedule.training_as_ofs,
         until=schedule.until,

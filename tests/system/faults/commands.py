@@ -32,10 +32,7 @@ COMMANDS = {
     "training": Command(f"run train_autoencoder --as-of {NIGHT}", "commit:registry:before"),
     "forget": Command("forget --users {folder}/ids.txt", "commit:tombstones:before"),
     "maintenance": Command("run maintain_tables", "vacuum:user_item_days:before"),
-    "stream": Command(
-        f"stream --until-empty --set stream.events.path={{log}}/events/ingest_date={AS_OF}",
-        "commit:embedding_updates:before",
-    ),
+    "stream": Command("stream --until-empty {arriving}", "commit:embedding_updates:before"),
 }
 
 
@@ -48,8 +45,11 @@ def points_of(pair: Sequence[str]) -> dict[str, str | None]:
 
 
 def line_of(world: World, name: str) -> str:
-    """Return a command's line on a world."""
-    return COMMANDS[name].line.format(folder=world.folder, log=world.log)
+    """Return a command's line on a world. A stream reads the log's last day; one in JSON is in a folder of its own."""
+    is_json = world.events.get("format") == "json"
+    path = f"{world.log}/arriving" if is_json else f"{world.log}/events/ingest_date={AS_OF}"
+    arriving = f"--set stream.events.path={path}" + " --set stream.events.format=json" * is_json
+    return COMMANDS[name].line.format(folder=world.folder, arriving=arriving)
 
 
 class Held:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from tests.support.builders import SPEC
+from tests.support.builders import AS_OF, SPEC
 from tests.system.faults.commands import (
     COMMANDS,
     Held,
@@ -59,8 +60,9 @@ def before(
     folder = tmp_path_factory.mktemp(events_format)
     if events_format == "json":
         generate_log(spark, SPEC, str(folder / "log"))
-        rows = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
-        rows.coalesce(1).write.json(str(folder / "log" / "events-json"))
+        rows = spark.read.parquet(str(folder / "log" / "events"))
+        for name, part in {"events-json": rows, "arriving": rows.where(F.col("ingest_date") == F.lit(AS_OF))}.items():
+            part.drop("ingest_date").coalesce(1).write.json(str(folder / "log" / name))
         log, events = folder / "log", {"path": str(folder / "log" / "events-json"), "format": "json"}
     world = World(folder / "trained", log, events=events, refit_days=20 if vectors_due else None)
     if events or vectors_due:

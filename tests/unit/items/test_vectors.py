@@ -57,6 +57,14 @@ def test_given_vectors_of_another_width_or_with_a_component_that_is_no_number_ar
     ]
 
 
+def test_a_given_component_that_only_float64_can_hold_is_not_stored_as_infinity() -> None:
+    vectors = pa.array([[1e39, 0.0], [1.0, 0.0]], pa.list_(pa.float64()))
+    batch = pa.RecordBatch.from_pydict({"item_index": pa.array([0, 1], pa.int32()), "vector": vectors})
+    with np.errstate(over="ignore"):
+        (found,) = cast(Frame, given_vectors(cast(DataFrame, Frame([batch])), dim=2)).batches
+    assert found["item_index"].to_pylist() == [1]
+
+
 def test_directions_have_length_1_and_zeros_stay() -> None:
     factors = np.random.default_rng(5).normal(size=(6, 3)).astype(np.float32)
     factors[2] = 0

@@ -156,7 +156,7 @@ def test_in_sample_labels_are_marked_and_warned_of_or_refused(join: Join, tables
     for day, in_sample in ((DAY, True), (DAY + timedelta(days=1), False)):
         publish(tables, {snapshot(day, in_sample=in_sample): {"u1": [1.0]}})
     rows = [(1, "u1", NOON), (2, "u2", NOON), (3, "u1", NOON + 24 * HOUR)]
-    wanted = "labels: the vectors of 2024-05-01 are in-sample: space s001-a was trained on events until 2024-04-01"
+    wanted = "labels: the vectors of 2024-05-01 are in-sample: space s001-a was trained on what users did"
     with pytest.warns(InSampleWarning, match=re.escape(wanted)) as warned:
         found = join(rows)
     assert [(row.category, row.filename) for row in warned] == [(InSampleWarning, __file__)]

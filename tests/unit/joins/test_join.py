@@ -173,7 +173,7 @@ def test_labels_of_in_sample_snapshots_are_marked_warned_of_and_refused_on_reque
     for day, in_sample in ((DAY, True), (DAY + timedelta(days=1), False)):
         publish(tables, {snapshot(day, in_sample=in_sample): {"u1": [1.0]}})
     labels = labels_of(spark, [(1, "u1", NOON), (2, "u2", NOON), (3, "u1", NOON + 24 * HOUR)])
-    wanted = "labels: the vectors of 2024-05-01 are in-sample: space s001-a was trained on events until 2024-04-01"
+    wanted = "labels: the vectors of 2024-05-01 are in-sample: space s001-a was trained on what users did"
     with pytest.warns(InSampleWarning, match=re.escape(wanted)) as warned:
         found = join_embeddings(labels, tables=tables, space="s001-a")
     assert [row.filename for row in warned] == [__file__]

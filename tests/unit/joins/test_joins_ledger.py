@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.embedding_tables import Oracle, add_spaces, publish, snapshot
-from userrep.joins.ledger import Step, _by_day, files_by_snapshot, steps_of, usable_sources
+from userrep.joins.ledger import Sources, Step, _by_day, files_by_snapshot, steps_of, usable_sources
+from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.store.file_tables import FileTables
+from userrep.utc import utc_now
 
 pytestmark = pytest.mark.fast
 
@@ -138,6 +140,13 @@ def test_each_snapshot_has_its_files_and_an_expired_one_has_none(tmp_path: Path)
         [],
         ["space_id=s001-a/as_of=2024-05-02/revision=1"],
     ]
+
+
+def test_the_newest_snapshot_is_an_available_one_if_there_is_any(tmp_path: Path) -> None:
+    tables, soon = FileTables(None, str(tmp_path)), snapshot(D2, at=utc_now() + timedelta(hours=1))
+    add_spaces(tables, "s001-a")
+    for snapshots, newest in (([snapshot(D1), soon], D1), ([soon], D2)):
+        assert Sources(find_space(tables, "s001-a"), snapshots, version=1).newest.as_of == newest
 
 
 def test_the_width_is_that_of_any_gated_snapshot(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, 
         REJECTED_EVENTS,
         [{"event_date": day, "revision": revision, "reason": why, "row": "{}"} for day, revision, why in reasons],
     )
-    assert num_rejected_of(tables, 2, undated=False) == {D1: 2, D2: 2, D3: 1}
-    # The undated rows are stored under the day of processing and do not count for it.
-    assert num_rejected_of(tables, 2, undated=True) == {D1: 2, D2: 1}
+    assert num_rejected_of(tables, 2) == {D1: 2, D2: 2, D3: 1}
+    # Undated rows are stored under the day of processing. Under another day, they have that of their partition.
+    assert num_rejected_of(tables, 2, undated_on=D3) == {D1: 2, D2: 2}
 
 
 def test_spark_removes_the_rows_of_erased_users_only(spark: SparkSession, tmp_path: Path) -> None:

@@ -217,6 +217,14 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_done(
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
 
 
+def test_weights_of_a_space_that_has_seen_later_days_are_refused(work: Work) -> None:
+    serving = find_space(work.pipeline().tables, None)
+    pipeline = work.pipeline(init_from=serving.space_id)
+    create.check_training(pipeline.tables, pipeline.config, serving.trained_until)
+    with pytest.raises(UsageError, match="after the end of this training"):
+        create.check_training(pipeline.tables, pipeline.config, serving.trained_until - timedelta(days=1))
+
+
 def trained(done: tuple[RunContext, Config]) -> tuple[Artifact, pa.RecordBatch]:
     """Return the artifact that serves, and the features of its training dates."""
     pipeline, config = done

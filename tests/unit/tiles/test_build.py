@@ -10,9 +10,10 @@ from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.errors import RejectedShareError, UsageError
 from userrep.store.open import open_tables
-from userrep.store.schemas import TILE_DAYS
+from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.build import TileBuild, build_tiles, stale_days
+from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay
+from userrep.tiles.build import TileBuild, _Build, build_tiles, stale_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import TileDay, TileLedger, tile_ledger
@@ -107,6 +108,44 @@ def test_a_day_that_is_refused_stops_the_build_before_anything_is_read_or_writte
     with pytest.raises(error, match=reason):
         build_tiles(tables, config, inventory, before=D3)
     assert tile_ledger(tables).days == {}
+
+
+def test_undated_rows_that_the_owner_has_repaired_leave_the_ledger(
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Build, "run", lambda *_, **__: {})
+    tables.add(TILE_DAYS, [known(D1, f"a:{mapping_of(config.events)}"), known(None, "u", "none") | {"num_rejected": 7}])
+    build_tiles(tables, config, Inventory([*days_of(d1="a").values()], 0, 0), before=D2)
+    assert tile_ledger(tables).undated.num_rejected == 0
+
+
+def test_a_build_that_fails_removes_its_rows(tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(build: _Build, **_: object) -> None:
+        tables.add(REJECTED_EVENTS, [{"event_date": D1, "revision": build.revision, "reason": "r", "row": "{}"}])
+        raise RejectedShareError("2024-05-01: 9 of 10 rows are malformed")
+
+    monkeypatch.setattr(_Build, "run", fail)
+    with pytest.raises(RejectedShareError):
+        build_tiles(tables, config, Inventory([*days_of(d1="a").values()], 0, 0), before=D2)
+    assert tables.ledger(REJECTED_EVENTS) == []
+
+
+def test_a_ledger_that_was_only_compacted_meanwhile_does_not_restart_a_build(
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+
+    def compacted_meanwhile(build: _Build, **_: object) -> dict[date, BuiltDay]:
+        runs.append(build.revision)
+        assert tables.compact(TILE_DAYS, at_least=2)
+        return dict.fromkeys((day.day for day in build.days), NO_TILES)
+
+    for day in (D1, D2):
+        tables.add(TILE_DAYS, [known(day, f"a:{mapping_of(config.events)}")])
+    monkeypatch.setattr(_Build, "run", compacted_meanwhile)
+    inventory = Inventory([*days_of(d1="a", d2="a", d3="new").values()], 0, 0)
+    assert build_tiles(tables, config, inventory, before=D4).days == [D3]
+    assert runs == [2]
 
 
 def test_a_bad_day_does_not_block_the_days_before_it(tables: Tables, config: Config) -> None:

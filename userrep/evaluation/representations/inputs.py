@@ -108,8 +108,11 @@ def _pooled_over(layout: InputLayout, window_days: int | None) -> list[Block]:
 def fit_pca(context: Context, num_components: int = 120) -> Matrix:
     """Fit the first principal components of the scaled inputs on a sample of rows up to ``plan.until``.
 
-    There are at most as many as rows or inputs. Cost: eigendecomposition of F x F.
+    There are at most as many as rows or inputs. Their coordinates are rotated at random: probes standardize each
+    coordinate, which would give the last component the weight of the first. Cost: eigendecomposition of F x F.
     """
     x_BF = context.earlier_rows.astype(np.float64)
     model = PCA(min(num_components, *x_BF.shape), svd_solver="covariance_eigh").fit(x_BF)
-    return lambda context: np.asarray(model.transform(context.scaled()), np.float32)
+    shape = model.n_components_, model.n_components_
+    rotation_CC = np.linalg.qr(np.random.default_rng(context.seed).standard_normal(shape))[0]
+    return lambda context: np.asarray(model.transform(context.scaled()) @ rotation_CC, np.float32)

@@ -139,7 +139,7 @@ def volume(days: int) -> Task:
 
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
         volume_N = np.log1p(truth.futures.weight(days).sum(axis=1))
-        reason = too_few_rows(truth.rows, volume_N > 0)
+        reason = too_few_rows(truth.rows, volume_N > np.median(volume_N))  # enough rows, and not all of one value
         return reason or RowProblem(truth.rows, _column(volume_N), "number", "r2")
 
     return Task(f"volume_{days}d", ("r2", "r2_linear", "r2_trees"), problem, is_drawn=False)

@@ -85,11 +85,11 @@ def has_event_ids(events: Events) -> bool:
     return any(log.columns.event_id is not None for log in events.all_sources.values())
 
 
-def num_rejected_of(tables: Tables, revision: int, *, undated: bool) -> dict[date, int]:
-    """Count the rejected rows of a revision by day. ``undated``: the revision includes undated rows, to be left out."""
+def num_rejected_of(tables: Tables, revision: int, *, undated_on: date | None = None) -> dict[date, int]:
+    """Count the rejected rows of a revision by day, without undated rows, which are stored under ``undated_on``."""
     is_counted = F.col("revision") == revision
-    if undated:
-        is_counted &= ~F.col("reason").isin(*UNDATED)
+    if undated_on:
+        is_counted &= ~(F.col("reason").isin(*UNDATED) & (F.col("event_date") == F.lit(undated_on)))
     rows = tables.read(REJECTED_EVENTS).where(is_counted).groupBy("event_date").agg(F.count("*").alias("n")).collect()
     return {row.event_date: row.n for row in rows}
 

@@ -146,8 +146,9 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     """List the days of the log and read what is new in it.
 
     Each new or changed file is read once per mapping of the columns. Its days, with the checksum of each day's rows,
-    are kept in ``source_files``, days in the future included. A day's fingerprint sums over files, so moving rows or
-    compacting files does not change it. A log that is partitioned by event date is only listed.
+    are kept in ``source_files``, days in the future included. A day's fingerprint sums over its files. If rows
+    are hashed one by one, moving rows or compacting files does not change it. A log that is partitioned by event date
+    is only listed.
 
     ``logs``: the sources, if they are open already. Cost: a listing of the log and one read of its new files. Driver
     memory: one entry per file and day.

@@ -30,7 +30,7 @@ _GIVE_UP_SECONDS = 15.0  # after which a launcher that does not return is abando
 def run_training(task: TrainingTask, *, spark: "SparkSession | None" = None) -> TrainingResult:
     """Train on the backend that the task's configuration names, resuming from the newest checkpoint if there is one.
 
-    All backends but ``local`` need ``spark``. If a rank fails, dies or hangs, all ranks are stopped, its traceback is
+    All backends but ``local`` need ``spark``. If a rank fails or dies, all ranks are stopped, its traceback is
     reported, and training resumes from the newest checkpoint, at most ``training.max_restarts`` times.
 
     Raises

@@ -46,7 +46,10 @@ class HorovodLaunch:
                 num_proc=task.training.num_workers,
                 start_timeout=_START_SECONDS,
                 use_gloo=True,
-                env={"OMP_NUM_THREADS": str(task.training.threads)},  # in addition to the task's own
+                env={  # in addition to the task's own
+                    "OMP_NUM_THREADS": str(task.training.threads),
+                    "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600",  # after which ranks stop waiting for one that hangs
+                },
                 verbose=0,
                 stdout=self,
                 stderr=self,

@@ -1,4 +1,4 @@
-# userrep with its environment, for drivers: a night on one machine, or as the client of a Spark cluster. For GPUs:
+# userrep with its environment, for drivers: a daily run on one machine, or as the client of a Spark cluster. For GPUs:
 #     docker build --tag userrep .
 #     docker build --tag userrep:gpu --build-arg HOROVOD_GPU_OPERATIONS=NCCL .
 # docs/how-to/schedulers.md is the page on it.

@@ -5,7 +5,7 @@ It shares the resolution of label times (ledger.py), the look-up of vectors (rea
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -23,6 +23,8 @@ from userrep.store.arrow import combined
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 from userrep.utc import DAY_US, EPOCH, day_number
+
+_MOST_LABELS = 4_000_000  # joined at once: an array of Arrow has at most 2^31 numbers, 512 for each of these labels
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Resolved:
         as_of_K = np.array([day_number(snapshot.as_of) for _, snapshot in steps], np.int64)
         limit_us = math.inf if options.max_age_days is None else options.max_age_days * DAY_US
         return cls(users, times, steps, number_N, at_N - as_of_K[number_N] * DAY_US > limit_us)
+
+    def slice(self, start: int, num: int) -> "Resolved":
+        """Return some consecutive labels."""
+        users, times = self.users.slice(start, num), self.times.slice(start, num)
+        number_N, too_old_N = (values_N[start : start + num] for values_N in (self.number_N, self.too_old_N))
+        return replace(self, users=users, times=times, number_N=number_N, too_old_N=too_old_N)
 
     @property
     def snapshots(self) -> list[Snapshot]:
@@ -93,6 +101,10 @@ def joined_arrow(
     labels: pa.Table, rows: Resolved, tables: FileTables, sources: Sources, options: JoinOptions
 ) -> pa.Table:
     """Join labels that are resolved on these sources; see ``join_table``. Keeps their order."""
+    if labels.num_rows > _MOST_LABELS:
+        starts = range(0, labels.num_rows, _MOST_LABELS)
+        parts = ((labels.slice(k, _MOST_LABELS), rows.slice(k, _MOST_LABELS)) for k in starts)
+        return pa.concat_tables([joined_arrow(*part, tables, sources, options) for part in parts])
     space_id, steps = sources.space.space_id, rows.steps
     files = ledger.files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
     is_skipped_N = rows.too_old_N | rows.users.is_null().to_numpy(zero_copy_only=False)

@@ -139,7 +139,8 @@ def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[Ve
         lines.append(VerdictLine(WARN, what))
     else:
         history = needed - room.days - max(config.future_days, default=0)
-        parts = f"history {history} + future {max(config.future_days, default=0)} + evaluation {room.days}"
+        parts = f"{history} before the last training date + {max(config.future_days, default=0)} that it looks ahead"
+        parts += f" + {room.days} for the evaluation"
         what = f"windows_days: training with full windows needs {needed} days of log ({parts}), got {num_days}."
         lines.append(VerdictLine(WARN, f"{what} {advice}") if needed > num_days else VerdictLine(OK, what))
     context = config.history_window

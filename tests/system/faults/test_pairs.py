@@ -35,8 +35,10 @@ from tests.system.faults.tally import Faults
 from userrep.synthetic.generator import generate_log
 from userrep.workflows.pipeline import run_pipeline
 
+pytestmark = pytest.mark.default
+
 FEW = [("pipeline", "tiles"), ("training", "pipeline"), ("forget", "tiles"), ("stream", "daily")]
-# (format of the log, whether item vectors are due): pytest makes a world again unless it gets the same object
+# (format of the log, whether item vectors are due): the same object for each case, as pytest compares them
 KINDS = {kind: kind for kind in product(("parquet", "json"), (False, True))}
 ALL_CASES = [
     (KINDS[log, "vectors" in order], order)
@@ -79,7 +81,11 @@ def worlds(before: World) -> Worlds:
 
 
 @pytest.mark.parametrize(
-    ("before", "order"), CASES, indirect=["before"], ids=[f"{kind[0]}-{'-then-'.join(order)}" for kind, order in CASES]
+    ("before", "order"),
+    CASES,
+    indirect=["before"],
+    ids=[f"{kind[0]}-{'-then-'.join(order)}" for kind, order in CASES],
+    scope="module",  # otherwise pytest makes the world of each test again
 )
 def test_two_commands_at_once_end_as_one_after_the_other(
     before: World, in_turn: InTurn, faults: Faults, tmp_path: Path, order: tuple[str, str]

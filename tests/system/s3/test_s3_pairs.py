@@ -53,7 +53,7 @@ def trained(
     return world
 
 
-@pytest.mark.parametrize(("trained", "pair"), shard(CASES), indirect=["trained"], ids=str)
+@pytest.mark.parametrize(("trained", "pair"), shard(CASES), indirect=["trained"], ids=str, scope="module")
 def test_two_commands_at_once_in_a_bucket_end_as_one_after_the_other(
     trained: World, in_turn: InTurn, bucket: Bucket, tmp_path: Path, pair: tuple[str, str]
 ) -> None:

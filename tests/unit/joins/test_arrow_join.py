@@ -79,7 +79,10 @@ def told(joined: pa.Table, output: str = "embedding") -> Joined:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_labels_of_random_ledgers_get_what_brute_force_finds(join: Join, tables: FileTables, seed: int) -> None:
+def test_labels_of_random_ledgers_get_what_brute_force_finds(
+    join: Join, tables: FileTables, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrow_join, "_MOST_LABELS", 7)
     chance = random.Random(seed)
     vectors = random_ledger(chance)
     publish(tables, vectors)

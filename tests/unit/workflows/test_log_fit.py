@@ -90,8 +90,8 @@ def test_a_log_of_the_named_length_has_a_training_date_whatever_its_last_day(
         (
             200,
             {"windows_days": [7, 30, 180]},
-            "windows_days: training with full windows needs 266 days of log (history 208 + future 30 + evaluation 28), "
-            "got 200. Use [7, 30, 60].",
+            "windows_days: training with full windows needs 266 days of log (208 before the last training date + 30 "
+            "that it looks ahead + 28 for the evaluation), got 200. Use [7, 30, 60].",
         ),
         (
             200,

@@ -23,7 +23,7 @@ _BYTES_PER_ROW = 32  # of a columnar file; estimates the number of rows that are
 class LogDay:
     """A UTC day of the log. Counts are None if rows are counted only when the day's tiles are built.
 
-    ``fingerprint`` changes if a row changes; it may also change if files are written anew (docs/decisions/0002).
+    ``fingerprint`` changes if a row changes; it may also change if files are written again (docs/decisions/0002).
     """
 
     day: date

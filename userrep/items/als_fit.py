@@ -56,12 +56,13 @@ def fit_item_factors(
     """
     from implicit.cpu.als import AlternatingLeastSquares  # imported on workers only: takes 0.3 s
 
+    num_factors = counts_UI.shape[0] + np.count_nonzero(np.bincount(counts_UI.indices))
     confidence_UI = counts_UI.copy()
     confidence_UI.data = 1 + np.float32(settings.alpha) * np.log1p(counts_UI.data)
     with threadpool_limits(1, user_api="blas"):
         model = AlternatingLeastSquares(
             factors=settings.dim,
-            regularization=ridge_of(counts_UI, settings),
+            regularization=settings.regularization * 2 * counts_UI.nnz / max(1, num_factors),
             iterations=settings.iterations,
             num_threads=num_threads,
         )
@@ -69,12 +70,6 @@ def fit_item_factors(
         model.user_factors = np.zeros((counts_UI.shape[0], settings.dim), np.float32)  # solved first, from the items
         model.fit(confidence_UI, show_progress=False)
     return np.asarray(model.item_factors)
-
-
-def ridge_of(counts_UI: csr_matrix, settings: AlsVectors) -> float:
-    """Return the ridge of a fit: ``regularization`` times the mean number of pairs of a user or item."""
-    num_factors = counts_UI.shape[0] + np.count_nonzero(np.bincount(counts_UI.indices))
-    return float(settings.regularization * 2 * counts_UI.nnz / max(1, num_factors))
 
 
 def needed_bytes(num_rows: int, num_factors: int, dim: int) -> int:

@@ -50,9 +50,8 @@ class Resolved:
 
     def slice(self, start: int, num: int) -> "Resolved":
         """Return some consecutive labels."""
-        users, times = self.users.slice(start, num), self.times.slice(start, num)
-        number_N, too_old_N = (values_N[start : start + num] for values_N in (self.number_N, self.too_old_N))
-        return replace(self, users=users, times=times, number_N=number_N, too_old_N=too_old_N)
+        part, users, times = slice(start, start + num), self.users.slice(start, num), self.times.slice(start, num)
+        return replace(self, users=users, times=times, number_N=self.number_N[part], too_old_N=self.too_old_N[part])
 
     @property
     def snapshots(self) -> list[Snapshot]:

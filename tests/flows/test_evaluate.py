@@ -413,8 +413,8 @@ def test_principal_components_find_the_directions_of_most_variance() -> None:
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     x_BF = (rng.normal(size=(4000, 6)) * [9, 5, 1, 0.5, 0.2, 0.1] @ axes.T + 3).astype(np.float32)
-    matrix = fit_pca(cast(Any, SimpleNamespace(earlier_rows=x_BF)), num_components=2)
+    matrix = fit_pca(cast(Any, SimpleNamespace(earlier_rows=x_BF, seed=17)), num_components=2)
     origin, along = (matrix(cast(Any, SimpleNamespace(scaled=lambda x=x: x))) for x in (np.zeros((1, 6)), axes.T))
-    found = np.abs(along - origin).T
-    assert found[0, 0] > 0.99
-    assert found[1, 1] > 0.99
+    length_A = np.linalg.norm(along - origin, axis=1)  # in the plane of the first two, whose coordinates are rotated
+    assert length_A[:2].min() > 0.99
+    assert length_A[2:].max() < 0.1

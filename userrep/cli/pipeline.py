@@ -187,9 +187,8 @@ def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> O
 
     Maintenance runs if the last one was a week ago. With a section `retraining`, a candidate is trained when it is due,
     and compared with the serving space for the consumers that have recorded a verdict before. Each part runs even if an
-    earlier one failed or was refused. Prints one line per part. The exit code is that of the first of these
-    outcomes that a part has:
-    1 failed, 2 wrong use or configuration, 3 a gate refused, 4 the log is not complete yet. Run the same command again
+    earlier one failed or was refused. Prints one line per part. The exit code is the first of these that a part has:
+    1 failed, 4 the log is not complete yet, 2 wrong use or configuration, 3 a gate refused. Run the same command again
     to repeat the parts that did not succeed; parts that are done are skipped.
     """
     tables = tables_of(config, writes=True)

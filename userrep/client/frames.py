@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -40,7 +41,8 @@ def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: Joi
 
 def with_added(labels: pd.DataFrame, joined: pa.Table, options: JoinOptions) -> pd.DataFrame:
     """Return the labels in ``joined``, in the order of the labels, with the columns that the join added."""
-    joined = joined.sort_by(_ROW)
+    if (np.diff(joined[_ROW].to_numpy()) < 0).any():  # a sort of many vectors could exceed the size of an array
+        joined = joined.sort_by(_ROW)
     output = labels.iloc[joined[_ROW].to_numpy()].copy()
     for name in options.added:
         output[name] = joined[name].to_pandas().to_numpy()

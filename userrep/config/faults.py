@@ -128,7 +128,7 @@ def _got(value: Any, key: str | None = None) -> str:
         shown = _BRIEFLY.repr(value)
     except ValueError:  # Python does not print numbers of more than 4,300 digits
         return ", got a number with thousands of digits"
-    shown = re.sub(r"://\S*@", "://***@", shown)  # a password may contain a slash
+    shown = re.sub(r"://(?:[^/@\s]*|[^/@\s:]*:[^@\s]*)@", "://***@", shown)  # a password may contain a slash
     return f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 

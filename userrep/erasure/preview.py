@@ -7,14 +7,13 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.erasure.request_states import BEGUN, DELETED, newest_requests
-from userrep.erasure.requests import CLOCKS, for_each_export, tables_of_users
+from userrep.erasure.requests import CLOCKS, STREAM_REMOVED, for_each_export, streams_after, tables_of_users
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, files_to_search, id_column, rows_and_ids, search
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.registry import read_registry
 from userrep.store.data_files import TableFile
 from userrep.store.export_files import find_in_parts
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import folder_names
 from userrep.store.leases import under_way
 from userrep.store.schemas import TRAINING_ROWS, TableSchema
 from userrep.store.tables import Tables
@@ -59,6 +58,8 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
     users = ErasedUsers.of(Tombstones.of(user_ids) if user_ids else read_tombstones(tables), user_ids)
     is_searched = bool(user_ids or requests or (now and known))
     found = {t.name: find_rows(tables, t, users, since=since) for t in tables_of_users(tables) if is_searched}
+    other_runs = under_way(tables, but="forget")
+    streams = streams_after(tables, now=now and not other_runs) if is_searched else {}
     return {
         "num_users": len(user_ids),
         "num_with_rows": len(set[bytes]().union(*(part.users for part in found.values()))) if user_ids else None,
@@ -70,10 +71,10 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
         "training_rows_dropped": is_searched and bool(tables.partitions(TRAINING_ROWS)),
         "exports": _exports(tables, users) if is_searched else {},
         "online_spaces": len(read_registry(tables).spaces) if is_searched and config.streaming.redis else 0,
-        "checkpoints_removed": folder_names(f"{tables.artifacts_root}/streams") if now and is_searched else [],
+        "checkpoints_removed": [name for name, result in streams.items() if result == STREAM_REMOVED],
         "open_requests": len(requests),
         "due_requests": sum(row.state == DELETED and (now or row.due_at <= utc_now()) for row in requests),
-        "under_way": sorted(under_way(tables, but="forget").values()),
+        "under_way": sorted(other_runs.values()),
     }
 
 

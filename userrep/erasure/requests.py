@@ -59,7 +59,10 @@ _STREAM_RUNNING = (
     "no longer encodes these users; its state keeps their events until the open days close, and collects more until "
     "the stream is restarted"
 )
-_STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
+_STREAM_STOPPED = (
+    "does not run; its checkpoint may have records of these users until it is removed, 7 days after its last batch"
+)
+STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
 Receipt = dict[str, Any]
 CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
 NOT_READABLE = "not readable"  # start of the result of an export that could not be read
@@ -103,13 +106,16 @@ class Erasure:
         else:
             requests = [row.asDict() for row in before.values() if row.state in (BEGUN, DELETED)]
             if not requests and not (now and before):
+                if before:
+                    self._end_streams(now=False)
                 return receipt | {"is_idle": True}
             since = None if now else min(row["requested_at"] for row in requests) - CLOCKS
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
         other_runs = under_way(self.tables, but="forget")
         self._erase_everywhere(since, receipt)
         other_runs |= under_way(self.tables, but="forget")  # runs that may miss files once these are deleted
-        receipt["under_way"] = sorted(other_runs.values())
+        # A stream never ends. It leaves these users out from its next micro-batch on.
+        receipt["under_way"] = sorted(run for run in other_runs.values() if now or not run.startswith(stream_lease("")))
         now, due_at = now and not other_runs, utc_now() + RETENTION
         receipt["streams"] = self._end_streams(now=now)
         if not self.user_ids and not receipt["rows"]:  # no rows came back, so the retention is not extended
@@ -194,23 +200,34 @@ class Erasure:
         return sum(store.delete_where(space_id, users.tombstones.contains) for space_id in spaces)
 
     def _end_streams(self, *, now: bool) -> dict[str, str]:
-        """Return what happens to each stream. Delete the checkpoints of those that have not run for ``RETENTION``.
-
-        The state in a checkpoint has records of users. With ``now``, all checkpoints are deleted.
-        """
-        folder, results = f"{self.tables.artifacts_root}/streams", {}
-        for name in folder_names(folder):
-            changed_at = max(newest_change(f"{folder}/{name}{part}") for part in ("", "/embeddings/commits"))
-            is_over = changed_at < utc_now() - RETENTION and not is_held(self.tables, stream_lease(name))
-            if now or is_over:
-                delete_folder(f"{folder}/{name}")
-            results[name] = _STREAM_REMOVED if now or is_over else _STREAM_RUNNING
+        """Return what happens to each stream, and delete the checkpoints that ``streams_after`` names as removed."""
+        results = streams_after(self.tables, now=now)
+        for name, result in results.items():
+            if result == STREAM_REMOVED:
+                delete_folder(f"{self.tables.artifacts_root}/streams/{name}")
         return results
 
     def _vacuum(self, *, now: bool) -> None:
         for table in (*tables_of_users(self.tables), TRAINING_ROWS):
             self.tables.vacuum(table, timedelta(0) if now else RETENTION)
         logger.info("forget: removed the files of older table versions")
+
+
+def streams_after(tables: Tables, *, now: bool) -> dict[str, str]:
+    """Return what an erasure does to each stream, whose checkpoint has records of users.
+
+    Checkpoints of streams that have not run for ``RETENTION`` are removed; with ``now``, all are.
+    """
+    folder, results = f"{tables.artifacts_root}/streams", {}
+    for name in folder_names(folder):
+        changed_at = max(newest_change(f"{folder}/{name}{part}") for part in ("", "/embeddings/commits"))
+        if now:
+            results[name] = STREAM_REMOVED
+        elif is_held(tables, stream_lease(name)):
+            results[name] = _STREAM_RUNNING
+        else:
+            results[name] = STREAM_REMOVED if changed_at < utc_now() - RETENTION else _STREAM_STOPPED
+    return results
 
 
 def _as_json(receipt: Receipt) -> str:

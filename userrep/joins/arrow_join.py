@@ -24,7 +24,8 @@ from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 from userrep.utc import DAY_US, EPOCH, day_number
 
-_MOST_LABELS = 4_000_000  # joined at once: an array of Arrow has at most 2^31 numbers, 512 for each of these labels
+_MOST_NUMBERS = 2**30  # of vectors that are joined at once; an array of Arrow has at most 2^31
+_WIDEST = 4096  # numbers of a vector, if the ledger does not have their width
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,10 @@ def joined_arrow(
     labels: pa.Table, rows: Resolved, tables: FileTables, sources: Sources, options: JoinOptions
 ) -> pa.Table:
     """Join labels that are resolved on these sources; see ``join_table``. Keeps their order."""
-    if labels.num_rows > _MOST_LABELS:
-        starts = range(0, labels.num_rows, _MOST_LABELS)
-        parts = ((labels.slice(k, _MOST_LABELS), rows.slice(k, _MOST_LABELS)) for k in starts)
+    most_labels = max(1, _MOST_NUMBERS // (sources.dim or _WIDEST))
+    if labels.num_rows > most_labels:
+        starts = range(0, labels.num_rows, most_labels)
+        parts = ((labels.slice(k, most_labels), rows.slice(k, most_labels)) for k in starts)
         return pa.concat_tables([joined_arrow(*part, tables, sources, options) for part in parts])
     space_id, steps = sources.space.space_id, rows.steps
     files = ledger.files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 
 HEARTBEAT = timedelta(seconds=10)
 EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
+_CERTAINLY_GONE = timedelta(days=1)  # without a heartbeat, however wrong the holder's clock is
 _own_lease_ids: set[object] = set()  # of this process
 
 
@@ -209,6 +210,8 @@ def _silence(tables: Tables, holder: Row) -> timedelta | None:
     silent = utc_now() - heartbeat_at
     if abs(silent) < EXPIRY:
         return silent
+    if silent > _CERTAINLY_GONE:
+        return None
     time.sleep(2 * HEARTBEAT.total_seconds())  # the holder's clock may be wrong: look for a new heartbeat
     return None if _last_heartbeat(tables, holder) == heartbeat_at else timedelta(0)
 

@@ -278,7 +278,7 @@ TRAINING_SETS = TableSchema(
 
 LEASES = TableSchema(
     "leases",
-    "one row per job that has run, with the current or last holder of its lease",
+    "one row per job with a lease, with its current or last holder; released rows go with the next lease of any job",
     """job STRING, lease_id STRING, run_id STRING, host STRING, machine STRING, pid BIGINT, started_at TIMESTAMP,
     ended_at TIMESTAMP, change_id STRING""",
 )

@@ -90,6 +90,11 @@ class SparkCommits:
         number = int(marks[0].split()[1]) + 1 if marks else since + 1
         return self.write_once(rows, (counter, number), where=where)
 
+    def last_number(self, counter: str) -> int:
+        """Return the number of a counter's last ``write_once``, 0 if it is not among the newest commits."""
+        marks = (row.userMetadata or "" for row in self._history())
+        return next((int(mark.split()[1]) for mark in marks if mark.startswith(f"{counter} ")), 0)
+
     def _file_names(self, version: int, where: str) -> set[str]:
         """Return the files of some partitions at a version. Cost: the footers of these files."""
         files = f"SELECT DISTINCT _metadata.file_path FROM {self.name} VERSION AS OF {version} WHERE {where}"

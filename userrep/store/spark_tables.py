@@ -154,9 +154,10 @@ class SparkTables(Tables):
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
         no_rows = self.spark.createDataFrame([], self.read(table).schema)
-        number = first  # the steps grow, because many builds may have failed since the last that was recorded
-        for attempt in range(_ATTEMPTS):
-            if self._commits(table).write_once(no_rows, (counter, number)):
+        commits, number = self._commits(table), first
+        for attempt in range(_ATTEMPTS):  # steps grow, because the last number may no longer be in the history
+            number = max(number, commits.last_number(counter) + 1)
+            if commits.write_once(no_rows, (counter, number)):
                 return number
             number += 2**attempt
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")

@@ -54,9 +54,9 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     """Build the tiles of all days before ``before`` that are new in the log or may have changed.
 
     Rows are written first, under a revision that no other run uses. One commit on ``tile_days`` then makes all days
-    visible, provided that the ledger has not changed since the build started. If it has, the build removes its rows
-    and starts again from the current ledger. A day whose tiles did not change keeps its revision, so nothing derived
-    from it becomes stale. A killed run leaves rows of a revision that the ledger does not name.
+    visible, provided that no other run has changed the ledger since the build started. If one has, the build removes its
+    rows and starts again from the current ledger. A day whose tiles did not change keeps its revision, so nothing
+    derived from it becomes stale. A killed run leaves rows of a revision that the ledger does not name.
 
     Cost: one read of the files with rows of these days. For days that Spark builds, one or two shuffles.
 
@@ -90,7 +90,9 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [log_days[day] for day in sorted(stale)]
     try:
-        built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
+        built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(
+            undated=undated and inventory.num_undated > 0
+        )
         inventory = inventory.counted(
             {
                 day: (entry.num_events + (entry.num_rejected or 0), entry.num_rejected or 0)

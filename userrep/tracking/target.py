@@ -18,6 +18,7 @@ from userrep.errors import UsageError
 from userrep.store.filesystem import artifacts_root, file_system
 
 _SERVERS = ("http", "https", "databricks")
+_LOGIN = r"(?:[^/@\s?]*|[^/@\s?:]*:[^@\s?]*)"  # a name, or a name and a password, which may contain a slash
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Set while the client is open. Variables that are already set take precedence.
 _SETTINGS = {
@@ -49,7 +50,7 @@ class TrackingTarget:
         """Return a text in which passwords of the URI and values of ``${NAME}`` variables are hidden."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, self.secrets[secret])
-        return re.sub(r"//[^@\s]*@", "//***@", text)
+        return re.sub(rf"//{_LOGIN}@", "//***@", text)
 
     def __str__(self) -> str:
         return self.shown(self.uri)
@@ -122,7 +123,7 @@ def _kind(uri: str) -> str:
 
 def _passwords(uri: str) -> set[str]:
     """Return the secrets of a URI, as written and decoded: its password (or a name without one) and its query."""
-    before_host = re.match(r"[^/]*//([^@?]*)@", uri)  # a password may contain a slash
+    before_host = re.match(rf"[^/]*//({_LOGIN})@", uri)
     name, _, password = before_host[1].partition(":") if before_host else ("", "", "")
     secrets = {password or name, uri.partition("?")[2]}
     return {text for secret in secrets for text in (secret, unquote(secret)) if text}

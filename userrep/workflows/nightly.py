@@ -9,7 +9,7 @@ from userrep.config import Config
 from userrep.erasure.request_states import DONE as ERASED
 from userrep.erasure.request_states import newest_requests
 from userrep.erasure.requests import NOT_READABLE, Erasure
-from userrep.errors import UserrepError, explain, plural, shortened
+from userrep.errors import explain, plural, shortened
 from userrep.operations.maintenance import maintain_tables
 from userrep.store.leases import held
 from userrep.store.schemas import JOB_RUNS
@@ -62,7 +62,8 @@ class DailyParts:
                 code = 0
             except Exception as error:  # of any kind: the other parts still run
                 self.failed(error)
-                alert(self.tables, self.config, f"nightly: {name}", error)  # a repetition has the same id
+                if name in ("forget", "maintenance"):  # the lease of the others has sent the alert
+                    alert(self.tables, self.config, name, error)
                 code, lines = explain(error)
                 outcome, reason = _OUTCOMES[code], " ".join(lines)
             yield NightlyPart(name, outcome, code, round(time.monotonic() - started, 3), reason)
@@ -72,18 +73,16 @@ class DailyParts:
         return DONE, f"snapshots of {self.as_of} for {', '.join(space.space_id for space in spaces)}"
 
     def _forget(self) -> tuple[str, str]:
-        if all(request.state == ERASED for request in newest_requests(self.tables)):
-            return SKIPPED, "no request is waiting"
-        receipt = Erasure(self.tables, self.config, []).run(now=False)
-        if receipt.get("is_idle"):
-            return SKIPPED, "a request was interrupted before it began. Repeat it with its file of users"
-        if unreadable := [path for path, result in receipt["exports"].items() if result.startswith(NOT_READABLE)]:
-            raise UserrepError(
-                f"forget: erased users may still be in {plural(len(unreadable), 'export')} that cannot be read: "
-                f"{shortened(unreadable)}. Erase them there by hand, or export again."
-            )
+        requests = newest_requests(self.tables)
+        receipt = Erasure(self.tables, self.config, []).run(now=False) if requests else None
+        if receipt is None or receipt.get("is_idle"):
+            interrupted = "a request was interrupted before it began. Repeat it with its file of users"
+            is_erased = all(request.state == ERASED for request in requests)
+            return SKIPPED, "no request is waiting" if is_erased else interrupted
         finished, erased = plural(receipt["num_done"], "request"), plural(sum(receipt["rows"].values()), "row")
-        return DONE, f"{finished} finished, {erased} erased"
+        unreadable = [path for path, result in receipt["exports"].items() if result.startswith(NOT_READABLE)]
+        exports = f"; erased users may still be in exports that cannot be read: {shortened(unreadable)}"
+        return DONE, f"{finished} finished, {erased} erased{exports if unreadable else ''}"
 
     def _maintain(self) -> tuple[str, str]:
         last = last_maintenance(self.tables)

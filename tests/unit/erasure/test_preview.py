@@ -91,6 +91,7 @@ def test_exports_checkpoints_and_running_jobs_are_named(
     row = {"what": "embeddings", "as_of": LAST, "exported_at": at}
     tables.add(EXPORTS, [row | {"path": str(path)} for path in (complete, cut_off, damaged, gone)])
     (tmp_path / "root" / "streams" / "plays").mkdir(parents=True)
+    (tmp_path / "root" / "streams" / "plays" / "stream.json").touch()
     command = ("forget", "--users", ids_file(tmp_path, "u1"), "--config", config, "--dry-run", "--json")
     found = json.loads(userrep(*command).out)
     assert found["exports"].pop(str(damaged)).startswith("not readable (JSONDecodeError: ")

@@ -35,6 +35,7 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
+from userrep.streaming.checkpoint import stream_lease
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.workflows import export
@@ -234,7 +235,7 @@ def test_checkpoints_go_once_their_stream_has_not_run_for_a_week(
     assert len(set(forget(BOB)["streams"].values())) == 1
     os.utime(streams / "running" / "embeddings" / "commits" / "0", (2**32, 2**32))  # in the year 2106
     monkeypatch.setattr(requests, "utc_now", lambda: datetime(2099, 1, 1))
-    with held(tables, "stream-held"):
+    with held(tables, stream_lease("held")):
         results = forget(BOB)["streams"]
     assert results["stopped"].startswith("checkpoint removed")
     assert sorted(path.name for path in streams.iterdir()) == ["held", "running"]

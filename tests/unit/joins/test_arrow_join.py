@@ -82,7 +82,7 @@ def told(joined: pa.Table, output: str = "embedding") -> Joined:
 def test_labels_of_random_ledgers_get_what_brute_force_finds(
     join: Join, tables: FileTables, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrow_join, "_MOST_LABELS", 7)
+    monkeypatch.setattr(arrow_join, "_MOST_NUMBERS", 7 * 4096)
     chance = random.Random(seed)
     vectors = random_ledger(chance)
     publish(tables, vectors)

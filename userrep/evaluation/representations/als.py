@@ -124,8 +124,8 @@ def fit_refitted(context: Context, settings: AlsVectors) -> Matrix:
 def folded(history_NI: csr_array, items: ItemFactors, settings: AlsVectors) -> Floats32:
     """Solve for user factors as Spark does: confidence c = 1 + alpha log(1 + events), ridge times the number of items.
 
-    This also holds for factors that ``implicit`` has fitted with one ridge for all: on Online Retail II, its own ridge
-    gave a weaker baseline (next items .717 instead of .728, 2026-12-01).
+    The same ridge is used for factors that ``implicit`` has fitted with one ridge for all, which gave a weaker baseline
+    (docs/decisions/quality-measurements.md).
 
     The equations of a row are ``(G + sum of (c - 1) y y' + ridge n) x = sum of c y``, where G is the gram matrix and
     the sums run over the factors y of the row's n items. Rows without an item are zeros. Cost: N x D^3 + E x D^2

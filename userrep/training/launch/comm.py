@@ -11,7 +11,7 @@ from torch import Tensor
 
 from userrep.errors import PeerLostError
 
-_TIMEOUT = timedelta(minutes=10)  # of a collective call; missing heartbeats reveal a hung rank much earlier
+_TIMEOUT = timedelta(minutes=10)  # of a collective call, after which ranks stop waiting for one that hangs
 
 
 class Comm(Protocol):

@@ -54,8 +54,8 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     """Build the tiles of all days before ``before`` that are new in the log or may have changed.
 
     Rows are written first, under a revision that no other run uses. One commit on ``tile_days`` then makes all days
-    visible, provided that no other run has changed the ledger since the build started. If one has, the build removes its
-    rows and starts again from the current ledger. A day whose tiles did not change keeps its revision, so nothing
+    visible, provided that no other run has changed the ledger since the build started. If one has, the build removes
+    its rows and starts again from the current ledger. A day whose tiles did not change keeps its revision, so nothing
     derived from it becomes stale. A killed run leaves rows of a revision that the ledger does not name.
 
     Cost: one read of the files with rows of these days. For days that Spark builds, one or two shuffles.

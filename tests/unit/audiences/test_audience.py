@@ -162,7 +162,7 @@ def test_few_unknown_seeds_are_reported_and_many_are_refused(shared: AudienceWor
     seeds = [*shared.alike[:30], *(f"new{k}" for k in range(10))]
     build(shared, seeds, 10)
     assert lines == ["seeds: 10 of 40 (25%) are not in snapshot s001-a-20240501-r1, such as new0, new1, new2"]
-    said = r"19 of 29 users are in the snapshot, at least 20 are needed; 10 are not in snapshot s001-a-20240501-r1"
+    said = r"19 of 29 users are in the snapshot, but at least 20 must be; 10 are not in snapshot s001-a-20240501-r1"
     with pytest.raises(UsageError, match=rf"seeds: {said}, such as new0, new1, new2\. Check that"):
         build(shared, seeds[11:], 10)
 

@@ -107,7 +107,7 @@ def test_storage_follows_what_is_kept(tables: Tables, config: Config, monkeypatc
     of = {"event_date": DAY, "revision": 1, "fingerprint": "", "content": "", "num_rejected": 0, "built_at": NOW}
     tables.add(TILE_DAYS, [of | {"num_events": 400, "num_tiles": 300}])
     of = {"lineage_id": lineage_id, "as_of": DAY, "valid_from": DAY, "num_users": 2, "built_at": NOW}
-    tables.add(SUM_GENERATIONS, [of | {"generation": 1}])
+    tables.add(SUM_GENERATIONS, [of | {"generation": 1, "revision_by_day": {}}])
     tables.add(FEATURE_SETS, [of | {"log_hash": "", "sides_hash": "", "num_inexact": 0}])
     found = {of.table: (of.bytes_each, of.gb) for of in plan_for(tables, config, SIZE).storage}
     assert found == {

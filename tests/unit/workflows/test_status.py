@@ -64,14 +64,14 @@ def test_rejected_rows_count_by_reason_in_the_newest_revision_of_their_day(table
     tables.add(TILE_DAYS, [row | {"event_date": day, "revision": rev, "num_rejected": num} for day, rev, num in days])
     rejected = [
         (DAY, 1, "missing_user_id", 2), (DAY, 2, "missing_user_id", 1), (DAY, 2, "missing_item_id", 2),
-        (DAY, 3, "unparsable_row", 4), (DAY, 2, "unparsable_row", 8),
+        (DAY, 3, "unparsable_row", 4), (DAY, 2, "unparsable_row", 8),  # the latter under the day of their partition
         (DAY + timedelta(days=1), 1, "missing_item_id", 16),
     ]  # fmt: skip
     rows = [{"event_date": day, "revision": rev, "reason": why, "row": "{}"} for day, rev, why, num in rejected
             for _ in range(num)]  # fmt: skip
     tables.add(REJECTED_EVENTS, rows)
     found = found_in(tables, tmp_path)["rejected"]
-    assert list(found.items()) == [("unparsable_row", 4), ("missing_item_id", 2), ("missing_user_id", 1)]
+    assert list(found.items()) == [("unparsable_row", 12), ("missing_item_id", 2), ("missing_user_id", 1)]
 
 
 def test_of_each_stage_the_newest_run_is_listed_in_the_order_of_their_starts(tables: Tables, tmp_path: Path) -> None:

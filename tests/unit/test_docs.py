@@ -182,13 +182,13 @@ def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(t
 
 def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
     page = (DOCS / "how-to" / "joins.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `?([^|`]+?)`? \|", page.split("## Options")[1], flags=re.MULTILINE)
-    assert [option for option, _, _ in listed] == [field.name for field in fields(JoinOptions)]
-    assert {option: default for option, _, default in listed} == {
-        field.name: "none" if field.default is None else str(field.default) for field in fields(JoinOptions)
-    }
+    table = page.split("## Options")[1].split("`space` is a space id")[0]
+    listed = re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", table, flags=re.MULTILINE)
+    shown = {None: "none", "null": "unset"}  # null is an earlier name of a value of another option
+    defaults = [field.default for field in fields(JoinOptions)]
+    assert [default for _, default in listed] == [shown.get(default, str(default)) for default in defaults]
     stage = EmbeddingJoin()
-    assert {param for _, param, _ in listed} == {p.name for p in stage.params} - {
+    assert {param for param, _ in listed} == {p.name for p in stage.params} - {
         "space",
         "spaceId",
         "mappedFrom",

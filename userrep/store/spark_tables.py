@@ -155,11 +155,12 @@ class SparkTables(Tables):
         self.create(table)
         no_rows = self.spark.createDataFrame([], self.read(table).schema)
         commits, number = self._commits(table), first
-        for attempt in range(_ATTEMPTS):  # steps grow, because the last number may no longer be in the history
-            number = max(number, commits.last_number(counter) + 1)
+        for attempt in range(_ATTEMPTS):
+            last = commits.last_number(counter)
+            number = max(number, last + 1)
             if commits.write_once(no_rows, (counter, number)):
                 return number
-            number += 2**attempt
+            number += 1 if last else 2**attempt  # the last number may no longer be in the history
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
 
     # Large changes, by tasks

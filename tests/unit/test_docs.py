@@ -30,7 +30,7 @@ from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tas
 from userrep.joins import statuses
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.join import join_embeddings
-from userrep.joins.options import InSampleWarning, JoinOptions
+from userrep.joins.options import InSampleWarning, JoinOptions, JoinParams
 from userrep.logs import log_to_stderr, stop_log_to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote, read_registry
 from userrep.spaces.snapshots import publish_snapshots
@@ -184,6 +184,7 @@ def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
     page = (DOCS / "how-to" / "joins.md").read_text(encoding="utf-8")
     table = page.split("## Options")[1].split("`space` is a space id")[0]
     listed = re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", table, flags=re.MULTILINE)
+    assert [option for option, _ in listed] == list(JoinParams.__annotations__)  # in the order of the fields
     shown = {None: "none", "null": "unset"}  # null is an earlier name of a value of another option
     defaults = [field.default for field in fields(JoinOptions)]
     assert [default for _, default in listed] == [shown.get(default, str(default)) for default in defaults]

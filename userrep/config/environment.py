@@ -5,6 +5,7 @@ import re
 
 from userrep.errors import UsageError
 
+LOGIN = r"(?:[^/@\s]*|[^/@\s:]*:[^@\s]*)"  # of a URI: a name, or a name and a password, which may contain a slash
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -16,6 +17,11 @@ def on_databricks() -> bool:
 def under_submit() -> bool:
     """Return whether spark-submit has started this process, and the JVM with its own master and JARs."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def without_logins(text: str) -> str:
+    """Return a text in which the log-ins of URIs are hidden."""
+    return re.sub(rf"//{LOGIN}@", "//***@", text)
 
 
 def unset_variables(written: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Faults that pydantic finds in a configuration, as messages in words of YAML with the path of their key."""
 
 import copy
-import re
 import reprlib
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from userrep.config.config import Config
+from userrep.config.environment import without_logins
 from userrep.config.items import AlsVectors, GivenVectors, TextVectors
 from userrep.config.values import Section
 from userrep.errors import did_you_mean, in_line
@@ -128,7 +128,7 @@ def _got(value: Any, key: str | None = None) -> str:
         shown = _BRIEFLY.repr(value)
     except ValueError:  # Python does not print numbers of more than 4,300 digits
         return ", got a number with thousands of digits"
-    shown = re.sub(r"://(?:[^/@\s]*|[^/@\s:]*:[^@\s]*)@", "://***@", shown)  # a password may contain a slash
+    shown = without_logins(shown)
     return f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 

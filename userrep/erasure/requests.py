@@ -220,12 +220,12 @@ def streams_after(tables: Tables, *, now: bool) -> dict[str, str]:
     """
     folder, results = f"{tables.artifacts_root}/streams", {}
     for name in folder_names(folder):
-        changed_at = max(newest_change(f"{folder}/{name}{part}") for part in ("", "/embeddings/commits"))
         if now:
             results[name] = STREAM_REMOVED
         elif is_held(tables, stream_lease(name)):
             results[name] = _STREAM_RUNNING
         else:
+            changed_at = max(newest_change(f"{folder}/{name}{part}") for part in ("", "/embeddings/commits"))
             results[name] = STREAM_REMOVED if changed_at < utc_now() - RETENTION else _STREAM_STOPPED
     return results
 

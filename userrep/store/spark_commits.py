@@ -1,6 +1,7 @@
 """Commits of Spark to a Delta table: each is atomic, and may depend on a version or on a transaction of its writer."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
@@ -86,14 +87,11 @@ class SparkCommits:
             )
         if is_overtaken:
             return False
-        marks = [row.userMetadata for row in history if (row.userMetadata or "").startswith(f"{counter} ")]
-        number = int(marks[0].split()[1]) + 1 if marks else since + 1
-        return self.write_once(rows, (counter, number), where=where)
+        return self.write_once(rows, (counter, 1 + (_last_number(history, counter) or since)), where=where)
 
     def last_number(self, counter: str) -> int:
         """Return the number of a counter's last ``write_once``, 0 if it is not among the newest commits."""
-        marks = (row.userMetadata or "" for row in self._history())
-        return next((int(mark.split()[1]) for mark in marks if mark.startswith(f"{counter} ")), 0)
+        return _last_number(self._history(), counter)
 
     def _file_names(self, version: int, where: str) -> set[str]:
         """Return the files of some partitions at a version. Cost: the footers of these files."""
@@ -141,6 +139,11 @@ class SparkCommits:
                 raise
             return False
         return bool(merged and merged.num_affected_rows)
+
+
+def _last_number(history: Sequence[Row], counter: str) -> int:
+    marks = (row.userMetadata or "" for row in history)
+    return next((int(mark.split()[1]) for mark in marks if mark.startswith(f"{counter} ")), 0)
 
 
 def was_overtaken(error: Exception) -> bool:

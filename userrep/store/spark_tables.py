@@ -156,11 +156,10 @@ class SparkTables(Tables):
         no_rows = self.spark.createDataFrame([], self.read(table).schema)
         commits, number = self._commits(table), first
         for attempt in range(_ATTEMPTS):
-            last = commits.last_number(counter)
-            number = max(number, last + 1)
             if commits.write_once(no_rows, (counter, number)):
                 return number
-            number += 1 if last else 2**attempt  # the last number may no longer be in the history
+            last = commits.last_number(counter)  # of failed builds, too, which no ledger has
+            number = last + 1 if last >= number else number + 2**attempt  # the history may no longer have it
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
 
     # Large changes, by tasks

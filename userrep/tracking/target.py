@@ -13,12 +13,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from userrep.config import Config
-from userrep.config.environment import on_databricks, with_variables
+from userrep.config.environment import LOGIN, on_databricks, with_variables, without_logins
 from userrep.errors import UsageError
 from userrep.store.filesystem import artifacts_root, file_system
 
 _SERVERS = ("http", "https", "databricks")
-_LOGIN = r"(?:[^/@\s?]*|[^/@\s?:]*:[^@\s?]*)"  # a name, or a name and a password, which may contain a slash
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Set while the client is open. Variables that are already set take precedence.
 _SETTINGS = {
@@ -50,7 +49,7 @@ class TrackingTarget:
         """Return a text in which passwords of the URI and values of ``${NAME}`` variables are hidden."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, self.secrets[secret])
-        return re.sub(rf"//{_LOGIN}@", "//***@", text)
+        return without_logins(text)
 
     def __str__(self) -> str:
         return self.shown(self.uri)
@@ -123,7 +122,7 @@ def _kind(uri: str) -> str:
 
 def _passwords(uri: str) -> set[str]:
     """Return the secrets of a URI, as written and decoded: its password (or a name without one) and its query."""
-    before_host = re.match(rf"[^/]*//({_LOGIN})@", uri)
+    before_host = re.match(rf"[^/]*//({LOGIN})@", uri)
     name, _, password = before_host[1].partition(":") if before_host else ("", "", "")
     secrets = {password or name, uri.partition("?")[2]}
     return {text for secret in secrets for text in (secret, unquote(secret)) if text}

@@ -1,4 +1,4 @@
-"""A stream begins after the newest snapshot that is published of any space in use."""
+"""A stream begins after the newest published snapshot of any space in use, and runs in one process at a time."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,11 +9,14 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import snapshot
-from userrep.errors import UsageError
+from userrep.errors import AlreadyRunningError, UsageError
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, record_snapshots
+from userrep.store.leases import held
 from userrep.store.open import open_tables
+from userrep.streaming.checkpoint import stream_lease
+from userrep.workflows import stream
 from userrep.workflows.stream import newest_published
 
 pytestmark = pytest.mark.fast
@@ -64,3 +67,14 @@ def test_without_a_published_snapshot_there_is_nothing_to_stream(work: Any) -> N
         match=r"stream: no snapshot is published yet\. Run `userrep pipeline --as-of DATE` to train a space and",
     ):
         newest_published(work)
+
+
+def test_a_second_process_of_a_stream_is_refused(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "newest_published", lambda _: D1)
+    monkeypatch.setattr(stream, "_stream", lambda _, query_id, *__, **___: query_id)
+    work.check = lambda: None
+    with held(work.tables, stream_lease("stream")):
+        with pytest.raises(AlreadyRunningError, match="stream-stream is already running"):
+            stream.stream_embeddings(work, until_empty=True, new_query_id=None)
+        other: Any = stream.stream_embeddings(work, until_empty=True, new_query_id="other")
+    assert other == "other"

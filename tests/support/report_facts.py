@@ -11,7 +11,7 @@ import numpy as np
 from userrep.explanations.explain import ModelExplanation, SpaceExplanation
 from userrep.explanations.item_effects import LabelEffect
 from userrep.explanations.readings import Reading
-from userrep.report.explained import ExplanationFacts, Move, SegmentFacts
+from userrep.report.explained import ExplanationFacts
 from userrep.report.facts import BAD, WARN, Facts, Run, SpaceFacts, Stage
 from userrep.report.log_facts import Day, LogFacts
 from userrep.report.space_facts import (
@@ -101,8 +101,11 @@ def explanation() -> ExplanationFacts:
     shares = {"num_events_7d": 0.8, "weekday_7d": -0.1}
     inputs = SpaceExplanation(SPACE, "x", LAST, 500, 100, blocks)
     model = ModelExplanation(SPACE, "x", LAST, 500, 100, 0.0, 1.0, shares, 0.3, labels)
-    segments = [SegmentFacts("s01", "tea", 300, 0.6, False), SegmentFacts("s03", "beer", 200, 0.4, True)]
-    moves = [Move("s01", "s03", 12), Move(None, "s01", 3)]
+    segments = [
+        {"segment": "s01", "name": "tea", "num_users": 300, "share": 0.6, "is_new": False},
+        {"segment": "s03", "name": "beer", "num_users": 200, "share": 0.4, "is_new": True},
+    ]
+    moves = [{"before": "s01", "now": "s03", "num_users": 12}, {"before": None, "now": "s01", "num_users": 3}]
     return ExplanationFacts(inputs, None, {"model.json": model}, "x", segments, moves)
 
 
@@ -138,6 +141,7 @@ def facts(**more: Any) -> Facts:
         explanation=explanation(),
         training_stages=[stage("train_autoencoder", run_id="r1")],
         storage={"user_embeddings": 12_345_678, "job_runs": 900},
+        requests=[],
         max_age={WARN: timedelta(hours=26), BAD: timedelta(hours=50)},
     )  # fmt: skip
     return replace(well, **more)
@@ -154,7 +158,10 @@ def nothing() -> Facts:
 
 
 def hostile(value: Any) -> Any:
-    """Return facts in which all texts, including keys, are hostile, except words that the report itself chooses."""
+    """Return facts in which all texts, including keys, are hostile, except words that the report itself chooses.
+
+    Such words are the names of fields, and the keys of dicts in a list.
+    """
     if is_dataclass(value):
         own = {"outcome", "state", "level", "space_id", "in_use", "curve", "metrics"}
         texts = {field.name: hostile(getattr(value, field.name)) for field in fields(value) if field.name not in own}
@@ -165,4 +172,8 @@ def hostile(value: Any) -> Any:
         return f"{HOSTILE}{value}"
     if isinstance(value, dict):
         return {f"{HOSTILE}{key}": hostile(of) for key, of in value.items()}
-    return [hostile(of) for of in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [
+            {key: hostile(part) for key, part in of.items()} if isinstance(of, dict) else hostile(of) for of in value
+        ]
+    return value

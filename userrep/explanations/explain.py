@@ -80,15 +80,20 @@ def explain_model(
     model.check_fits(space.space_id, artifact.manifest.model.latent_dim)
     users = sample_users(tables, config, space, snapshot)
     score_N = model.scores(users.z_ND)
-    found = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
+    weight_F, shares = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
     texts, effects = read_item_labels(tables, config.items), None
     if texts is not None:
         items = read_item_matrix(tables, config, artifact.layout, snapshot.as_of)
-        effect_I = item_effects(artifact.layout, artifact.scaler, found.weight_F, items)
+        effect_I = item_effects(artifact.layout, artifact.scaler, weight_F, items)
         effects = label_effects(texts, items.item_ids, effect_I / max(float(score_N.std()), 1e-12))
-    shares = dict(sorted(found.shares.items(), key=lambda share: -share[1]))
-    moments = float(score_N.mean()), float(score_N.std())
-    return ModelExplanation(*_explained(snapshot, users), *moments, shares, found.unexplained, effects)
+    return ModelExplanation(
+        *_explained(snapshot, users),
+        mean=float(score_N.mean()),
+        deviation=float(score_N.std()),
+        shares=dict(sorted(shares.items(), key=lambda share: -share[1])),
+        unexplained=1 - sum(shares.values()),
+        labels=effects,
+    )
 
 
 def _explained(snapshot: Snapshot, users: SampledUsers) -> tuple[str, str, date, int, int]:

@@ -39,19 +39,6 @@ class Reading:
     r2: float | None
 
 
-@dataclass(frozen=True)
-class Attribution:
-    """The blocks of inputs that a score is made of.
-
-    ``weight_F``: the score's weights on the scaled inputs. ``shares``: by block, the covariance of the score with the
-    block's part of it, divided by the score's variance. ``unexplained``: the rest to 1.
-    """
-
-    weight_F: Floats
-    shares: dict[str, float]
-    unexplained: float
-
-
 def read_blocks(layout: InputLayout, x_NF: Floats32, z_ND: Floats32, is_held_out_N: Flags) -> list[Reading]:
     """Fit a ridge regression from the vector to each block of scaled inputs.
 
@@ -77,14 +64,18 @@ def _held_out_r2(x_NF: Floats32, y_NK: Floats32, is_held_out_N: Flags) -> float 
     return float(1 - np.square(error_NK).sum() / total)
 
 
-def attribute(layout: InputLayout, x_NF: Floats32, score_N: Floats, is_held_out_N: Flags) -> Attribution:
+def attribute(
+    layout: InputLayout, x_NF: Floats32, score_N: Floats, is_held_out_N: Flags
+) -> tuple[Floats, dict[str, float]]:
     """Read a score linearly from the scaled inputs, and divide its variance among their blocks.
 
+    Returns the score's weights on the scaled inputs, and the share of each block.
+
     The reading is ridge regression: score = sum over blocks of (inputs of the block x their weights) + rest. The share
-    of a block is cov(its part, score) / var(score), for held-out users. Shares and ``unexplained``, the share of the
-    rest, add up to 1. Shorrocks (Econometrica 50, 1982) derives this as the only rule that treats all parts alike and
-    does not depend on how finely they are divided; Pratt (1987) derives the same measure for single inputs. A share is
-    negative if a block corrects another one that it is correlated with. A block's presence mark belongs to the block.
+    of a block is cov(its part, score) / var(score), for held-out users; the rest to 1 is unexplained. Shorrocks
+    (Econometrica 50, 1982) derives this as the only rule that treats all parts alike and does not depend on how finely
+    they are divided; Pratt (1987) derives the same measure for single inputs. A share is negative if a block corrects
+    another one that it is correlated with. A block's presence mark belongs to the block.
 
     Cost: one singular value decomposition of N x F.
     """
@@ -94,15 +85,11 @@ def attribute(layout: InputLayout, x_NF: Floats32, score_N: Floats, is_held_out_
     score_N = score_N - score_N.mean()
     variance = float(score_N @ score_N) or 1.0
     covariance_F = (score_N @ (x_NF - x_NF.mean(axis=0))) * weight_F / variance
-    shares = {
-        block.name: float(covariance_F[[*range(block.start, block.stop), *_flag(block.flag)]].sum())
-        for block in layout.blocks[:-1]
-    }
-    return Attribution(weight_F, shares, 1 - sum(shares.values()))
-
-
-def _flag(flag: int | None) -> list[int]:
-    return [] if flag is None else [flag]
+    shares = {}
+    for block in layout.blocks[:-1]:
+        flags = [] if block.flag is None else [block.flag]
+        shares[block.name] = float(covariance_F[[*range(block.start, block.stop), *flags]].sum())
+    return weight_F, shares
 
 
 def _ridge(x_NF: Floats32, y_NK: NDArray[np.floating]) -> "RidgeCV":

@@ -11,17 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from userrep.audiences.snapshot_users import SnapshotUsers
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.ledger import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
-from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, check_lineage
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
 from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import buckets_of_share
-from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
 
@@ -74,13 +73,12 @@ def sample_users(
             f"explain: no features of {snapshot.as_of}, the date of snapshot {snapshot.snapshot_id}. Build them with "
             f"`userrep run build_user_features --as-of {snapshot.as_of}`, or choose another --as-of."
         )
-    limit = buckets_of_share(most_users / max(1, snapshot.num_users))
-    vectors = rows_below(limit, tables, USER_EMBEDDINGS, [snapshot.key], ["user_id", "embedding"])
+    share = most_users / max(1, snapshot.num_users)
+    vectors, limit = SnapshotUsers.of(tables, snapshot).sample(share), buckets_of_share(share)
     names = ["user_id", *(name for name, _ in FeatureSpec.of(config).stored_columns())]
     table = features_table(config, space.lineage_id)
     features = rows_below(limit, tables, table, [{"as_of": snapshot.as_of}], names)
-    vectors = vectors.filter(pa.array(~read_tombstones(tables).mask(combined(vectors["user_id"]))))
-    row_N = pc.index_in(vectors["user_id"], value_set=combined(features["user_id"]))
+    row_N = pc.index_in(vectors["user_id"], value_set=combined(features["user_id"]).cast(pa.string()))
     vectors, features = vectors.filter(row_N.is_valid()), features.take(row_N.drop_null())
     if vectors.num_rows < _LEAST_USERS:
         raise UsageError(
@@ -89,4 +87,4 @@ def sample_users(
         )
     z_ND = stacked(combined(vectors["embedding"]), len(vectors["embedding"][0]))
     [batch] = features.combine_chunks().to_batches()
-    return SampledUsers(combined(vectors["user_id"]).cast(pa.string()), z_ND, batch, limit)
+    return SampledUsers(combined(vectors["user_id"]), z_ND, batch, limit)

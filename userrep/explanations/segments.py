@@ -4,6 +4,7 @@ Shapes: N users, D dimensions, S segments, P previous segments, Q dimensions of 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +76,5 @@ def match(centers_SQ: Floats32, previous_PQ: Floats32) -> dict[int, int]:
 
 def ids_of(num_segments: int, matched: dict[int, int], previous: Sequence[str], num_used: int) -> list[str]:
     """Return the ids of segments: those of the matched ``previous`` ones, else new ones after ``num_used``."""
-    ids = []
-    for s in range(num_segments):
-        if s not in matched:
-            num_used += 1
-        ids.append(previous[matched[s]] if s in matched else f"s{num_used:02d}")
-    return ids
+    new = count(num_used + 1)
+    return [previous[matched[s]] if s in matched else f"s{next(new):02d}" for s in range(num_segments)]

@@ -1,6 +1,6 @@
 """Charts as inline SVG, drawn by the macros of charts.html: here is where their marks stand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import ceil, floor, log10
@@ -9,8 +9,6 @@ from typing import Any
 from markupsafe import Markup
 
 from userrep.report.templates import templates
-
-_EDGE = 1.5  # percent of the width left free at both ends, so that marks are not cut off
 
 
 @dataclass(frozen=True)
@@ -21,15 +19,6 @@ class Mark:
     title: str
     css: str = "c0"
     is_marked: bool = False
-
-
-@dataclass(frozen=True)
-class Series:
-    """Marks with their horizontal positions in [0, 1]. None: nothing is drawn there."""
-
-    positions: Sequence[float]
-    marks: Sequence[Mark | None]
-    css: str = "c0"
 
 
 @dataclass(frozen=True)
@@ -51,34 +40,29 @@ class Row:
 
 def columns(marks: Sequence[Mark], names: Sequence[str], *, label: str, write: Callable[[float], str]) -> Markup:
     """Draw a column for each mark, starting at zero. ``names``: of the columns; first, middle and last are shown."""
-    scale = _Scale.to(max((mark.value for mark in marks), default=0), write=write)
+    scale = _scale(max((mark.value for mark in marks), default=0), write=write)
     ends = [names[0], names[len(names) // 2], names[-1]] if len(names) > 2 else names
     return _drawn("columns", scale=scale, marks=marks, ends=ends, label=label)
 
 
 def lines(
-    series: Sequence[Series], names: Sequence[str], *, label: str, write: Callable[[float], str], least: float = 0,
-    limits: Sequence[tuple[float, str]] = (), ticks: Sequence[float] | None = None, height: int = 170,
-    is_joined: bool = True,
+    positions: Sequence[float], curves: Mapping[str, Sequence[Mark | None]], names: Sequence[str], *, label: str,
+    write: Callable[[float], str], least: float = 0, limits: Sequence[tuple[float, str]] = (),
+    ticks: Sequence[float] | None = None, height: int = 170, is_joined: bool = True,
 ) -> Markup:  # fmt: skip
-    """Draw series of points, joined by lines if ``is_joined``.
+    """Draw curves of points, joined by lines if ``is_joined``.
 
+    ``positions``: of the points, in [0, 1]. ``curves``: by CSS class, a mark for each position; None: no point.
     ``names``: of the points; the first and the last are below the axis. ``least``: the value at the bottom. ``limits``:
     values and CSS classes of dashed horizontal lines. ``ticks``: values labeled on the axis, by default round numbers.
     """
-    drawn = [
-        (curve.css, [(x, mark) for x, mark in zip(curve.positions, curve.marks, strict=True) if mark])
-        for curve in series
-    ]
-    values = [mark.value for _, points in drawn for _, mark in points]
-    top = max([*values, *(limit for limit, _ in limits)], default=0)
-    scale = _Scale.to(top, least=least, write=write, ticks=ticks, height=height)
-    curves = [
-        (css, [(round(_EDGE + (100 - 2 * _EDGE) * x, 2), scale.y(mark.value), mark) for x, mark in points])
-        for css, points in drawn
-    ]
+    points = {
+        css: [(x, mark) for x, mark in zip(positions, marks, strict=True) if mark] for css, marks in curves.items()
+    }
+    values = [mark.value for marks in points.values() for _, mark in marks] + [limit for limit, _ in limits]
+    scale = _scale(max(values, default=0), least=least, write=write, ticks=ticks, height=height)
     ends = [names[0], names[-1]] if len(names) > 1 else names
-    return _drawn("lines", scale=scale, curves=curves, limits=limits, ends=ends, label=label, is_joined=is_joined)
+    return _drawn("lines", scale=scale, curves=points, limits=limits, ends=ends, label=label, is_joined=is_joined)
 
 
 def bars(rows: Sequence[Row], *, label: str, top: float | None = None) -> Markup:
@@ -144,15 +128,6 @@ class _Scale:
     height: int
     top: int = 10  # pixels above the plot
 
-    @classmethod
-    def to(
-        cls, top: float, *, write: Callable[[float], str], least: float = 0, ticks: Sequence[float] | None = None,
-        height: int = 170,
-    ) -> "_Scale":  # fmt: skip
-        high = least + 1.05 * ((top - least) or 1.0)
-        candidates = _ticks(least, high, 1 + height // 40) if ticks is None else ticks
-        return cls(least, high, [(tick, write(tick)) for tick in candidates if least <= tick <= high], height)
-
     @property
     def bottom(self) -> int:
         return self.top + self.height
@@ -164,6 +139,15 @@ class _Scale:
     def y(self, value: float) -> float:
         part = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.bottom - self.height * part, 1)
+
+
+def _scale(
+    top: float, *, write: Callable[[float], str], least: float = 0, ticks: Sequence[float] | None = None,
+    height: int = 170,
+) -> _Scale:  # fmt: skip
+    high = least + 1.05 * ((top - least) or 1.0)
+    candidates = _ticks(least, high, 1 + height // 40) if ticks is None else ticks
+    return _Scale(least, high, [(tick, write(tick)) for tick in candidates if least <= tick <= high], height)
 
 
 def _ticks(low: float, high: float, num: int) -> list[float]:

@@ -8,7 +8,7 @@ from statistics import median
 from markupsafe import Markup
 
 from userrep.errors import plural
-from userrep.report.charts import Mark, Row, Series, bars, columns, evenly, lines, positions
+from userrep.report.charts import Mark, Row, bars, columns, evenly, lines, positions
 from userrep.report.facts import BAD, WARN, Facts, Run
 from userrep.report.formats import core_time, count, day, seconds, share, short, size, when
 from userrep.report.log_facts import Day
@@ -60,8 +60,11 @@ def run_times(facts: Facts) -> Markup:
         )
         for run in facts.runs
     ]
-    series, names = Series(evenly(len(marks)), marks), [when(run.started_at) for run in facts.runs]
-    return lines([series], names, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
+    names = [when(run.started_at) for run in facts.runs]
+    return lines(
+        evenly(len(marks)), {"c0": marks}, names, label="Run times", write=_duration, ticks=ticks, height=130,
+        is_joined=False,
+    )  # fmt: skip
 
 
 def daily_runs(facts: Facts) -> list[Run]:
@@ -74,32 +77,34 @@ def daily_times(facts: Facts) -> Markup:
     runs = daily_runs(facts)
     length, unit = _unit(max(max(run.seconds, run.expected_seconds or 0) for run in runs))
     expected = [
-        None if wait is None else Mark(wait / length, f"{run.run_id}: {seconds(wait)} expected", "rest")
+        Mark(run.expected_seconds / length, f"{run.run_id}: {seconds(run.expected_seconds)} expected", "rest")
+        if run.expected_seconds is not None else None
         for run in runs
-        for wait in [run.expected_seconds]
-    ]
+    ]  # fmt: skip
     actual = [
         Mark(run.seconds / length, f"{run.run_id}: {run.outcome} in {seconds(run.seconds)}",
              "bad" if run.outcome == "failed" else "c0")
         for run in runs
     ]  # fmt: skip
-    series = [Series(evenly(len(runs)), expected, "rest"), Series(evenly(len(runs)), actual)]
-    names = [when(run.started_at) for run in runs]
-    return lines(series, names, label="Daily run times", write=lambda value: f"{value:g} {unit}", height=_HEIGHT)
+    return lines(
+        evenly(len(runs)), {"rest": expected, "c0": actual}, [when(run.started_at) for run in runs],
+        label="Daily run times", write=lambda value: f"{value:g} {unit}", height=_HEIGHT,
+    )  # fmt: skip
 
 
 def snapshot_users(facts: Facts) -> Markup:
     """Draw the users of the newest revision of each date, and the usual number: the median of the 8 dates before."""
-    published = sorted((s for s in facts.snapshots if s.state == PUBLISHED), key=lambda s: (s.as_of, s.revision))
-    snapshots = list({snapshot.as_of: snapshot for snapshot in published}.values())
+    snapshots = [*{each.as_of: each for each in facts.snapshots if each.state == PUBLISHED}.values()]
     actual = [Mark(s.num_users, f"{s.snapshot_id}: {count(s.num_users)} users") for s in snapshots]
     expected: list[Mark | None] = [None] * len(snapshots)
     for k in range(_LEAST_USUAL, len(snapshots)):
         usual = median(snapshot.num_users for snapshot in snapshots[max(0, k - _USUAL) : k])
         expected[k] = Mark(usual, f"{snapshots[k].snapshot_id}: {count(usual)} users usual", "rest")
-    dates = [snapshot.as_of for snapshot in snapshots[-MOST:]]
-    series = [Series(positions(dates), expected[-MOST:], "rest"), Series(positions(dates), actual[-MOST:])]
-    return lines(series, [day(date) for date in dates], label="Users of each snapshot", write=short, height=_HEIGHT)
+    dates = [each.as_of for each in snapshots[-MOST:]]
+    return lines(
+        positions(dates), {"rest": expected[-MOST:], "c0": actual[-MOST:]}, [day(date) for date in dates],
+        label="Users of each snapshot", write=short, height=_HEIGHT,
+    )  # fmt: skip
 
 
 def ages(facts: Facts) -> list[tuple[Run, timedelta]]:
@@ -120,22 +125,16 @@ def freshness(facts: Facts) -> Markup:
     """Draw the age of the newest available snapshot when each of the last runs started, with the limits on it."""
     found = ages(facts)
     largest = max([*(age for _, age in found), *facts.max_age.values()])
-    length, unit = _unit(largest.total_seconds())
-    hours = [age.total_seconds() / length for _, age in found]
-    names = [when(run.started_at) for run, _ in found]
+    seconds_each, unit = _unit(largest.total_seconds())
+    length = timedelta(seconds=seconds_each)
     marks = [
-        Mark(age, f"{run.run_id}, {name} UTC: {age:.1f} {unit}")
-        for (run, _), name, age in zip(found, names, hours, strict=True)
+        Mark(age / length, f"{run.run_id}, {when(run.started_at)} UTC: {age / length:.1f} {unit}") for run, age in found
     ]
-    limits = [(facts.max_age[level].total_seconds() / length, level) for level in (WARN, BAD) if level in facts.max_age]
+    limits = [(facts.max_age[level] / length, level) for level in (WARN, BAD) if level in facts.max_age]
     return lines(
-        [Series(evenly(len(marks)), marks)],
-        names,
-        label="Age of the snapshot at each run",
-        limits=limits,
-        write=lambda value: f"{value:g} {unit}",
-        height=_HEIGHT,
-    )
+        evenly(len(marks)), {"c0": marks}, [when(run.started_at) for run, _ in found],
+        label="Age of the snapshot at each run", limits=limits, write=lambda value: f"{value:g} {unit}", height=_HEIGHT,
+    )  # fmt: skip
 
 
 def run_stages(facts: Facts) -> Markup:

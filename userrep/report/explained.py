@@ -1,7 +1,7 @@
 """Explanations in a report: what the space's vectors tell, what drives consumers' models, and the newest segments."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from userrep.config import Config
@@ -18,24 +18,7 @@ _MOST_USERS = 5_000
 _MOST_FOLDERS = 5  # of segments, newest first, that are tried
 
 
-@dataclass(frozen=True)
-class SegmentFacts:
-    """A segment in the newest run of ``userrep explain segments``."""
-
-    segment: str
-    name: str
-    num_users: int
-    share: float
-    is_new: bool
-
-
-@dataclass(frozen=True)
-class Move:
-    """Users who moved between two segments; None: they were not in the earlier, or are not in the later snapshot."""
-
-    before: str | None
-    now: str | None
-    num_users: int
+_SEGMENT = ("segment", "name", "num_users", "share", "is_new")  # what a report has of a segment in the manifest
 
 
 @dataclass(frozen=True)
@@ -43,14 +26,15 @@ class ExplanationFacts:
     """What is known about the meaning of a space's vectors. ``fault``: why the inputs could not be read.
 
     ``models``: by path. ``segmented``: id of the snapshot that the segments divide, or None without segments.
+    ``moves``: numbers of users by their segment ``before`` and ``now``; None: they are not in that snapshot.
     """
 
     inputs: SpaceExplanation | None
     fault: str | None
     models: Mapping[str, ModelExplanation]
     segmented: str | None
-    segments: Sequence[SegmentFacts]
-    moves: Sequence[Move]
+    segments: Sequence[Mapping[str, Any]]
+    moves: Sequence[Mapping[str, Any]]
 
 
 def explanation_facts(
@@ -72,10 +56,11 @@ def explanation_facts(
         fault=fault,
         models={path: explain_model(tables, config, space, snapshot, models[path]) for path in models if inputs},
         segmented=manifest.get("snapshot_id"),
-        segments=[
-            SegmentFacts(*(each[field.name] for field in fields(SegmentFacts))) for each in manifest.get("segments", [])
+        segments=[{name: each[name] for name in _SEGMENT} for each in manifest.get("segments", [])],
+        moves=[
+            {"before": each["from"], "now": each["to"], "num_users": each["num_users"]}
+            for each in manifest.get("moves", [])
         ],
-        moves=[Move(each["from"], each["to"], each["num_users"]) for each in manifest.get("moves", [])],
     )
 
 

@@ -1,8 +1,8 @@
 """The content of a report as plain values. `gather` reads them; the page and the JSON file are made from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from userrep.report.explained import ExplanationFacts
 
 BAD, WARN, NOTE, OK = "bad", "warn", "note", "ok"
+NOUNS = {BAD: "problem", WARN: "warning"}  # levels of findings that need attention, the worst first
 
 
 @dataclass(frozen=True)
@@ -89,44 +90,63 @@ class Request:
     has_begun: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything in a report. The names of the fields are those of the JSON file.
 
-    ``root``: the root, or catalog and schema. ``config``: the configuration file as the user named it. ``space_id``:
-    the space that training, drift, evaluation and map describe, or None if no space exists. ``newest``: the last run of
-    each stage. ``night``: the stages of the newest daily run, or of the newest pipeline run if no daily run exists.
-    ``artifact_fault``: why the space's artifact cannot be read. ``storage``: bytes of each table's newest version, the
-    largest first. ``max_age``: by level, the largest age of the serving snapshot and of the log; empty: not checked.
+    ``root``: the root, or catalog and schema. ``config``: the configuration file as the user named it. ``newest``: the
+    last run of each stage. ``night``: the stages of the newest daily run, or of the newest pipeline run if no daily run
+    exists. ``storage``: bytes of each table's newest version, the largest first. ``max_age``: by level, the largest age
+    of the serving snapshot and of the log; empty: not checked.
+
+    ``space_id``: the space that the last fields describe, or None if no space exists. ``snapshots``: by as-of date and
+    revision. ``artifact_fault``: why the space's artifact cannot be read.
     """
 
     made_at: datetime
     root: str
     config: str
-    space_id: str | None
     runs: Sequence[Run]
     newest: Sequence[Stage]
     night: Sequence[Stage]
     night_is_daily: bool
     log: LogFacts
     spaces: Sequence[SpaceFacts]
-    snapshots: Sequence[Snapshot]
     consumers: Sequence[Consumer]
-    outcomes: Sequence[Outcome]
-    training: TrainingFacts | None
-    artifact_fault: str | None
-    drift: DriftFacts | None
-    evaluation: EvaluationFacts | None
-    user_map: MapFacts | None
-    explanation: "ExplanationFacts | None"
     training_stages: Sequence[Stage]
     storage: Mapping[str, int]
-    requests: Sequence[Request] = field(default_factory=tuple)
-    max_age: Mapping[str, timedelta] = field(default_factory=dict)
+    requests: Sequence[Request]
+    max_age: Mapping[str, timedelta]
+    space_id: str | None = None
+    snapshots: Sequence[Snapshot] = ()
+    outcomes: Sequence[Outcome] = ()
+    training: TrainingFacts | None = None
+    artifact_fault: str | None = None
+    drift: DriftFacts | None = None
+    evaluation: EvaluationFacts | None = None
+    user_map: MapFacts | None = None
+    explanation: "ExplanationFacts | None" = None
 
     @property
     def space(self) -> SpaceFacts | None:
         return next((space for space in self.spaces if space.space_id == self.space_id), None)
+
+    @property
+    def serving(self) -> SpaceFacts | None:
+        return next((space for space in self.spaces if space.state == "serving"), None)
+
+    @property
+    def late_as_of(self) -> date | None:
+        """The date that a snapshot of the space is missing for although the log has its events; None if none is."""
+        space, end = self.space, self.log.end
+        if space is None or not space.in_use or space.newest_as_of is None or end is None:
+            return None
+        as_of = min(end, self.made_at.date())  # today is not over yet
+        return as_of if space.newest_as_of < as_of else None
+
+    def age(self, as_of: date) -> timedelta:
+        """Return the time since 00:00 UTC of a date."""
+        return self.made_at - datetime.combine(as_of, time())
 
     @property
     def night_name(self) -> str:

@@ -3,10 +3,10 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 
 from userrep.errors import plural
-from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
+from userrep.report.facts import BAD, NOTE, NOUNS, OK, WARN, Facts
 from userrep.report.formats import count, figure, share
 from userrep.report.log_facts import RECENT_DAYS
 
@@ -37,11 +37,10 @@ def findings(facts: Facts) -> list[Finding]:
 
 def headline(found: Sequence[Finding]) -> tuple[str, str]:
     """Return the worst level, one of BAD, WARN and OK, and the headline with the number of findings."""
-    nouns = {BAD: "problem", WARN: "warning"}
-    counts = {level: sum(finding.level == level for finding in found) for level in nouns}
-    level = next((level for level in nouns if counts[level]), OK)
+    counts = {level: sum(finding.level == level for finding in found) for level in NOUNS}
+    level = next((level for level in NOUNS if counts[level]), OK)
     num_not_run = sum(finding.not_run for finding in found)
-    parts = [plural(counts[level], noun) for level, noun in nouns.items() if counts[level]]
+    parts = [plural(counts[level], noun) for level, noun in NOUNS.items() if counts[level]]
     parts += [f"{plural(num_not_run, 'check')} not run"] if num_not_run else []
     if level == OK:
         return level, ", ".join(["No problems found", *parts])
@@ -62,27 +61,24 @@ def _freshness(facts: Facts) -> Iterator[Finding]:
         remedy = "Set `freshness.warn_after` and `freshness.error_after`, for example to 26h and 50h."
         yield Finding(NOTE, "The age of the serving snapshot and of the log is not checked.", remedy, not_run=True)
         return
-    remedy = f"Build today's with {shell_command(facts, 'daily', ' --as-of today')}."
-    for space in facts.spaces:
-        if space.state != "serving":
-            continue
-        if space.available_as_of is None:
-            yield Finding(BAD, f"The serving space {space.space_id} has no available snapshot.", remedy)
-        else:
-            what = (
-                f"The newest available snapshot of the serving space {space.space_id} is as of {space.available_as_of} "
-                f"(available since {space.available_at:%Y-%m-%d %H:%M} UTC)"
-            )
-            yield from _too_old(facts, space.available_as_of, what, remedy)
-    if facts.log.days:
-        last_day = facts.log.days[-1].day
+    remedy, space = f"Build today's with {shell_command(facts, 'daily', ' --as-of today')}.", facts.serving
+    if space is not None and space.available_as_of is None:
+        yield Finding(BAD, f"The serving space {space.space_id} has no available snapshot.", remedy)
+    elif space is not None and space.available_as_of is not None:
+        what = (
+            f"The newest available snapshot of the serving space {space.space_id} is as of {space.available_as_of} "
+            f"(available since {space.available_at:%Y-%m-%d %H:%M} UTC)"
+        )
+        yield from _too_old(facts, space.available_as_of, what, remedy)
+    if facts.log.end is not None:
         remedy = "Check that the log arrives and that the daily run reads it."
-        yield from _too_old(facts, last_day + timedelta(days=1), f"The log's last day with tiles is {last_day}", remedy)
+        what = f"The log's last day with tiles is {facts.log.days[-1].day}"
+        yield from _too_old(facts, facts.log.end, what, remedy)
 
 
 def _too_old(facts: Facts, since: date, what: str, remedy: str) -> Iterator[Finding]:
     """Yield a finding if more time has passed since 00:00 UTC of a date than a limit allows."""
-    age = facts.made_at - datetime.combine(since, time())
+    age = facts.age(since)
     level = next((level for level in (BAD, WARN) if level in facts.max_age and age > facts.max_age[level]), None)
     if level is not None:
         limit = f"freshness.{'error' if level == BAD else 'warn'}_after ({_hours(facts.max_age[level])})"
@@ -101,7 +97,7 @@ def _runs(facts: Facts) -> Iterator[Finding]:
 
 
 def _spaces(facts: Facts) -> Iterator[Finding]:
-    if not any(space.state == "serving" for space in facts.spaces):
+    if facts.serving is None:
         ready = next((space.space_id for space in facts.spaces if space.state == "ready"), None)
         remedy = (
             shell_command(facts, f"spaces promote {ready}") if ready else shell_command(facts, "pipeline", " --as-of D")
@@ -118,18 +114,15 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
 
 
 def _snapshots(facts: Facts) -> Iterator[Finding]:
-    space = facts.space
-    newest = max(facts.snapshots, key=lambda snapshot: (snapshot.as_of, snapshot.revision), default=None)
-    if newest is not None and newest.state == "refused":
+    if facts.snapshots and facts.snapshots[-1].state == "refused":
+        newest = facts.snapshots[-1]
         what = f"The gates refused snapshot {newest.snapshot_id}: {'; '.join(newest.facts.get('faults', []))}"
         remedy = "Check the features of that date and the limits under `gates`. The previous snapshot is still served."
         yield Finding(BAD, what, remedy)
-    if space is None or not space.in_use or space.newest_as_of is None or not facts.log.days:
-        return
-    next_as_of = min(facts.log.days[-1].day + timedelta(days=1), facts.made_at.date())  # today is not over yet
-    if space.newest_as_of < next_as_of:
-        what = f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {space.newest_as_of}."
-        remedy = f"Build the snapshot of {next_as_of} with {shell_command(facts, 'daily', f' --as-of {next_as_of}')}."
+    late = facts.late_as_of
+    if late is not None and facts.space is not None:
+        what = f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {facts.space.newest_as_of}."
+        remedy = f"Build the snapshot of {late} with {shell_command(facts, 'daily', f' --as-of {late}')}."
         yield Finding(WARN, what, remedy)
 
 
@@ -161,14 +154,12 @@ def _drift(facts: Facts) -> Iterator[Finding]:
             remedy = shell_command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
             yield Finding(NOTE, "Drift has not been measured yet.", f"Measure it with {remedy}.", not_run=True)
         return
-    moved = {name: point for name, point in facts.drift.newest.items() if point.outcome != "ok"}
-    if moved:
+    if moved := facts.drift.moved:
         newest = next(iter(moved.values())).as_of
         values = ", ".join(f"{name} {figure(point.value)}" for name, point in moved.items())
-        has_failed = any(point.outcome == "fail" for point in moved.values())
         yield Finding(
-            BAD if has_failed else WARN,
-            f"The snapshot of {newest} moved further than drift.{'fail' if has_failed else 'warn'} allows: {values}.",
+            BAD if facts.drift.worst == "fail" else WARN,
+            f"The snapshot of {newest} moved further than drift.{facts.drift.worst} allows: {values}.",
             "Check the last days of the log, then the inputs that moved most (docs/how-to/drift.md).",
         )
 
@@ -186,8 +177,7 @@ def _evaluation(facts: Facts) -> Iterator[Finding]:
             remedy = shell_command(facts, f"evaluate --space {facts.space_id}", " --out DIR")
             yield Finding(NOTE, "The space has not been evaluated yet.", f"Evaluate it with {remedy}.", not_run=True)
         return
-    behind = [task for task in facts.evaluation.tasks if task.verdict == "behind"]
-    if behind:
+    if behind := [task for task in facts.evaluation.tasks if task.verdict == "behind"]:
         names = ", ".join(f"{task.task} ({task.nearest.representation})" for task in behind if task.nearest)
         tasks = f"{len(behind)} of {plural(len(facts.evaluation.tasks), 'task')}"
         what = f"On {tasks}, another representation is ahead of the embedding: {names}."

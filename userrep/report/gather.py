@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pyspark.sql import Row
 
@@ -20,9 +20,6 @@ from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, Snapshot, list_snapshots
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
-
-if TYPE_CHECKING:
-    from userrep.report.explained import ExplanationFacts
 
 _MOST_RUNS = 60
 _HOUR = 3600
@@ -59,45 +56,53 @@ def gather(
     memory: the ledgers and the sample.
     """
     made_at, stages = utc_now(), [_stage(row) for row in state.runs]
-    latest_stages, is_daily = _latest_run(stages)
+    newest = {stage.stage: stage for stage in stages}
+    night_id = next((newest[name].run_id for name in (_DAILY, _PIPELINE) if name in newest), None)
     limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
-    published = state.snapshots[space.space_id] if space else []
-    newest_snapshot = published[-1] if published and sample else None
-    training, fault = training_facts(tables, space)
+    of_space = _of_space(tables, config, space) if space else {}
+    if space and sample and state.snapshots[space.space_id]:
+        of_space |= _sampled(tables, config, space, state.snapshots[space.space_id][-1], models)
     return Facts(
         made_at=made_at,
         root=tables.location,
         config=named,
-        space_id=space.space_id if space else None,
         runs=_runs(stages)[-_MOST_RUNS:],
-        newest=sorted({stage.stage: stage for stage in stages}.values(), key=lambda stage: stage.started_at),
-        night=latest_stages,
-        night_is_daily=is_daily,
+        newest=sorted(newest.values(), key=lambda stage: stage.started_at),
+        night=[stage for stage in stages if stage.run_id == night_id],
+        night_is_daily=_DAILY in newest,
         log=log_facts(state.ledger, state.rejected, config.events.max_rejected_share),
         spaces=_spaces(state, made_at),
-        snapshots=list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED)) if space else [],
         consumers=state.registry.consumers,
-        outcomes=outcomes(tables, space),
-        training=training,
-        artifact_fault=fault,
-        drift=drift_facts(tables, config, space),
-        evaluation=evaluation_facts(tables, space),
-        user_map=map_users(tables, config, space, newest_snapshot) if space and newest_snapshot else None,
-        explanation=_explanation(tables, config, space, newest_snapshot, models) if space and newest_snapshot else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=state.num_bytes,
         requests=[Request(row.request_id, row.num_users, row.due_at, row.state != ASKED) for row in state.requests],
         max_age={level: age for level, age in limits.items() if age is not None},
+        **of_space,
     )
 
 
-def _explanation(
-    tables: Tables, config: Config, space: Space, snapshot: Snapshot, models: Sequence[str]
-) -> "ExplanationFacts":
+def _of_space(tables: Tables, config: Config, space: Space) -> dict[str, Any]:
+    training, fault = training_facts(tables, space)
+    return {
+        "space_id": space.space_id,
+        "snapshots": list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED)),
+        "outcomes": outcomes(tables, space),
+        "training": training,
+        "artifact_fault": fault,
+        "drift": drift_facts(tables, config, space),
+        "evaluation": evaluation_facts(tables, space),
+    }
+
+
+def _sampled(tables: Tables, config: Config, space: Space, snapshot: Snapshot, models: Sequence[str]) -> dict[str, Any]:
     from userrep.report.explained import explanation_facts
     from userrep.spaces.consumer_model import read_model  # scipy takes a second, and `check` does not need it
 
-    return explanation_facts(tables, config, space, snapshot, {path: read_model(path) for path in models})
+    read = {path: read_model(path) for path in models}
+    return {
+        "user_map": map_users(tables, config, space, snapshot),
+        "explanation": explanation_facts(tables, config, space, snapshot, read),
+    }
 
 
 def _stage(row: Row) -> Stage:
@@ -120,7 +125,7 @@ def _runs(stages: Sequence[Stage]) -> list[Run]:
     by_run: dict[str, list[Stage]] = {}
     for stage in stages:
         by_run.setdefault(stage.run_id, []).append(stage)
-    return [_run(run_stages) for run_stages in by_run.values()]
+    return [*map(_run, by_run.values())]
 
 
 def _run(stages: Sequence[Stage]) -> Run:
@@ -135,15 +140,6 @@ def _run(stages: Sequence[Stage]) -> Run:
         is_daily=any(stage.stage == _DAILY for stage in stages),
         expected_seconds=None if all(stage.expected_seconds is None for stage in stages) else sum(expected),
     )
-
-
-def _latest_run(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:
-    """Return the stages of the newest daily run, else of the newest pipeline run, and whether it is a daily run."""
-    for name in (_DAILY, _PIPELINE):
-        run_id = next((stage.run_id for stage in reversed(stages) if stage.stage == name), None)
-        if run_id is not None:
-            return [stage for stage in stages if stage.run_id == run_id], name == _DAILY
-    return [], False
 
 
 def _spaces(state: RootState, now: datetime) -> list[SpaceFacts]:

@@ -47,6 +47,11 @@ class LogFacts:
     max_rejected_share: float
 
     @property
+    def end(self) -> date | None:
+        """The day after the last day; None for an empty log."""
+        return self.days[-1].day + timedelta(days=1) if self.days else None
+
+    @property
     def num_events(self) -> int:
         return sum(day.num_events for day in self.days)
 
@@ -80,12 +85,9 @@ def log_facts(ledger: TileLedger, rejected: Mapping[str, int], max_rejected_shar
     """Return all days from the first to the last day with tiles, including days without tiles."""
     num_days = (max(ledger.days) - min(ledger.days)).days + 1 if ledger.days else 0
     days = [min(ledger.days) + timedelta(days=k) for k in range(num_days)]
-    tiles = [ledger.days.get(day) for day in days]
-    events = [each.num_events if each else 0 for each in tiles]
-    facts = [
-        Day(day, events[k], each.num_rejected if each else 0, each is None, _usual(events, k))
-        for k, (day, each) in enumerate(zip(days, tiles, strict=True))
-    ]
+    counts = [(day.num_events, day.num_rejected) if day else (0, 0) for day in map(ledger.days.get, days)]
+    events = [num_events for num_events, _ in counts]
+    facts = [Day(day, *counts[k], day not in ledger.days, _usual(events, k)) for k, day in enumerate(days)]
     return LogFacts(facts, dict(rejected), max_rejected_share)
 
 
@@ -96,6 +98,4 @@ def _usual(events: Sequence[int], index: int) -> float | None:
     on Saturdays has no small Saturdays.
     """
     before = [events[index - 7 * week] for week in range(1, _WEEKS + 1) if index >= 7 * week]
-    if len(before) < _LEAST_WEEKS:
-        return None
-    return median(before) or None
+    return median(before) or None if len(before) >= _LEAST_WEEKS else None

@@ -2,26 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from userrep.operations.metrics_file import Metric
-from userrep.report.facts import BAD, WARN, Facts
+from userrep.report.facts import NOUNS, Facts
 from userrep.report.findings import Finding
 from userrep.report.state import RootState
 
 # The last stage of each command that has several. A run that has reached it without a failure has succeeded.
 _LAST_STAGE = {"pipeline": "promote", "daily": "publish_snapshot", "backfill": "publish_snapshot"}
-_LEVELS = {"ok": 0.0, "warn": 1.0, "fail": 2.0}  # of a drift metric
+_LEVELS = {"ok": 0, "warn": 1, "fail": 2}  # of a drift metric
 
 
 def metrics_of(state: RootState, facts: Facts, found: Sequence[Finding]) -> list[Metric]:
     """Return all metrics. Those without a value, such as drift that was not measured, have no values."""
-    num_found = {"problem": BAD, "warning": WARN}
     return [
         Metric("checked_timestamp_seconds", "Time of these metrics.", "", {"": _seconds(facts.made_at)}),
         Metric("findings", "Findings of userrep check, by level.", "level", {
-            name: float(sum(finding.level == level for finding in found)) for name, level in num_found.items()
+            noun: sum(finding.level == level for finding in found) for level, noun in NOUNS.items()
         }),
         Metric(
             "last_success_timestamp_seconds", "End of the last successful run, by command.", "command",
@@ -29,37 +28,32 @@ def metrics_of(state: RootState, facts: Facts, found: Sequence[Finding]) -> list
         ),
         Metric("freshness_seconds", "Age of the serving snapshot and of the log.", "of", _ages(facts)),
         *_of_snapshots(facts),
-        *_of_stages(state, facts),
-        Metric("rejected_rows", "Rejected rows of the log, by reason.", "reason", {
-            reason: float(num) for reason, num in facts.log.rejected.items()
+        Metric("stage_duration_seconds", "Duration of the last run that was not skipped, by stage.", "stage", {
+            row.stage: row.seconds for row in state.runs if row.outcome == "done"
         }),
-        Metric("log_events", "Events of the log.", "", {"": float(facts.log.num_events)}),
+        Metric("stage_failed", "1: the last run failed, by stage.", "stage", {
+            stage.stage: stage.outcome == "failed" for stage in facts.newest
+        }),
+        Metric("rejected_rows", "Rejected rows of the log, by reason.", "reason", dict(facts.log.rejected)),
+        Metric("log_events", "Events of the log.", "", {"": facts.log.num_events}),
     ]  # fmt: skip
 
 
 def _ages(facts: Facts) -> dict[str, float]:
     """Return the time since the as-of date of the newest available snapshot, and since the end of the log."""
-    serving = next((space for space in facts.spaces if space.state == "serving"), None)
-    since = {
-        "snapshot": serving.available_as_of if serving else None,
-        "log": facts.log.days[-1].day + timedelta(days=1) if facts.log.days else None,
-    }
-    return {
-        name: (facts.made_at - datetime.combine(day, time())).total_seconds()
-        for name, day in since.items()
-        if day is not None
-    }
+    since = {"snapshot": facts.serving.available_as_of if facts.serving else None, "log": facts.log.end}
+    return {name: facts.age(day).total_seconds() for name, day in since.items() if day is not None}
 
 
 def _of_snapshots(facts: Facts) -> list[Metric]:
-    newest = max(facts.snapshots, key=lambda snapshot: (snapshot.as_of, snapshot.revision), default=None)
-    gates = {facts.space_id: float(newest.state != "refused")} if newest and facts.space_id else {}
     drift = facts.drift.newest if facts.drift else {}
     return [
         Metric("snapshot_users", "Users in the newest snapshot, by space in use.", "space", {
-            space.space_id: float(space.newest_users) for space in facts.spaces if space.in_use
+            space.space_id: space.newest_users for space in facts.spaces if space.in_use
         }),
-        Metric("gates_passed", "1: the gates passed the newest snapshot, 0: they refused it.", "space", gates),
+        Metric("gates_passed", "1: the gates passed the newest snapshot, 0: they refused it.", "space", {
+            newest.space_id: newest.state != "refused" for newest in facts.snapshots[-1:]
+        }),
         Metric("drift", "Drift of the newest snapshot, by metric.", "metric", {
             name: point.value for name, point in drift.items()
         }),
@@ -67,15 +61,6 @@ def _of_snapshots(facts: Facts) -> list[Metric]:
             name: _LEVELS[point.outcome] for name, point in drift.items()
         }),
     ]  # fmt: skip
-
-
-def _of_stages(state: RootState, facts: Facts) -> list[Metric]:
-    seconds = {row.stage: row.seconds for row in state.runs if row.outcome == "done"}
-    failed = {stage.stage: float(stage.outcome == "failed") for stage in facts.newest}
-    return [
-        Metric("stage_duration_seconds", "Duration of the last run that was not skipped, by stage.", "stage", seconds),
-        Metric("stage_failed", "1: the last run failed, by stage.", "stage", failed),
-    ]
 
 
 def _last_successes(state: RootState) -> dict[str, float]:

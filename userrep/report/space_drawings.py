@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from userrep.errors import plural
-from userrep.report.charts import Mark, Row, Series, bars, intervals, lines, positions, scatter
+from userrep.report.charts import Mark, Row, bars, intervals, lines, positions, scatter
 from userrep.report.facts import Facts
 from userrep.report.formats import count, day, figure, signed
 from userrep.report.space_facts import DriftFacts, TaskFacts, TrainingFacts
@@ -38,8 +38,8 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
     limits = [(limit, css) for limit, css in both_limits if limit is not None]
     dates = [point.as_of for point in points]
     names = [day(each)[5:] for each in dates] if len(dates) > 1 else [day(dates[0])]
-    series = Series(positions(dates), marks)
-    return lines([series], names, label=f"{metric} by date", write=_shortest, limits=limits, height=80)
+    curves, label = {"c0": marks}, f"{metric} by date"
+    return lines(positions(dates), curves, names, label=label, write=_shortest, limits=limits, height=80)
 
 
 def drifted_inputs(drift: DriftFacts) -> Markup:
@@ -94,18 +94,18 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
     kept = training.metrics.get("best_epoch")
     titles = [f"epoch {epoch}{', kept' if epoch == kept else ''}" for epoch in epochs]
     places = [k / max(1, len(epochs) - 1) for k in range(len(epochs))]
-    series = []
-    for name, (label, css) in curves.items():
-        marks = [
+    marks = {
+        css: [
             Mark(row[name], f"{title}: {figure(row[name])}, {label}", css)
             for title, row in zip(titles, training.curve, strict=True)
         ]
-        series.append(Series(places, marks, css))
+        for name, (label, css) in curves.items()
+    }
     values = [row[name] for row in training.curve for name in curves]
     least = min(values) - 0.15 * (max(values) - min(values))
     least = max(0.0, least) if min(values) >= 0 else least  # the next-item loss can be negative
     ends = [f"epoch {epochs[0]}", *map(str, epochs[1:])]
-    return lines(series, ends, label="Losses by epoch", write=_shortest, least=least), [*curves.values()]
+    return lines(places, marks, ends, label="Losses by epoch", write=_shortest, least=least), [*curves.values()]
 
 
 def kinds_of_loss(training: TrainingFacts) -> Markup:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
+from typing import TypeVar
 
 from pyspark.sql import Row
 
@@ -17,6 +18,7 @@ from userrep.store.tables import Tables
 from userrep.store.vector_storage import STORED
 
 _MOST_INPUTS = 8  # inputs that are listed, those that drifted most
+Record = TypeVar("Record", "Outcome", "DriftPoint", "Figure")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ class DriftFacts:
         as_of = max(point.as_of for point in last.values())
         return {metric: point for metric, point in last.items() if point.as_of == as_of}
 
+    @property
+    def moved(self) -> dict[str, DriftPoint]:
+        """The points of ``newest`` past a limit."""
+        return {metric: point for metric, point in self.newest.items() if point.outcome != "ok"}
+
+    @property
+    def worst(self) -> str:
+        """The worst outcome of ``newest``: ok, warn or fail."""
+        return max((point.outcome for point in self.newest.values()), key=("ok", "warn", "fail").index)
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -145,10 +157,13 @@ class EvaluationFacts:
         return [(task, figure) for task in self.tasks for figure in task.figures]
 
 
-def training_facts(tables: Tables, space: Space | None) -> tuple[TrainingFacts | None, str | None]:
+def _record(kind: type[Record], row: Row) -> Record:
+    """Return the columns of a ledger's row that a record has."""
+    return kind(**{field.name: row[field.name] for field in fields(kind)})
+
+
+def training_facts(tables: Tables, space: Space) -> tuple[TrainingFacts | None, str | None]:
     """Read the training from the space's artifact; return (facts, None), or (None, reason) if it cannot be read."""
-    if space is None:
-        return None, None
     try:
         manifest = load_artifact(artifact_folder(tables, space), space.content_hash).manifest
     except ArtifactError as error:
@@ -158,25 +173,25 @@ def training_facts(tables: Tables, space: Space | None) -> tuple[TrainingFacts |
     return TrainingFacts(created_at, *sizes, manifest.curve, manifest.metrics, manifest.self_check), None
 
 
-def drift_facts(tables: Tables, config: Config, space: Space | None) -> DriftFacts | None:
+def drift_facts(tables: Tables, config: Config, space: Space) -> DriftFacts | None:
     """Read the drift metrics over time, and how far each input moved in the newest snapshot."""
-    rows = tables.ledger(schemas.SNAPSHOT_DRIFT, space_id=space.space_id, part="") if space else []
+    rows = tables.ledger(schemas.SNAPSHOT_DRIFT, space_id=space.space_id, part="")
     if not rows:
         return None
     warn, fail = config.drift.warn.model_dump(), config.drift.fail.model_dump()
     points: dict[str, list[DriftPoint]] = {name: [] for name in warn}
     in_order = sorted(rows, key=lambda row: (row.as_of, len(row.snapshot_id), row.snapshot_id))  # r9 before r10
     for row in in_order:
-        points.setdefault(row.metric, []).append(DriftPoint(row.as_of, row.snapshot_id, row.value, row.outcome))
+        points.setdefault(row.metric, []).append(_record(DriftPoint, row))
     parts = tables.ledger(schemas.SNAPSHOT_DRIFT, snapshot_id=in_order[-1].snapshot_id, metric="psi")
     inputs = sorted(((row.part, row.value) for row in parts if row.part), key=lambda pair: -pair[1])
     measured = {name: metric_points for name, metric_points in points.items() if metric_points}
     return DriftFacts(measured, warn, fail, dict(inputs[:_MOST_INPUTS]))
 
 
-def evaluation_facts(tables: Tables, space: Space | None) -> EvaluationFacts | None:
+def evaluation_facts(tables: Tables, space: Space) -> EvaluationFacts | None:
     """Read the newest evaluation of a space, by the first metric of each task, which is its main metric."""
-    rows = tables.ledger(schemas.SPACE_METRICS, space_id=space.space_id) if space else []
+    rows = tables.ledger(schemas.SPACE_METRICS, space_id=space.space_id)
     if not rows:
         return None
     newest = max(rows, key=lambda row: row.evaluated_at)
@@ -186,10 +201,8 @@ def evaluation_facts(tables: Tables, space: Space | None) -> EvaluationFacts | N
         if row.evaluation_id == newest.evaluation_id:
             by_task.setdefault(row.task, []).append(row)
     tasks = []
-    for task, task_rows in by_task.items():
-        first = task_rows[0]
-        names = [each.name for each in fields(Figure)]
-        figures = [Figure(*(row[name] for name in names)) for row in task_rows if row.metric == first.metric]
+    for task, (first, *others) in by_task.items():
+        figures = [_record(Figure, row) for row in (first, *others) if row.metric == first.metric]
         is_touched = None if touched is None else task in touched
         tasks.append(TaskFacts(task, first.metric, first.num_test, is_touched, figures))
     return EvaluationFacts(newest.evaluation_id, newest.evaluated_at, tasks)
@@ -204,8 +217,8 @@ def _touched(tables: Tables, evaluation_id: str) -> set[str] | None:
     return None
 
 
-def outcomes(tables: Tables, space: Space | None) -> list[Outcome]:
+def outcomes(tables: Tables, space: Space) -> list[Outcome]:
     """Return the results of the example consumer's last training on a space."""
-    rows = tables.ledger(schemas.CONSUMER_RESULTS, space_id=space.space_id) if space else []
+    rows = tables.ledger(schemas.CONSUMER_RESULTS, space_id=space.space_id)
     last = max((row.trained_at for row in rows), default=None)
-    return [Outcome(row.input, row.dims, row.auc, row.num_test) for row in rows if row.trained_at == last]
+    return [_record(Outcome, row) for row in rows if row.trained_at == last]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from userrep.errors import plural
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
@@ -70,20 +69,15 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     yield _drift_tile(facts)
     yield _evaluation_tile(facts)
     yield _run_tile(facts)
-    yield Tile(
-        "Storage", size(sum(facts.storage.values())), plural(len(facts.storage), "table")
-    )  # fmt: skip
+    yield Tile("Storage", size(sum(facts.storage.values())), plural(len(facts.storage), "table"))
 
 
 def _users_tile(facts: Facts) -> Tile:
-    space, days = facts.space, facts.log.days
+    space = facts.space
     if space is None or space.newest_as_of is None:
         return Tile("Users embedded", NONE, "no snapshot yet", NOTE)
-    is_late = bool(days) and space.newest_as_of <= min(days[-1].day, facts.made_at.date() - timedelta(days=1))
-    is_late &= space.in_use is not None
-    return Tile(
-        "Users embedded", short(space.newest_users), f"as of {day(space.newest_as_of)}", WARN if is_late else OK
-    )
+    level = OK if facts.late_as_of is None else WARN
+    return Tile("Users embedded", short(space.newest_users), f"as of {day(space.newest_as_of)}", level)
 
 
 def _run_tile(facts: Facts) -> Tile:
@@ -96,10 +90,8 @@ def _run_tile(facts: Facts) -> Tile:
 def _drift_tile(facts: Facts) -> Tile:
     if facts.drift is None:
         return Tile("Drift", NONE, "not measured yet", NOTE)
-    outcomes = [point.outcome for point in facts.drift.newest.values()]
-    num_moved = sum(outcome != "ok" for outcome in outcomes)
-    level = BAD if "fail" in outcomes else WARN if num_moved else OK
-    return Tile("Drift", f"{num_moved} of {len(outcomes)}", "metrics over a limit", level)
+    level = {"ok": OK, "warn": WARN, "fail": BAD}[facts.drift.worst]
+    return Tile("Drift", f"{len(facts.drift.moved)} of {len(facts.drift.newest)}", "metrics over a limit", level)
 
 
 def _evaluation_tile(facts: Facts) -> Tile:

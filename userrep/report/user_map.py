@@ -3,7 +3,6 @@
 Shapes: N users, D dimensions.
 """
 
-from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +23,8 @@ from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 MOST_USERS = 2_000
-_FIRSTS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
+# Ranges of event counts by their first numbers.
+_RANGES = {0: "0", 1: "1 to 2", 3: "3 to 9", 10: "10 to 29", 30: "30 to 99", 100: "100 to 299", 300: "300 or more"}
 UNKNOWN = "not known"
 
 
@@ -107,7 +107,7 @@ def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, 
 
 def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str]) -> list[Group]:
     """Group points by label, in the order of the ranges."""
-    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*map(activity_range, _FIRSTS), UNKNOWN]}
+    points: dict[str, list[tuple[float, float]]] = {label: [] for label in [*_RANGES.values(), UNKNOWN]}
     for (x, y), label in zip(xy_N2.tolist(), labels, strict=True):
         points[label].append((round(x, 3), round(y, 3)))
     return [Group(label, own) for label, own in points.items() if own]
@@ -115,8 +115,4 @@ def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str]) -> list[Group]:
 
 def activity_range(num: int | None) -> str:
     """Return the range that contains a number of events."""
-    if num is None:
-        return UNKNOWN
-    index = bisect(_FIRSTS, num)
-    first, last = _FIRSTS[index - 1], (_FIRSTS[index] - 1 if index < len(_FIRSTS) else None)
-    return f"{first} or more" if last is None else str(first) if first == last else f"{first} to {last}"
+    return UNKNOWN if num is None else _RANGES[max(first for first in _RANGES if first <= num)]

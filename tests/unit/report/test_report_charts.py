@@ -12,7 +12,6 @@ from markupsafe import Markup
 from userrep.report.charts import (
     Mark,
     Row,
-    Series,
     _ticks,
     bars,
     columns,
@@ -52,7 +51,7 @@ def test_columns_share_the_width_and_a_marked_one_has_a_dot_at_its_middle() -> N
 
 def test_points_lie_between_the_edges_and_higher_values_are_higher() -> None:
     marks = [Mark(0, "first"), Mark(5, "second"), Mark(10, "third")]
-    drawn = lines([Series([0, 0.25, 1], marks, "c0")], [], label="x", write=str, height=100)
+    drawn = lines([0, 0.25, 1], {"c0": marks}, [], label="x", write=str, height=100)
     (x0, y0), (x1, y1), (x2, y2) = points(drawn)
     assert (x0, x1, x2) == (1.5, 25.75, 98.5)
     assert y0 == 110  # pixels from above: the bottom
@@ -63,7 +62,7 @@ def test_points_lie_between_the_edges_and_higher_values_are_higher() -> None:
 
 def test_a_limit_is_a_line_at_its_value_even_above_all_points() -> None:
     marks = [Mark(2, ""), Mark(4, "")]
-    drawn = lines([Series([0, 1], marks, "c0")], [], label="x", write=str, limits=[(8, "bad"), (4, "warn")])
+    drawn = lines([0, 1], {"c0": marks}, [], label="x", write=str, limits=[(8, "bad"), (4, "warn")])
     (bad,), (warn,) = (numbers(drawn, f'<line class="limit {css}" x1="0" x2="100%" y1="N"') for css in ("bad", "warn"))
     assert points(drawn)[1][1] == warn
     assert warn - bad == pytest.approx(180 - warn, abs=0.11)  # as far above 4 as 4 is above zero, at the bottom
@@ -71,14 +70,14 @@ def test_a_limit_is_a_line_at_its_value_even_above_all_points() -> None:
 
 
 def test_points_are_joined_only_where_a_line_is_wanted() -> None:
-    series = [Series([0, 1], [Mark(1, ""), Mark(2, "")], "c2")]
-    assert '<path class="line c2" d="M1.5 ' in lines(series, [], label="x", write=str)
-    assert "<path" not in lines(series, [], label="x", write=str, is_joined=False)
+    curves = {"c2": [Mark(1, ""), Mark(2, "")]}
+    assert '<path class="line c2" d="M1.5 ' in lines([0, 1], curves, [], label="x", write=str)
+    assert "<path" not in lines([0, 1], curves, [], label="x", write=str, is_joined=False)
 
 
 def test_an_axis_may_begin_above_zero_and_have_ticks_of_its_own() -> None:
     drawn = lines(
-        [Series([0.5], [Mark(12, "")], "c0")], [], label="x", write=lambda value: f"{value:.0f}!", least=10,
+        [0.5], {"c0": [Mark(12, "")]}, [], label="x", write=lambda value: f"{value:.0f}!", least=10,
         ticks=[5, 10, 12, 99],
     )  # fmt: skip
     assert re.findall(r">(\d+!)<", drawn) == ["10!", "12!"]

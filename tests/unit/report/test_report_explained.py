@@ -37,8 +37,8 @@ def test_inputs_models_and_the_newest_segments_in_reach_are_explained(world: Wor
     assert found.inputs.num_users == NUM_USERS
     assert found.models["m.json"].unexplained == pytest.approx(0, abs=0.01)
     assert found.segmented == world.snapshot.snapshot_id
-    assert [each.segment for each in found.segments] == ["s01", "s02", "s03", "s04"]
-    assert sum(each.num_users for each in found.segments) == NUM_USERS
+    assert [each["segment"] for each in found.segments] == ["s01", "s02", "s03", "s04"]
+    assert sum(each["num_users"] for each in found.segments) == NUM_USERS
 
 
 def test_what_cannot_be_read_is_named_and_a_model_of_another_space_refused(world: World) -> None:

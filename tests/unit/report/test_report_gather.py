@@ -133,6 +133,8 @@ def test_the_stages_of_a_run_are_put_together_and_its_outcome_is_the_worst(table
     ]  # fmt: skip
     assert [(of.stage, of.run_id) for of in found.newest] == [("build_activity_tiles", "r2"), ("embed_users", "r3")]
     assert (found.night, found.night_is_daily, found.space_id) == ([], False, None)
+    assert (found.training, found.artifact_fault, found.drift, found.evaluation) == (None, None, None, None)
+    assert (found.snapshots, found.outcomes, found.user_map, found.explanation) == ((), (), None, None)
 
 
 def test_the_night_is_the_newest_daily_run_or_else_the_newest_pipeline(tables: Tables, config: Config) -> None:

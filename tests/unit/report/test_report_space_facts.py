@@ -61,7 +61,6 @@ def test_an_artifact_that_cannot_be_read_is_a_fault_of_the_report(tables: Tables
     assert found is None
     assert fault is not None
     assert "weights.safetensors: No such file" in fault
-    assert training_facts(tables, None) == (None, None)
 
 
 def test_drift_is_ordered_by_date_and_its_inputs_are_those_of_the_newest_snapshot(
@@ -85,10 +84,9 @@ def test_drift_is_ordered_by_date_and_its_inputs_are_those_of_the_newest_snapsho
 
 
 def test_a_space_that_nothing_was_measured_of_has_no_facts(tables: Tables, config: Config, space: Space) -> None:
-    for of in (space, None):
-        assert drift_facts(tables, config, of) is None
-        assert evaluation_facts(tables, of) is None
-        assert outcomes(tables, of) == []
+    assert drift_facts(tables, config, space) is None
+    assert evaluation_facts(tables, space) is None
+    assert outcomes(tables, space) == []
 
 
 def test_an_evaluation_is_the_newest_and_each_task_its_first_metric(tables: Tables, space: Space) -> None:

@@ -46,23 +46,27 @@ def columns(marks: Sequence[Mark], names: Sequence[str], *, label: str, write: C
 
 
 def lines(
-    positions: Sequence[float], curves: Mapping[str, Sequence[Mark | None]], names: Sequence[str], *, label: str,
-    write: Callable[[float], str], least: float = 0, limits: Sequence[tuple[float, str]] = (),
-    ticks: Sequence[float] | None = None, height: int = 170, is_joined: bool = True,
+    curves: Mapping[str, Sequence[Mark | None]], names: Sequence[str], *, label: str, write: Callable[[float], str],
+    positions: Sequence[float] | None = None, limits: Mapping[str, float | None] | None = None,
+    least: float = 0, ticks: Sequence[float] | None = None, height: int = 170, is_joined: bool = True,
 ) -> Markup:  # fmt: skip
     """Draw curves of points, joined by lines if ``is_joined``.
 
-    ``positions``: of the points, in [0, 1]. ``curves``: by CSS class, a mark for each position; None: no point.
-    ``names``: of the points; the first and the last are below the axis. ``least``: the value at the bottom. ``limits``:
-    values and CSS classes of dashed horizontal lines. ``ticks``: values labeled on the axis, by default round numbers.
+    ``curves``: by CSS class, a mark for each point; None: not drawn. ``names``: of the points; the first and the last
+    are below the axis. ``positions``: of the points, in [0, 1]; by default at equal distances, with half of one at both
+    ends. ``limits``: values of dashed horizontal lines by CSS class; None: no line. ``least``: the value at the bottom.
+    ``ticks``: values labeled on the axis, by default round numbers.
     """
+    if positions is None:
+        positions = [(k + 0.5) / len(names) for k in range(len(names))]
+    known = {css: limit for css, limit in (limits or {}).items() if limit is not None}
     points = {
         css: [(x, mark) for x, mark in zip(positions, marks, strict=True) if mark] for css, marks in curves.items()
     }
-    values = [mark.value for marks in points.values() for _, mark in marks] + [limit for limit, _ in limits]
+    values = [mark.value for marks in points.values() for _, mark in marks] + [*known.values()]
     scale = _scale(max(values, default=0), least=least, write=write, ticks=ticks, height=height)
     ends = [names[0], names[-1]] if len(names) > 1 else names
-    return _drawn("lines", scale=scale, curves=points, limits=limits, ends=ends, label=label, is_joined=is_joined)
+    return _drawn("lines", scale=scale, curves=points, limits=known, ends=ends, label=label, is_joined=is_joined)
 
 
 def bars(rows: Sequence[Row], *, label: str, top: float | None = None) -> Markup:
@@ -105,11 +109,6 @@ def scatter(groups: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], *,
     width, height = max(max(xs) - left, 0.2), max(top - min(ys), 0.2)
     in_order = sorted(groups, key=lambda group: -len(group[2]))
     return _drawn("scatter", groups=in_order, left=left, top=top, width=width, height=height, label=label)
-
-
-def evenly(num: int) -> list[float]:
-    """Return ``num`` positions in [0, 1] at equal distances, with half of one at both ends."""
-    return [(k + 0.5) / num for k in range(num)]
 
 
 def positions(dates: Sequence[date]) -> list[float]:

@@ -8,8 +8,8 @@ from statistics import median
 from markupsafe import Markup
 
 from userrep.errors import plural
-from userrep.report.charts import Mark, Row, bars, columns, evenly, lines, positions
-from userrep.report.facts import BAD, WARN, Facts, Run
+from userrep.report.charts import Mark, Row, bars, columns, lines, positions
+from userrep.report.facts import Facts, Run
 from userrep.report.formats import core_time, count, day, seconds, share, short, size, when
 from userrep.report.log_facts import Day
 from userrep.spaces.snapshots import PUBLISHED
@@ -61,10 +61,7 @@ def run_times(facts: Facts) -> Markup:
         for run in facts.runs
     ]
     names = [when(run.started_at) for run in facts.runs]
-    return lines(
-        evenly(len(marks)), {"c0": marks}, names, label="Run times", write=_duration, ticks=ticks, height=130,
-        is_joined=False,
-    )  # fmt: skip
+    return lines({"c0": marks}, names, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
 
 
 def daily_runs(facts: Facts) -> list[Run]:
@@ -86,9 +83,10 @@ def daily_times(facts: Facts) -> Markup:
              "bad" if run.outcome == "failed" else "c0")
         for run in runs
     ]  # fmt: skip
+    names = [when(run.started_at) for run in runs]
     return lines(
-        evenly(len(runs)), {"rest": expected, "c0": actual}, [when(run.started_at) for run in runs],
-        label="Daily run times", write=lambda value: f"{value:g} {unit}", height=_HEIGHT,
+        {"rest": expected, "c0": actual}, names, label="Daily run times", write=lambda value: f"{value:g} {unit}",
+        height=_HEIGHT,
     )  # fmt: skip
 
 
@@ -102,7 +100,7 @@ def snapshot_users(facts: Facts) -> Markup:
         expected[k] = Mark(usual, f"{snapshots[k].snapshot_id}: {count(usual)} users usual", "rest")
     dates = [each.as_of for each in snapshots[-MOST:]]
     return lines(
-        positions(dates), {"rest": expected[-MOST:], "c0": actual[-MOST:]}, [day(date) for date in dates],
+        {"rest": expected[-MOST:], "c0": actual[-MOST:]}, [*map(day, dates)], positions=positions(dates),
         label="Users of each snapshot", write=short, height=_HEIGHT,
     )  # fmt: skip
 
@@ -127,13 +125,14 @@ def freshness(facts: Facts) -> Markup:
     largest = max([*(age for _, age in found), *facts.max_age.values()])
     seconds_each, unit = _unit(largest.total_seconds())
     length = timedelta(seconds=seconds_each)
+    names = [when(run.started_at) for run, _ in found]
     marks = [
-        Mark(age / length, f"{run.run_id}, {when(run.started_at)} UTC: {age / length:.1f} {unit}") for run, age in found
+        Mark(age / length, f"{run.run_id}, {name} UTC: {age / length:.1f} {unit}")
+        for (run, age), name in zip(found, names, strict=True)
     ]
-    limits = [(facts.max_age[level] / length, level) for level in (WARN, BAD) if level in facts.max_age]
     return lines(
-        evenly(len(marks)), {"c0": marks}, [when(run.started_at) for run, _ in found],
-        label="Age of the snapshot at each run", limits=limits, write=lambda value: f"{value:g} {unit}", height=_HEIGHT,
+        {"c0": marks}, names, label="Age of the snapshot at each run", write=lambda value: f"{value:g} {unit}",
+        limits={level: age / length for level, age in facts.max_age.items()}, height=_HEIGHT,
     )  # fmt: skip
 
 

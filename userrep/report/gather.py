@@ -58,7 +58,7 @@ def gather(
     made_at, stages = utc_now(), [_stage(row) for row in state.runs]
     newest = {stage.stage: stage for stage in stages}
     night_id = next((newest[name].run_id for name in (_DAILY, _PIPELINE) if name in newest), None)
-    limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
+    limits = {WARN: config.freshness.warn_after, BAD: config.freshness.error_after}
     of_space = _of_space(tables, config, space) if space else {}
     if space and sample and state.snapshots[space.space_id]:
         of_space |= _sampled(tables, config, space, state.snapshots[space.space_id][-1], models)

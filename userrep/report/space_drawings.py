@@ -34,12 +34,12 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
         Mark(each.value, f"{each.as_of}: {figure(each.value)} ({each.outcome})", _OUTCOMES.get(each.outcome, "c0"))
         for each in points
     ]
-    both_limits = ((drift.warn.get(metric), "warn"), (drift.fail.get(metric), "bad"))
-    limits = [(limit, css) for limit, css in both_limits if limit is not None]
     dates = [point.as_of for point in points]
     names = [day(each)[5:] for each in dates] if len(dates) > 1 else [day(dates[0])]
-    curves, label = {"c0": marks}, f"{metric} by date"
-    return lines(positions(dates), curves, names, label=label, write=_shortest, limits=limits, height=80)
+    return lines(
+        {"c0": marks}, names, positions=positions(dates), label=f"{metric} by date", write=_shortest,
+        limits={"warn": drift.warn.get(metric), "bad": drift.fail.get(metric)}, height=80,
+    )  # fmt: skip
 
 
 def drifted_inputs(drift: DriftFacts) -> Markup:
@@ -105,7 +105,8 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
     least = min(values) - 0.15 * (max(values) - min(values))
     least = max(0.0, least) if min(values) >= 0 else least  # the next-item loss can be negative
     ends = [f"epoch {epochs[0]}", *map(str, epochs[1:])]
-    return lines(places, marks, ends, label="Losses by epoch", write=_shortest, least=least), [*curves.values()]
+    drawn = lines(marks, ends, positions=places, label="Losses by epoch", write=_shortest, least=least)
+    return drawn, [*curves.values()]
 
 
 def kinds_of_loss(training: TrainingFacts) -> Markup:

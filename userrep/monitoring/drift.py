@@ -80,7 +80,7 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     drift = _recorded(tables, snapshot, before)
     if drift is None:
         drift = MeasuredDrift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
-    outcomes = _outcomes(config.drift, drift.metrics)
+    outcomes = {name: _outcome(config.drift, name, value) for name, value in drift.metrics.items()}
     if outcomes != drift.outcomes:
         drift = replace(drift, outcomes=outcomes)
         _record(tables, drift)
@@ -145,12 +145,9 @@ def _num_buckets(num_users: int, now: Snapshot, before: Snapshot) -> int:
     return buckets_of_share(num_users / max(now.num_users, before.num_users, 1))
 
 
-def _outcomes(drift: settings.Drift, metrics: Metrics) -> dict[str, str]:
-    def is_past(limits: DriftLimits, name: str) -> bool:
-        limit = getattr(limits, name)
-        return limit is not None and metrics[name] > limit
-
-    return {name: FAIL if is_past(drift.fail, name) else WARN if is_past(drift.warn, name) else OK for name in metrics}
+def _outcome(limits: settings.Drift, metric: str, value: float) -> str:
+    by_outcome = {FAIL: getattr(limits.fail, metric), WARN: getattr(limits.warn, metric)}
+    return next((outcome for outcome, limit in by_outcome.items() if limit is not None and value > limit), OK)
 
 
 def _record(tables: Tables, drift: MeasuredDrift) -> None:

@@ -5,7 +5,7 @@ Each step checks whether it was done before, so the next recording of the same a
 
 import platform
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
@@ -104,11 +104,8 @@ def _tags(manifest: SpaceManifest) -> dict[str, str]:
 
 def _run(client: Any, target: TrackingTarget, manifest: SpaceManifest) -> Any:
     """Return the run of this artifact; create it, and its experiment, if there is none."""
-    experiment = client.get_experiment_by_name(target.experiment)
-    if experiment is None:
-        experiment_id = client.create_experiment(target.experiment, target.artifacts)
-    else:
-        experiment_id = experiment.experiment_id
+    known = client.get_experiment_by_name(target.experiment)
+    experiment_id = known.experiment_id if known else client.create_experiment(target.experiment, target.artifacts)
     tags = _tags(manifest)
     same_artifact = (f"tags.`{name}` = '{tags[name]}'" for name in ("userrep.space_id", "userrep.content_hash"))
     if runs := client.search_runs([experiment_id], " and ".join(same_artifact), max_results=1):
@@ -145,29 +142,19 @@ def _log(client: Any, run_id: str, manifest: SpaceManifest, environment: Mapping
     mlflow.log_dict(dict(environment), "environment.json", run_id=run_id)
 
 
-def _metrics(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
-    """Yield (name, value, epoch): the losses of each epoch, then the totals, with epoch 0."""
-    for row in manifest.curve:
-        yield from ((name, value, int(row["epoch"])) for name, value in row.items() if name != "epoch")
-    yield from ((name, value, 0) for name, value in _totals(manifest, ranks).items())
-
-
-def _totals(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the metrics of the best epoch and of the whole training, and the speed of the ranks."""
-    curve_names = {name for row in manifest.curve for name in row}
-    totals = {f"best.{name}" if name in curve_names else name: value for name, value in manifest.metrics.items()}
+def _metrics(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, int]]:
+    """Return (name, value, epoch): the losses of each epoch; then, with epoch 0, those of the best one and the speed."""
+    losses = [
+        (name, value, int(row["epoch"])) for row in manifest.curve for name, value in row.items() if name != "epoch"
+    ]
+    names = {name for name, _, _ in losses}
+    totals = {f"best.{name}" if name in names else name: value for name, value in manifest.metrics.items()}
     speeds = {f"rank_{rank['rank']}": float(rank["rows_per_second"]) for rank in ranks}
     if len(speeds) > _MAX_RANKS:
         values = speeds.values()
         speeds = {"min": min(values), "median": median(values), "max": max(values)}
-    return totals | {f"rows_per_second.{name}": speed for name, speed in speeds.items()}
-
-
-def _description(manifest: SpaceManifest) -> str:
-    return (
-        f"Space {manifest.space_id}: {manifest.model.latent_dim} numbers per user, trained on events before "
-        f"{manifest.trained_until}. `userrep spaces show {manifest.space_id} --card` prints its model card."
-    )
+    totals |= {f"rows_per_second.{name}": speed for name, speed in speeds.items()}
+    return losses + [(name, value, 0) for name, value in totals.items()]
 
 
 def _register(client: Any, name: str, run_id: str, model_id: str, manifest: SpaceManifest) -> None:
@@ -176,7 +163,11 @@ def _register(client: Any, name: str, run_id: str, model_id: str, manifest: Spac
 
     versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id]
     registered = versions[0] if versions else mlflow.register_model(f"models:/{model_id}", name, tags=_tags(manifest))
-    client.update_model_version(name, registered.version, _description(manifest))
+    description = (
+        f"Space {manifest.space_id}: {manifest.model.latent_dim} numbers per user, trained on events before "
+        f"{manifest.trained_until}. `userrep spaces show {manifest.space_id} --card` prints its model card."
+    )
+    client.update_model_version(name, registered.version, description)
     client.set_registered_model_alias(name, manifest.space_id, registered.version)
     newest = client.get_registered_model(name).aliases.get(NEWEST, 0)
     if int(newest) < int(registered.version):  # the alias never moves to an older version

@@ -42,7 +42,7 @@ def manifest(tmp_path: Path) -> SpaceManifest:
 
 
 def test_losses_of_each_epoch_the_best_epoch_s_and_the_cost_are_measured(manifest: SpaceManifest) -> None:
-    assert list(_metrics(manifest, [rank(0, 100.0), rank(1, 101.0)])) == [
+    assert _metrics(manifest, [rank(0, 100.0), rank(1, 101.0)]) == [
         ("train_loss", 3.0, 1), ("valid_loss", 2.0, 1), ("train_loss", 1.5, 2), ("valid_loss", 2.5, 2),
         ("best.train_loss", 3.0, 0), ("best.valid_loss", 2.0, 0), ("best_epoch", 1.0, 0), ("seconds", 12.5, 0),
         ("rows_per_second.rank_0", 100.0, 0), ("rows_per_second.rank_1", 101.0, 0),

@@ -1,6 +1,7 @@
 """Hand-made facts for reports: a healthy root, and one with hostile texts everywhere."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import date, datetime, timedelta
@@ -13,6 +14,7 @@ from userrep.explanations.item_effects import LabelEffect
 from userrep.explanations.readings import Reading
 from userrep.report.explained import ExplanationFacts
 from userrep.report.facts import BAD, WARN, Facts, Run, SpaceFacts, Stage
+from userrep.report.file import page
 from userrep.report.log_facts import Day, LogFacts
 from userrep.report.space_facts import (
     DriftFacts,
@@ -23,6 +25,7 @@ from userrep.report.space_facts import (
     TaskFacts,
     TrainingFacts,
 )
+from userrep.report.summary import summarised
 from userrep.report.user_map import Group, MapFacts
 from userrep.spaces.registry_state import Consumer
 from userrep.spaces.snapshots import Snapshot
@@ -155,6 +158,12 @@ def nothing() -> Facts:
         log=LogFacts([], {}, 0.05), spaces=[], snapshots=[], consumers=[], outcomes=[], training=None, drift=None,
         evaluation=None, user_map=None, explanation=None, training_stages=[], storage={},
     )  # fmt: skip
+
+
+def bar_chart(label: str, known: Facts) -> list[str]:
+    """Return the charts of the page with a label, as text."""
+    text = page(known, summarised(known))
+    return re.findall(rf'aria-label="{label}">(.*?)\n</div>\n', text, re.DOTALL)
 
 
 def hostile(value: Any) -> Any:

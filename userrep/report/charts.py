@@ -23,7 +23,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Row:
-    """A bar, or a value with its interval, on its own line.
+    """A value with its interval, on its own line.
 
     ``name`` is on the left with ``note`` below it, ``text`` on the right, ``title`` in the tooltip.
     """
@@ -67,14 +67,6 @@ def lines(
     scale = _scale(max(values, default=0), least=least, write=write, ticks=ticks, height=height)
     ends = [names[0], names[-1]] if len(names) > 1 else names
     return _drawn("lines", scale=scale, curves=points, limits=known, ends=ends, label=label, is_joined=is_joined)
-
-
-def bars(rows: Sequence[Row], *, label: str, top: float | None = None) -> Markup:
-    """Draw a horizontal bar for each row, all on one scale that starts at zero.
-
-    ``top``: the value of a bar of full width, which larger values also get; by default the largest value.
-    """
-    return _drawn("bars", rows=rows, top=top or max((row.value for row in rows), default=0) or 1, label=label)
 
 
 def intervals(

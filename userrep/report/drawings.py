@@ -1,4 +1,4 @@
-"""Charts about a root as SVG: its log, runs, snapshots and cost, next to what is expected of them."""
+"""Charts about a root as SVG: its log, runs and snapshots, next to what is expected of them."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from statistics import median
 from markupsafe import Markup
 
 from userrep.errors import plural
-from userrep.report.charts import Mark, Row, bars, columns, lines, positions
+from userrep.report.charts import Mark, columns, lines, positions
 from userrep.report.facts import Facts, Run
-from userrep.report.formats import core_time, count, day, seconds, share, short, size, when
+from userrep.report.formats import count, day, seconds, short, when
 from userrep.report.log_facts import Day
 from userrep.spaces.snapshots import PUBLISHED
 
@@ -19,7 +19,7 @@ _MOST_COLUMNS = 190
 _USUAL = 8  # snapshots that the usual number of users is the median of
 _LEAST_USUAL = 3
 _HEIGHT = 120
-_OUTCOMES = {"done": "c0", "skipped": "rest", "failed": "bad"}
+OUTCOMES = {"done": "c0", "skipped": "rest", "failed": "bad"}  # CSS classes
 
 
 def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
@@ -36,18 +36,6 @@ def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
     return columns([*map(_column, groups)], names, label=f"Events by {unit}", write=short), unit
 
 
-def rejected_rows(facts: Facts) -> Markup:
-    """Draw the rejected rows by reason as shares of all rows. A bar of full width is the limit of a day."""
-    limit, num_rows = facts.log.max_rejected_share, facts.log.num_events + sum(facts.log.rejected.values())
-    shares = {reason: num / num_rows for reason, num in facts.log.rejected.items()}
-    rows = [
-        Row(reason, part, share(part), f"{reason}: {count(facts.log.rejected[reason])} of {count(num_rows)} rows",
-            "bad" if part > limit else "c1")
-        for reason, part in shares.items()
-    ]  # fmt: skip
-    return bars(rows, label="Rejected rows by reason", top=limit)
-
-
 def run_times(facts: Facts) -> Markup:
     """Draw the duration of each run on a logarithmic scale."""
     ticks = [math.log10(tick) for tick in (1, 10, 60, 600, 3600, 36_000)]
@@ -56,7 +44,7 @@ def run_times(facts: Facts) -> Markup:
             math.log10(max(1.0, run.seconds)),
             f"{run.run_id}, {when(run.started_at)} UTC: {run.outcome} in {seconds(run.seconds)}; "
             + (", ".join(run.stages) or "up to date"),
-            _OUTCOMES[run.outcome],
+            OUTCOMES[run.outcome],
         )
         for run in facts.runs
     ]
@@ -134,35 +122,6 @@ def freshness(facts: Facts) -> Markup:
         {"c0": marks}, names, label="Age of the snapshot at each run", write=lambda value: f"{value:g} {unit}",
         limits={level: age / length for level, age in facts.max_age.items()}, height=_HEIGHT,
     )  # fmt: skip
-
-
-def run_stages(facts: Facts) -> Markup:
-    """Draw the duration of each stage of the latest daily or pipeline run."""
-    rows = [
-        Row(stage.stage, stage.seconds, seconds(stage.seconds), f"{stage.stage}: {stage.outcome}. {stage.reason}",
-            _OUTCOMES[stage.outcome])
-        for stage in facts.night
-    ]  # fmt: skip
-    return bars(rows, label="Seconds by stage")
-
-
-def stage_costs(facts: Facts, *, training: bool) -> Markup:
-    """Draw the core hours by stage, of the last training or of the latest daily run."""
-    stages = facts.training_stages if training else [stage for stage in facts.night if stage.core_hours]
-    largest = max((stage.core_hours or 0 for stage in stages), default=0)
-    rows = [
-        Row(stage.stage, stage.core_hours or 0, core_time(stage.core_hours or 0, largest),
-            f"{stage.stage}: {size(stage.shuffle_bytes)} shuffled, {seconds(stage.seconds)} elapsed",
-            "c2" if training else "c0")
-        for stage in stages
-    ]  # fmt: skip
-    return bars(rows, label="Core hours by stage")
-
-
-def stored_tables(facts: Facts) -> Markup:
-    """Draw the sizes of the ten largest tables."""
-    rows = [Row(name, num_bytes, size(num_bytes), css="c4") for name, num_bytes in [*facts.storage.items()][:10]]
-    return bars(rows, label="Bytes by table")
 
 
 def _column(group: Sequence[Day]) -> Mark:

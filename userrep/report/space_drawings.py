@@ -1,23 +1,20 @@
 """Charts about a space as SVG: drift, evaluation, training and the map of its users."""
 
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from userrep.errors import plural
-from userrep.report.charts import Mark, Row, bars, intervals, lines, positions, scatter
+from userrep.report.charts import Mark, Row, intervals, lines, positions, scatter
 from userrep.report.facts import Facts
 from userrep.report.formats import count, day, figure, signed
 from userrep.report.space_facts import DriftFacts, TaskFacts, TrainingFacts
 from userrep.report.user_map import UNKNOWN, MapFacts
 
 if TYPE_CHECKING:
-    from userrep.explanations.explain import ModelExplanation, SpaceExplanation
+    from userrep.explanations.explain import ModelExplanation
 
-_MOST_KINDS = 8
 _CHANCE = 0.5  # AUC of a guess
 _OUTCOMES = {"ok": "c0", "warn": "warn", "fail": "bad"}
 _CURVES = {
@@ -40,12 +37,6 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
         {"c0": marks}, names, positions=positions(dates), label=f"{metric} by date", write=_shortest,
         limits={"warn": drift.warn.get(metric), "bad": drift.fail.get(metric)}, height=80,
     )  # fmt: skip
-
-
-def drifted_inputs(drift: DriftFacts) -> Markup:
-    """Draw the stability index of the inputs that moved most."""
-    rows = [Row(name, value, _shortest(value)) for name, value in drift.inputs.items()]
-    return bars(rows, label="Population stability index by input")
 
 
 def ahead(tasks: Sequence[TaskFacts]) -> Markup:
@@ -109,22 +100,6 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
     return drawn, [*curves.values()]
 
 
-def kinds_of_loss(training: TrainingFacts) -> Markup:
-    """Draw the kinds of blocks with the largest losses. The loss of a kind is the mean over its windows.
-
-    Kinds with a negative loss are left out. That is the next-item loss, which is negative for any useful model.
-    """
-    prefix = "valid_users_loss." if training.is_validated else "train_loss."
-    kinds: dict[str, list[float]] = {}
-    for name, value in training.metrics.items():
-        if name.startswith(prefix):
-            kinds.setdefault(re.sub(r"_\d+d$", "", name.removeprefix(prefix)), []).append(value)
-    means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
-    largest = sorted(((kind, mean) for kind, mean in means.items() if mean > 0), key=lambda pair: -pair[1])
-    rows = [Row(kind, mean, figure(mean), css="c1") for kind, mean in largest]
-    return bars(rows[:_MOST_KINDS], label="Loss by kind of block")
-
-
 def user_map(facts: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:
     """Draw the map of users; return the chart and its legend."""
     last = max(1, len(facts.groups) - 1)
@@ -133,17 +108,6 @@ def user_map(facts: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:
     ]
     drawn = scatter([(group.label, css, group.points) for group, css in colored], label=f"Users by {facts.coloured_by}")
     return drawn, [(f"{group.label} ({count(len(group.points))})", css) for group, css in colored]
-
-
-def readable_blocks(explanation: "SpaceExplanation") -> Markup:
-    """Draw how well each block of inputs can be read from the vectors. Blocks worse than their mean have no bar."""
-    rows = [
-        Row(block.block, max(0.0, block.r2), figure(block.r2), f"{block.block}: R2 {figure(block.r2, 4)} for held-out "
-            f"users; {plural(block.width, 'number')}, of {plural(block.num_users, 'sampled user')}")
-        for block in explanation.blocks
-        if block.r2 is not None
-    ]  # fmt: skip
-    return bars(rows, label="R2 by block of inputs")
 
 
 def score_shares(explanation: "ModelExplanation") -> Markup:

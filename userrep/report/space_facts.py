@@ -1,6 +1,7 @@
 """Reads what was measured on a space: training, drift, evaluation and results of the example consumer."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
@@ -18,6 +19,7 @@ from userrep.store.tables import Tables
 from userrep.store.vector_storage import STORED
 
 _MOST_INPUTS = 8  # inputs that are listed, those that drifted most
+_MOST_KINDS = 8  # kinds of blocks that are listed, those with the largest losses
 Record = TypeVar("Record", "Outcome", "DriftPoint", "Figure")
 
 
@@ -57,6 +59,20 @@ class TrainingFacts:
             (name.removeprefix(".") or "all", [self.metrics.get(kind + name) for kind in kinds])
             for name in (["", *names] if names else [])
         ]
+
+    @property
+    def largest(self) -> list[tuple[str, float]]:
+        """The kinds of blocks with the largest losses. The loss of a kind is the mean over its windows.
+
+        Kinds with a negative loss are left out. That is the next-item loss, which is negative for any useful model.
+        """
+        prefix = "valid_users_loss." if self.is_validated else "train_loss."
+        kinds: dict[str, list[float]] = {}
+        for name, value in self.metrics.items():
+            if name.startswith(prefix):
+                kinds.setdefault(re.sub(r"_\d+d$", "", name.removeprefix(prefix)), []).append(value)
+        means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
+        return sorted(((kind, mean) for kind, mean in means.items() if mean > 0), key=lambda of: -of[1])[:_MOST_KINDS]
 
 
 @dataclass(frozen=True)

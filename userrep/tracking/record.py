@@ -143,7 +143,7 @@ def _log(client: Any, run_id: str, manifest: SpaceManifest, environment: Mapping
 
 
 def _metrics(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, int]]:
-    """Return (name, value, epoch): the losses of each epoch; then, with epoch 0, those of the best one and the speed."""
+    """Return (name, value, epoch): the losses of each epoch; then, with epoch 0, those of the best one, and speeds."""
     losses = [
         (name, value, int(row["epoch"])) for row in manifest.curve for name, value in row.items() if name != "epoch"
     ]

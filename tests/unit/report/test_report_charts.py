@@ -13,13 +13,13 @@ from userrep.report.charts import (
     Mark,
     Row,
     _ticks,
-    bars,
     columns,
     intervals,
     lines,
     positions,
     scatter,
 )
+from userrep.report.templates import templates
 
 pytestmark = pytest.mark.fast
 
@@ -51,7 +51,7 @@ def test_columns_share_the_width_and_a_marked_one_has_a_dot_at_its_middle() -> N
 
 def test_points_lie_between_the_edges_and_higher_values_are_higher() -> None:
     marks = [Mark(0, "first"), Mark(5, "second"), Mark(10, "third")]
-    drawn = lines([0, 0.25, 1], {"c0": marks}, [], label="x", write=str, height=100)
+    drawn = lines({"c0": marks}, [], positions=[0, 0.25, 1], label="x", write=str, height=100)
     (x0, y0), (x1, y1), (x2, y2) = points(drawn)
     assert (x0, x1, x2) == (1.5, 25.75, 98.5)
     assert y0 == 110  # pixels from above: the bottom
@@ -62,7 +62,7 @@ def test_points_lie_between_the_edges_and_higher_values_are_higher() -> None:
 
 def test_a_limit_is_a_line_at_its_value_even_above_all_points() -> None:
     marks = [Mark(2, ""), Mark(4, "")]
-    drawn = lines([0, 1], {"c0": marks}, [], label="x", write=str, limits=[(8, "bad"), (4, "warn")])
+    drawn = lines({"c0": marks}, [], positions=[0, 1], label="x", write=str, limits={"bad": 8, "warn": 4, "none": None})
     (bad,), (warn,) = (numbers(drawn, f'<line class="limit {css}" x1="0" x2="100%" y1="N"') for css in ("bad", "warn"))
     assert points(drawn)[1][1] == warn
     assert warn - bad == pytest.approx(180 - warn, abs=0.11)  # as far above 4 as 4 is above zero, at the bottom
@@ -71,13 +71,13 @@ def test_a_limit_is_a_line_at_its_value_even_above_all_points() -> None:
 
 def test_points_are_joined_only_where_a_line_is_wanted() -> None:
     curves = {"c2": [Mark(1, ""), Mark(2, "")]}
-    assert '<path class="line c2" d="M1.5 ' in lines([0, 1], curves, [], label="x", write=str)
-    assert "<path" not in lines([0, 1], curves, [], label="x", write=str, is_joined=False)
+    assert '<path class="line c2" d="M25.75 ' in lines(curves, ["a", "b"], label="x", write=str)
+    assert "<path" not in lines(curves, ["a", "b"], label="x", write=str, is_joined=False)
 
 
 def test_an_axis_may_begin_above_zero_and_have_ticks_of_its_own() -> None:
     drawn = lines(
-        [0.5], {"c0": [Mark(12, "")]}, [], label="x", write=lambda value: f"{value:.0f}!", least=10,
+        {"c0": [Mark(12, "")]}, ["a"], label="x", write=lambda value: f"{value:.0f}!", least=10,
         ticks=[5, 10, 12, 99],
     )  # fmt: skip
     assert re.findall(r">(\d+!)<", drawn) == ["10!", "12!"]
@@ -91,17 +91,21 @@ def test_labels_are_at_both_ends_and_between() -> None:
     assert 'aria-label="Events &lt;by&gt; day"' in drawn
 
 
+def bar(name: str, value: float, top: float, text: str = "", **more: str) -> Markup:
+    drawn: Markup = vars(templates().get_template("charts.html").module)["bar"](name, value, top, text, **more)
+    return drawn
+
+
 def test_bars_are_shares_of_the_largest() -> None:
-    rows = [Row("a", 2, "two"), Row("b", 8, "eight", css="bad"), Row("c", 0, "none")]
-    drawn = bars(rows, label="x")
+    drawn = bar("a", 2, 8, "two") + bar("b", 8, 8, "eight", css="bad") + bar("c", 0, 8, "none")
     assert numbers(drawn, r'<rect class="(?:c0|bad)" width="N%"') == [25, 100, 0]
     assert re.findall('<span class="text">(.*?)</span>', drawn) == ["two", "eight", "none"]
-    assert numbers(bars([Row("a", 0, "")], label="x"), 'class="c0" width="N%"') == [0]
+    assert numbers(bar("a", 0, 0), 'class="c0" width="N%"') == [0]
 
 
 def test_a_bar_of_full_width_may_have_a_value_that_larger_ones_do_not_exceed() -> None:
-    rows = [Row("a", 2, "two"), Row("b", 8, "eight"), Row("c", 40, "forty")]
-    assert numbers(bars(rows, label="x", top=16), 'class="c0" width="N%"') == [12.5, 50, 100]
+    drawn = bar("a", 2, 16) + bar("b", 8, 16) + bar("c", 40, 16)
+    assert numbers(drawn, 'class="c0" width="N%"') == [12.5, 50, 100]
 
 
 def test_intervals_are_drawn_to_one_scale_with_a_line_at_zero() -> None:
@@ -161,10 +165,11 @@ def test_ticks_are_round_numbers_over_the_whole_range(low: float, span: float, n
 def test_all_that_enters_a_chart_is_escaped() -> None:
     evil = "<b>&"
     drawn = [
-        bars([Row(evil, 1, evil, title=evil, note=evil)], label=evil),
+        bar(evil, 1, 1, evil, title=evil),
         columns([Mark(1, evil)], [evil], label=evil, write=lambda _: evil),
         scatter([(evil, "c0", [(0.0, 0.0)])], label=evil),
+        intervals([Row(evil, 1, evil, title=evil, note=evil)], label=evil, write=lambda _: ""),
     ]
     assert all(isinstance(of, Markup) for of in drawn)
     assert not any("<b>" in of for of in drawn)
-    assert [of.count("&lt;b&gt;&amp;") for of in drawn[::2]] == [5, 2]
+    assert [of.count("&lt;b&gt;&amp;") for of in (drawn[0], *drawn[2:])] == [3, 2, 5]

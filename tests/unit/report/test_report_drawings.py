@@ -7,19 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.report_facts import LAST, NOW, a_day, a_snapshot, facts, stage
+from tests.support.report_facts import LAST, NOW, a_day, a_snapshot, bar_chart, facts, stage
 from userrep.report.drawings import (
     ages,
     daily_runs,
     daily_times,
     events_by_day,
     freshness,
-    rejected_rows,
-    run_stages,
     run_times,
     snapshot_users,
-    stage_costs,
-    stored_tables,
 )
 from userrep.report.facts import BAD, WARN, Run
 from userrep.report.file import page
@@ -66,7 +62,7 @@ def test_the_first_column_of_a_long_log_is_the_one_that_may_be_short() -> None:
 
 def test_reasons_are_shares_of_all_rows_and_not_only_of_those_rejected() -> None:
     log = LogFacts([a_day(0, num_events=90)], {"missing_user_id": 8, "bad_time": 2}, 0.05)
-    drawn = rejected_rows(facts(log=log))
+    (drawn,) = bar_chart("Rejected rows by reason", facts(log=log))
     assert figures(drawn) == ["8%", "2%"]
     assert titles(drawn) == ["missing_user_id: 8 of 100 rows", "bad_time: 2 of 100 rows"]
 
@@ -74,8 +70,9 @@ def test_reasons_are_shares_of_all_rows_and_not_only_of_those_rejected() -> None
 def test_a_bar_of_rejected_rows_is_as_long_as_its_part_of_the_limit_and_red_above_it() -> None:
     log = LogFacts([a_day(0, num_events=90)], {"missing_user_id": 8, "bad_time": 2}, 0.05)
     bar = r'<rect class="(c1|bad)" width="([\d.]+)%"'
-    assert re.findall(bar, rejected_rows(facts(log=log))) == [("bad", "100"), ("c1", "40.0")]
-    unlimited = rejected_rows(facts(log=replace(log, max_rejected_share=0.0)))
+    (limited,) = bar_chart("Rejected rows by reason", facts(log=log))
+    assert re.findall(bar, limited) == [("bad", "100"), ("c1", "40.0")]
+    (unlimited,) = bar_chart("Rejected rows by reason", facts(log=replace(log, max_rejected_share=0.0)))
     assert [width for _, width in re.findall(bar, unlimited)] == ["100.0", "25.0"]
 
 
@@ -96,7 +93,7 @@ def test_runs_are_placed_by_the_logarithm_of_their_time() -> None:
 
 def test_stages_of_a_night_have_their_outcome_and_its_reason_as_title() -> None:
     night = [stage("embed_users"), replace(stage("train_item_vectors", outcome="skipped", reason="same"), seconds=0.0)]
-    drawn = run_stages(facts(night=night))
+    (drawn,) = bar_chart("Seconds by stage", facts(night=night))
     assert figures(drawn) == ["12 s", "0.0 s"]
     assert titles(drawn) == ["embed_users: done. ", "train_item_vectors: skipped. same"]
     assert re.findall(r'<rect class="(c0|rest)"', drawn) == ["c0", "rest"]
@@ -105,15 +102,14 @@ def test_stages_of_a_night_have_their_outcome_and_its_reason_as_title() -> None:
 def test_costs_are_those_of_the_night_or_of_the_training() -> None:
     night = [stage("embed_users", hours=0.5), stage("skipped_one", hours=None), stage("idle", hours=0.0)]
     known = facts(night=night, training_stages=[stage("train_autoencoder", hours=0.02)])
-    drawn = stage_costs(known, training=False)
+    drawn, trained = bar_chart("Core hours by stage", known)
     assert figures(drawn) == ["0.50 core h"]
     assert titles(drawn) == ["embed_users: 5.0 kB shuffled, 12 s elapsed"]
-    trained = stage_costs(known, training=True)
     assert figures(trained) == ["72.0 core s"]
 
 
 def test_only_the_ten_largest_tables_are_drawn() -> None:
-    drawn = stored_tables(facts(storage={f"t{k}": 1000 * (20 - k) for k in range(12)}))
+    (drawn,) = bar_chart("Bytes by table", facts(storage={f"t{k}": 1000 * (20 - k) for k in range(12)}))
     assert re.findall('<span class="name">(.*?)</span>', drawn) == [f"t{k}" for k in range(10)]
     assert figures(drawn)[0] == "20.0 kB"
 

@@ -6,12 +6,10 @@ from datetime import date
 
 import pytest
 
-from tests.support.report_facts import NOW, a_task, drift, facts
+from tests.support.report_facts import NOW, a_task, bar_chart, drift, facts
 from userrep.report.space_drawings import (
     ahead,
     drift_panel,
-    drifted_inputs,
-    kinds_of_loss,
     loss_curves,
     outcome_bars,
     representation_bars,
@@ -45,7 +43,8 @@ def test_a_metric_is_drawn_under_the_limits_that_it_has() -> None:
 
 
 def test_inputs_that_moved_are_bars() -> None:
-    drawn = drifted_inputs(replace(drift(), inputs={"num_events_7d": 0.04, "weight_7d": 0.0123456}))
+    moved = replace(drift(), inputs={"num_events_7d": 0.04, "weight_7d": 0.0123456})
+    (drawn,) = bar_chart("Population stability index by input", facts(drift=moved))
     assert names(drawn) == ["num_events_7d", "weight_7d"]
     assert re.findall('<span class="text">(.*?)</span>', drawn) == ["0.04", "0.0123"]
 
@@ -103,10 +102,12 @@ def test_curves_are_those_that_every_epoch_has_and_the_kept_epoch_is_marked() ->
 def test_the_loss_of_a_kind_is_the_mean_of_its_windows_and_the_eight_largest_are_drawn() -> None:
     losses = {"train_loss.weight_7d": 9.0, "valid_users_loss.weight_7d": 0.25, "valid_users_loss.weight_28d": 0.75}
     losses |= {f"valid_users_loss.kind{k}": k / 100 for k in range(9)}
-    drawn = kinds_of_loss(training([], valid_users_loss=1.0, **losses))
+    curve = [{"epoch": 1.0, "train_loss": 1.0}]
+    (drawn,) = bar_chart("Loss by kind of block", facts(training=training(curve, valid_users_loss=1.0, **losses)))
     assert names(drawn) == ["weight", *(f"kind{k}" for k in range(8, 1, -1))]
     assert re.findall('<span class="text">(.*?)</span>', drawn)[0] == "0.500"
-    assert names(kinds_of_loss(training([], **losses))) == ["weight"]  # users were not held out: of training rows
+    (trained,) = bar_chart("Loss by kind of block", facts(training=training(curve, **losses)))
+    assert names(trained) == ["weight"]  # users were not held out: of training rows
 
 
 def test_groups_of_ranges_get_shades_and_users_without_a_number_get_none() -> None:

@@ -57,7 +57,7 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     only, and writes nothing but the metrics file and the messages that `alerts` configures. With a root, it does not
     start Spark.
     """
-    from userrep.report.facts import BAD, WARN
+    from userrep.report.facts import BAD, NOUNS
     from userrep.report.findings import findings, headline
     from userrep.report.gather import gather
     from userrep.report.state import read_state
@@ -70,8 +70,7 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     found = findings(facts)
     send(config, "check", state, facts)
     level, line = headline(found)
-    names = {BAD: "problem", WARN: "warning"}
-    shown = [finding for finding in found if finding.level in names or finding.not_run]
-    lines = [f"{names.get(finding.level, 'not run')}: {finding.what} {finding.cure}" for finding in shown]
+    shown = [finding for finding in found if finding.level in NOUNS or finding.not_run]
+    lines = [f"{NOUNS.get(finding.level, 'not run')}: {finding.what} {finding.cure}" for finding in shown]
     result = {"level": level, "headline": line, "findings": found}
     return Output(result, [*lines, f"{line}."], exit_code=3 if level == BAD else 0)

@@ -71,7 +71,7 @@ def gather(
         night=[stage for stage in stages if stage.run_id == night_id],
         night_is_daily=_DAILY in newest,
         log=log_facts(state.ledger, state.rejected, config.events.max_rejected_share),
-        spaces=_spaces(state, made_at),
+        spaces=[_space(state, space, made_at) for space in state.registry.spaces],
         consumers=state.registry.consumers,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=state.num_bytes,
@@ -142,25 +142,20 @@ def _run(stages: Sequence[Stage]) -> Run:
     )
 
 
-def _spaces(state: RootState, now: datetime) -> list[SpaceFacts]:
-    facts, in_use = [], state.registry.spaces_in_use()
-    for space in state.registry.spaces:
-        published = state.snapshots[space.space_id]
-        newest = published[-1] if published else None
-        available = next((s for s in reversed(published) if s.available_at and s.available_at <= now), None)
-        facts.append(
-            SpaceFacts(
-                space_id=space.space_id,
-                state=space.state,
-                in_use=in_use.get(space.space_id),
-                trained_until=space.trained_until,
-                created_at=space.created_at,
-                num_snapshots=len(published),
-                newest_as_of=newest.as_of if newest else None,
-                newest_users=newest.num_users if newest else 0,
-                available_as_of=available.as_of if available else None,
-                available_at=available.available_at if available else None,
-                stale=state.stale.get(space.space_id, []),
-            )
-        )
-    return facts
+def _space(state: RootState, space: Space, now: datetime) -> SpaceFacts:
+    published = state.snapshots[space.space_id]
+    newest = published[-1] if published else None
+    available = next((s for s in reversed(published) if s.available_at and s.available_at <= now), None)
+    return SpaceFacts(
+        space_id=space.space_id,
+        state=space.state,
+        in_use=state.registry.spaces_in_use().get(space.space_id),
+        trained_until=space.trained_until,
+        created_at=space.created_at,
+        num_snapshots=len(published),
+        newest_as_of=newest.as_of if newest else None,
+        newest_users=newest.num_users if newest else 0,
+        available_as_of=available.as_of if available else None,
+        available_at=available.available_at if available else None,
+        stale=state.stale.get(space.space_id, []),
+    )

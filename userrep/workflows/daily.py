@@ -47,8 +47,8 @@ def daily(work: RunContext, *, on_time: bool) -> list[Space]:
 
 
 def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
-    work.runs.expect(_STAGES)
-    spaces, as_of = spaces_to_refresh(work), work.schedule.as_of
+    work.runs.expected = _STAGES
+    spaces, as_of = work.schedule.spaces_to_refresh, work.schedule.as_of
     work.predict(lambda plan: plan.daily())
     data_stages.build_activity_tiles(work)
     data_stages.train_item_vectors(work, [as_of])
@@ -76,27 +76,6 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
         expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed)
     _check_refusals(refusals)
     return spaces
-
-
-def spaces_to_refresh(work: RunContext) -> list[Space]:
-    """Return the spaces in use that have the lineage of this configuration; report the others.
-
-    If no space in use has it, return the one that ``Schedule.space_to_use`` chooses.
-
-    Raises
-    ------
-    UsageError
-        If no space has the lineage of this configuration.
-    """
-    registry, lineage_id = work.schedule.registry, work.schedule.lineage_id
-    for space_id, why in registry.spaces_in_use().items():
-        other = registry.space(space_id).lineage_id
-        if other != lineage_id:
-            logger.warning(
-                f"space {space_id} ({why}) is not refreshed: it uses item vectors {other}, this configuration "
-                f"{lineage_id}; also run `userrep daily` with the configuration it was trained with"
-            )
-    return work.schedule.spaces_to_refresh()
 
 
 def backfill(work: RunContext, dates: Sequence[date]) -> None:
@@ -155,7 +134,7 @@ def backfill_stale(work: RunContext) -> None:
         If another backfill is active on these tables.
     """
     with work.lease("backfill"):
-        spaces = spaces_to_refresh(work)
+        spaces = work.schedule.spaces_to_refresh
         work.predict(lambda plan: plan.backfill())
         data_stages.build_activity_tiles(work)
         stale_by_space = stale_dates(work.tables, work.config, work.tiles)

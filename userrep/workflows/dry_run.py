@@ -1,7 +1,7 @@
 """``--dry-run``: what a run would read, build and skip, and what it is expected to take. Nothing is written."""
 
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from userrep.config import Config
@@ -14,7 +14,7 @@ from userrep.sources.listing import Listings
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.forecast import Forecast, LogFile, forecast
 from userrep.workflows.run_plan import PlannedStage, RunPlan
-from userrep.workflows.schedule import Schedule, scheduled
+from userrep.workflows.schedule import Schedule
 
 
 def dry_run(
@@ -45,14 +45,12 @@ def dry_run(
             "--dry-run: the days of the log are not known before its files are read, and no run has read them yet. Run "
             "`userrep inspect` for a look at the log."
         )
-    last = as_ofs[-1] if as_ofs else None
-    if log.unread_files and last is not None:  # the dates that these files have are not known
-        schedule = Schedule(config, tables, log.inventory, last)
-    else:
-        schedule = scheduled(config, tables, log.inventory, last)
+    last = as_ofs[-1] if as_ofs else log.inventory.last_day + timedelta(days=1)
+    schedule = Schedule(config, tables, log.inventory, last)
+    if as_ofs and not log.unread_files:  # the dates that unread files have are not known
+        schedule.check()
+        log.inventory.check_as_of(as_ofs[0], retry_within=config.freshness.retry_within)
     plan = RunPlan(tables, config, schedule, StageRates.of(tables), len(log.unread_files))
-    for day in () if plan.unread else as_ofs[:1]:  # the schedule has checked the last one
-        log.inventory.check_as_of(day, retry_within=config.freshness.retry_within)
     return {
         "command": command,
         "as_of": schedule.as_of,

@@ -25,7 +25,7 @@ def run_pipeline(work: RunContext, *, retrain: bool = False) -> Space:
     """
     with work.lease("pipeline"):
         has_check = work.config.quality.self_check
-        work.runs.expect([stage for stage in _STAGES if has_check or stage != "check_quality"])
+        work.runs.expected = [stage for stage in _STAGES if has_check or stage != "check_quality"]
         schedule = work.schedule
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:

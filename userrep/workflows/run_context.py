@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 
 from pyspark.sql import SparkSession
 
 from userrep.config import Config
-from userrep.errors import UserrepError, plural
+from userrep.errors import plural
 from userrep.features.profiles import Profiles, check_sources, refresh_profiles
 from userrep.model.self_check import SelfCheck
 from userrep.sources.listing import Listings
@@ -26,7 +26,7 @@ from userrep.tracking.lineage import check_lineage_client
 from userrep.workflows.alerts import alerting, check_alerts
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
-from userrep.workflows.schedule import Schedule, scheduled
+from userrep.workflows.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class RunContext:
     def schedule(self) -> Schedule:
         """The dates of this run. Runs the stage ``take_inventory``, which reads the new files of the log.
 
-        Raises the errors of ``scheduled``. A date that is refused is no failure of the stage.
+        Raises the errors of ``Schedule.check``. A date that is refused is no failure of the stage.
         """
         with self.runs.stage("take_inventory") as run:
             inventory = take_inventory(self.tables, self.config.events, self.logs)
@@ -100,20 +100,16 @@ class RunContext:
             run.reason = (
                 f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
             )
-            refusal = None
-            try:
-                schedule = scheduled(self.config, self.tables, inventory, self._requested_as_of)
-            except UserrepError as error:
-                refusal = error
-            else:
-                run.outputs = {
-                    "as_of": schedule.as_of,
-                    "source_files": self.tables.version(SOURCE_FILES),
-                    "lineage_id": schedule.lineage_id,
-                    "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
-                }
-        if refusal is not None:
-            raise refusal
+            as_of = self._requested_as_of or inventory.last_day + timedelta(days=1)
+            schedule = Schedule(self.config, self.tables, inventory, as_of)
+            run.outputs = {
+                "as_of": as_of,
+                "source_files": self.tables.version(SOURCE_FILES),
+                "lineage_id": schedule.lineage_id,
+                "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
+            }
+        if self._requested_as_of is not None:
+            schedule.check()
         for warning in inventory.warnings:
             logger.warning(warning)
         return schedule
@@ -124,4 +120,4 @@ class RunContext:
         Nothing is recorded for tables in a catalog, where the reads of ledgers would take seconds.
         """
         if isinstance(self.tables, FileTables):
-            self.runs.predict(stages(RunPlan(self.tables, self.config, self.schedule, self.runs.rates)))
+            self.runs.planned = stages(RunPlan(self.tables, self.config, self.schedule, self.runs.rates))

@@ -72,7 +72,7 @@ class RunPlan:
         dates = [self.schedule.as_of]
         stale = self._stale_features(dates)
         stages = [*self._data_stages(dates), self._features("refresh_user_features", dates, stale)]
-        for space in self.schedule.spaces_to_refresh():
+        for space in self.schedule.spaces_to_refresh:
             embed, publish = self._snapshots(space, dates, stale)
             stages += [embed, *([self._drift(space)] if publish.runs else []), publish]
         if self.config.stream is not None or stream_bases(self.tables, self.schedule.lineage_id):
@@ -101,7 +101,7 @@ class RunPlan:
         These are the ``stale_dates``, and those that will be stale once changed days are built.
         """
         dates_by_space, stale = [], stale_dates(self.tables, self.config, self._ledger)
-        for space in self.schedule.spaces_to_refresh():
+        for space in self.schedule.spaces_to_refresh:
             published = list_snapshots(self.tables, space.space_id)
             changing = [snapshot.as_of for snapshot in published if self._will_change(snapshot.as_of)]
             dates_by_space.append((space, sorted({*stale.get(space.space_id, []), *changing})))

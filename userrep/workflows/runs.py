@@ -4,9 +4,8 @@ import json
 import logging
 import time
 import uuid
-from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -20,7 +19,7 @@ from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
 from userrep.store.schemas import JOB_RUNS, TableSchema
 from userrep.store.tables import Tables
-from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents, StageFacts, is_on
+from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents, is_on
 from userrep.workflows.run_plan import PlannedStage
 from userrep.workflows.stage_lineage import stage_facts
 
@@ -49,17 +48,20 @@ class StageRun:
 class Runs:
     """The stages of one run, each recorded when it ends. ``run_id``: the id of the process's run, or a new one.
 
-    ``command``: the command or job of the run, which the records then have in ``outputs``.
+    ``command``: the command or job of the run, which the records then have in ``outputs``. ``expected``: the stages of
+    the run. A line is printed when a long one of these starts: one that took five seconds or more the last time it was
+    not skipped, or has never run on these tables. ``planned``: what the next stages are expected to do, which the
+    records then have in ``outputs``, under ``predicted``.
     """
 
     def __init__(self, tables: Tables, config: Config) -> None:
         self.run_id = this_run_id()
         self.command: str | None = None
+        self.expected: Sequence[str] = ()
+        self.planned: list[PlannedStage] = []
         self.stages: list[StageRun] = []
         self._tables, self._config = tables, config
         self._events = StageEvents(config) if is_on(config) else None
-        self._expected: Sequence[str] = ()
-        self._predicted: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         self._config_hash = short_hash(config.model_dump())
 
     @cached_property
@@ -67,41 +69,11 @@ class Runs:
         """What the stages of earlier runs took, read once."""
         return StageRates.of(self._tables)
 
-    @cached_property
-    def _code_hash(self) -> str:
-        return code_hash()
-
-    def expect(self, stages: Sequence[str]) -> None:
-        """Set the stages of the run, so that a line is printed when a long one starts.
-
-        A stage is long if it took five seconds or more the last time it was not skipped, or if it has never run on
-        these tables.
-        """
-        self._expected = stages
-
-    def predict(self, stages: Sequence[PlannedStage]) -> None:
-        """Set what the next stages are expected to do. Each record then has it in ``outputs``, under ``predicted``."""
-        for planned in stages:
-            outcome = DONE if planned.runs else SKIPPED
-            self._predicted[planned.stage].append({"outcome": outcome, **planned.expected._asdict()})
-
-    def _report_start(self, name: str) -> None:
-        if name not in self._expected:
-            return
-        last = self.rates.last_seconds(name)
-        if last is None or last >= _LONG_STAGE:
-            position = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
-            logger.info(f"{position}: {name} ({'first run' if last is None else f'{last:.0f} s last time'})")
-
     @contextmanager
     def stage(
-        self,
-        name: str,
-        inputs: Sequence[TableSchema] = (),
-        *,
-        pinned: Mapping[str, int] | None = None,
+        self, name: str, inputs: Sequence[TableSchema] = (), *, pinned: Mapping[str, int] | None = None,
         space_id: str | None = None,
-    ) -> Iterator[StageRun]:
+    ) -> Iterator[StageRun]:  # fmt: skip
         """Run a block as a stage: time it and record it with its Spark work and the table versions of its inputs.
 
         The versions are those at the start of the stage, and those that the run has pinned. ``space_id``: the space
@@ -114,50 +86,64 @@ class Runs:
         """
         check_held()
         self._report_start(name)
-        run, started, event_id = StageRun(name), datetime.now(UTC), str(uuid.uuid4())
+        run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = dict(pinned or {}) | {table.name: self._tables.version(table) for table in inputs}
-        self._emit(START, event_id, run, versions, space_id)
-        predicted = {"predicted": self._predicted[name].popleft()} if self._predicted[name] else {}
+        emit = partial(self._emit, str(uuid.uuid4()), run, versions, space_id)
+        emit(START)
+        predicted = self._predicted(name)
         try:
             with logged_with(run_id=self.run_id, stage=name):
                 yield run
+            self.stages.append(run)
         except BaseException as error:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
-            run.seconds = time.monotonic() - clock
-            run.outputs |= predicted
-            self._record_failure(run, started, versions)
-            self._emit(FAIL, event_id, run, versions, space_id)
             raise
-        run.seconds = time.monotonic() - clock
-        run.outputs |= predicted | ({"spark": work.found()} if run.outcome == DONE else {})
-        self.stages.append(run)
-        self._record(run, started, versions)
-        self._emit(COMPLETE, event_id, run, versions, space_id)
-        rows = plural(run.num_rows, "row")
-        self._report_end(run, f"{rows} in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
+        finally:
+            run.seconds = time.monotonic() - clock
+            run.outputs |= predicted | ({"spark": work.found()} if run.outcome == DONE else {})
+            # An error of the record must not hide the stage's own.
+            with suppress(Exception) if run.outcome == FAILED else nullcontext():
+                self._record(run, started, versions)
+            emit(FAIL if run.outcome == FAILED else COMPLETE)
+            self._report_end(run)
 
-    def _record_failure(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
-        with suppress(Exception):  # the stage's own error is the one to raise
-            self._record(run, started, versions)
-        if lines_are_json():  # in text mode, the error itself is printed once at the end
-            self._report_end(run, f"failed after {run.seconds:.0f} s")
+    def _report_start(self, name: str) -> None:
+        if name not in self.expected:
+            return
+        last = self.rates.last_seconds(name)
+        if last is None or last >= _LONG_STAGE:
+            position = f"stage {self.expected.index(name) + 1} of {len(self.expected)}"
+            logger.info(f"{position}: {name} ({'first run' if last is None else f'{last:.0f} s last time'})")
 
-    def _emit(self, kind: str, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None) -> None:
+    def _predicted(self, name: str) -> dict[str, object]:
+        """Take the next planned stage of a name; return its entry for the record, empty if none is planned."""
+        planned = next((stage for stage in self.planned if stage.stage == name), None)
+        if planned is None:
+            return {}
+        self.planned.remove(planned)
+        return {"predicted": {"outcome": DONE if planned.runs else SKIPPED, **planned.expected._asdict()}}
+
+    def _emit(self, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None, kind: str) -> None:
         """Send an OpenLineage event of a stage, if they are configured."""
-        if self._events is not None:
-            error = run.reason if kind == FAIL else None
-            facts = partial(self._facts, run, versions, space_id, ended=kind == COMPLETE)
-            self._events.emit(kind, event_id, facts, error)
-
-    def _facts(self, run: StageRun, versions: dict[str, int], space_id: str | None, *, ended: bool) -> StageFacts:
+        if self._events is None:
+            return
         facts = {"run_id": self.run_id, "command": self.command, "space_id": run.outputs.get("space_id") or space_id}
-        facts |= {"outcome": run.outcome, "reason": run.reason} if ended else {}
+        facts |= {"outcome": run.outcome, "reason": run.reason} if kind == COMPLETE else {}
         described = {name: str(value) for name, value in facts.items() if value}
-        is_written = ended and run.outcome == DONE
-        return stage_facts(self._tables, self._config, run.stage, versions, described, ended=is_written)
+        has_written = kind == COMPLETE and run.outcome == DONE
+        stage = partial(stage_facts, self._tables, self._config, run.stage, versions, described, ended=has_written)
+        self._events.emit(kind, event_id, stage, run.reason if kind == FAIL else None)
 
-    def _report_end(self, run: StageRun, result: str) -> None:
+    def _report_end(self, run: StageRun) -> None:
+        """Log the end of a stage. In text mode, an error is printed only once, at the end of the command."""
+        if run.outcome == FAILED and not lines_are_json():
+            return
+        result = {
+            DONE: f"{plural(run.num_rows, 'row')} in {run.seconds:.0f} s",
+            SKIPPED: "up to date",
+            FAILED: f"failed after {run.seconds:.0f} s",
+        }[run.outcome]
         figures = {"outcome": run.outcome, "seconds": round(run.seconds, 3), "num_rows": run.num_rows}
         with logged_with(run_id=self.run_id, stage=run.stage):
             line = f"{run.stage}: {result}" + (f" ({run.reason})" if run.reason else "")
@@ -166,5 +152,5 @@ class Runs:
     def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
         outputs = run.outputs | ({"command": self.command} if self.command else {})
         row = {"run_id": self.run_id, "started_at": started, "inputs": json.dumps(versions)}
-        row |= {"config_hash": self._config_hash, "code_hash": self._code_hash}
+        row |= {"config_hash": self._config_hash, "code_hash": code_hash()}
         self._tables.add(JOB_RUNS, [vars(run) | row | {"outputs": json.dumps(outputs, default=str)}])

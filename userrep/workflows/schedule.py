@@ -1,5 +1,6 @@
 """The schedule of a run: its as-of dates for training and snapshots, and the space it works on."""
 
+import logging
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -14,22 +15,7 @@ from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory
 from userrep.workflows.log_fit import DEFAULT_ROOM, MIN_HISTORY, training_dates
 
-
-def scheduled(config: Config, tables: Tables, inventory: Inventory, as_of: date | None) -> "Schedule":
-    """Return the schedule of a run for an as-of date, by default the day after the last day of the log.
-
-    Raises
-    ------
-    UsageError
-        If the as-of date is outside the log, or the log is too short for it.
-    LogIncompleteError
-        If the log does not reach the as-of date yet, by at most ``freshness.retry_within``.
-    """
-    if as_of is None:
-        return Schedule(config, tables, inventory, inventory.last_day + timedelta(days=1))
-    inventory.check_as_of(as_of, retry_within=config.freshness.retry_within)
-    inventory.check_window(as_of, config.windows_days[-1])
-    return Schedule(config, tables, inventory, as_of)
+logger = logging.getLogger(__name__)
 
 
 def dates_between(first: date, last: date, every_days: int) -> list[date]:
@@ -55,6 +41,19 @@ class Schedule:
     tables: Tables
     inventory: Inventory
     as_of: date
+
+    def check(self) -> None:
+        """Check the as-of date against the log.
+
+        Raises
+        ------
+        UsageError
+            If it is outside the log, or the log is too short for it.
+        LogIncompleteError
+            If the log does not reach it yet, by at most ``freshness.retry_within``.
+        """
+        self.inventory.check_as_of(self.as_of, retry_within=self.config.freshness.retry_within)
+        self.inventory.check_window(self.as_of, self.config.windows_days[-1])
 
     @cached_property
     def registry(self) -> Registry:
@@ -102,10 +101,24 @@ class Schedule:
             raise UsageError("no usable space. Run `userrep pipeline --as-of DATE` to train one.")
         return self.usable_space
 
+    @cached_property
     def spaces_to_refresh(self) -> list[Space]:
-        """Return the spaces in use that have this lineage, the serving one first, or else ``space_to_use``."""
-        in_use = [self.registry.space(space_id) for space_id in self.registry.spaces_in_use()]
-        return [space for space in in_use if space.lineage_id == self.lineage_id] or [self.space_to_use()]
+        """The spaces in use that have this lineage, the serving one first, or else ``space_to_use``.
+
+        Spaces of other lineages are reported.
+        """
+        spaces = []
+        for space_id, why in self.registry.spaces_in_use().items():
+            space = self.registry.space(space_id)
+            if space.lineage_id == self.lineage_id:
+                spaces.append(space)
+            else:
+                logger.warning(
+                    f"space {space_id} ({why}) is not refreshed: it uses item vectors {space.lineage_id}, this "
+                    f"configuration {self.lineage_id}; also run `userrep daily` with the configuration it was trained "
+                    "with"
+                )
+        return spaces or [self.space_to_use()]
 
     def unfinished_candidate(self) -> Space | None:
         """Return the newest space if it is a candidate of this lineage, unless a gate has refused a snapshot of it."""
@@ -159,14 +172,14 @@ class Schedule:
         return sorted(dates)
 
     def feature_dates(self, *, retrain: bool = False) -> list[date]:
-        """Return the dates that need features, ascending: snapshot dates and, if a space is trained, training dates."""
-        space = None if retrain else self.usable_space
-        return sorted({*self.snapshot_dates(space), *(self._training_feature_dates() if space is None else [])})
+        """Return the dates that need features, ascending.
 
-    def _training_feature_dates(self) -> set[date]:
-        """Return the training dates and the dates on which their futures end.
-
-        If a future is a multiple of ``every_days``, most of them end on other training dates.
+        These are the snapshot dates and, if a space is trained, the training dates and the dates on which their futures
+        end. If a future is a multiple of ``every_days``, most of these are training dates, too.
         """
-        ahead = (0, *self.config.future_days)
-        return {day + timedelta(days=days) for day in self.training_as_ofs for days in ahead}
+        space = None if retrain else self.usable_space
+        dates = {*self.snapshot_dates(space)}
+        if space is None:
+            ahead = (0, *self.config.future_days)
+            dates |= {day + timedelta(days=days) for day in self.training_as_ofs for days in ahead}
+        return sorted(dates)

@@ -1,8 +1,9 @@
 """The tables that each stage reads and writes, and what their columns are computed from, for OpenLineage events."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from userrep.config import Config
+from userrep.config import Config, Source
 from userrep.features.ledger import features_table
 from userrep.items.versions import lineage_of
 from userrep.store import schemas
@@ -60,10 +61,9 @@ def stage_facts(
     features = features_table(config, lineage_of(config))
     inputs: dict[str, int | None] = {locate(tables, name): version for name, version in versions.items()}
     if stage in _READS_LOG:
-        inputs |= {_source(source.path, source.format): None for source in config.events.all_sources.values()}
+        inputs |= {_location(source): None for source in config.events.all_sources.values()}
     if stage in _READS_PROFILES:
-        sources = (config.users, config.onboarding)
-        inputs |= {_source(source.path, source.format): None for source in sources if source is not None}
+        inputs |= {_location(source): None for source in (config.users, config.onboarding) if source is not None}
     written = [*_WRITES.get(stage, ()), *([features] if stage in _READS_PROFILES else [])] if ended else []
     return StageFacts(
         stage=stage,
@@ -79,8 +79,8 @@ def locate(tables: Tables, name: str) -> str:
     return tables.name(TableSchema(name, "", "")).removeprefix("delta.").replace("`", "")
 
 
-def _source(path: str, format_: str) -> str:
-    return path if format_ == "table" else absolute(path)
+def _location(source: Source) -> str:
+    return source.path if source.format == "table" else absolute(source.path)
 
 
 def _columns(
@@ -88,16 +88,15 @@ def _columns(
 ) -> dict[str, list[tuple[str, str]]]:
     """Return the sources of a table's columns, as far as they are known; of a log, its columns as configured."""
     if table == schemas.USER_ITEM_DAYS:
-        columns: dict[str, list[tuple[str, str]]] = {}
+        columns = defaultdict[str, list[tuple[str, str]]](list)
         for source in config.events.all_sources.values():
             named = source.columns
-            mapped = {"user_id": named.user_id, "item_id": named.item_id, "event_type": named.event_type}
-            mapped |= {"weight": named.weight, "last_event_at": named.event_at}
-            where = _source(source.path, source.format)
-            for column, name in mapped.items():
-                columns.setdefault(column, []).extend([(where, name)] if name else [])
-            columns.setdefault("num_by_context", []).extend((where, name) for name in named.context)
-        return {column: sources for column, sources in columns.items() if sources}
+            mapped = [("user_id", named.user_id), ("item_id", named.item_id), ("event_type", named.event_type)]
+            mapped += [("weight", named.weight), ("last_event_at", named.event_at)]
+            for column, name in [*mapped, *(("num_by_context", name) for name in named.context)]:
+                if name:
+                    columns[column].append((_location(source), name))
+        return columns
     if table == features:
         return {
             column: [(locate(tables, source.name), name) for source, name in sources]

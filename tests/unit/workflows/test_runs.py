@@ -71,7 +71,7 @@ def test_each_stage_is_recorded_with_what_was_expected_of_it_in_order_and_with_i
         return PlannedStage(stage, seconds != 0, "", Prediction(seconds, seconds))
 
     runs.command = "backfill"
-    runs.predict([planned("embed_users", 5.0), planned("publish_snapshot", None), planned("embed_users", 0)])
+    runs.planned = [planned("embed_users", 5.0), planned("publish_snapshot", None), planned("embed_users", 0)]
     for _ in range(2):
         with runs.stage("embed_users"):
             pass
@@ -157,13 +157,13 @@ def test_long_and_new_stages_of_a_run_are_reported_when_they_begin(
     with runs.stage("embed_users"):
         pass
     assert len(lines) == 1  # nothing was announced
-    runs.expect(["build_user_features", "embed_users", "promote"])
+    runs.expected = ["build_user_features", "embed_users", "promote"]
     for stage in ("build_user_features", "promote", "maintain_tables"):
         with runs.stage(stage):
             pass
     assert lines[1] == "stage 1 of 3: build_user_features (42 s last time)"
     assert [line.split(":")[0] for line in lines[2:]] == ["build_user_features", "promote", "maintain_tables"]
     again = Runs(tables, config_of(tmp_path))
-    again.expect(["train_autoencoder"])
+    again.expected = ["train_autoencoder"]
     with again.stage("train_autoencoder"):
         assert lines[-1] == "stage 1 of 1: train_autoencoder (first run)"

@@ -192,11 +192,10 @@ def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> O
     to repeat the parts that did not succeed; parts that are done are skipped.
     """
     tables = tables_of(config, writes=True)
-    from userrep.workflows.nightly import DailyParts, exit_code
+    from userrep.workflows.nightly import exit_code, nightly_parts
 
     parts = []
-    work = DailyParts(tables, config, as_of, lambda: context_for_run(config, as_of), report_error)
-    for part in work.run():
+    for part in nightly_parts(tables, config, as_of, lambda: context_for_run(config, as_of), report_error):
         parts.append(part)
         if not as_json:
             typer.echo(f"{part.part:<12} {part.outcome:<9} {part.seconds:6.1f} s  {part.reason}")

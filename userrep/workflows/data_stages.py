@@ -17,6 +17,7 @@ from userrep.items.version_training import train_versions
 from userrep.items.versions import items_without_vector
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, SUM_GENERATIONS, TILE_DAYS
 from userrep.tiles.build import build_tiles
+from userrep.tiles.ledger import tile_ledger
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import StageRun
 
@@ -30,7 +31,7 @@ def build_activity_tiles(work: RunContext) -> None:
     """Build the tiles of new and changed days before the as-of date."""
     with work.runs.stage("build_activity_tiles") as run:
         build = build_tiles(work.tables, work.config, work.schedule.inventory, before=work.schedule.as_of)
-        work.pin_tiles()
+        work.tiles = tile_ledger(work.tables)
         if not build.days:
             return run.skip(plural(build.num_up_to_date, "day"))
         run.num_rows = build.num_tiles

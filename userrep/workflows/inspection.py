@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from userrep.config import Config, EventSource
 from userrep.errors import plural, results_of
@@ -20,14 +20,7 @@ from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
 
 
-class Inspected(NamedTuple):
-    """One source of the log. ``span``: first and last day with a readable time, and whether they are exact."""
-
-    what: str
-    log: EventSource
-    sample: Sample
-    facts: SampleFacts
-    span: tuple[date, date, bool] | None
+Span = tuple[date, date, bool]  # the first and last day with a readable time, and whether both are exact
 
 
 def inspect_log(config: Config) -> dict[str, Any]:
@@ -40,12 +33,12 @@ def inspect_log(config: Config) -> dict[str, Any]:
     UsageError
         With every fault: a source that cannot be read, or lacks a mapped column.
     """
-    inspected = results_of(partial(_inspect, what, log) for what, log in config.events.all_sources.items())
-    spans = [source.span for source in inspected if source.span is not None]
-    result: dict[str, Any] = {"sources": {source.what: _source_facts(source) for source in inspected}}
-    verdict = [line for source in inspected for line in _judge_rows(source, config)]
+    sources = config.events.all_sources
+    inspected = results_of(partial(_inspect, config, what) for what in sources)
+    result: dict[str, Any] = {"sources": dict(zip(sources, (facts for facts, _, _ in inspected), strict=True))}
+    verdict = [line for _, lines, _ in inspected for line in lines]
     result["needed_days"] = needed_days(config)
-    if spans:
+    if spans := [span for *_, span in inspected if span is not None]:
         first, last = min(span[0] for span in spans), max(span[1] for span in spans)
         result["needed_days"] = needed_days(config, room_of(config, last))
         result |= {"first_day": first, "last_day": last, "num_days": (last - first).days + 1}
@@ -55,18 +48,17 @@ def inspect_log(config: Config) -> dict[str, Any]:
     return result
 
 
-def _inspect(what: str, log: EventSource) -> Inspected:
-    listings = Listings()
+def _inspect(config: Config, what: str) -> tuple[dict[str, Any], list[VerdictLine], Span | None]:
+    """Return the facts of a source, the verdict on its rows, and its days."""
+    log, listings = config.events.all_sources[what], Listings()
     sample = take_sample(log, what, listings)
-    columns = event_columns(log)
-    check_columns(spark_columns(sample), columns, what)
+    check_columns(spark_columns(sample), event_columns(log), what)
     facts = sample_facts(sample, log)
-    return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day, listings))
+    span = log_days(sample, log, facts.rows_by_day, listings)
+    return _source_facts(log, sample, facts, span), [*_judge_rows(config, what, sample, facts, span)], span
 
 
-def log_days(
-    sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings
-) -> tuple[date, date, bool] | None:
+def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings) -> Span | None:
     """Return the first and last day of a log, up to tomorrow, and whether both are exact; None without any.
 
     ``rows_by_day``: the days of a sample. For an incomplete sample, file footers may contain the first and last day.
@@ -79,24 +71,22 @@ def log_days(
     return (min(days), max(days), is_exact) if days else None
 
 
-def _source_facts(source: Inspected) -> dict[str, Any]:
-    sample, facts, span = source.sample, source.facts, source.span
-    empty = facts.days_without_events if sample.is_complete else None
+def _source_facts(log: EventSource, sample: Sample, facts: SampleFacts, span: Span | None) -> dict[str, Any]:
     estimates = [] if sample.is_counted else ["num_rows"]
     if not sample.is_complete:
         estimates += ["num_users", "num_items", "nulls", "num_duplicates", "heaviest_users"]
     if span is not None and not span[2]:
         estimates += ["first_day", "last_day"]
     return {
-        "path": source.log.path,
-        "format": source.log.format,
+        "path": log.path,
+        "format": log.format,
         "num_files": sample.num_files,
         "num_bytes": sample.num_bytes,
         "num_rows": sample.num_rows,
         "num_rows_read": sample.rows.num_rows + sample.num_unparsable,
         "first_day": span and span[0],
         "last_day": span and span[1],
-        "days_without_events": empty,
+        "days_without_events": facts.days_without_events if sample.is_complete else None,
         "num_users": facts.num_users,
         "num_items": facts.num_items,
         "nulls": facts.nulls,
@@ -107,33 +97,31 @@ def _source_facts(source: Inspected) -> dict[str, Any]:
     }
 
 
-def _judge_rows(source: Inspected, config: Config) -> Iterator[VerdictLine]:
+def _judge_rows(
+    config: Config, what: str, sample: Sample, facts: SampleFacts, span: Span | None
+) -> Iterator[VerdictLine]:
     """Judge what makes a run fail or leave rows out: rejected rows, small days, rows in the future, duplicates."""
-    sample, facts, events = source.sample, source.facts, config.events
+    events = config.events
     num_read = max(1, sample.rows.num_rows + sample.num_unparsable)
     if not facts.rows_by_day:
-        yield VerdictLine(WARN, f"{source.what}.columns.event_at: no readable time. Map another column, or convert it.")
+        yield VerdictLine(WARN, f"{what}.columns.event_at: no readable time. Map another column, or convert it.")
         return
-    if source.span is not None and not source.span[2] and not sample.sees_end:
-        yield VerdictLine(WARN, f"{source.what}: the end of the log is not in the sample; its last day may be later.")
+    if span is not None and not span[2] and not sample.sees_end:
+        yield VerdictLine(WARN, f"{what}: the end of the log is not in the sample; its last day may be later.")
     share = facts.num_rejectable / num_read
     if share > events.max_rejected_share:
         limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"
-        yield VerdictLine(WARN, f"{source.what}: {share:.1%} of the rows would be rejected; {limit}.")
+        yield VerdictLine(WARN, f"{what}: {share:.1%} of the rows would be rejected; {limit}.")
     num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > last_event_day(utc_now()))
     if num_ahead:
-        yield VerdictLine(
-            WARN, f"{source.what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back."
-        )
+        yield VerdictLine(WARN, f"{what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back.")
     least = events.min_day_share * median(facts.rows_by_day.values())
     small = [day for day, num in facts.rows_by_day.items() if num < least]
     if small and sample.is_complete and len(config.events.all_sources) == 1:
         limit = f"events.min_day_share {events.min_day_share:g} of the median day's rows"
-        yield VerdictLine(
-            WARN, f"{source.what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0."
-        )
+        yield VerdictLine(WARN, f"{what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0.")
     if facts.num_duplicates:
-        yield VerdictLine(OK, f"{source.what}: {facts.num_duplicates:,} duplicate rows are dropped by a run.")
+        yield VerdictLine(OK, f"{what}: {facts.num_duplicates:,} duplicate rows are dropped by a run.")
 
 
 def inspection_lines(result: dict[str, Any]) -> list[str]:
@@ -152,15 +140,13 @@ def inspection_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _table(facts: dict[str, Any]) -> list[str]:
-    num_read = facts["num_rows_read"]
-    sampled = f"of a sample of {num_read:,} rows"
+    sampled = f"of a sample of {facts['num_rows_read']:,} rows"
     nulls = [f"{key.removeprefix('columns.')} {num:,}" for key, num in facts["nulls"].items()]
     heavy = [
-        f"{u['user_id']} {u['num_rows']:,} ({u['num_rows'] / num_read:.1%})"
+        f"{u['user_id']} {u['num_rows']:,} ({u['num_rows'] / facts['num_rows_read']:.1%})"
         for u in facts["heaviest_users"][:_USERS_SHOWN]
     ]
-    empty, first = facts["days_without_events"], facts["first_day"]
-    duplicates = facts["num_duplicates"]
+    empty, first, duplicates = facts["days_without_events"], facts["first_day"], facts["num_duplicates"]
     rows = [
         ("num_rows", "events", f"{facts['num_rows']:,}", "estimated from bytes read"),
         ("first_day", "days", f"{first} to {facts['last_day']}" if first else "none up to tomorrow", sampled),
@@ -172,13 +158,10 @@ def _table(facts: dict[str, Any]) -> list[str]:
         ("num_duplicates", "duplicate rows", "not comparable" if duplicates is None else f"{duplicates:,}", sampled),
         ("heaviest_users", "heaviest users", ", ".join(heavy), sampled),
     ]
-    return in_columns(
-        ["fact", "value", "basis"],
-        [
-            [label, value, basis if key in facts["estimates"] else "exact" if key else ""]
-            for key, label, value, basis in rows
-        ],
-    )
+    cells = [
+        [label, value, basis if key in facts["estimates"] else "exact" * bool(key)] for key, label, value, basis in rows
+    ]
+    return in_columns(["fact", "value", "basis"], cells)
 
 
 def _few(days: list[date]) -> str:

@@ -1,10 +1,11 @@
 """Windows and training dates that fit a log: a choice for a new configuration, and a verdict on an existing one."""
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import NamedTuple
 
 from userrep.config import Config, parse_config
-from userrep.errors import UsageError, plural
+from userrep.errors import UsageError, plural, shortened
 from userrep.evaluation.dates import latest_until
 from userrep.items.versions import Versions, lineage_of
 
@@ -128,51 +129,45 @@ def judge(config: Config, first: date, last: date) -> list[VerdictLine]:
     return [*_judge_windows(config, fit, first, last), *_judge_until(config, fit, first, last)]
 
 
-def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[VerdictLine]:
+def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> Iterator[VerdictLine]:
     num_days, longest, room = (last - first).days + 1, config.windows_days[-1], room_of(config, last)
     needed = needed_days(config, room)
     is_shorter = fit.windows_days[-1] < longest and fit.until is not None
     advice = f"Use {fit.windows_days}." if is_shorter else "Collect a longer log."
-    lines = []
     if longest > num_days:
-        what = f"windows_days: {num_days} days of history, but a window of {longest}. {advice}"
-        lines.append(VerdictLine(WARN, what))
+        yield VerdictLine(WARN, f"windows_days: {num_days} days of history, but a window of {longest}. {advice}")
     else:
-        history = needed - room.days - max(config.future_days, default=0)
-        parts = f"{history} before the last training date + {max(config.future_days, default=0)} that it looks ahead"
+        future = max(config.future_days, default=0)
+        parts = f"{needed - room.days - future} before the last training date + {future} that it looks ahead"
         parts += f" + {room.days} for the evaluation"
         what = f"windows_days: training with full windows needs {needed} days of log ({parts}), got {num_days}."
-        lines.append(VerdictLine(WARN, f"{what} {advice}") if needed > num_days else VerdictLine(OK, what))
+        yield VerdictLine(WARN, f"{what} {advice}") if needed > num_days else VerdictLine(OK, what)
     context = config.history_window
     if context is not None and context > num_days:
         what = f"history_days: {context} days, but the log has {num_days}. Set history_days: 0 or a shorter one."
-        lines.append(VerdictLine(WARN, what))
-    return lines
+        yield VerdictLine(WARN, what)
 
 
-def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[VerdictLine]:
+def _judge_until(config: Config, fit: Fit, first: date, last: date) -> Iterator[VerdictLine]:
     try:
         dates = check_until(config, first, last)
     except UsageError as error:
-        return [VerdictLine(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))]
+        yield VerdictLine(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))
+        return
     end = last + _DAY
     until = end - room_of(config, last)
     how_many = f"{plural(len(dates), 'training date')}, {dates[0]} to {dates[-1]}"
-    lines = [VerdictLine(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
+    yield VerdictLine(OK, f"training.as_ofs.until: {until} gives {how_many}.")
     horizons = config.evaluation.horizons_days
     usable = [days for days in horizons if latest_until(end, days) >= until]
     room = f"evaluation: {plural((end - until).days, 'day')} after {until}"
     if not usable:
         latest = latest_until(end, horizons[0])
         what = f"{room}, too few for a horizon of {horizons[0]} days. Set training.as_ofs.until: {latest} or earlier."
-        return [*lines, VerdictLine(WARN, what)]
-    left_out = f"; left out: {_listed(horizons[len(usable) :])}" if len(usable) < len(horizons) else ""
-    lines.append(VerdictLine(OK, f"{room}, enough for horizons of {_listed(usable)} days{left_out}."))
-    return lines
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+        yield VerdictLine(WARN, what)
+        return
+    left_out = f"; left out: {shortened(horizons[len(usable) :])}" if len(usable) < len(horizons) else ""
+    yield VerdictLine(OK, f"{room}, enough for horizons of {shortened(usable)} days{left_out}.")
 
 
 def _with_windows(windows: list[int]) -> Config:

@@ -36,67 +36,71 @@ class NightlyPart:
     reason: str
 
 
-@dataclass(frozen=True)
-class DailyParts:
-    """The parts of `userrep nightly`. Each part runs even if an earlier one failed.
+def nightly_parts(
+    tables: Tables,
+    config: Config,
+    as_of: date,
+    context: Callable[[], RunContext],
+    report: Callable[[Exception], object],
+) -> Iterator[NightlyPart]:
+    """Run the parts of `userrep nightly`, each even if an earlier one failed, and yield the result of each.
 
-    ``context`` checks root, sources and date, then starts Spark and opens the daily run. ``failed`` reports the
-    exception of a part.
+    ``context`` checks root, sources and date, then starts Spark and opens a run. ``report`` reports the exception of a
+    part.
     """
+    parts: dict[str, Callable[[], tuple[str, str]]] = {
+        "daily": lambda: _daily(context(), as_of),
+        "forget": lambda: _forget(tables, config),
+        "maintenance": lambda: _maintain(tables, config),
+    }
+    if config.retraining is not None:
+        parts["retraining"] = lambda: _retrain(tables, config, as_of, context)  # last, because it takes longest
+    for name, work in parts.items():
+        started = time.monotonic()
+        try:
+            outcome, reason = work()
+            code = 0
+        except Exception as error:  # of any kind: the other parts still run
+            report(error)
+            if name in ("forget", "maintenance"):  # the lease of the others has sent the alert
+                alert(tables, config, name, error)
+            code, lines = explain(error)
+            outcome, reason = _OUTCOMES[code], " ".join(lines)
+        yield NightlyPart(name, outcome, code, round(time.monotonic() - started, 3), reason)
 
-    tables: Tables
-    config: Config
-    as_of: date
-    context: Callable[[], RunContext]
-    failed: Callable[[Exception], object]
 
-    def run(self) -> Iterator[NightlyPart]:
-        """Run the parts and yield the result of each."""
-        parts = [("daily", self._daily), ("forget", self._forget), ("maintenance", self._maintain)]
-        if self.config.retraining is not None:
-            parts.append(("retraining", self._retrain))  # last, because it takes longest
-        for name, work in parts:
-            started = time.monotonic()
-            try:
-                outcome, reason = work()
-                code = 0
-            except Exception as error:  # of any kind: the other parts still run
-                self.failed(error)
-                if name in ("forget", "maintenance"):  # the lease of the others has sent the alert
-                    alert(self.tables, self.config, name, error)
-                code, lines = explain(error)
-                outcome, reason = _OUTCOMES[code], " ".join(lines)
-            yield NightlyPart(name, outcome, code, round(time.monotonic() - started, 3), reason)
+def _daily(work: RunContext, as_of: date) -> tuple[str, str]:
+    spaces = daily(work, on_time=False)
+    return DONE, f"snapshots of {as_of} for {', '.join(space.space_id for space in spaces)}"
 
-    def _daily(self) -> tuple[str, str]:
-        spaces = daily(self.context(), on_time=False)
-        return DONE, f"snapshots of {self.as_of} for {', '.join(space.space_id for space in spaces)}"
 
-    def _forget(self) -> tuple[str, str]:
-        requests = newest_requests(self.tables)
-        receipt = Erasure(self.tables, self.config, []).run(now=False) if requests else None
-        if receipt is None or receipt.get("is_idle"):
-            interrupted = "a request was interrupted before it began. Repeat it with its file of users"
-            is_erased = all(request.state == ERASED for request in requests)
-            return SKIPPED, "no request is waiting" if is_erased else interrupted
-        finished, erased = plural(receipt["num_done"], "request"), plural(sum(receipt["rows"].values()), "row")
-        unreadable = [path for path, result in receipt["exports"].items() if result.startswith(NOT_READABLE)]
-        exports = f"; erased users may still be in exports that cannot be read: {shortened(unreadable)}"
-        return DONE, f"{finished} finished, {erased} erased{exports if unreadable else ''}"
+def _forget(tables: Tables, config: Config) -> tuple[str, str]:
+    requests = newest_requests(tables)
+    receipt = Erasure(tables, config, []).run(now=False) if requests else None
+    if receipt is None or receipt.get("is_idle"):
+        interrupted = "a request was interrupted before it began. Repeat it with its file of users"
+        is_erased = all(request.state == ERASED for request in requests)
+        return SKIPPED, "no request is waiting" if is_erased else interrupted
+    finished, erased = plural(receipt["num_done"], "request"), plural(sum(receipt["rows"].values()), "row")
+    unreadable = [path for path, result in receipt["exports"].items() if result.startswith(NOT_READABLE)]
+    exports = f"; erased users may still be in exports that cannot be read: {shortened(unreadable)}"
+    return DONE, f"{finished} finished, {erased} erased{exports if unreadable else ''}"
 
-    def _maintain(self) -> tuple[str, str]:
-        last = last_maintenance(self.tables)
-        due = last.date() + timedelta(days=MAINTENANCE_DAYS) if last else utc_now().date()
-        if utc_now().date() < due:
-            return SKIPPED, f"due on {due}"
-        with held(self.tables, _MAINTENANCE), Runs(self.tables, self.config).stage(_MAINTENANCE) as run:
-            run.outputs = maintain_tables(self.tables, self.config)
-        return DONE, "old files and rows removed"
 
-    def _retrain(self) -> tuple[str, str]:
-        from userrep.workflows.retraining import Retrainer  # imports LightGBM, which takes a second
+def _maintain(tables: Tables, config: Config) -> tuple[str, str]:
+    last = last_maintenance(tables)
+    due = last.date() + timedelta(days=MAINTENANCE_DAYS) if last else utc_now().date()
+    if utc_now().date() < due:
+        return SKIPPED, f"due on {due}"
+    with held(tables, _MAINTENANCE), Runs(tables, config).stage(_MAINTENANCE) as run:
+        run.outputs = maintain_tables(tables, config)
+    return DONE, "old files and rows removed"
 
-        return Retrainer(self.tables, self.config, self.as_of, self.context).run()
+
+def _retrain(tables: Tables, config: Config, as_of: date, context: Callable[[], RunContext]) -> tuple[str, str]:
+    from userrep.workflows.retraining import retrain_if_due  # imports LightGBM, which takes a second
+
+    return retrain_if_due(tables, config, as_of, context)
 
 
 def last_maintenance(tables: Tables) -> datetime | None:

@@ -6,7 +6,6 @@ it stopped.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 
 from userrep.config import Config
@@ -29,91 +28,83 @@ from userrep.workflows.space_diff import diff_spaces
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Retrainer:
-    """The retraining part of `userrep nightly`, for a configuration with a section ``retraining``.
+def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callable[[], RunContext]) -> tuple[str, str]:
+    """Do what the section ``retraining`` of a configuration makes due; return the outcome and its reason.
 
     ``context`` checks root, sources and date, then starts Spark and opens the run.
+
+    Raises
+    ------
+    GateRefusedError
+        If the self-check or a gate refuses the candidate, or a comparison of this run has the verdict fail.
     """
+    registry, policy = read_registry(tables), config.retraining
+    assert policy is not None
+    serving = registry.serving
+    if serving is None:
+        return SKIPPED, "no space is serving"
+    _complete_publication(tables, registry.spaces[-1])
+    registry = read_registry(tables)
+    reason = _reason_to_train(tables, registry, policy, as_of)
+    if reason is not None:
+        logger.info(f"retraining: {reason}")
+        if config.training.as_ofs.until is not None:
+            logger.warning("retraining: training.as_ofs.until is set: the candidate sees no later part of the log")
+        run_pipeline(context(), retrain=True)
+    candidate = _waiting(read_registry(tables))
+    if candidate is None:
+        newest, days = registry.spaces[-1], policy.every.days
+        return SKIPPED, f"due on {newest.created_at.date() + policy.every}, {days} days after {newest.space_id}"
+    return _judge(tables, config, serving, candidate, reason)
 
-    tables: Tables
-    config: Config
-    as_of: date
-    context: Callable[[], RunContext]
 
-    def run(self) -> tuple[str, str]:
-        """Do what is due; return the outcome and its reason.
+def _judge(tables: Tables, config: Config, serving: Space, candidate: Space, reason: str | None) -> tuple[str, str]:
+    """Compare a candidate for the followers that have no verdict on it, and promote it if the policy says so."""
+    runs, verdicts = Runs(tables, config), follower_verdicts(tables, candidate.space_id)
+    recipes = {verdict.consumer: verdict.label_table for verdict in newest_verdicts(tables)}
+    pending = {name: recipes[name] for name, known in verdicts.items() if known is None and name in recipes}
+    if pending:
+        with runs.stage("compare_spaces") as run:
+            _compare(tables, config, serving, candidate, pending)
+            verdicts = follower_verdicts(tables, candidate.space_id)
+            run.reason = _state(candidate, verdicts)
+    state, is_promoted = _state(candidate, verdicts), _may_promote(tables, config, candidate, verdicts)
+    if is_promoted:
+        with runs.stage("promote") as run:
+            promote(tables, candidate)
+            state = run.reason = f"space {candidate.space_id} is serving, because all consumers that follow pass"
+    failed = [name for name in pending if (verdict := verdicts.get(name)) and verdict.verdict == FAIL]
+    if failed:
+        raise GateRefusedError(
+            f"retraining: space {candidate.space_id} fails for {', '.join(failed)}: {verdicts[failed[0]]}. "
+            f"Look at `userrep spaces compare {serving.space_id} {candidate.space_id}` before it is promoted."
+        )
+    return DONE if reason or pending or is_promoted else SKIPPED, f"{reason}; {state}" if reason else state
 
-        Raises
-        ------
-        GateRefusedError
-            If the self-check or a gate refuses the candidate, or a comparison of this run has the verdict fail.
-        """
-        registry, policy = read_registry(self.tables), self.config.retraining
-        assert policy is not None
-        serving = registry.serving
-        if serving is None:
-            return SKIPPED, "no space is serving"
-        _complete_publication(self.tables, registry.spaces[-1])
-        registry = read_registry(self.tables)
-        reason = _reason_to_train(self.tables, registry, policy, self.as_of)
-        if reason is not None:
-            logger.info(f"retraining: {reason}")
-            if self.config.training.as_ofs.until is not None:
-                logger.warning("retraining: training.as_ofs.until is set: the candidate sees no later part of the log")
-            run_pipeline(self.context(), retrain=True)
-        candidate = _waiting(read_registry(self.tables))
-        if candidate is None:
-            newest, days = registry.spaces[-1], policy.every.days
-            return SKIPPED, f"due on {newest.created_at.date() + policy.every}, {days} days after {newest.space_id}"
-        return self._judge(serving, candidate, policy, reason)
 
-    def _judge(self, serving: Space, candidate: Space, policy: Retraining, reason: str | None) -> tuple[str, str]:
-        """Compare a candidate for the followers that have no verdict on it, and promote it if the policy says so."""
-        before = follower_verdicts(self.tables, candidate.space_id)
-        recipes = {verdict.consumer: verdict.label_table for verdict in newest_verdicts(self.tables)}
-        pending = {name: recipes[name] for name, known in before.items() if known is None and name in recipes}
-        if reason is None and not pending and not self._may_promote(candidate, policy, before):
-            return SKIPPED, _state(candidate, before)
-        runs, verdicts = Runs(self.tables, self.config), before
-        if pending:
-            with runs.stage("compare_spaces") as run:
-                self._compare(serving, candidate, pending)
-                verdicts = follower_verdicts(self.tables, candidate.space_id)
-                run.reason = _state(candidate, verdicts)
-        state = _state(candidate, verdicts)
-        if self._may_promote(candidate, policy, verdicts):
-            with runs.stage("promote") as run:
-                promote(self.tables, candidate)
-                state = run.reason = f"space {candidate.space_id} is serving, because all consumers that follow pass"
-        failed = [name for name in pending if (verdict := verdicts.get(name)) and verdict.verdict == FAIL]
-        if failed:
-            raise GateRefusedError(
-                f"retraining: space {candidate.space_id} fails for {', '.join(failed)}: {verdicts[failed[0]]}. "
-                f"Look at `userrep spaces compare {serving.space_id} {candidate.space_id}` before it is promoted."
-            )
-        return DONE, f"{reason}; {state}" if reason else state
+def _compare(
+    tables: Tables, config: Config, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]
+) -> None:
+    """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
+    if serving.space_id not in dict(candidate.maps):
+        diff_spaces(tables, old=serving, new=candidate)
+        candidate = find_space(tables, candidate.space_id)
+    for name, label_table in pending.items():
+        try:
+            comparison = compare_spaces(tables, config, old=serving, new=candidate, label_table=label_table)
+        except UsageError as error:
+            logger.warning(f"consumer {name} is not compared: {' '.join(error.faults)}")
+        else:
+            record_verdict(tables, comparison.verdict_for(name, label_table))
 
-    def _compare(self, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]) -> None:
-        """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
-        if serving.space_id not in dict(candidate.maps):
-            diff_spaces(self.tables, old=serving, new=candidate)
-            candidate = find_space(self.tables, candidate.space_id)
-        for name, label_table in pending.items():
-            try:
-                comparison = compare_spaces(
-                    self.tables, self.config, old=serving, new=candidate, label_table=label_table
-                )
-            except UsageError as error:
-                logger.warning(f"consumer {name} is not compared: {' '.join(error.faults)}")
-                continue
-            record_verdict(self.tables, comparison.verdict_for(name, label_table))
 
-    def _may_promote(self, candidate: Space, policy: Retraining, verdicts: Mapping[str, Verdict | None]) -> bool:
-        all_pass = bool(verdicts) and all(verdict and verdict.verdict == PASS for verdict in verdicts.values())
-        if policy.promote == "never" or not all_pass:
-            return False
-        return not planned_promotion(read_registry(self.tables), candidate.space_id).blocks
+def _may_promote(tables: Tables, config: Config, candidate: Space, verdicts: Mapping[str, Verdict | None]) -> bool:
+    """Return whether the policy promotes a candidate: if it allows that, and all followers pass and are ready."""
+    assert config.retraining is not None
+    all_pass = bool(verdicts) and all(verdict and verdict.verdict == PASS for verdict in verdicts.values())
+    if config.retraining.promote == "never" or not all_pass:
+        return False
+    return not planned_promotion(read_registry(tables), candidate.space_id).blocks
 
 
 def _complete_publication(tables: Tables, newest: Space) -> None:

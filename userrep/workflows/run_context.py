@@ -46,7 +46,6 @@ class RunContext:
         self.tables = open_tables(config, spark)
         self.runs = Runs(self.tables, config)
         self.self_check: SelfCheck | None = None
-        self._tiles: TileLedger | None = None
         self._requested_as_of = as_of
 
     def check(self) -> None:
@@ -78,15 +77,10 @@ class RunContext:
         """The user profiles, refreshed once for all stages."""
         return refresh_profiles(self.tables, self.config)
 
-    @property
+    @cached_property
     def tiles(self) -> TileLedger:
         """The tile days that all stages of this run use: as its tile stage left them, otherwise the newest."""
-        return self._tiles or self.pin_tiles()
-
-    def pin_tiles(self) -> TileLedger:
-        """Read the tile ledger for all later stages of this run."""
-        self._tiles = tile_ledger(self.tables)
-        return self._tiles
+        return tile_ledger(self.tables)
 
     @cached_property
     def schedule(self) -> Schedule:

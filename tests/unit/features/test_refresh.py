@@ -29,6 +29,7 @@ from userrep.store.schemas import JOB_RUNS, SUM_GENERATIONS, TILE_DAYS, USER_WIN
 from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.ledger import tile_ledger
 from userrep.workflows.data_stages import build_user_features, refresh_user_features
 from userrep.workflows.run_context import RunContext
 
@@ -369,7 +370,7 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
 def test_a_run_uses_the_tile_days_that_it_has_pinned_and_its_dates_are_stale_afterwards(shop: Shop) -> None:
     """Another run builds a late day between the stages of this one."""
     work = RunContext(shop.config, shop.tables.spark, D4)
-    work.pin_tiles()
+    work.tiles = tile_ledger(work.tables)
     shop.refresh(D4)
     wanted = shop.features(D4)
     shop.add(D4 - timedelta(days=2), 10, "later")

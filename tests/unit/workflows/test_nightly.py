@@ -16,8 +16,7 @@ from userrep.store.schemas import ERASURES, JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows import nightly
-from userrep.workflows.nightly import DailyParts, NightlyPart, exit_code, last_maintenance
-from userrep.workflows.retraining import Retrainer
+from userrep.workflows.nightly import NightlyPart, exit_code, last_maintenance, nightly_parts
 
 pytestmark = pytest.mark.fast
 
@@ -64,7 +63,7 @@ def run_parts(tables: Tables, folder: Path, **sections: Any) -> dict[str, Nightl
     def context() -> Any:
         return None
 
-    run = DailyParts(tables, config_of(folder, **sections), NOW.date(), context, lambda _: None).run()
+    run = nightly_parts(tables, config_of(folder, **sections), NOW.date(), context, lambda _: None)
     return {part.part: part for part in run}
 
 
@@ -112,10 +111,10 @@ def test_retraining_is_the_last_part_and_only_with_its_section(
     assert list(found) == ["daily", "forget", "maintenance", "retraining"]
     assert (found["retraining"].outcome, found["retraining"].reason) == ("skipped", "no space is serving")
 
-    def refuse(_: Retrainer) -> tuple[str, str]:
+    def refuse(*_: object) -> tuple[str, str]:
         raise GateRefusedError("retraining: space s2 fails for ads.")
 
-    monkeypatch.setattr(Retrainer, "run", refuse)
+    monkeypatch.setattr("userrep.workflows.retraining.retrain_if_due", refuse)
     results["daily"] = LogIncompleteError("not complete yet.")
     parts = run_parts(tables, tmp_path, retraining={})
     assert (parts["retraining"].outcome, parts["retraining"].exit_code) == ("refused", 3)

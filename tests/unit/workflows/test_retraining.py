@@ -21,7 +21,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS, SNAPSHOT_DRIFT
 from userrep.utc import utc_now
 from userrep.workflows import retraining
-from userrep.workflows.retraining import Retrainer
+from userrep.workflows.retraining import retrain_if_due
 
 pytestmark = pytest.mark.fast
 
@@ -87,7 +87,7 @@ def night(tables: FileTables, results: dict[str, Any], tmp_path: Path) -> Callab
     def run(days: int = 0, **policy: Any) -> tuple[str, str]:
         config = config_of(tmp_path, retraining=policy)
         context: Any = lambda: "work"  # noqa: E731
-        return Retrainer(tables, config, TODAY + timedelta(days=days), context).run()
+        return retrain_if_due(tables, config, TODAY + timedelta(days=days), context)
 
     return run
 
@@ -229,4 +229,4 @@ def test_a_refused_training_leaves_no_candidate_and_is_repeated(
 def test_without_a_serving_space_there_is_nothing_to_retrain(results: dict[str, Any], tmp_path: Path) -> None:
     empty = FileTables(None, str(tmp_path / "empty"))
     config, context = config_of(tmp_path, retraining={}), results.get
-    assert Retrainer(empty, config, TODAY, context).run() == ("skipped", "no space is serving")  # type: ignore[arg-type]
+    assert retrain_if_due(empty, config, TODAY, context) == ("skipped", "no space is serving")  # type: ignore[arg-type]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ def snapshot_id(space_id: str, as_of: date, revision: int) -> str:
     return checked_name(f"{space_id}-{as_of:%Y%m%d}-r{revision}", "snapshot")
 
 
-@cache
 def code_hash() -> str:
     """Return a hash of the package's sources, which identifies the code of a run in its record."""
     digest = hashlib.sha256()

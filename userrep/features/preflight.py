@@ -66,14 +66,8 @@ def check_format(source: Source, what: str, listings: Listings) -> None:
         raise UsageError(f"{what}.format: {source.format}, but {first.path} looks like {actual}. Set format: {actual}.")
 
 
-def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:
-    """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them."""
-    first, last = log_days(config, listings)
-    return (first, last) if first is not None and last is not None else None
-
-
 def log_days(config: Config, listings: Listings) -> tuple[date | None, date | None]:
-    """Return the first and last day as ``log_span``, each None if footers do not contain it."""
+    """Return the first and last day of the log, except days after tomorrow; each None if footers do not contain it."""
     first, last = _days(config.events.all_sources, listings)
     last = min(last, last_event_day(utc_now())) if last is not None else None
     return (first if first is not None and last is not None and first <= last else None), last

@@ -4,7 +4,7 @@ A run records this at its start, and ``--dry-run`` prints it. The decisions are 
 compare the same ledgers.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -57,14 +57,21 @@ class RunPlan:
         """Return the stages of ``userrep pipeline``, in order."""
         schedule, dates = self.schedule, self.schedule.feature_dates(retrain=retrain)
         space = schedule.resumable_candidate() if retrain else schedule.usable_space
-        embedded = schedule.snapshot_dates(space)
+        serving, embedded = schedule.registry.serving, schedule.snapshot_dates(space)
         stale = self._stale_features(sorted({*dates, *embedded}))
+        stages = [*self._data_stages(dates), self._features("build_user_features", dates, stale)]
+        if space is not None:
+            training = f"space {space.space_id} is {space.state}"
+        else:
+            training = f"a new space, from {plural(len(schedule.training_as_ofs), 'training date')}"
+            if self.config.quality.self_check:
+                stages.append(self._stage("check_quality", True, "before a training"))
+        promotion = f"space {serving.space_id} is serving" if serving else "no space is serving"
         return [
-            *self._data_stages(dates),
-            self._features("build_user_features", dates, stale),
-            *self._training(space),
+            *stages,
+            self._stage("train_autoencoder", space is None, training),
             *self._snapshots(space, embedded, stale),
-            self._promotion(),
+            self._stage("promote", serving is None, promotion),
         ]
 
     def daily(self) -> list[PlannedStage]:
@@ -74,7 +81,12 @@ class RunPlan:
         stages = [*self._data_stages(dates), self._features("refresh_user_features", dates, stale)]
         for space in self.schedule.spaces_to_refresh:
             embed, publish = self._snapshots(space, dates, stale)
-            stages += [embed, *([self._drift(space)] if publish.runs else []), publish]
+            stages.append(embed)
+            if publish.runs:
+                has_before = any(s.as_of < dates[0] for s in list_snapshots(self.tables, space.space_id))
+                drift = "compared with the previous date" if has_before else "no snapshot before this date"
+                stages.append(self._stage("monitor_drift", has_before, f"space {space.space_id}: {drift}"))
+            stages.append(publish)
         if self.config.stream is not None or stream_bases(self.tables, self.schedule.lineage_id):
             stages.append(self._stage("open_days", bool(stale), "stream bases", self._num_users))
         return stages
@@ -134,6 +146,9 @@ class RunPlan:
         sets = feature_sets(self.tables, self.schedule.lineage_id)
         return sets[max(sets)].num_users if sets else None
 
+    def _users_at(self, num_dates: int) -> int | None:
+        return None if self._num_users is None else self._num_users * num_dates
+
     def _stage(self, stage: str, runs: bool, reason: str, amount: float | None = None) -> PlannedStage:
         expected = self.rates.predict(stage, amount) if runs else Prediction(0.0, 0.0)
         return PlannedStage(stage, runs, reason, expected)
@@ -172,18 +187,6 @@ class RunPlan:
         reason = f"{len(reasons)} of {dates}: {', '.join(sorted(set(reasons)))}"
         return self._stage(stage, True, reason, self._users_at(len(reasons)))
 
-    def _users_at(self, num_dates: int) -> int | None:
-        return None if self._num_users is None else self._num_users * num_dates
-
-    def _training(self, space: Space | None) -> Iterator[PlannedStage]:
-        if space is not None:
-            yield self._stage("train_autoencoder", False, f"space {space.space_id} is {space.state}")
-            return
-        if self.config.quality.self_check:
-            yield self._stage("check_quality", True, "before a training")
-        num_dates = len(self.schedule.training_as_ofs)
-        yield self._stage("train_autoencoder", True, f"a new space, from {plural(num_dates, 'training date')}")
-
     def _snapshots(
         self, space: Space | None, as_ofs: Sequence[date], stale: Collection[date]
     ) -> tuple[PlannedStage, PlannedStage]:
@@ -200,13 +203,3 @@ class RunPlan:
             return self._stage(stage, num > 0, what, self._users_at(num))
 
         return stage("embed_users", STAGED, PUBLISHED), stage("publish_snapshot", PUBLISHED)
-
-    def _drift(self, space: Space) -> PlannedStage:
-        before = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of < self.schedule.as_of]
-        reason = "compared with the previous date" if before else "no snapshot before this date"
-        return self._stage("monitor_drift", bool(before), f"space {space.space_id}: {reason}")
-
-    def _promotion(self) -> PlannedStage:
-        serving = self.schedule.registry.serving
-        reason = f"space {serving.space_id} is serving" if serving else "no space is serving"
-        return self._stage("promote", serving is None, reason)

@@ -4,7 +4,7 @@ Shapes: N users, D dimensions, S segments, P previous segments, Q dimensions of 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -161,16 +161,15 @@ def _described(
 def _assigned_rows(
     tables: Tables, snapshot: Snapshot, centers_SD: NDArray[np.float32], ids: Sequence[str]
 ) -> ExportedRows:
-    erased = read_tombstones(tables)
-    assign = partial(_assigned, centers_SD=centers_SD, ids=pa.array(ids), erased=erased)
-
-    def assign_all(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return map(assign, batches)
-
+    assign = partial(_assigned, centers_SD=centers_SD, ids=pa.array(ids), erased=read_tombstones(tables))
     return ExportedRows(
         fields_of(_COLUMNS),
         snapshot.num_users,
-        lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where).mapInArrow(assign_all, _COLUMNS),
+        lambda: (
+            tables.read(USER_EMBEDDINGS)
+            .where(snapshot.where)
+            .mapInArrow(lambda batches: map(assign, batches), _COLUMNS)
+        ),
         partition_files(tables, USER_EMBEDDINGS, snapshot.key),
         assign,
     )

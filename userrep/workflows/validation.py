@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from userrep.config import Config, Source
 from userrep.errors import UsageError, results_of
-from userrep.features.preflight import check_before_spark, check_format, is_on_disk, local_schema, log_span
+from userrep.features.preflight import check_before_spark, check_format, is_on_disk, local_schema, log_days
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
 from userrep.sources.listing import Listings, read_footer
@@ -65,6 +65,6 @@ def _check_files(source: Source, columns: dict[str, str], section: str, listings
 
 def _check_until(config: Config, listings: Listings) -> None:
     """Check the end of training against the log's days, if its footers contain them."""
-    span = log_span(config, listings)
-    if span is not None:
-        check_until(config, *span)
+    first_day, last_day = log_days(config, listings)
+    if first_day is not None and last_day is not None:
+        check_until(config, first_day, last_day)

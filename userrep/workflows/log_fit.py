@@ -33,11 +33,6 @@ class VerdictLine(NamedTuple):
     what: str
 
 
-def history_for_dates(config: Config) -> timedelta:
-    """Return the time from the log's first day after which a training date is always possible."""
-    return MIN_HISTORY + timedelta(days=config.refit_days)
-
-
 def training_dates(config: Config, *, first: date, until: date, anchor: date | None = None) -> list[date]:
     """Return the dates, ascending, every ``every_days`` days, up to the last one whose futures end by ``until``.
 
@@ -57,7 +52,7 @@ def training_dates(config: Config, *, first: date, until: date, anchor: date | N
     if not dates:
         raise UsageError(
             f"training.as_ofs.until {until}: no training date is possible, the log starts on {first}. "
-            f"Choose {first + history_for_dates(config) + future} or later."
+            f"Choose {first + timedelta(days=least_days(config, timedelta()))} or later."
         )
     return dates
 
@@ -72,8 +67,8 @@ def needed_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
 
 
 def least_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
-    """Return the days of log with which a training always has a training date."""
-    return (history_for_dates(config) + room).days + max(config.future_days, default=0)
+    """Return the days of log with which a training always has a training date. ``room``: as of ``needed_days``."""
+    return (MIN_HISTORY + room).days + config.refit_days + max(config.future_days, default=0)
 
 
 def choose_fit(first: date, last: date) -> Fit:

@@ -251,12 +251,16 @@ def test_a_job_is_short_and_describes_what_it_does(job: Path) -> None:
     assert branches == ["__name__ == '__main__'"]
 
 
-def test_every_job_that_the_command_line_knows_is_a_file_of_jobs() -> None:
-    tree = ast.parse((PACKAGE / "workflows" / "jobs.py").read_text(encoding="utf-8"))
-    tables = [node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "JOBS"]
-    assert isinstance(tables[0].value, ast.Dict)
-    known = {ast.literal_eval(key) for key in tables[0].value.keys if key is not None}
-    assert known <= {job.stem for job in JOBS}
+def test_every_job_that_the_command_line_knows_has_its_case_and_its_file() -> None:
+    def tree(*parts: str) -> ast.Module:
+        return ast.parse(PACKAGE.joinpath(*parts).read_text(encoding="utf-8"))
+
+    tables = [node for node in tree("cli", "pipeline.py").body if ast.unparse(node).startswith("JOB_NAMES = ")]
+    assert isinstance(tables[0], ast.Assign)
+    known = ast.literal_eval(tables[0].value)
+    patterns = [node for node in ast.walk(tree("workflows", "jobs.py")) if isinstance(node, ast.MatchValue)]
+    assert [ast.literal_eval(pattern.value) for pattern in patterns] == [*known]
+    assert {*known} <= {job.stem for job in JOBS}
 
 
 def test_no_file_is_named_after_nothing() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from userrep.workflows.run_context import RunContext
     from userrep.workflows.run_plan import PlannedStage, RunPlan
 
-JOB_NAMES = (  # the keys of JOBS, whose module is slow to import
+JOB_NAMES = (  # of `run_job`, whose module is slow to import
     "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder", "embed_users",
     "monitor_drift", "publish_snapshot", "maintain_tables", "train_return_propensity",
 )  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import userrep
-from userrep.workflows.jobs import JOBS
+from userrep.cli.pipeline import JOB_NAMES
 
 FORGOTTEN = "u0000001"
 
@@ -26,7 +26,7 @@ def run(job: str, *arguments: str) -> None:
 if __name__ == "__main__":
     log, config, as_of = sys.argv[1:]
     run("generate_events", "--out", log, "--users", "120", "--items", "40", "--days", "28")
-    for name in JOBS:
+    for name in JOB_NAMES:
         run(name, "--config", config, "--as-of", as_of)
     run("stream_embeddings", "--config", config, "--until-empty")
     run("evaluate_space", "--config", config, "--out", f"{log}/evaluation")

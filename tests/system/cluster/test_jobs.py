@@ -8,8 +8,8 @@ import pytest
 
 from deploy.standalone_cluster import StandaloneCluster
 from tests.system.cluster.conftest import ConfigFile, Submit
+from userrep.cli.pipeline import JOB_NAMES
 from userrep.errors import UserrepError
-from userrep.workflows.jobs import JOBS
 
 pytestmark = pytest.mark.full
 
@@ -50,7 +50,7 @@ def test_the_pipeline_on_the_cluster_finds_every_job_up_to_date_and_a_space_serv
     pipeline = cluster.run(sys.executable, "-m", "userrep.cli", "pipeline", "--config", config, "--as-of", AS_OF)
     assert pipeline.wait(300) == 0, pipeline.said()
     stages = [
-        job for job in JOBS if job not in ("monitor_drift", "maintain_tables", "train_return_propensity")
+        job for job in JOB_NAMES if job not in ("monitor_drift", "maintain_tables", "train_return_propensity")
     ]  # these are not stages of the pipeline
     assert [job for job in stages if f" {job}: up to date (" not in pipeline.said()] == []
     assert "serving space: s001-" in pipeline.said()

@@ -18,8 +18,8 @@ from tests.support.builders import pipeline_config
 from tests.system.cluster.conftest import SETTINGS, local_jars
 from tests.system.cluster.run_jobs import FORGOTTEN
 from tests.system.cluster.test_jobs import AS_OF, SMALL
+from userrep.cli.pipeline import JOB_NAMES
 from userrep.spark.session import jars_folder
-from userrep.workflows.jobs import JOBS
 
 pytestmark = pytest.mark.full
 
@@ -133,7 +133,7 @@ def root(yarn: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
     file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
     script = Path(__file__).with_name("run_jobs.py")
     said = submit(yarn, archive, file, script, root, "userrep.yaml", AS_OF)
-    assert [job for job in JOBS if f"{job}: " not in said] == []
+    assert [job for job in JOB_NAMES if f"{job}: " not in said] == []
     return root
 
 

@@ -15,7 +15,7 @@ from userrep.config import Config
 from userrep.spaces.registry import find_space
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
-from userrep.workflows.jobs import JOBS
+from userrep.workflows import jobs
 from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
@@ -152,11 +152,11 @@ def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
 def test_a_job_prints_its_stages_as_a_table_or_as_json(
     userrep: Userrep, spark: SparkSession, empty_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def job(pipeline: RunContext) -> None:
+    def job(pipeline: RunContext, name: str, *, retrain: bool) -> None:
         with pipeline.runs.stage("embed_users") as run:
             run.num_rows, run.reason = 1200, "2 snapshots"
 
-    monkeypatch.setitem(JOBS, "embed_users", job)
+    monkeypatch.setattr(jobs, "run_job", job)
     command = ("run", "embed_users", "--config", empty_root, "--as-of", "2024-05-03")
     told = userrep("--run-id", "nightly-3", *command, "--json")
     assert (told.code, len(told.out.splitlines())) == (0, 1)

@@ -232,11 +232,11 @@ def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_t
     assert (fault["level"], fault["run_id"], fault["stage"]) == ("error", "databricks-77", None)
     assert "unknown key modle" in fault["message"]
 
-    def night(pipeline: SimpleNamespace) -> None:
+    def night(pipeline: SimpleNamespace, name: str, *, retrain: bool) -> None:
         with pipeline.runs.stage("embed_users"):
             pass
 
-    monkeypatch.setitem(jobs.JOBS, "embed_users", night)
+    monkeypatch.setattr(jobs, "run_job", night)
     assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77") == 0
     assert [line["run_id"] for line in objects(capsys)] == ["databricks-77"]
     assert [row.run_id for row in tables_in(tmp_path).ledger(JOB_RUNS)] == ["databricks-77"]

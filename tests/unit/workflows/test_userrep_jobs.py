@@ -24,10 +24,6 @@ COMMANDS = {"evaluate_space": ("evaluate",), "forget_users": ("forget",), "strea
 Call = Callable[..., int]
 
 
-def test_the_command_line_offers_the_jobs_there_are() -> None:
-    assert tuple(jobs.JOBS) == cli_pipeline.JOB_NAMES
-
-
 @pytest.mark.parametrize("path", ENTRY_POINTS, ids=lambda path: path.stem)
 def test_an_entry_point_is_a_command_of_the_same_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[str, ...]] = []
@@ -35,7 +31,7 @@ def test_an_entry_point_is_a_command_of_the_same_name(path: Path, monkeypatch: p
     if path.stem != "generate_events":
         runpy.run_path(str(path), run_name="__main__")
         assert called == [COMMANDS.get(path.stem, ("run", path.stem))]
-    assert {*jobs.JOBS} | {*COMMANDS, "generate_events"} == {path.stem for path in ENTRY_POINTS}
+    assert {*cli_pipeline.JOB_NAMES} | {*COMMANDS, "generate_events"} == {path.stem for path in ENTRY_POINTS}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from userrep.config import Config, EventSource
-from userrep.errors import plural, results_of
+from userrep.errors import plural, results_of, shortened
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.sources.columns import check_columns, event_columns
@@ -165,8 +165,7 @@ def _table(facts: dict[str, Any]) -> list[str]:
 
 
 def _few(days: list[date]) -> str:
-    more = ", ..." if len(days) > _DAYS_SHOWN else ""
-    return f"{len(days)} ({', '.join(map(str, days[:_DAYS_SHOWN]))}{more})" if days else "0"
+    return f"{len(days)} ({shortened(days, most=_DAYS_SHOWN)})" if days else "0"
 
 
 def _files(facts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from userrep.config import EventSource, Source, parse_config
-from userrep.errors import UsageError, in_line, results_of
+from userrep.errors import UsageError, in_line, results_of, shortened
 from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
 from userrep.sources.listing import Listings, detect_format
 from userrep.sources.sample import Sample, take_sample
@@ -68,7 +68,7 @@ class _Look(NamedTuple):
 
     def to_fill(self) -> list[str]:
         """Return a line for each needed column that was not found."""
-        names = ", ".join(in_line(name) for name in self.sample.rows.column_names[:20])
+        names = shortened([in_line(name) for name in self.sample.rows.column_names], most=20)
         return [
             f"{self.what}.columns.{key}: not found{f' ({guess.hint})' if guess.hint else ''}. Fill it in; columns: "
             f"{names}."
@@ -179,8 +179,7 @@ def _settings_lines(fit: Fit | None, last_day: date | None) -> Iterator[str]:
 
 
 def _candidates(label: str, names: Sequence[str]) -> str:
-    shown = ", ".join(in_line(name) for name in names[:_OTHERS])
-    return f"; {label}: {shown}{', ...' if len(names) > _OTHERS else ''}" if names else ""
+    return f"; {label}: {shortened([in_line(name) for name in names], most=_OTHERS)}" if names else ""
 
 
 def _scalar(value: Any) -> str:

@@ -50,7 +50,7 @@ def dry_run(
     if as_ofs and not log.unread_files:  # the dates that unread files have are not known
         schedule.check()
         log.inventory.check_as_of(as_ofs[0], retry_within=config.freshness.retry_within)
-    plan = RunPlan(tables, config, schedule, StageRates.of(tables), len(log.unread_files))
+    plan = RunPlan(schedule, StageRates.of(tables), len(log.unread_files))
     return {
         "command": command,
         "as_of": schedule.as_of,

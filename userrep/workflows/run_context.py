@@ -114,4 +114,4 @@ class RunContext:
         Nothing is recorded for tables in a catalog, where the reads of ledgers would take seconds.
         """
         if isinstance(self.tables, FileTables):
-            self.runs.planned = stages(RunPlan(self.tables, self.config, self.schedule, self.runs.rates))
+            self.runs.planned = stages(RunPlan(self.schedule, self.runs.rates))

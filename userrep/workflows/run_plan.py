@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 
-from userrep.config import Config
 from userrep.errors import plural
 from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.profiles import fingerprint_without_spark
@@ -20,7 +19,6 @@ from userrep.operations.stage_rates import Prediction, StageRates
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots
 from userrep.spaces.stale import stale_dates, without_snapshot
-from userrep.store.tables import Tables
 from userrep.tiles.build import stale_days
 from userrep.tiles.inventory.inventory import mapping_of
 from userrep.tiles.ledger import TileLedger, tile_ledger
@@ -47,8 +45,6 @@ class RunPlan:
     Cost: reads of a few ledgers.
     """
 
-    tables: Tables
-    config: Config
     schedule: Schedule
     rates: StageRates
     unread: int = 0
@@ -64,7 +60,7 @@ class RunPlan:
             training = f"space {space.space_id} is {space.state}"
         else:
             training = f"a new space, from {plural(len(schedule.training_as_ofs), 'training date')}"
-            if self.config.quality.self_check:
+            if self.schedule.config.quality.self_check:
                 stages.append(self._stage("check_quality", True, "before a training"))
         promotion = f"space {serving.space_id} is serving" if serving else "no space is serving"
         return [
@@ -83,11 +79,11 @@ class RunPlan:
             embed, publish = self._snapshots(space, dates, stale)
             stages.append(embed)
             if publish.runs:
-                has_before = any(s.as_of < dates[0] for s in list_snapshots(self.tables, space.space_id))
+                has_before = any(s.as_of < dates[0] for s in list_snapshots(self.schedule.tables, space.space_id))
                 drift = "compared with the previous date" if has_before else "no snapshot before this date"
                 stages.append(self._stage("monitor_drift", has_before, f"space {space.space_id}: {drift}"))
             stages.append(publish)
-        if self.config.stream is not None or stream_bases(self.tables, self.schedule.lineage_id):
+        if self.schedule.config.stream is not None or stream_bases(self.schedule.tables, self.schedule.lineage_id):
             stages.append(self._stage("open_days", bool(stale), "stream bases", self._num_users))
         return stages
 
@@ -112,23 +108,23 @@ class RunPlan:
 
         These are the ``stale_dates``, and those that will be stale once changed days are built.
         """
-        dates_by_space, stale = [], stale_dates(self.tables, self.config, self._ledger)
+        dates_by_space, stale = [], stale_dates(self.schedule.tables, self.schedule.config, self._ledger)
         for space in self.schedule.spaces_to_refresh:
-            published = list_snapshots(self.tables, space.space_id)
+            published = list_snapshots(self.schedule.tables, space.space_id)
             changing = [snapshot.as_of for snapshot in published if self._will_change(snapshot.as_of)]
             dates_by_space.append((space, sorted({*stale.get(space.space_id, []), *changing})))
         return dates_by_space
 
     @cached_property
     def _ledger(self) -> TileLedger:
-        return tile_ledger(self.tables)
+        return tile_ledger(self.schedule.tables)
 
     @cached_property
     def days_to_build(self) -> list[date]:
         """The days before the as-of date whose tiles are missing, or whose rows have changed or vanished."""
         before = self.schedule.as_of
         log_days = {day.day: day for day in self.schedule.inventory.days if day.day < before}
-        mapping = mapping_of(self.config.events)
+        mapping = mapping_of(self.schedule.config.events)
         changed, vanished = stale_days(log_days, self._ledger, before, mapping)
         return sorted({*changed, *vanished})
 
@@ -138,12 +134,12 @@ class RunPlan:
 
     @cached_property
     def _profiles_hash(self) -> str | None:
-        return fingerprint_without_spark(self.config)
+        return fingerprint_without_spark(self.schedule.config)
 
     @cached_property
     def _num_users(self) -> int | None:
         """The users of the newest features; None before the first."""
-        sets = feature_sets(self.tables, self.schedule.lineage_id)
+        sets = feature_sets(self.schedule.tables, self.schedule.lineage_id)
         return sets[max(sets)].num_users if sets else None
 
     def _users_at(self, num_dates: int) -> int | None:
@@ -171,13 +167,18 @@ class RunPlan:
         """Return the dates whose features would be built, with the reason, also those whose days are built first."""
         profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
         stale = stale_features(
-            self.tables, self.config, self._versions, as_ofs, profile_hashes=profile_hashes, ledger=self._ledger
+            self.schedule.tables,
+            self.schedule.config,
+            self._versions,
+            as_ofs,
+            profile_hashes=profile_hashes,
+            ledger=self._ledger,
         )
         return dict.fromkeys(filter(self._will_change, as_ofs), "days of the log changed") | stale
 
     def _will_change(self, as_of: date) -> bool:
         """Return whether days of a date's windows are built before its features."""
-        since = as_of - timedelta(days=FeatureSpec.of(self.config).span)
+        since = as_of - timedelta(days=FeatureSpec.of(self.schedule.config).span)
         return bool(self.unread) or any(since <= day < as_of for day in self.days_to_build)
 
     def _features(self, stage: str, as_ofs: Sequence[date], stale: Mapping[date, str]) -> PlannedStage:
@@ -197,7 +198,7 @@ class RunPlan:
         name = "the new space" if space is None else f"space {space.space_id}"
 
         def stage(stage: str, *states: str) -> PlannedStage:
-            missing = as_ofs if space is None else without_snapshot(self.tables, space, as_ofs, *states)
+            missing = as_ofs if space is None else without_snapshot(self.schedule.tables, space, as_ofs, *states)
             num = len({*missing, *({*as_ofs} & {*stale})})
             what = f"{plural(num or len(as_ofs), 'snapshot')} of {name}" + ("" if num else " up to date")
             return self._stage(stage, num > 0, what, self._users_at(num))

@@ -78,7 +78,7 @@ def plan(
     days = [FIRST + timedelta(days=k) for k in range((as_of - FIRST).days)]
     log_days = [LogDay(day, 10, 0, "other" if day in changed else "f") for day in days]
     schedule = Schedule(config, tables, Inventory(log_days, 0, 3), as_of)
-    return RunPlan(tables, config, schedule, StageRates.of(tables), unread)
+    return RunPlan(schedule, StageRates.of(tables), unread)
 
 
 def outcomes(stages: Sequence[PlannedStage]) -> dict[str, bool]:

@@ -188,7 +188,7 @@ def spaces_promote(
     the serving space is not ready for this one. Pinned consumers keep their space. Shows the newest verdict of each
     consumer that follows (`spaces compare --consumer`), and which have none.
     """
-    from userrep.spaces.registry import find_space, promote, read_registry
+    from userrep.spaces.registry import promote, read_registry
     from userrep.spaces.transitions import planned_promotion
     from userrep.spaces.verdicts import follower_verdicts, verdict_lines
 
@@ -197,7 +197,7 @@ def spaces_promote(
     if not dry_run:
         for line in verdict_lines(verdicts):
             logger.info(line)
-        promote(tables, find_space(tables, space))
+        promote(tables, space)
         return Output({"serving": space, "verdicts": verdicts}, [f"space {space} is serving"])
     promotion = planned_promotion(read_registry(tables), space)
     effect = "would not serve" if promotion.blocks else "would serve"
@@ -234,8 +234,7 @@ def spaces_retire(space: SpaceId, config: Config) -> Output:
 
     Its tables are kept. Refused if the space is serving or a consumer is pinned to it.
     """
-    from userrep.spaces.registry import find_space, retire
+    from userrep.spaces.registry import retire
 
-    tables = tables_of(config, writes=True)
-    retire(tables, find_space(tables, space))
+    retire(tables_of(config, writes=True), space)
     return Output({"retired": space}, [f"space {space} is retired"])

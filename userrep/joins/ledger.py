@@ -70,7 +70,7 @@ def usable_sources(tables: Tables, space: Space | str | None) -> Sources:
         If the space is unknown, retired or without a published snapshot.
     """
     registry = read_registry(tables)
-    source = registry.space(space.space_id if isinstance(space, Space) else space)
+    source = registry.space(space)
     if source.state == RETIRED:
         serving = registry.serving
         raise UsageError(

@@ -185,7 +185,7 @@ def save_map(
     tensors = {"weight_ED": fitted.weight_ED, "bias_D": fitted.bias_D}
     manifest = sealed(manifest, tensors)
     write_frozen(map_folder(tables, new, old, manifest.content_hash), manifest, tensors)
-    return add_map(tables, new, old, manifest.content_hash)
+    return add_map(tables, new, old, manifest.content_hash).space(new)
 
 
 def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
-from userrep.ids import checked_name, short_hash
+from userrep.ids import short_hash
 from userrep.items.versions import lineage_of
 from userrep.spaces import transitions
 from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 __all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # re-exported
 
 _T = TypeVar("_T", Space, Consumer)
+_P = ParamSpec("_P")
 
 
 def read_registry(tables: Tables) -> Registry:
@@ -111,96 +113,37 @@ def check_lineage(space: Space, config: Config) -> None:
         )
 
 
-def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str) -> None:
-    """Register a trained space as a candidate. A second call with the same artifact changes nothing.
+def stored(
+    transition: Callable[Concatenate[Registry, _P], Registry], *, require_same_spaces: bool = False
+) -> Callable[Concatenate[Tables, _P], Registry]:
+    """Return a transition as a change of the stored registry; see ``change_registry``."""
 
-    Raises
-    ------
-    UserrepError
-        If a concurrent training has registered the id with another artifact.
-    """
-    now = utc_now()
-    space = Space(
-        checked_name(space_id, "space"),
-        CANDIDATE,
-        lineage_id,
-        trained_until,
-        content_hash,
-        created_at=now,
-        changed_at=now,
-    )
-    change_registry(tables, lambda registry: transitions.add_candidate(registry, space))
+    @wraps(transition)
+    def change(tables: Tables, /, *args: _P.args, **more: _P.kwargs) -> Registry:
+        return change_registry(
+            tables, lambda registry: transition(registry, *args, **more), require_same_spaces=require_same_spaces
+        )
+
+    return change
 
 
-def add_map(tables: Tables, space: Space, into: Space, content_hash: str) -> Space:
-    """Name the map of a space into an earlier space's coordinates, unless one is named already; return the space."""
-    after = change_registry(
-        tables, lambda registry: transitions.add_map(registry, space.space_id, into.space_id, content_hash)
-    )
-    return after.space(space.space_id)
-
-
-def mark_ready(tables: Tables, space: Space) -> None:
-    """Make a candidate ready, after a snapshot of it has passed its gates. Other states stay as they are."""
-    change_registry(tables, lambda registry: transitions.mark_ready(registry, space.space_id, now=utc_now()))
-
-
-def promote(tables: Tables, space: Space) -> None:
-    """Make a ready space the serving one, and the serving space ready, in one commit.
-
-    Raises
-    ------
-    UsageError
-        If the space is neither ready nor serving.
-    PromotionRefusedError
-        If consumers that follow "serving" are not ready for the space; the error names them.
-    UserrepError
-        If a concurrent change affected a space.
-    """
-    change_registry(
-        tables, lambda registry: transitions.promote(registry, space.space_id, now=utc_now()), require_same_spaces=True
-    )
+add_candidate = stored(transitions.add_candidate)
+add_map = stored(transitions.add_map)
+mark_ready = stored(transitions.mark_ready)
+promote = stored(transitions.promote, require_same_spaces=True)
+retire = stored(transitions.retire, require_same_spaces=True)
 
 
 def rollback(tables: Tables) -> Space:
-    """Make the previously serving space serve again, and return it. Consumers never block this.
-
-    Further rollbacks change nothing until another space is promoted, or until the space that was rolled back is
-    retired.
-
-    Raises
-    ------
-    UsageError
-        If no other space has served before, or all that have are retired.
-    UserrepError
-        If a concurrent change affected a space.
-    """
-    after = change_registry(
-        tables, lambda registry: transitions.rollback(registry, now=utc_now()), require_same_spaces=True
-    )
-    return after.space(None)
-
-
-def retire(tables: Tables, space: Space) -> None:
-    """Retire a space permanently. Its tables are kept.
-
-    Raises
-    ------
-    UsageError
-        If the space is serving, or consumers are pinned to it.
-    UserrepError
-        If a concurrent change affected a space.
-    """
-    change_registry(
-        tables, lambda registry: transitions.retire(registry, space.space_id, now=utc_now()), require_same_spaces=True
-    )
+    """Make the previously serving space serve again, and return it; see ``transitions.rollback``."""
+    return change_registry(tables, transitions.rollback, require_same_spaces=True).space(None)
 
 
 def _registry(rows: list[Row]) -> Registry:
     """Return the registry that is stored in the rows of the table."""
     spaces = (_value(Space, row) for row in rows if row.kind == "space")
     consumers = (_value(Consumer, row) for row in rows if row.kind == "consumer")
-    return Registry.of(spaces, consumers)
+    return Registry(read_at=utc_now()).with_changed(*spaces, *consumers)
 
 
 def _value(kind: type[_T], row: Row) -> _T:

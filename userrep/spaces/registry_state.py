@@ -1,11 +1,11 @@
 """The registry as an immutable value: all spaces and consumers, with look-ups. No Spark and no clock."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from userrep.errors import UsageError
 from userrep.ids import checked_name
+from userrep.utc import EPOCH
 
 CANDIDATE, READY, SERVING, RETIRED = "candidate", "ready", "serving", "retired"
 
@@ -68,22 +68,19 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Registry:
-    """All spaces, oldest first, and all consumers, ordered by name."""
+    """All spaces, oldest first, and all consumers, ordered by name. ``read_at``: the time of its changes (UTC)."""
 
     spaces: tuple[Space, ...] = ()
     consumers: tuple[Consumer, ...] = ()
-
-    @classmethod
-    def of(cls, spaces: Iterable[Space], consumers: Iterable[Consumer]) -> "Registry":
-        """Return the registry of some spaces and consumers, in any order."""
-        by_age = sorted(spaces, key=lambda space: (space.created_at, space.space_id))
-        return cls(tuple(by_age), tuple(sorted(consumers, key=lambda consumer: consumer.name)))
+    read_at: datetime = field(default=EPOCH, compare=False)
 
     def with_changed(self, *changed: Space | Consumer) -> "Registry":
         """Return the registry with some spaces and consumers added, or replaced by id and name."""
         spaces = {space.space_id: space for space in (*self.spaces, *changed) if isinstance(space, Space)}
         consumers = {c.name: c for c in (*self.consumers, *changed) if isinstance(c, Consumer)}
-        return Registry.of(spaces.values(), consumers.values())
+        by_age = sorted(spaces.values(), key=lambda space: (space.created_at, space.space_id))
+        by_name = sorted(consumers.values(), key=lambda consumer: consumer.name)
+        return replace(self, spaces=tuple(by_age), consumers=tuple(by_name))
 
     @property
     def serving(self) -> Space | None:
@@ -105,14 +102,15 @@ class Registry:
         rolled_back = (space for space in self.spaces if space.state == READY and space.last_turn == -promotion)
         return next(rolled_back, None) if promotion else None
 
-    def space(self, space_id: str | None) -> Space:
-        """Return a space by id. None and "serving" return the serving space.
+    def space(self, space: Space | str | None) -> Space:
+        """Return a space by id, or as it is in this registry. None and "serving" return the serving space.
 
         Raises
         ------
         UsageError
             If the space is unknown, or no space is serving.
         """
+        space_id = space.space_id if isinstance(space, Space) else space
         if space_id is None or space_id == SERVING:
             if self.serving is None:
                 raise UsageError(

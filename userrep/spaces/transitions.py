@@ -6,7 +6,7 @@ concurrent changes are handled in registry.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date
 
 from userrep.errors import PromotionRefusedError, UsageError, UserrepError
 from userrep.ids import checked_name
@@ -34,41 +34,43 @@ class Promotion:
     pinned: tuple[Consumer, ...]
 
 
-def add_candidate(registry: Registry, space: Space) -> Registry:
+def add_candidate(
+    registry: Registry, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str
+) -> Registry:
     """Register a trained space. Registering the same artifact again changes nothing.
 
     Raises UserrepError if a concurrent training has registered the id with another artifact.
     """
-    known = next((known for known in registry.spaces if known.space_id == space.space_id), None)
-    if known is None:
-        return registry.with_changed(space)
-    if known.content_hash != space.content_hash:
+    now = registry.read_at
+    new = Space(checked_name(space_id, "space"), CANDIDATE, lineage_id, trained_until, content_hash, now, now)
+    known = next((space for space in registry.spaces if space.space_id == space_id), None)
+    if known is not None and known.content_hash != content_hash:
         raise UserrepError(
-            f"space {space.space_id}: not registered, because a concurrent training has registered another artifact "
-            "under this id. Check `userrep spaces list`, and run the command again to train one more space."
+            f"space {space_id}: not registered, because a concurrent training has registered another artifact under "
+            "this id. Check `userrep spaces list`, and run the command again to train one more space."
         )
-    return registry
+    return registry if known else registry.with_changed(new)
 
 
-def add_map(registry: Registry, space_id: str, into: str, content_hash: str) -> Registry:
-    """Name the map of a space into another space's coordinates. A map that is named already is kept."""
-    space = registry.space(space_id)
-    if into in dict(space.maps):
+def add_map(registry: Registry, space: Space | str, into: Space | str, content_hash: str) -> Registry:
+    """Name the map of a space into an earlier space's coordinates. A map that is named already is kept."""
+    space, into_id = registry.space(space), registry.space(into).space_id
+    if into_id in dict(space.maps):
         return registry
-    return registry.with_changed(replace(space, maps=tuple(sorted((*space.maps, (into, content_hash))))))
+    return registry.with_changed(replace(space, maps=tuple(sorted((*space.maps, (into_id, content_hash))))))
 
 
-def mark_ready(registry: Registry, space_id: str, *, now: datetime) -> Registry:
-    """Make a candidate ready. A space in another state is left as it is."""
-    space = registry.space(space_id)
+def mark_ready(registry: Registry, space: Space | str) -> Registry:
+    """Make a candidate ready, after a snapshot of it has passed its gates. Other states stay as they are."""
+    space = registry.space(space)
     if space.state != CANDIDATE:
         return registry
-    return registry.with_changed(replace(space, state=READY, changed_at=now))
+    return registry.with_changed(replace(space, state=READY, changed_at=registry.read_at))
 
 
-def planned_promotion(registry: Registry, space_id: str) -> Promotion:
+def planned_promotion(registry: Registry, space: Space | str) -> Promotion:
     """Return the effect that a promotion would have. Raises UsageError if the space is neither ready nor serving."""
-    space, serving = registry.space(space_id), registry.serving
+    space, serving = registry.space(space), registry.serving
     if space.state not in (READY, SERVING):
         cure = "`userrep spaces list` shows which spaces are ready." if space.state == RETIRED else _HOW_TO_READY
         raise UsageError(f"space {space.space_id} is {space.state}; only a ready space can serve. {cure}")
@@ -83,8 +85,8 @@ def planned_promotion(registry: Registry, space_id: str) -> Promotion:
     )
 
 
-def promote(registry: Registry, space_id: str, *, now: datetime) -> Registry:
-    """Make a ready space the serving one, and the serving space ready.
+def promote(registry: Registry, space: Space | str) -> Registry:
+    """Make a ready space the serving one, and the serving space ready, in one commit.
 
     Raises
     ------
@@ -93,7 +95,7 @@ def promote(registry: Registry, space_id: str, *, now: datetime) -> Registry:
     PromotionRefusedError
         If consumers that follow "serving" are not ready for the space; the error names them.
     """
-    planned = planned_promotion(registry, space_id)
+    planned = planned_promotion(registry, space)
     if planned.blocks:
         num = len(planned.blocks)
         subject = "a consumer that follows is" if num == 1 else f"{num} consumers that follow are"
@@ -104,10 +106,10 @@ def promote(registry: Registry, space_id: str, *, now: datetime) -> Registry:
         ]
         summary = f"space {planned.space_id} is not promoted: {subject} not ready for it. Nothing has changed."
         raise PromotionRefusedError("\n".join([summary, *cures]))
-    return registry if planned.serving == planned.space_id else _with_serving(registry, registry.space(space_id), now)
+    return registry if planned.serving == planned.space_id else _with_serving(registry, registry.space(space))
 
 
-def rollback(registry: Registry, *, now: datetime) -> Registry:
+def rollback(registry: Registry) -> Registry:
     """Make the previously serving space serve again. Consumers never block this.
 
     A rollback can be repeated safely, for example if the answer to the first one was lost: further rollbacks change
@@ -119,14 +121,17 @@ def rollback(registry: Registry, *, now: datetime) -> Registry:
     serving, previous = registry.serving, registry.served_before
     if serving is None or previous is None:
         raise UsageError("rollback: no other space has served before.")
-    after = _with_serving(registry, previous, now)
+    after = _with_serving(registry, previous)
     promotion = after.space(previous.space_id).last_turn
     return after.with_changed(replace(after.space(serving.space_id), last_turn=-promotion))
 
 
-def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:
-    """Retire a space permanently. Raises UsageError if it is serving, or consumers are pinned to it; names them."""
-    space = registry.space(space_id)
+def retire(registry: Registry, space: Space | str) -> Registry:
+    """Retire a space permanently. Its tables are kept.
+
+    Raises UsageError if it is serving, or consumers are pinned to it; names them.
+    """
+    space = registry.space(space)
     if space.state == RETIRED:
         return registry
     if space.state == SERVING:
@@ -139,10 +144,10 @@ def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:
                 for c in pinned
             ]
         )
-    return registry.with_changed(replace(space, state=RETIRED, changed_at=now))
+    return registry.with_changed(replace(space, state=RETIRED, changed_at=registry.read_at))
 
 
-def register(registry: Registry, name: str, *, owner: str, pin: str | None, now: datetime) -> Registry:
+def register(registry: Registry, name: str, *, owner: str, pin: str | None = None) -> Registry:
     """Register a consumer, which follows "serving" unless it is pinned to a space.
 
     Registering it again with the same owner and pin changes nothing.
@@ -159,8 +164,8 @@ def register(registry: Registry, name: str, *, owner: str, pin: str | None, now:
     pinned_space_id = None if pin in (None, SERVING) else _usable_space(registry, pin).space_id
     known = next((consumer for consumer in registry.consumers if consumer.name == name), None)
     if known is None:
-        new = Consumer(name, owner, registered_at=now, last_seen_at=now, pinned_space_id=pinned_space_id)
-        return registry.with_changed(new)
+        now = registry.read_at
+        return registry.with_changed(Consumer(name, owner, now, now, pinned_space_id=pinned_space_id))
     if known.owner != owner:
         raise UsageError(f"consumer {name} belongs to {known.owner}. Choose another name, or ask them to remove it.")
     if pin is not None and known.pinned_space_id != pinned_space_id:
@@ -170,8 +175,8 @@ def register(registry: Registry, name: str, *, owner: str, pin: str | None, now:
     return registry
 
 
-def declare_ready(registry: Registry, name: str, space_id: str, *, now: datetime) -> Registry:
-    """Record that a consumer can move to a space.
+def declare_ready(registry: Registry, name: str, space_id: str) -> Registry:
+    """Record that a consumer has trained its model on a space and can move to it.
 
     A declaration for the serving space does not replace an earlier one for a ready space. Raises UsageError if the
     consumer or the space is unknown, or the space is a candidate or retired.
@@ -180,10 +185,10 @@ def declare_ready(registry: Registry, name: str, space_id: str, *, now: datetime
     ready_ids = {known.space_id for known in registry.spaces if known.state == READY}
     if consumer.ready_for == space.space_id or (space.state == SERVING and consumer.ready_for in ready_ids):
         return registry
-    return registry.with_changed(replace(consumer, ready_for=space.space_id, last_seen_at=now))
+    return registry.with_changed(replace(consumer, ready_for=space.space_id, last_seen_at=registry.read_at))
 
 
-def pin(registry: Registry, name: str, space_id: str, *, now: datetime) -> Registry:
+def pin(registry: Registry, name: str, space_id: str) -> Registry:
     """Pin a consumer to a space. The space id "serving" removes the pin.
 
     Raises UsageError if the consumer or the space is unknown, or the space is a candidate or retired.
@@ -192,16 +197,16 @@ def pin(registry: Registry, name: str, space_id: str, *, now: datetime) -> Regis
     pinned_space_id = None if space_id == SERVING else _usable_space(registry, space_id).space_id
     if consumer.pinned_space_id == pinned_space_id:
         return registry
-    return registry.with_changed(replace(consumer, pinned_space_id=pinned_space_id, last_seen_at=now))
+    return registry.with_changed(replace(consumer, pinned_space_id=pinned_space_id, last_seen_at=registry.read_at))
 
 
 def record_training_set(
-    registry: Registry, name: str, *, training_set_id: str, snapshot_ids: Sequence[str], now: datetime
+    registry: Registry, name: str, *, training_set_id: str, snapshot_ids: Sequence[str]
 ) -> Registry:
     """Record the training set that a consumer was last trained on. Raises UsageError if it is not registered."""
     consumer = registry.consumer(name)
-    trained = replace(consumer, training_set_id=training_set_id, snapshot_ids=tuple(snapshot_ids), last_seen_at=now)
-    return registry.with_changed(trained)
+    ids, now = tuple(snapshot_ids), registry.read_at
+    return registry.with_changed(replace(consumer, training_set_id=training_set_id, snapshot_ids=ids, last_seen_at=now))
 
 
 def remove(registry: Registry, name: str) -> Registry:
@@ -221,7 +226,7 @@ def _usable_space(registry: Registry, space_id: str | None) -> Space:
     return space
 
 
-def _with_serving(registry: Registry, space: Space, now: datetime) -> Registry:
-    promotion = 1 + max(known.last_turn for known in registry.spaces)
+def _with_serving(registry: Registry, space: Space) -> Registry:
+    now, promotion = registry.read_at, 1 + max(known.last_turn for known in registry.spaces)
     before = [replace(registry.serving, state=READY, changed_at=now)] if registry.serving else []
     return registry.with_changed(*before, replace(space, state=SERVING, changed_at=now, last_turn=promotion))

@@ -11,7 +11,7 @@ from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift
 from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space
-from userrep.spaces.registry import Space, find_space, is_trained_so, next_space_id
+from userrep.spaces.registry import Space, is_trained_so, next_space_id
 from userrep.spaces.stale import without_snapshot
 from userrep.spaces.training_inputs import TrainingPlan
 from userrep.spaces.unrecorded import record_kept
@@ -190,6 +190,6 @@ def promote_first(work: RunContext, space: Space) -> None:
         serving = registry.read_registry(work.tables).serving
         if serving is not None:
             return run.skip(f"space {serving.space_id} is serving")
-        registry.promote(work.tables, find_space(work.tables, space.space_id))
+        registry.promote(work.tables, space)
         run.reason = f"space {space.space_id} is the first serving space"
     return None

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.unit.spaces.test_consumers import with_spaces
-from tests.unit.spaces.test_transitions import NOW, A, B, C, consumer, two_spaces
+from tests.unit.spaces.test_transitions import A, B, C, consumer, two_spaces
 from userrep.errors import PromotionRefusedError, UserrepError
 from userrep.spaces import consumers, transitions
 from userrep.spaces.registry import change_registry, find_space, mark_ready, promote, read_registry
@@ -122,7 +122,7 @@ def promote_at_once(root: str, space_id: str, together: Any) -> str:
     def transition(known: Registry) -> Registry:
         if first.pop() if first else False:
             together.wait(timeout=60)
-        return transitions.promote(known, space_id, now=NOW)
+        return transitions.promote(known, space_id)
 
     try:
         change_registry(FileTables(None, root), transition, require_same_spaces=True)

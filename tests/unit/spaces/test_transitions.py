@@ -33,13 +33,23 @@ def consumer(name: str, *, pin: str | None = None, ready_for: str | None = None)
 
 def two_spaces(*known: Consumer) -> Registry:
     """One space that serves, and one that is ready and has not served."""
-    return Registry((space(A, "serving", 1), space(B)), known)
+    return Registry((space(A, "serving", 1), space(B)), known, NOW)
+
+
+def later(known: Registry) -> Registry:
+    """Return the same registry, read later."""
+    return replace(known, read_at=LATER)
+
+
+def trained(known: Registry, space_id: str, content_hash: str = "hash") -> Registry:
+    more = {"lineage_id": "l1", "trained_until": date(2024, 5, 1), "content_hash": content_hash}
+    return transitions.add_candidate(known, space_id=space_id, **more)  # type: ignore[arg-type]
 
 
 def test_a_follower_that_is_not_ready_blocks_a_promotion_and_is_named() -> None:
     known = two_spaces(consumer("ads", ready_for=B), consumer("mail", ready_for=A), consumer("search"))
     with pytest.raises(PromotionRefusedError) as caught:
-        transitions.promote(known, B, now=NOW)
+        transitions.promote(known, B)
     assert str(caught.value).splitlines() == [
         "space s002-b is not promoted: 2 consumers that follow are not ready for it. Nothing has changed.",
         "consumer mail (owner team): run `userrep consumers ready mail s002-b` once its model is trained on "
@@ -48,7 +58,7 @@ def test_a_follower_that_is_not_ready_blocks_a_promotion_and_is_named() -> None:
         "that space, or `userrep consumers pin search s001-a` to let it stay.",
     ]
     with pytest.raises(PromotionRefusedError, match="is not promoted: a consumer that follows is not ready for it"):
-        transitions.promote(transitions.remove(known, "mail"), B, now=NOW)
+        transitions.promote(transitions.remove(known, "mail"), B)
 
 
 def test_a_pinned_consumer_never_blocks_a_promotion() -> None:
@@ -56,7 +66,7 @@ def test_a_pinned_consumer_never_blocks_a_promotion() -> None:
     known = two_spaces(*pinned, consumer("search", ready_for=B))
     planned = transitions.planned_promotion(known, B)
     assert (planned.blocks, planned.pinned, [c.name for c in planned.moves]) == ((), pinned, ["search"])
-    after = transitions.promote(known, B, now=NOW)
+    after = transitions.promote(known, B)
     assert [after.space(c.pinned_space_id).space_id for c in after.consumers] == [A, B, B]
     assert after.consumers == known.consumers
 
@@ -64,18 +74,18 @@ def test_a_pinned_consumer_never_blocks_a_promotion() -> None:
 def test_nothing_blocks_a_rollback() -> None:
     spaces = space(A, last_turn=1), space(B, "serving", 2)
     known = Registry(spaces, (consumer("ads", pin=B), consumer("mail"), consumer("search", ready_for=B)))
-    back = transitions.rollback(known, now=NOW)
+    back = transitions.rollback(known)
     assert {s.space_id: s.state for s in back.spaces} == {A: "serving", B: "ready"}
     assert back.consumers == known.consumers
 
 
 def test_a_promotion_numbers_spaces_in_the_order_in_which_they_serve() -> None:
     known = Registry((space(A, last_turn=4), space(B, "serving", 7), space(C)), ())
-    after = transitions.promote(known, C, now=LATER)
+    after = transitions.promote(later(known), C)
     assert [(s.state, s.last_turn, s.changed_at) for s in after.spaces] == [
         ("ready", 4, NOW), ("ready", 7, LATER), ("serving", 8, LATER),
     ]  # fmt: skip
-    back = transitions.rollback(after, now=LATER)
+    back = transitions.rollback(later(after))
     assert [(s.state, s.last_turn) for s in back.spaces] == [("ready", 4), ("serving", 9), ("ready", -9)]
 
 
@@ -83,23 +93,23 @@ def test_promoting_the_serving_space_moves_and_blocks_no_consumer() -> None:
     known = two_spaces(consumer("ads"))
     planned = transitions.planned_promotion(known, A)
     assert (planned.serving, planned.moves, planned.blocks) == (A, (), ())
-    assert transitions.promote(known, A, now=LATER) is known
+    assert transitions.promote(later(known), A) == known
 
 
 def test_candidates_are_registered_once_and_spaces_ordered_by_their_creation() -> None:
-    early, late = space("s009-i", "candidate"), replace(space(A, "candidate"), created_at=LATER)
-    known = transitions.add_candidate(transitions.add_candidate(Registry(), late), early)
-    assert [s.space_id for s in known.spaces] == ["s009-i", A]
-    assert transitions.add_candidate(known, early) is known
+    known = replace(trained(Registry(read_at=LATER), A), read_at=NOW)
+    known = trained(known, "s009-i")
+    assert [(s.space_id, s.created_at) for s in known.spaces] == [("s009-i", NOW), (A, LATER)]
+    assert trained(known, "s009-i") is known
 
 
 def test_an_id_is_not_given_to_a_second_artifact() -> None:
-    known = transitions.add_candidate(Registry(), space(A, "candidate"))
+    known = trained(Registry(), A)
     with pytest.raises(
         UserrepError,
         match=f"space {A}: not registered, because a concurrent training has registered another artifact under this id",
     ):
-        transitions.add_candidate(known, replace(space(A, "candidate"), content_hash="another"))
+        trained(known, A, "another")
 
 
 def test_a_map_is_named_once() -> None:
@@ -110,67 +120,67 @@ def test_a_map_is_named_once() -> None:
 
 def test_only_a_candidate_becomes_ready() -> None:
     known = Registry((space(A, "candidate"), space(B, "retired"), space(C, "serving", 1)))
-    after = transitions.mark_ready(known, A, now=LATER)
+    after = transitions.mark_ready(later(known), A)
     assert [(s.state, s.changed_at) for s in after.spaces] == [("ready", LATER), ("retired", NOW), ("serving", NOW)]
-    assert transitions.mark_ready(known, B, now=LATER) is known
-    assert transitions.mark_ready(known, C, now=LATER) is known
+    assert transitions.mark_ready(later(known), B) == known
+    assert transitions.mark_ready(later(known), C) == known
 
 
 def test_consumers_are_seen_whenever_they_change_and_only_then() -> None:
-    known = transitions.register(two_spaces(consumer("mail")), "ads", owner="team", pin="serving", now=NOW)
+    known = transitions.register(two_spaces(consumer("mail")), "ads", owner="team", pin="serving")
     assert known.consumers == (Consumer("ads", "team", NOW, NOW), consumer("mail"))
     for change in (
-        lambda of: transitions.declare_ready(of, "ads", B, now=LATER),
-        lambda of: transitions.pin(of, "ads", A, now=LATER),
-        lambda of: transitions.record_training_set(of, "ads", training_set_id="t", snapshot_ids=["x"], now=LATER),
+        lambda of: transitions.declare_ready(later(of), "ads", B),
+        lambda of: transitions.pin(later(of), "ads", A),
+        lambda of: transitions.record_training_set(later(of), "ads", training_set_id="t", snapshot_ids=["x"]),
     ):
         after = change(known)
         ads, mail = after.consumers
         assert (ads.registered_at, ads.last_seen_at, mail) == (NOW, LATER, consumer("mail"))
-    ready = transitions.declare_ready(known, "ads", B, now=NOW)
-    assert transitions.declare_ready(ready, "ads", B, now=LATER) is ready
-    assert transitions.pin(known, "ads", "serving", now=LATER) is known
-    assert transitions.register(known, "ads", owner="team", pin=None, now=LATER) is known
+    ready = transitions.declare_ready(known, "ads", B)
+    assert transitions.declare_ready(later(ready), "ads", B) == ready
+    assert transitions.pin(later(known), "ads", "serving") == known
+    assert transitions.register(later(known), "ads", owner="team", pin=None) == known
 
 
 def test_a_rollback_is_never_blocked_and_a_space_comes_back_without_a_new_declaration() -> None:
-    known = transitions.promote(two_spaces(consumer("ads", ready_for=B)), B, now=NOW)
-    back = transitions.rollback(known, now=NOW)
+    known = transitions.promote(two_spaces(consumer("ads", ready_for=B)), B)
+    back = transitions.rollback(known)
     assert back.space(None).space_id == A
-    again = transitions.declare_ready(back, "ads", A, now=NOW)  # a training on what serves again
+    again = transitions.declare_ready(back, "ads", A)  # a training on what serves again
     assert again.consumer("ads").ready_for == B
-    assert transitions.promote(again, B, now=NOW).space(None).space_id == B
+    assert transitions.promote(again, B).space(None).space_id == B
 
 
 def test_a_rollback_that_is_run_again_changes_nothing_until_the_space_that_it_left_is_retired() -> None:
     known = Registry((space(A, last_turn=1), space(B, last_turn=2), space(C, "serving", 3)))
-    back = transitions.rollback(known, now=NOW)
+    back = transitions.rollback(known)
     assert back.space(None).space_id == B
-    assert transitions.rollback(back, now=NOW) == back
+    assert transitions.rollback(back) == back
     assert back.spaces_in_use()[C] == "rolled back from"
-    further = transitions.rollback(transitions.retire(back, C, now=NOW), now=NOW)
+    further = transitions.rollback(transitions.retire(back, C))
     assert further.space(None).space_id == A
-    assert transitions.rollback(transitions.promote(back, C, now=NOW), now=NOW).space(None).space_id == B
+    assert transitions.rollback(transitions.promote(back, C)).space(None).space_id == B
 
 
 def test_where_nothing_serves_no_consumer_blocks_a_promotion() -> None:
     known = Registry((space(A),), (consumer("ads"), consumer("mail", pin=A)))
     assert [c.name for c in transitions.planned_promotion(known, A).moves] == ["ads"]
-    assert transitions.promote(known, A, now=NOW).space(consumer("ads").pinned_space_id).space_id == A
+    assert transitions.promote(known, A).space(consumer("ads").pinned_space_id).space_id == A
 
 
 def test_a_space_that_a_consumer_is_pinned_to_is_not_retired() -> None:
     known = two_spaces(consumer("ads", pin=B), consumer("mail", pin=B), consumer("search"))
     with pytest.raises(UsageError, match=f"space {B} is not retired: consumer ads .* is pinned to it") as caught:
-        transitions.retire(known, B, now=NOW)
+        transitions.retire(known, B)
     assert len(caught.value.faults) == 2
-    gone = transitions.retire(transitions.remove(transitions.pin(known, "ads", A, now=NOW), "mail"), B, now=NOW)
+    gone = transitions.retire(transitions.remove(transitions.pin(known, "ads", A), "mail"), B)
     assert gone.space(B).state == "retired"
-    assert transitions.retire(gone, B, now=NOW) is gone
+    assert transitions.retire(gone, B) is gone
     with pytest.raises(UsageError, match=f"space {B} is retired; only a ready space can serve"):
-        transitions.promote(gone, B, now=NOW)
+        transitions.promote(gone, B)
     with pytest.raises(UsageError, match=r"s001-a is serving\. Promote another space first"):
-        transitions.retire(gone, A, now=NOW)
+        transitions.retire(gone, A)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +204,7 @@ def test_a_change_that_makes_no_sense_is_refused_with_the_cure(
     known = two_spaces(consumer("ads"))
     known = replace(known, spaces=(*known.spaces, space(C, "candidate"), space("s004-d", "retired")))
     with pytest.raises(UsageError, match=said):
-        transition(known, *arguments, now=NOW)
+        transition(known, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +223,7 @@ def test_a_registration_that_makes_no_sense_is_refused_with_the_cure(
     name: str, owner: str, pin: str | None, said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        transitions.register(two_spaces(consumer("ads")), name, owner=owner, pin=pin, now=NOW)
+        transitions.register(two_spaces(consumer("ads")), name, owner=owner, pin=pin)
 
 
 class Walk(RuleBasedStateMachine):
@@ -252,12 +262,12 @@ class Walk(RuleBasedStateMachine):
 
     @rule(space_id=st.sampled_from((A, B, C)))
     def train(self, space_id: str) -> None:
-        self.registry = transitions.add_candidate(self.registry, space(space_id, "candidate"))
+        self.registry = trained(self.registry, space_id)
         self.states.setdefault(space_id, "candidate")
 
     @rule(space_id=st.sampled_from((A, B, C)))
     def publish(self, space_id: str) -> None:
-        self.change(space_id in self.states, transitions.mark_ready, space_id, now=NOW)
+        self.change(space_id in self.states, transitions.mark_ready, space_id)
         if self.states.get(space_id) == "candidate":
             self.states[space_id] = "ready"
 
@@ -271,7 +281,7 @@ class Walk(RuleBasedStateMachine):
             planned = transitions.planned_promotion(self.registry, space_id)
             assert [c.name for c in planned.blocks] == ([] if free else sorted(unready))
             assert (planned.serving, len(planned.pinned)) == (self.serving(), len(self.pins) - len(followers))
-        self.change(allowed, transitions.promote, space_id, now=NOW)
+        self.change(allowed, transitions.promote, space_id)
         if allowed and self.serving() != space_id:
             self.let_serve(space_id)
             self.left = None
@@ -279,10 +289,10 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def roll_back(self) -> None:
         if self.left and self.states[self.left] == "ready":  # done before
-            assert transitions.rollback(self.registry, now=NOW) == self.registry
+            assert transitions.rollback(self.registry) == self.registry
             return
         earlier = [s for s in self.served if s != self.serving() and self.states[s] != "retired"]
-        self.change(bool(earlier), transitions.rollback, now=NOW)
+        self.change(bool(earlier), transitions.rollback)
         if earlier:
             self.left = self.serving()
             self.let_serve(earlier[-1])
@@ -291,7 +301,7 @@ class Walk(RuleBasedStateMachine):
     @rule(space_id=st.sampled_from((A, B, C)))
     def retire(self, space_id: str) -> None:
         allowed = self.states.get(space_id) not in (None, "serving") and space_id not in self.pins.values()
-        self.change(allowed, transitions.retire, space_id, now=NOW)
+        self.change(allowed, transitions.retire, space_id)
         if allowed:
             self.states[space_id] = "retired"
 
@@ -300,7 +310,7 @@ class Walk(RuleBasedStateMachine):
         wanted = None if pin == "serving" else pin
         allowed = wanted is None or self.usable(wanted)
         allowed = allowed and (pin is None or self.pins.get(name, wanted) == wanted)
-        self.change(allowed, transitions.register, name, owner="team", pin=pin, now=NOW)
+        self.change(allowed, transitions.register, name, owner="team", pin=pin)
         if allowed:
             self.pins.setdefault(name, wanted)
             self.ready.setdefault(name, None)
@@ -308,14 +318,14 @@ class Walk(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), space_id=st.sampled_from((A, B, C)))
     def declare(self, name: str, space_id: str) -> None:
         allowed = name in self.pins and self.usable(space_id)
-        self.change(allowed, transitions.declare_ready, name, space_id, now=NOW)
+        self.change(allowed, transitions.declare_ready, name, space_id)
         if allowed and not (self.serving() == space_id and self.states.get(self.ready[name] or "") == "ready"):
             self.ready[name] = space_id
 
     @rule(name=st.sampled_from(NAMES), space_id=st.sampled_from((A, B, C, "serving")))
     def pin(self, name: str, space_id: str) -> None:
         allowed = name in self.pins and (space_id == "serving" or self.usable(space_id))
-        self.change(allowed, transitions.pin, name, space_id, now=NOW)
+        self.change(allowed, transitions.pin, name, space_id)
         if allowed:
             self.pins[name] = None if space_id == "serving" else space_id
 

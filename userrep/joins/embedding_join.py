@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 
+from pyspark import keyword_only
 from pyspark.ml import Transformer
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -77,6 +78,7 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
     vectors: Param[str] = Param(Params._dummy(), "vectors", "array or vector", TypeConverters.toString)
     inSample: Param[str] = Param(Params._dummy(), "inSample", "warn or refuse", TypeConverters.toString)
 
+    @keyword_only
     def __init__(
         self,
         *,
@@ -102,16 +104,13 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
             userCol="user_id", timeCol="label_at", outputCol="embedding", space=SERVING, availability="ledger",
             handleInvalid="skip", missing="null", updates=False, vectors="vector", inSample="warn",
         )  # fmt: skip
-        if missing == "null" and handleInvalid is None:
-            handleInvalid = "keep"
-        absolute_root = None if root is None else absolute(os.path.expanduser(root))
-        given = {
-            "userCol": inputCol or userCol, "timeCol": timeCol, "outputCol": outputCol, "space": space,
-            "schema": schema, "root": absolute_root, "availability": availability,
-            "maxAgeDays": maxAgeDays, "handleInvalid": handleInvalid, "missing": missing, "updates": updates,
-            "vectors": vectors, "inSample": inSample,
-        }  # fmt: skip
-        self._set(**{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in self._input_kwargs.items() if value is not None}
+        given["userCol"] = given.pop("inputCol", None) or userCol
+        if missing == "null":
+            given.setdefault("handleInvalid", "keep")
+        if root is not None:
+            given["root"] = absolute(os.path.expanduser(root))
+        self._set(**given)
 
     def setSpace(self, value: str) -> "EmbeddingJoin":
         """Choose another space, and forget the space that ``serving`` was resolved to."""

@@ -177,6 +177,4 @@ def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datet
         )
     )
     checked = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp"))
-    return labels.select(
-        *(checked.alias(name) if name == options.time else column(name).alias(name) for name in labels.columns)
-    )
+    return labels.withColumn(options.time, checked)

@@ -22,13 +22,10 @@ Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]
 InSample = Literal["warn", "refuse"]
 
-_INTERMEDIATE = frozenset(
-    f"__{name}"
-    for name in (
-        "as_of", "bucket", "day", "embedding", "in_sample", "number", "revision", "since", "snapshot_id", "state",
-        "status", "until", "update", "user", "vector_as_of", "vector_revision",
-    )
-)  # fmt: skip
+_INTERMEDIATE = frozenset([
+    "__as_of", "__bucket", "__day", "__embedding", "__in_sample", "__number", "__revision", "__since", "__snapshot_id",
+    "__state", "__status", "__until", "__update", "__user", "__vector_as_of", "__vector_revision",
+])  # fmt: skip
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
 
 

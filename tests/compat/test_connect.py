@@ -19,7 +19,7 @@ import pytest
 import userrep
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.inference.test_model import features, saved
-from userrep.spaces.registry import find_space, mark_ready, promote
+from userrep.spaces.registry import artifact_folder, find_space, mark_ready, promote
 from userrep.store.file_tables import FileTables
 
 pytest.importorskip("grpc", reason="the packages of pyspark[connect] are not installed")
@@ -106,7 +106,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def artifact_of(root: Path) -> str:
-    return str(root / find_space(FileTables(None, str(root)), "s001-a").artifact)
+    tables = FileTables(None, str(root))
+    return artifact_folder(tables, find_space(tables, "s001-a"))
 
 
 def test_joins_and_the_udf_give_under_connect_what_they_give_without_spark(root: Path) -> None:

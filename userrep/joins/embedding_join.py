@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from pyspark import keyword_only
 from pyspark.ml import Transformer
@@ -77,6 +78,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
     updates: Param[bool] = Param(Params._dummy(), "updates", "use near-real-time vectors", TypeConverters.toBoolean)
     vectors: Param[str] = Param(Params._dummy(), "vectors", "array or vector", TypeConverters.toString)
     inSample: Param[str] = Param(Params._dummy(), "inSample", "warn or refuse", TypeConverters.toString)
+
+    _input_kwargs: dict[str, Any]  # set by keyword_only
 
     @keyword_only
     def __init__(

@@ -13,7 +13,7 @@ from userrep.errors import UsageError, UserrepError
 from userrep.ids import short_hash
 from userrep.items.versions import lineage_of
 from userrep.spaces import transitions
-from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
+from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space, artifact_path
 from userrep.store.schemas import REGISTRY
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
@@ -100,7 +100,7 @@ def _recipe_hash(config: Config, until: date) -> str:
 
 def artifact_folder(tables: Tables, space: Space) -> str:
     """Return the folder of a space's artifact. The content hash in its name keeps runs from overwriting each other."""
-    return f"{tables.artifacts_root}/{space.artifact}"
+    return f"{tables.artifacts_root}/{artifact_path(space.space_id, space.content_hash)}"
 
 
 def check_lineage(space: Space, config: Config) -> None:

@@ -37,11 +37,6 @@ class Space:
     last_turn: int = 0
     maps: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def artifact(self) -> str:
-        """Path of the artifact below ``artifacts_root``."""
-        return artifact_path(self.space_id, self.content_hash)
-
 
 @dataclass(frozen=True)
 class Consumer:

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.streaming.redis_store import Embedding, OnlineStore, online_store
 
-_CACHE_SECONDS = 10.0  # for which the newest snapshot is not looked up again
+_CACHE_SECONDS = 10  # length of a period in which the newest snapshot is looked up once
 
 
 def lookup(
@@ -50,59 +49,53 @@ def lookup(
     path = config or os.environ.get("USERREP_CONFIG")
     if path is None:
         raise UsageError("lookup: no configuration file. Pass config= or set USERREP_CONFIG in the environment.")
-    return _service(str(path), space).lookup(list(user_ids))
+    tables, online = _opened(str(path))
+    return newest_vectors(tables, list(user_ids), space=space, online=online)
 
 
 @lru_cache(maxsize=8)
-def _service(config: str, space: str | None) -> "Service":
+def _opened(config: str) -> tuple[FileTables, OnlineStore | None]:
     settings = load_config(config)
     tables = open_tables(settings, None)
     if not isinstance(tables, FileTables):
         raise UsageError("lookup: not available for tables in a catalog. Join embeddings with Spark instead.")
-    return Service(tables, space, online_store(settings.streaming))
+    return tables, online_store(settings.streaming)
 
 
-@dataclass
-class Service:
-    """Look-up of embeddings of one space in one process. Without ``space_id``, it follows the serving space."""
+def newest_vectors(
+    tables: FileTables, user_ids: list[str], *, space: str | None, online: OnlineStore | None
+) -> list[Embedding | None]:
+    """Return each user's newest embedding of a space, by default of the serving one; see ``lookup``."""
+    snapshot, files = _newest(tables, space, int(time.monotonic() // _CACHE_SECONDS))
+    newest = _streamed(online, snapshot, user_ids) if online is not None else {}
+    older = [user for user in user_ids if user not in newest or newest[user].as_of <= snapshot.as_of]
+    newest |= _published(snapshot, files, older)
+    return [newest.get(user_id) for user_id in user_ids]
 
-    tables: FileTables
-    space_id: str | None
-    online: OnlineStore | None
-    _cached: "tuple[float, Snapshot, BucketFiles] | None" = None
 
-    def lookup(self, user_ids: list[str]) -> list[Embedding | None]:
-        """Return each user's newest embedding."""
-        snapshot, files = self._newest()
-        newest = self._streamed(snapshot, user_ids)
-        older = [user for user in user_ids if user not in newest or newest[user].as_of <= snapshot.as_of]
-        newest |= _published(snapshot, files, older)
-        return [newest.get(user_id) for user_id in user_ids]
+@lru_cache(maxsize=8)
+def _newest(tables: FileTables, space: str | None, _period: int) -> tuple[Snapshot, BucketFiles]:
+    """Return the newest snapshot of a space and its files, cached for a period of ten seconds."""
+    try:
+        sources = usable_sources(tables, space)
+    except UsageError as error:
+        raise UsageError(f"lookup: {error}") from None
+    snapshot = sources.newest
+    (files,) = files_by_snapshot(tables, sources.version, [snapshot])
+    return snapshot, files
 
-    def _streamed(self, snapshot: Snapshot, user_ids: list[str]) -> dict[str, Embedding]:
-        """Return the users' vectors in the online store. Raises UserrepError if their width is not the snapshot's."""
-        if self.online is None:
-            return {}
-        stored = zip(user_ids, self.online.read(snapshot.space_id, user_ids), strict=True)
-        streamed = {user_id: embedding for user_id, embedding in stored if embedding is not None}
-        for embedding in streamed.values():
-            if snapshot.dim not in (None, len(embedding.vector)):
-                raise UserrepError(
-                    f"lookup: the online store has vectors of another width for space {snapshot.space_id}, expected "
-                    f"{snapshot.dim}, got {len(embedding.vector)}. Give each root an online store of its own."
-                )
-        return streamed
 
-    def _newest(self) -> tuple[Snapshot, BucketFiles]:
-        """Return the newest snapshot of the space and its files, cached for ten seconds."""
-        if self._cached is None or time.monotonic() - self._cached[0] > _CACHE_SECONDS:
-            try:
-                sources = usable_sources(self.tables, self.space_id)
-            except UsageError as error:
-                raise UsageError(f"lookup: {error}") from None
-            (files,) = files_by_snapshot(self.tables, sources.version, [sources.newest])
-            self._cached = time.monotonic(), sources.newest, files
-        return self._cached[1:]
+def _streamed(online: OnlineStore, snapshot: Snapshot, user_ids: list[str]) -> dict[str, Embedding]:
+    """Return the users' vectors in the online store. Raises UserrepError if their width is not the snapshot's."""
+    stored = zip(user_ids, online.read(snapshot.space_id, user_ids), strict=True)
+    streamed = {user_id: embedding for user_id, embedding in stored if embedding is not None}
+    for embedding in streamed.values():
+        if snapshot.dim not in (None, len(embedding.vector)):
+            raise UserrepError(
+                f"lookup: the online store has vectors of another width for space {snapshot.space_id}, expected "
+                f"{snapshot.dim}, got {len(embedding.vector)}. Give each root an online store of its own."
+            )
+    return streamed
 
 
 def _published(snapshot: Snapshot, files: BucketFiles, user_ids: list[str]) -> dict[str, Embedding]:

@@ -26,7 +26,7 @@ from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions
 from userrep.joins.training_sets import create_training_set
 from userrep.model.artifact import load_artifact
-from userrep.spaces.registry import find_space, mark_ready, promote, retire
+from userrep.spaces.registry import artifact_folder, find_space, mark_ready, promote, retire
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 
@@ -239,6 +239,6 @@ def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_pa
     by_status = {row.embedding_status: row.embedding for row in found}
     assert set(by_status) == {"found", "new_user", "no_snapshot_yet", "null_user"}
     assert by_status["no_snapshot_yet"] is by_status["null_user"] is None
-    artifact = load_artifact(str(tmp_path / find_space(tables, "s001-a").artifact), content_hash)
+    artifact = load_artifact(artifact_folder(tables, find_space(tables, "s001-a")), content_hash)
     z_1D = artifact.encoder().encode(torch.from_numpy(artifact.tensors["empty_F"][None]))
     np.testing.assert_allclose(by_status["new_user"], z_1D[0].numpy(), atol=1e-6)

@@ -23,7 +23,7 @@ from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 from userrep.streaming import user_lookup
 from userrep.streaming.redis_store import Embedding
-from userrep.streaming.user_lookup import Service, lookup
+from userrep.streaming.user_lookup import lookup, newest_vectors
 
 pytestmark = pytest.mark.fast
 
@@ -88,8 +88,10 @@ def tables(config: Config) -> Tables:
     return tables
 
 
-def service(tables: Tables, online: Any = None, wanted: str | None = None) -> Service:
-    return Service(tables, wanted, online)
+def look_up(
+    tables: Tables, user_ids: list[str], online: Any = None, space: str | None = None
+) -> list[Embedding | None]:
+    return newest_vectors(tables, user_ids, space=space, online=online)  # type: ignore[arg-type]
 
 
 def write_config(folder: Path, config: Config) -> Path:
@@ -103,7 +105,7 @@ def as_values(found: list[Embedding | None]) -> list[tuple[Any, ...] | None]:
 
 
 def test_of_a_snapshot_the_newest_published_revision_is_read_in_the_order_asked_for(tables: Tables) -> None:
-    found = service(tables).lookup(["b", "nobody", "a", "gone", "b"])
+    found = look_up(tables, ["b", "nobody", "a", "gone", "b"])
     assert as_values(found) == [
         ("s1", D2, None, [6, 7]), None, ("s1", D2, None, [4, 5]), None, ("s1", D2, None, [6, 7]),
     ]  # fmt: skip
@@ -114,7 +116,7 @@ def test_a_streamed_vector_is_taken_only_if_its_date_is_later_or_the_snapshot_la
     online = Online(
         "s1", later=streamed(D3, 1, 1), a=streamed(D3, 2, 2), b=streamed(D2, 3, 3), only_streamed=streamed(D1, 4, 4)
     )
-    found = service(tables, online).lookup(["later", "a", "b", "only_streamed", "nobody"])
+    found = look_up(tables, ["later", "a", "b", "only_streamed", "nobody"], online)
     assert as_values(found) == [
         ("s1", D3, NOON, [1, 1]),
         ("s1", D3, NOON, [2, 2]),
@@ -127,14 +129,14 @@ def test_a_streamed_vector_is_taken_only_if_its_date_is_later_or_the_snapshot_la
 
 def test_a_space_that_is_named_is_looked_up_instead_of_the_one_that_serves(tables: Tables) -> None:
     online = Online("s2", b=streamed(D3, 7, 7))
-    found = service(tables, online, "s2").lookup(["a", "b"])
+    found = look_up(tables, ["a", "b"], online, "s2")
     assert as_values(found) == [("s2", D3, None, [-1, -2]), ("s2", D3, NOON, [7, 7])]
 
 
 def test_a_snapshot_from_before_widths_were_recorded_is_read_as_it_is(tables: Tables) -> None:
     publish(tables, "s1", D3, 2, gates="", a=[1, 2, 3])
     online = Online("s1", b=streamed(D3, 4, 4))
-    assert as_values(service(tables, online).lookup(["a", "b"])) == [
+    assert as_values(look_up(tables, ["a", "b"], online)) == [
         ("s1", D3, None, [1, 2, 3]), ("s1", D3, NOON, [4, 4]),
     ]  # fmt: skip
 
@@ -145,7 +147,7 @@ def test_vectors_of_another_width_in_the_online_store_are_refused(tables: Tables
         with pytest.raises(
             UserrepError, match=r"vectors of another width for space s1, expected 2, got 3\. Give each root"
         ):
-            service(tables, online).lookup(["a", "b"])
+            look_up(tables, ["a", "b"], online)
 
 
 def test_a_promotion_and_a_new_snapshot_are_noticed_after_ten_seconds(
@@ -153,24 +155,23 @@ def test_a_promotion_and_a_new_snapshot_are_noticed_after_ten_seconds(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(user_lookup, "time", SimpleNamespace(monotonic=lambda: now))
-    long_lived = service(tables)
-    assert as_values(long_lived.lookup(["a"])) == [("s1", D2, None, [4, 5])]
+    assert as_values(look_up(tables, ["a"])) == [("s1", D2, None, [4, 5])]
     promote(tables, find_space(tables, "s2"))
     now = 109.0
-    assert as_values(long_lived.lookup(["a"])) == [("s1", D2, None, [4, 5])]
+    assert as_values(look_up(tables, ["a"])) == [("s1", D2, None, [4, 5])]
     now = 111.0
-    assert as_values(long_lived.lookup(["a"])) == [("s2", D3, None, [-1, -2])]
+    assert as_values(look_up(tables, ["a"])) == [("s2", D3, None, [-1, -2])]
 
 
 def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
     add_candidate(tables, space_id="s3", lineage_id="l1", trained_until=D1, content_hash="c")
     with pytest.raises(UsageError, match=r"^lookup: space s3 has no published snapshot"):
-        service(tables, wanted="s3").lookup(["a"])
+        look_up(tables, ["a"], space="s3")
     retire(tables, find_space(tables, "s2"))
     with pytest.raises(UsageError, match=r"^lookup: space s2 is retired, .* Serving space: s1\. Use that space, and"):
-        service(tables, wanted="s2").lookup(["a"])
+        look_up(tables, ["a"], space="s2")
     with pytest.raises(UsageError, match=r"^lookup: space s4: not in the registry"):
-        service(tables, wanted="s4").lookup(["a"])
+        look_up(tables, ["a"], space="s4")
 
 
 def test_tables_in_a_catalog_are_refused(tmp_path: Path) -> None:

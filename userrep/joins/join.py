@@ -110,19 +110,12 @@ def _join_vectors(
     """Add __embedding with a Spark join of labels and all usable vectors: one shuffle of both inputs."""
     published = [snapshot.key for _, snapshot in steps if snapshot.state == PUBLISHED]
     vectors = tables.read(USER_EMBEDDINGS, version=version).where(sql_any(published))
-    vectors = vectors.select(
-        F.col("user_id").alias("__user"),
-        F.col("as_of").alias("__vector_as_of"),
-        F.col("revision").alias("__vector_revision"),
-        F.col("embedding").alias("__embedding"),
+    vectors = vectors.selectExpr(
+        "user_id AS __user", "as_of AS __as_of", "revision AS __revision", "embedding AS __embedding"
     )
-    same = (
-        (column(options.user) == F.col("__user"))
-        & (F.col("__as_of") == F.col("__vector_as_of"))
-        & (F.col("__revision") == F.col("__vector_revision"))
-    )
+    rows = rows.withColumn("__user", column(options.user))
     # Build the hash table from the labels: they are narrow, and the vectors then need no sort.
-    return rows.hint("shuffle_hash").join(vectors, on=same, how="left")
+    return rows.hint("shuffle_hash").join(vectors, on=["__user", "__as_of", "__revision"], how="left")
 
 
 def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> DataFrame:

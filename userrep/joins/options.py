@@ -24,7 +24,7 @@ InSample = Literal["warn", "refuse"]
 
 _INTERMEDIATE = frozenset([
     "__as_of", "__bucket", "__day", "__embedding", "__in_sample", "__number", "__revision", "__since", "__snapshot_id",
-    "__state", "__status", "__until", "__update", "__user", "__vector_as_of", "__vector_revision",
+    "__state", "__status", "__until", "__update", "__user",
 ])  # fmt: skip
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
 

@@ -23,8 +23,6 @@ _MAX_CLOCK_SKEW = "INTERVAL 1 HOUR"
 _MICROS = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"}
 _ARRIVAL = (ARRIVED, PLACE)
 
-_Checked = tuple[DataFrame, dict[str, Column]]  # rows with a reason, and the columns of their records
-
 
 def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_source: bool, since: date) -> DataFrame:
     """Validate arriving rows of all sources and convert them to records.
@@ -43,62 +41,61 @@ def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_sou
     item_id, weight, words (context keys ``column=value``), event_id, raw (distinguishes copies of an event),
     registered_at, attributes. Narrow, without a shuffle.
     """
-    to_records: dict[str, Callable[[DataFrame], _Checked]] = {
+    check: dict[str, Callable[[DataFrame], DataFrame]] = {
         "events": partial(_events, config=config, is_own_source=is_own_source),
         "onboarding": partial(_picks, config=config),
         "users": partial(_registrations, config=config, since=since),
     }
-    checked = [to_records[name](rows) for name, rows in arrived.items()]
-    raw = checked[0][1]["raw"]
+    checked = [check[name](rows) for name, rows in arrived.items()]
     kinds = {
         "kind": T.StringType(), "at": T.TimestampType(), "item_id": T.StringType(), "weight": T.DoubleType(),
         "words": T.ArrayType(T.StringType()), "event_id": T.StringType(),
-        "raw": checked[0][0].select(raw.alias("raw")).schema["raw"].dataType, "registered_at": T.TimestampType(),
+        "raw": checked[0].schema["raw"].dataType, "registered_at": T.TimestampType(),
         "attributes": T.ArrayType(T.StringType()),
     }  # fmt: skip
 
-    def with_record(rows: DataFrame, values: Mapping[str, Column]) -> DataFrame:
-        columns = [values.get(name, F.lit(None)).cast(kind).alias(name) for name, kind in kinds.items()]
+    def with_record(rows: DataFrame) -> DataFrame:
+        has = {name: F.col(name) for name in rows.columns}
+        columns = [has.get(name, F.lit(None)).cast(kind).alias(name) for name, kind in kinds.items()]
         is_ahead = F.col("at") > F.expr(f"current_timestamp() + {_MAX_CLOCK_SKEW}")
         reason = F.coalesce("reason", F.when(is_ahead, F.lit("ahead_of_the_clock")))
         return rows.select(
             "user_id", "at", *_ARRIVAL, reason.alias("reason"), "row", F.struct(*columns).alias("record")
         )
 
-    return reduce(DataFrame.unionByName, [with_record(rows, values) for rows, values in checked])
+    return reduce(DataFrame.unionByName, map(with_record, checked))
 
 
-def _events(arrived: DataFrame, *, config: Config, is_own_source: bool) -> _Checked:
+def _events(arrived: DataFrame, *, config: Config, is_own_source: bool) -> DataFrame:
+    """Return events with a reason and the columns of their records."""
     log, context = config.events.all_sources["events"], config.events.context
     if is_own_source:
         log = log.model_copy(update={"partition": None})
     rows = with_validity(arrived, log, context, pass_through=_ARRIVAL)
-    rows = rows.withColumns({"at": F.col("event_at"), "row": F.coalesce("corrupt", F.to_json("raw"))})
     context_keys = [F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)]
-    record = {
-        "kind": F.lit(EVENT), "at": F.col("at"), "item_id": F.col("item_id"), "weight": F.col("weight"),
-        "event_id": F.col("event_id"),
-        "raw": F.col("raw") if log.columns.event_id else F.xxhash64(F.to_json("raw", _MICROS)),
-    }  # fmt: skip
-    return rows, record | ({"words": F.array_compact(F.array(*context_keys))} if context_keys else {})
+    columns = {"kind": F.lit(EVENT), "at": F.col("event_at"), "row": F.coalesce("corrupt", F.to_json("raw"))}
+    if not log.columns.event_id:
+        columns["raw"] = F.xxhash64(F.to_json("raw", _MICROS))
+    if context_keys:
+        columns["words"] = F.array_compact(F.array(*context_keys))
+    return rows.withColumns(columns)
 
 
-def _picks(arrived: DataFrame, *, config: Config) -> _Checked:
+def _picks(arrived: DataFrame, *, config: Config) -> DataFrame:
     assert config.onboarding is not None
-    rows = picks_of(_with_row(arrived), config.onboarding, *_ARRIVAL, "row", "corrupt").withColumnRenamed(
-        "event_at", "at"
+    rows = picks_of(_with_row(arrived), config.onboarding, *_ARRIVAL, "row", "corrupt")
+    rows = rows.withColumns({"kind": F.lit(PICK), "at": F.col("event_at")})
+    return _with_reason(
+        rows, {"missing_item_id": F.col("item_id").isNull(), "unreadable_event_at": F.col("at").isNull()}
     )
-    rules = {"missing_item_id": F.col("item_id").isNull(), "unreadable_event_at": F.col("at").isNull()}
-    return _with_reason(rows, rules), {"kind": F.lit(PICK), "at": F.col("at"), "item_id": F.col("item_id")}
 
 
-def _registrations(arrived: DataFrame, *, config: Config, since: date) -> _Checked:
+def _registrations(arrived: DataFrame, *, config: Config, since: date) -> DataFrame:
     assert config.users is not None
     rows = users_of(_with_row(arrived), config.users, *_ARRIVAL, "row", "corrupt")
     is_recent = F.col("registered_at") >= F.lit(since).cast("timestamp")
-    rows = rows.withColumn("at", F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED)))
-    record = {"kind": F.lit(USER)} | {name: F.col(name) for name in ("at", "registered_at", "attributes")}
-    return _with_reason(rows, {}), record
+    at = F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED))
+    return _with_reason(rows.withColumns({"kind": F.lit(USER), "at": at}), {})
 
 
 def _with_row(arrived: DataFrame) -> DataFrame:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from userrep.config import Config
 from userrep.errors import TrackingError, UsageError
 from userrep.model.artifact import load_artifact
-from userrep.spaces.registry import Space, artifact_folder, list_spaces
+from userrep.spaces.registry import artifact_folder, list_spaces
 from userrep.store.filesystem import delete_file, exists, read_bytes, write_bytes
 from userrep.store.tables import Tables
-from userrep.tracking.record import TrackedRun, record_training, training_environment
-from userrep.tracking.target import TrackingTarget, tracking_target
+from userrep.tracking.record import record_training, training_environment
+from userrep.tracking.target import tracking_target
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +41,18 @@ def record_kept(tables: Tables, config: Config) -> None:
     if not config.tracking.mlflow:
         return
     for space in list_spaces(tables):
-        if not exists(_path(tables, space.space_id)):
+        path, folder = _path(tables, space.space_id), artifact_folder(tables, space)
+        if not exists(path):
             continue
+        training = json.loads(read_bytes(path, max_bytes=_MAX_BYTES))
+        manifest = load_artifact(folder, space.content_hash).manifest
         try:
-            run = _record(tables, tracking_target(config), space)
+            run = record_training(tracking_target(config), folder=folder, manifest=manifest, **training)
         except (TrackingError, UsageError) as error:
             logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return
-        delete_file(_path(tables, space.space_id))
+        delete_file(path)
         logger.info(f"tracking: space {space.space_id} recorded in MLflow: run {run.run_id}, {run.model_uri}")
-
-
-def _record(tables: Tables, target: TrackingTarget, space: Space) -> TrackedRun:
-    folder = artifact_folder(tables, space)
-    training = json.loads(read_bytes(_path(tables, space.space_id), max_bytes=_MAX_BYTES))
-    manifest = load_artifact(folder, space.content_hash).manifest
-    ranks, environment = training["ranks"], training["environment"]
-    return record_training(target, folder=folder, manifest=manifest, ranks=ranks, environment=environment)
 
 
 def _path(tables: Tables, space_id: str) -> str:

@@ -16,6 +16,7 @@ from userrep.synthetic.catalog import NEVER, Catalog
 from userrep.synthetic.draws import Ints, keys_of, uniform
 from userrep.synthetic.log_spec import LogSpec
 from userrep.synthetic.planted import DAY_MS, Population
+from userrep.utc import day_number
 
 __all__ = ["LogSpec", "generate_log", "log_tables"]
 
@@ -221,7 +222,7 @@ def _item_ids(numbers: Ints) -> pa.Array:
 
 
 def _epoch_ms(spec: LogSpec, log_ms: Ints) -> Ints:
-    return log_ms + (spec.first_day.toordinal() - 719_163) * DAY_MS  # 719163: 1970-01-01
+    return log_ms + day_number(spec.first_day) * DAY_MS
 
 
 def _timestamps(epoch_ms: Ints) -> pa.Array:
@@ -229,7 +230,7 @@ def _timestamps(epoch_ms: Ints) -> pa.Array:
 
 
 def _dates(spec: LogSpec, days: Ints) -> pa.Array:
-    return pa.array((days + spec.first_day.toordinal() - 719_163).astype(np.int32)).cast(pa.date32())
+    return pa.array((days + day_number(spec.first_day)).astype(np.int32)).cast(pa.date32())
 
 
 def _null_where(values: pa.Array, is_null: np.ndarray) -> pa.Array:

@@ -16,7 +16,6 @@ from userrep.sources.tombstones import Tombstones, condition
 from userrep.spark.tasks import map_in_tasks
 from userrep.store.arrow import combined
 from userrep.store.bucket_reader import BucketRanges, row_group_ranges
-from userrep.store.buckets import range_of_slice
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet, parquet_footer
@@ -132,15 +131,7 @@ def files_to_search(
         files = [file for file in files if file.added_at >= since.replace(tzinfo=UTC).timestamp() * 1000]
     if users.buckets is None:
         return files
-    return [files[k] for k in BucketRanges.of([_buckets_in(file) for file in files]).containing(users.buckets)]
-
-
-def _buckets_in(file: TableFile) -> tuple[int, int] | None:
-    """Return the first and last bucket that a file can contain, None if unknown."""
-    if file.buckets is None and (user_slice := file.values.get("user_slice")):
-        buckets = range_of_slice(user_slice)
-        return buckets.start, buckets.stop - 1
-    return file.buckets
+    return [files[k] for k in BucketRanges.of([file.possible_buckets for file in files]).containing(users.buckets)]
 
 
 def _rewrite(

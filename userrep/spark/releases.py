@@ -70,26 +70,14 @@ def key_of_partition(num_partitions: int, number: Column) -> Column:
 @lru_cache(maxsize=32)
 def _keys(num_partitions: int) -> NDArray[np.int32]:
     """Return an int for each partition whose Murmur3 hash modulo the number of partitions is that partition."""
+    from sklearn.utils import murmurhash3_32  # only Spark 4.0 needs it here
+
     key_P, start = np.full(num_partitions, -1, np.int32), 0
     while (key_P < 0).any():
         keys = np.arange(start, start + 4 * num_partitions + 64, dtype=np.int32)
-        key_P[np.mod(_murmur3(keys), num_partitions)] = keys
+        key_P[np.mod(murmurhash3_32(keys, seed=_SEED), num_partitions)] = keys
         start += len(keys)
     return key_P
-
-
-def _murmur3(values: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the 32-bit Murmur3 hashes (Austin Appleby, 2011) of ints of 4 bytes, as Spark's hash partitioning."""
-    mixed = _rotated(values.view(np.uint32) * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
-    hashed = _rotated(mixed ^ np.uint32(_SEED), 13) * np.uint32(5) + np.uint32(0xE6546B64)
-    hashed ^= np.uint32(4)  # bytes
-    hashed = (hashed ^ (hashed >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    hashed = (hashed ^ (hashed >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return (hashed ^ (hashed >> np.uint32(16))).view(np.int32)
-
-
-def _rotated(values: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
-    return (values << np.uint32(bits)) | (values >> np.uint32(32 - bits))
 
 
 def arrow_udf(
@@ -103,7 +91,7 @@ def arrow_udf(
     """
 
     def on_arrays(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        return function(_cast(batch, arguments) for batch in batches)
+        return function(_typed(batches, arguments))
 
     if hasattr(pandas_functions, "arrow_udf"):  # from Spark 4.1 on
         return cast("UserDefinedFunction", pandas_functions.arrow_udf(on_arrays, returns))  # type: ignore[call-overload]
@@ -117,21 +105,18 @@ def on_series(
     import pandas as pd  # only Spark 4.0 needs it here
 
     def convert(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
-        for result in function(_arrays(_columns(batch), arguments) for batch in batches):
+        for result in function(_typed(batches, arguments)):
             has_inner_nulls = pa.types.is_nested(result.type) and result.flatten().null_count > 0
             yield pd.Series(result.to_pylist()) if has_inner_nulls else result.to_pandas()  # pandas makes them NaN
 
     return convert
 
 
-def _arrays(columns: tuple[Any, ...], kinds: tuple[pa.DataType, ...]) -> tuple[pa.Array, ...]:
-    return tuple(pa.Array.from_pandas(column, type=kind) for column, kind in zip(columns, kinds, strict=True))
-
-
-def _cast(batch: Any, kinds: tuple[pa.DataType, ...]) -> tuple[pa.Array, ...]:
-    return tuple(array.cast(kind) for array, kind in zip(_columns(batch), kinds, strict=True))
-
-
-def _columns(batch: Any) -> tuple[Any, ...]:
-    """Return a batch as a tuple. Spark hands the column of a UDF of one argument over by itself."""
-    return batch if isinstance(batch, tuple) else (batch,)
+def _typed(batches: Iterator[Any], kinds: tuple[pa.DataType, ...]) -> Arrays:
+    """Yield the columns of each batch, Arrow arrays or pandas Series, as arrays of these types."""
+    for batch in batches:
+        columns = batch if isinstance(batch, tuple) else (batch,)  # Spark does not wrap the column of a single argument
+        yield tuple(
+            column.cast(kind) if isinstance(column, pa.Array) else pa.Array.from_pandas(column, type=kind)
+            for column, kind in zip(columns, kinds, strict=True)
+        )

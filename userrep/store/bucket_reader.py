@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from userrep.store.buckets import ALL_BUCKETS, range_of_slice, user_bucket
+from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.data_files import TableFile, matches
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet, parquet_footer
@@ -32,10 +32,9 @@ class BucketRanges(NamedTuple):
     last_N: NDArray[np.int64]
 
     @classmethod
-    def of(cls, ends: Sequence[tuple[int, int] | None]) -> "BucketRanges":
-        """Return ranges with these first and last buckets. None means that any bucket is possible."""
-        known = [pair or (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1) for pair in ends]
-        return cls(*np.array(known, np.int64).reshape(-1, 2).T)
+    def of(cls, ends: Sequence[tuple[int, int]]) -> "BucketRanges":
+        """Return ranges with these first and last buckets."""
+        return cls(*np.array(ends, np.int64).reshape(-1, 2).T)
 
     def meeting(self, first: int, last: int) -> NDArray[np.int64]:
         """Return the numbers of the ranges that contain a bucket from ``first`` to ``last``, both included."""
@@ -57,7 +56,7 @@ class BucketFiles(NamedTuple):
 
     @classmethod
     def of(cls, files: Sequence[TableFile]) -> "BucketFiles":
-        ranges = BucketRanges.of([file.buckets for file in files])
+        ranges = BucketRanges.of([file.possible_buckets for file in files])
         return cls([file.uri for file in files], ranges, sum(file.num_rows for file in files))
 
     def rows_of_users(self, user_ids: pa.Array, columns: Sequence[str]) -> pa.Table | None:
@@ -77,11 +76,13 @@ class BucketFiles(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def row_group_ranges(uri: str, column: str = "user_bucket") -> BucketRanges:
-    """Return the buckets in each row group of a table's file, by its statistics."""
+    """Return the buckets in each row group of a table's file, by its statistics; any bucket without them."""
     footer = parquet_footer(uri)
     index = footer.schema.names.index(column)
     stats = [footer.row_group(k).column(index).statistics for k in range(footer.num_row_groups)]
-    return BucketRanges.of([(each.min, each.max) if each is not None and each.has_min_max else None for each in stats])
+    return BucketRanges.of(
+        [(each.min, each.max) if each and each.has_min_max else (0, NUM_BUCKETS - 1) for each in stats]
+    )
 
 
 def read_row_groups(uri: str, numbers: Iterable[int], columns: Sequence[str], *, use_threads: bool = False) -> pa.Table:
@@ -102,7 +103,7 @@ def rows_below(limit: int, tables: Tables, table: TableSchema, keys: Keys, colum
         return tables.read(table).where(sql_any(keys)).where(user_bucket() < limit).select(*columns).toArrow()
     parts = [pa.table({name: pa.nulls(0) for name in columns})]
     for file in tables.files(table, matches(keys)):
-        if _first_bucket(file) >= limit:
+        if file.possible_buckets[0] >= limit:
             continue
         for rows in open_parquet(file.uri).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
             is_sampled_N = bucket_of(rows.column("user_id")) < limit
@@ -128,10 +129,3 @@ def rows_of_users(
         return rows.select(*columns).toArrow()
     found = BucketFiles.of(tables.files(table, matches(keys))).rows_of_users(user_ids, columns)
     return pa.table({name: pa.nulls(0) for name in columns}) if found is None else found.select(columns)
-
-
-def _first_bucket(file: TableFile) -> int:
-    """Return the first bucket that a file can have, as far as the table's log shows it."""
-    if file.buckets is not None:
-        return file.buckets[0]
-    return range_of_slice(file.values["user_slice"]).start if "user_slice" in file.values else 0

@@ -10,6 +10,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
+from userrep.store.buckets import ALL_BUCKETS, range_of_slice
 from userrep.store.tables import Keys
 
 PartitionFilter = Callable[[dict[str, Any]], bool]  # a predicate on partition values
@@ -39,6 +40,14 @@ class TableFile(NamedTuple):
     def uri(self) -> str:
         return f"{self.table_uri}/{self.path}"
 
+    @property
+    def possible_buckets(self) -> tuple[int, int]:
+        """The first and last bucket that the file can contain, as far as the table's log shows it."""
+        if self.buckets is not None:
+            return self.buckets
+        start, stop = range_of_slice(self.values["user_slice"]) if "user_slice" in self.values else ALL_BUCKETS
+        return start, stop - 1
+
     def to_json(self) -> str:
         return json.dumps(self, default=str)
 
@@ -65,24 +74,21 @@ def _now_ms() -> int:
 
 def files_of(table: DeltaTable) -> list[TableFile]:
     """Return the files of a table at its loaded version. Driver memory: one entry per file."""
-    actions = pa.table(table.get_add_actions(flatten=True))
-    keys = [name for name in actions.column_names if name.startswith("partition.")]
-    values = zip(*(actions.column(key).to_pylist() for key in keys), strict=True) if keys else [()] * len(actions)
-    names = [key.removeprefix("partition.") for key in keys]
-    fields = ("path", "size_bytes", "num_records", "modification_time")
-    columns = (actions.column(name).to_pylist() for name in fields)
+    actions = pa.table(table.get_add_actions(flatten=True)).to_pydict()
+    paths, prefix = actions["path"], "partition."
+    keys = [name for name in actions if name.startswith(prefix)]
+    firsts, lasts = (actions.get(f"{end}.{USER_BUCKET}", [None] * len(paths)) for end in ("min", "max"))
     return [
-        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)), buckets, added_at)
-        for path, size, num_rows, added_at, row, buckets in zip(*columns, values, _buckets(actions), strict=True)
+        TableFile(
+            path,
+            actions["size_bytes"][k],
+            actions["num_records"][k] or 0,
+            {key.removeprefix(prefix): actions[key][k] for key in keys},
+            None if firsts[k] is None or lasts[k] is None else (firsts[k], lasts[k]),
+            actions["modification_time"][k],
+        )
+        for k, path in enumerate(paths)
     ]
-
-
-def _buckets(actions: pa.Table) -> list[tuple[int, int] | None]:
-    ends = [f"{end}.{USER_BUCKET}" for end in ("min", "max")]
-    if not set(ends) <= set(actions.column_names):
-        return [None] * len(actions)
-    ranges = zip(*(actions.column(end).to_pylist() for end in ends), strict=True)
-    return [None if first is None or last is None else (first, last) for first, last in ranges]
 
 
 def _statistics(file: TableFile) -> dict[str, Any]:

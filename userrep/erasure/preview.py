@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from userrep.config import Config
+from userrep.erasure.exports import find_in_exports
 from userrep.erasure.request_states import BEGUN, DELETED, newest_requests
-from userrep.erasure.requests import CLOCKS, STREAM_REMOVED, for_each_export, streams_after, tables_of_users
+from userrep.erasure.requests import CLOCKS, STREAM_REMOVED, streams_after, tables_of_users
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, files_to_search, id_column, rows_and_ids, search
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.registry import read_registry
 from userrep.store.data_files import TableFile
-from userrep.store.export_files import find_in_parts
 from userrep.store.file_tables import FileTables
 from userrep.store.leases import under_way
 from userrep.store.schemas import TRAINING_ROWS, TableSchema
@@ -69,20 +69,10 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
             if part.rows
         },
         "training_rows_dropped": is_searched and bool(tables.partitions(TRAINING_ROWS)),
-        "exports": _exports(tables, users) if is_searched else {},
+        "exports": find_in_exports(tables, users.mask) if is_searched else {},
         "online_spaces": len(read_registry(tables).spaces) if is_searched and config.streaming.redis else 0,
         "checkpoints_removed": [name for name, result in streams.items() if result == STREAM_REMOVED],
         "open_requests": len(requests),
         "due_requests": sum(row.state == DELETED and (now or row.due_at <= utc_now()) for row in requests),
         "under_way": sorted(other_runs.values()),
     }
-
-
-def _exports(tables: Tables, users: ErasedUsers) -> dict[str, str]:
-    """Return what would be done to each export that has rows of the users or cannot be read, by path."""
-
-    def found_in(path: str) -> str | None:
-        found = find_in_parts(path, users.mask)
-        return f"{found[1]:,} rows in {found[0]:,} files" if found is not None and found[0] else None
-
-    return for_each_export(tables, found_in)

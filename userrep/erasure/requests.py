@@ -18,30 +18,28 @@ States of a request in ``erasures``. A run that is killed leaves the state above
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
 from userrep.config import Config
+from userrep.erasure.exports import erase_from_exports
 from userrep.erasure.ledgers import drop_training_rows, moved_pins, recount
 from userrep.erasure.request_states import ASKED, BEGUN, DELETED, DONE, newest_requests
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, erase_rows
-from userrep.errors import in_one_line, plural
+from userrep.errors import plural
 from userrep.features.ledger import features_tables
 from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.spaces.registry import read_registry
-from userrep.store.export_files import erase_from_parts
 from userrep.store.filesystem import delete_folder, folder_names, newest_change
 from userrep.store.leases import held, is_held, under_way
 from userrep.store.schemas import (
     ALL,
     ERASURES,
-    EXPORTS,
     REJECTED_EVENTS,
     TRAINING_ROWS,
     TRAINING_SETS,
@@ -65,7 +63,6 @@ _STREAM_STOPPED = (
 STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
 Receipt = dict[str, Any]
 CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
-NOT_READABLE = "not readable"  # start of the result of an export that could not be read
 
 
 @dataclass
@@ -151,7 +148,7 @@ class Erasure:
             receipt["num_with_rows"] = len(set().union(*(part.users for part in erased.values())))
         receipt["rows"] = {name: part.rows for name, part in erased.items() if part.rows}
         receipt["training_sets"] = self._affected_training_sets(erased[USER_EMBEDDINGS.name])
-        receipt["exports"] = self._erase_from_exports(users)
+        receipt["exports"] = erase_from_exports(self.tables, users.mask)
         receipt["online"] = self._erase_online(users)
 
     def _finished(self, request_id: str | None, *, now: bool) -> list[dict[str, Any]]:
@@ -176,18 +173,6 @@ class Erasure:
         touched = {snapshot_id(key["space_id"], key["as_of"], key["revision"]) for key in erased.partitions}
         sets = self.tables.ledger(TRAINING_SETS, ("training_set_id", "snapshot_ids"))
         return sorted(row.training_set_id for row in sets if touched & set(row.snapshot_ids))
-
-    def _erase_from_exports(self, users: ErasedUsers) -> dict[str, str]:
-        """Erase the users from the exports that still exist; return the result by path."""
-
-        def erase_from(path: str) -> str | None:
-            num_rows = erase_from_parts(self.tables.spark, path, users.mask)
-            if num_rows is None:
-                return None
-            logger.info(f"forget: export {path}: {plural(num_rows, 'row')}")
-            return f"{num_rows} rows"
-
-        return for_each_export(self.tables, erase_from, cure=": erase the users by hand, or export again")
 
     def _erase_online(self, users: ErasedUsers) -> int | None:
         """Delete the users' vectors from the online store; return their number, or None if no store is configured."""
@@ -232,19 +217,6 @@ def streams_after(tables: Tables, *, now: bool) -> dict[str, str]:
 
 def _as_json(receipt: Receipt) -> str:
     return json.dumps(receipt, default=str)
-
-
-def for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: str = "") -> dict[str, str]:
-    """Return by path what ``act`` returns for each recorded export, without None, or why an export is not readable."""
-    results = {}
-    for path in sorted({row.path for row in tables.ledger(EXPORTS, ("path",))}):
-        try:
-            result = act(path)
-        except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
-            result = f"{NOT_READABLE} ({in_one_line(error)[:200]}){cure}"
-        if result is not None:
-            results[path] = result
-    return results
 
 
 def tables_of_users(tables: Tables) -> list[TableSchema]:

@@ -6,35 +6,23 @@ same releases of userrep and pyarrow.
 
 import hashlib
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pyspark import TaskContext
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql import DataFrame
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import StructType
 
 from userrep.spark.releases import repartition_by_number
 from userrep.store import buckets, xxhash
 from userrep.store.arrow import combined
-from userrep.store.filesystem import (
-    PARTIAL,
-    delete_file,
-    exists,
-    file_system,
-    folder_names,
-    open_parquet,
-    read_bytes,
-    write_bytes,
-)
+from userrep.store.filesystem import PARTIAL, file_system, open_parquet, read_bytes
 from userrep.store.vector_storage import VectorStorage, own_metadata
 
 _FLOAT32 = VectorStorage()
@@ -43,9 +31,11 @@ _GROUP_ROWS = 16_384
 MANIFEST = "_manifest.json"
 _MOST_BYTES = 2**28  # of a manifest, which has one line per part
 
-PART_DDL = "name STRING, num_rows BIGINT, sha256 STRING, num_at_limit BIGINT"
+PART = pa.schema(
+    [("name", pa.string()), ("num_rows", pa.int64()), ("sha256", pa.string()), ("num_at_limit", pa.int64())]
+)
 
-IdPredicate = Callable[[pa.Array], NDArray[np.bool_]]
+PartitionValues = Mapping[str, Any]
 
 
 class Part(NamedTuple):
@@ -55,14 +45,6 @@ class Part(NamedTuple):
     num_rows: int
     sha256: str
     num_at_limit: int = 0
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """Rows of files with their partition values, given which ``finish`` converts a batch to one of the export."""
-
-    files: Sequence[tuple[str, Mapping[str, Any]]]
-    finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch]
 
 
 def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: VectorStorage = _FLOAT32) -> list[Part]:
@@ -84,22 +66,32 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
         if first is not None:
             context = TaskContext.get()
             assert context is not None
-            part = _write(folder, _part_name(context.partitionId()), key, first, tables, storage=storage)
+            part = write_part(folder, _part_name(context.partitionId()), key, first, tables, storage=storage)
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
     sorted_rows = repartition_by_number(rows, num_parts, part_number).sortWithinPartitions(*order)
-    parts = sorted(Part(*row) for row in sorted_rows.mapInArrow(write, PART_DDL).collect())
-    return parts or [_write_empty(rows.schema, folder, key, storage)]
+    parts = sorted(Part(*row) for row in sorted_rows.mapInArrow(write, from_arrow_schema(PART)).collect())
+    return parts or [
+        write_part(folder, _part_name(0), key, to_arrow_schema(rows.schema).empty_table(), storage=storage)
+    ]
 
 
 def write_parts_here(
-    rows: StoredRows, columns: StructType, folder: str, *, order: Sequence[str], storage: VectorStorage = _FLOAT32
+    files: Iterable[tuple[str, PartitionValues]],
+    convert: Callable[[pa.RecordBatch, PartitionValues], pa.RecordBatch],
+    columns: StructType,
+    folder: str,
+    *,
+    order: Sequence[str],
+    storage: VectorStorage = _FLOAT32,
 ) -> list[Part]:
     """Write the same files as ``write_parts``, byte for byte, without Spark. ``columns`` is the export's Spark schema.
 
+    ``convert`` makes a batch of the export of a batch of one of the ``files`` and the file's partition values.
+
     Cost: the ids of all rows are read once per part, the rows once. Memory: the rows of one part.
     """
-    key, stored = order[0], [(open_parquet(file), values) for file, values in rows.files]
+    key, stored = order[0], [(open_parquet(file), values) for file, values in files]
     num_parts, parts = _num_parts(sum(file.metadata.num_rows for file, _ in stored)), []
     schema = to_arrow_schema(columns)
     for part in range(num_parts):
@@ -110,22 +102,17 @@ def write_parts_here(
                 is_part_N = bucket_N.astype(np.int64) * num_parts // buckets.NUM_BUCKETS == part
                 if is_part_N.any():
                     batches = file.read_row_group(group).filter(pa.array(is_part_N)).to_batches()
-                    tables += [pa.Table.from_batches([rows.finish(batch, values)]).cast(schema) for batch in batches]
-        part_rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
-        if part_rows.num_rows:
-            parts.append(_write(folder, _part_name(part), key, part_rows, [], storage=storage))
-    return parts or [_write_empty(columns, folder, key, storage)]
-
-
-def _write_empty(columns: StructType, folder: str, key: str, storage: VectorStorage) -> Part:
-    """Write a part without rows, so that an export has a file with its columns."""
-    return _write(folder, _part_name(0), key, to_arrow_schema(columns).empty_table(), [], storage=storage)
+                    tables += [pa.Table.from_batches([convert(batch, values)]).cast(schema) for batch in batches]
+        rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
+        if rows.num_rows or num_parts == 1:
+            parts.append(write_part(folder, _part_name(part), key, rows, storage=storage))
+    return parts
 
 
 def write_rows(rows: pa.Table, folder: str, *, key: str) -> list[Part]:
     """Write rows in their order into an existing folder, in parts of equal size. ``key``: the column of ids."""
     starts = enumerate(range(0, max(1, rows.num_rows), ROWS))
-    return [_write(folder, _part_name(part), key, rows.slice(start, ROWS), []) for part, start in starts]
+    return [write_part(folder, _part_name(part), key, rows.slice(start, ROWS)) for part, start in starts]
 
 
 def _num_parts(num_rows: int) -> int:
@@ -144,79 +131,20 @@ def read_manifest(folder: str) -> dict[str, Any]:
     return manifest
 
 
-def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -> int | None:
-    """Erase rows from an export by ``user_id``; return their number, or None if the export no longer exists.
-
-    ``is_erased`` returns, for an array of ids, which rows to erase. Parts with such rows are rewritten. The manifest is
-    then updated to the current counts and hashes, also after an interrupted attempt. All parts of an incomplete export
-    are deleted, because it has to be run again in any case. Cost: one read of all parts.
-
-    Raises ValueError if the parts do not match the manifest.
-    """
-    manifest, names = _manifest_and_parts(folder)
-    if manifest is None:
-        return None
-    is_complete = manifest.get("state") == "complete"
-    for name in folder_names(folder):
-        if name.startswith(f"{PARTIAL}part-") or (name in names and not is_complete):
-            delete_file(f"{folder}/{name}")
-    if not is_complete:
-        return 0
-    if set(names) != set(manifest["sha256"]):
-        raise ValueError("its parts do not match its manifest")
-
-    def erase(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for row in (row for batch in batches for row in batch.to_pylist()):
-            part, num_erased = _erase_from_part(folder, row["name"], is_erased)
-            yield pa.RecordBatch.from_pylist([part._asdict() | {"num_erased": num_erased}])
-
-    parts = spark.createDataFrame([(name,) for name in names], "name STRING").repartition(max(1, len(names)))
-    results = parts.mapInArrow(erase, f"{PART_DDL}, num_erased BIGINT").collect()
-    sha256 = {row.name: row.sha256 for row in sorted(results)}
-    if sha256 != manifest["sha256"]:
-        manifest |= {"num_rows": sum(row.num_rows for row in results), "sha256": sha256}
-        write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
-    return sum(int(row.num_erased) for row in results)
-
-
-def find_in_parts(folder: str, is_erased: IdPredicate) -> tuple[int, int] | None:
-    """Return the number of parts that ``erase_from_parts`` would rewrite, and of their rows to erase.
-
-    None if the export no longer exists. An incomplete one counts with all parts and no rows. Cost: a read of all ids.
-    """
-    manifest, names = _manifest_and_parts(folder)
-    if manifest is None:
-        return None
-    if manifest.get("state") != "complete":
-        return len(names), 0
-    ids = (open_parquet(f"{folder}/{name}").read(columns=["user_id"], use_threads=False) for name in names)
-    nums = [int(is_erased(combined(part.column("user_id"))).sum()) for part in ids]
-    return sum(map(bool, nums)), sum(nums)
-
-
-def _manifest_and_parts(folder: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the manifest of an export and the names of its parts; None if the export no longer exists."""
-    if not exists(f"{folder}/{MANIFEST}"):
-        return None, []
-    return read_manifest(folder), [name for name in folder_names(folder) if re.fullmatch(r"part-.+\.parquet", name)]
-
-
-def _erase_from_part(folder: str, name: str, is_erased: IdPredicate) -> tuple[Part, int]:
-    """Rewrite a part without the erased rows, if it has any; return the part and the number of erased rows."""
-    rows = open_parquet(f"{folder}/{name}").read(use_threads=False)
-    is_erased_N = is_erased(combined(rows.column("user_id")))
-    if not is_erased_N.any():
-        return Part(name, rows.num_rows, _sha256(*file_system(f"{folder}/{name}"))), 0
-    return _write(folder, name, "user_id", rows.filter(pa.array(~is_erased_N)), []), int(is_erased_N.sum())
-
-
-def _sha256(files: pyarrow.fs.FileSystem, path: str) -> str:
+def sha256_of(files: pyarrow.fs.FileSystem, path: str) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with files.open_input_file(path) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _write(
-    folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.Table], *, storage: VectorStorage = _FLOAT32
+def write_part(
+    folder: str,
+    name: str,
+    key: str,
+    first: pa.Table,
+    more: Iterable[pa.Table] = (),
+    *,
+    storage: VectorStorage = _FLOAT32,
 ) -> Part:
     """Write a part atomically: on a local disk, under a temporary name that is then renamed."""
     files, path = file_system(f"{folder}/{name}")
@@ -236,7 +164,7 @@ def _write(
             writer.write_table(stored.cast(schema))
             num_rows += group.num_rows
             num_at_limit += storage.num_at_limit_in(stored)
-    sha256 = _sha256(files, staged)
+    sha256 = sha256_of(files, staged)
     if is_local:
         files.move(staged, path)
     return Part(name, num_rows, sha256, num_at_limit)

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.config import Storage
-from userrep.store.arrow import combined, listed, stacked
+from userrep.store.arrow import combined
 
 Floats32 = NDArray[np.float32]
 
@@ -82,13 +83,6 @@ class VectorStorage:
         """Return a type for vectors of the space with these scales."""
         return cls(name, np.array(int8_scales, np.float32)) if name == "int8" else cls(name)
 
-    @property
-    def limit_D(self) -> Floats32 | float:
-        """The largest magnitude of each dimension; numbers beyond it are clipped."""
-        if self.scale_D is not None:
-            return MOST_STEPS * self.scale_D
-        return LARGEST_HALF if self.name == "float16" else np.inf
-
     def rounded(self, z_ND: Floats32) -> Floats32:
         """Round numbers to the nearest that the type has, ties to even, and clip them. NaN stays NaN.
 
@@ -104,27 +98,28 @@ class VectorStorage:
 
     def num_at_limit(self, z_ND: Floats32) -> int:
         """Count rounded numbers at the type's limit: those that were clipped, or less than half a step below it."""
-        return 0 if self.name == "float32" else int((np.abs(z_ND) >= self.limit_D).sum())
+        if self.name == "float32":
+            return 0
+        return int((np.abs(z_ND) >= (LARGEST_HALF if self.scale_D is None else MOST_STEPS * self.scale_D)).sum())
 
     def exported(self, vectors: pa.ListArray) -> pa.ListArray:
         """Convert list<float> to list<halffloat>, or to list<int8> of numbers of scales. Nulls stay null."""
-        present = vectors.drop_null()
-        if self.name == "float32":
-            return vectors
-        if not len(present):
-            return pa.nulls(len(vectors), pa.list_(pa.float16() if self.scale_D is None else pa.int8()))
-        z_ND = np.zeros((len(vectors), len(present[0])), np.float32)
-        z_ND[vectors.is_valid().to_numpy(zero_copy_only=False)] = self.rounded(stacked(present, z_ND.shape[1]))
+        dim = 1 if self.scale_D is None else len(self.scale_D)
+        z_ND = self.rounded(vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim))
         numbers = z_ND.astype(np.float16) if self.scale_D is None else (z_ND / self.scale_D).astype(np.int8)
-        lists = listed(numbers)
-        return pa.ListArray.from_arrays(lists.offsets, lists.values, mask=vectors.is_null())
+        offsets = pc.subtract(vectors.offsets, vectors.offsets[0])
+        return pa.ListArray.from_arrays(offsets, pa.array(numbers.ravel()), mask=vectors.is_null())
 
     def in_table(self, rows: pa.Table) -> pa.Table:
-        """Convert the column ``embedding`` with ``exported``, and describe it in its metadata. float32: no change."""
+        """Convert the column ``embedding`` with ``exported``, and describe it in its metadata. float32: no change.
+
+        The metadata has the name of the type and, for int8, the scales as a JSON list.
+        """
         if self.name == "float32":
             return rows
         vectors = self.exported(combined(rows[_COLUMN]))
-        field = pa.field(_COLUMN, vectors.type, metadata=self.metadata)
+        scales = {} if self.scale_D is None else {SCALES: json.dumps(self.scale_D.tolist())}
+        field = pa.field(_COLUMN, vectors.type, metadata={STORAGE: self.name, **scales})
         return rows.set_column(rows.schema.get_field_index(_COLUMN), field, vectors)
 
     def num_at_limit_in(self, rows: pa.Table) -> int:
@@ -138,11 +133,3 @@ class VectorStorage:
     def column_types(self) -> dict[str, str]:
         """The name of the type of an exported column, by column; empty for float32."""
         return {} if self.name == "float32" else {_COLUMN: f"array<{self.name}>"}
-
-    @property
-    def metadata(self) -> dict[str, str] | None:
-        """The metadata of an exported column, None for float32. Scales are a JSON list."""
-        if self.name == "float32":
-            return None
-        scales = {} if self.scale_D is None else {SCALES: json.dumps(self.scale_D.tolist())}
-        return {STORAGE: self.name, **scales}

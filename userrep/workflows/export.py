@@ -22,7 +22,7 @@ from userrep.sources.listing import Listings
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.data_files import matches
-from userrep.store.export_files import Part, StoredRows, write_parts, write_parts_here
+from userrep.store.export_files import Part, write_parts, write_parts_here
 from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
@@ -153,8 +153,7 @@ class ExportedRows(NamedTuple):
         """Write sorted parts into a folder. Up to a million rows of files need no Spark, with the same bytes."""
         order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
         if self.files is not None and self.num_rows <= MOST_ROWS_HERE:
-            stored = StoredRows(self.files, self._finish)
-            return write_parts_here(stored, self.columns, folder, order=order, storage=self.storage)
+            return write_parts_here(self.files, self._finish, self.columns, folder, order=order, storage=self.storage)
         return write_parts(self.read().select(self.columns.names), folder, order=order, storage=self.storage)
 
     def _finish(self, batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:

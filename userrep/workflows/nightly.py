@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from userrep.config import Config
+from userrep.erasure.exports import NOT_READABLE
 from userrep.erasure.request_states import DONE as ERASED
 from userrep.erasure.request_states import newest_requests
-from userrep.erasure.requests import NOT_READABLE, Erasure
+from userrep.erasure.requests import Erasure
 from userrep.errors import explain, plural, shortened
 from userrep.operations.maintenance import maintain_tables
 from userrep.store.leases import held

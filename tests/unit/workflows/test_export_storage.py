@@ -15,8 +15,8 @@ import pytest
 from tests.support.builders import config_of
 from tests.support.embedding_tables import publish, snapshot
 from tests.unit.inference.test_model import saved
+from userrep.erasure.exports import _erase_from_part
 from userrep.spaces.registry import add_candidate, find_space
-from userrep.store.export_files import _erase_from_part
 from userrep.store.open import open_tables
 from userrep.workflows.export import export_embeddings
 

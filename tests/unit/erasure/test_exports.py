@@ -1,0 +1,89 @@
+"""Parts of an export after rows were erased, and exports that are incomplete, damaged or missing."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from userrep.erasure.exports import _erase_from_part, erase_from_parts
+from userrep.store.export_files import MANIFEST, Part, write_part
+
+pytestmark = pytest.mark.fast
+
+NAME = "part-00000.parquet"
+
+
+def rows_of(*users: str) -> pa.Table:
+    vectors = pa.array([[float(k), 0.5] for k in range(len(users))], pa.list_(pa.float32()))
+    return pa.table({"user_id": pa.array(users, pa.string()), "embedding": vectors})
+
+
+def is_user(*erased: str) -> Any:
+    return lambda ids: np.array([user in erased for user in ids.to_pylist()], bool)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_manifest(folder: Path, **values: Any) -> None:
+    (folder / MANIFEST).write_text(json.dumps(values))
+
+
+def test_only_the_rows_of_erased_users_leave_a_part(tmp_path: Path) -> None:
+    rows = rows_of("a", "b", "c", "b")
+    write_part(str(tmp_path), NAME, "user_id", rows, [])
+    part, num_gone = _erase_from_part(str(tmp_path), NAME, is_user("b", "nobody"))
+    assert (part, num_gone) == (Part(NAME, 2, sha256(tmp_path / NAME)), 2)
+    assert pq.read_table(tmp_path / NAME).equals(rows.take([0, 2]))
+    assert names(tmp_path) == [NAME]
+
+
+def test_a_part_that_loses_no_row_is_left_as_it_is(tmp_path: Path) -> None:
+    written = write_part(str(tmp_path), NAME, "user_id", rows_of("a", "b"), [])
+    inode = (tmp_path / NAME).stat().st_ino
+    assert _erase_from_part(str(tmp_path), NAME, is_user("c")) == (written, 0)
+    assert (tmp_path / NAME).stat().st_ino == inode
+
+
+def test_a_part_may_lose_all_its_rows(tmp_path: Path) -> None:
+    write_part(str(tmp_path), NAME, "user_id", rows_of("a"), [])
+    part, num_gone = _erase_from_part(str(tmp_path), NAME, is_user("a"))
+    assert (part.num_rows, num_gone) == (0, 1)
+    assert pq.read_table(tmp_path / NAME).equals(rows_of())
+
+
+def test_a_folder_without_a_manifest_is_left_unchanged(tmp_path: Path) -> None:
+    write_part(str(tmp_path), NAME, "user_id", rows_of("a"), [])
+    spark: Any = None
+    assert erase_from_parts(spark, str(tmp_path), is_user("a")) is None
+    assert erase_from_parts(spark, str(tmp_path / "gone"), is_user("a")) is None
+    assert names(tmp_path) == [NAME]
+
+
+def test_an_interrupted_export_loses_all_its_parts_but_no_unrelated_file(tmp_path: Path) -> None:
+    write_manifest(tmp_path, state="incomplete")
+    for name in (NAME, f".{NAME}-abc", "mine.parquet", ".hidden", "part-1.csv"):
+        (tmp_path / name).write_bytes(b"a")
+    spark: Any = None
+    assert erase_from_parts(spark, str(tmp_path), is_user("a")) == 0
+    assert names(tmp_path) == [".hidden", MANIFEST, "mine.parquet", "part-1.csv"]
+
+
+@pytest.mark.parametrize("listed", [[], [NAME, "part-00001.parquet"]], ids=["one too many", "one missing"])
+def test_parts_that_the_manifest_does_not_list_are_an_error(tmp_path: Path, listed: list[str]) -> None:
+    write_manifest(tmp_path, state="complete", sha256=dict.fromkeys(listed, "0"))
+    (tmp_path / NAME).write_bytes(b"a")
+    spark: Any = None
+    with pytest.raises(ValueError, match="its parts do not match its manifest"):
+        erase_from_parts(spark, str(tmp_path), is_user("a"))
+    assert (tmp_path / NAME).read_bytes() == b"a"

@@ -63,13 +63,11 @@ def estimate(
     days_kept = log_days or config.history_window or config.windows_days[-1]
     size = Size(users, events_per_day, consumers, days_kept, retrain_days, core_hour_price, gb_month_price)
     estimate = plan_for(tables_of(config), config, size)
-    result = {name: getattr(estimate, name) for name in ("work", "storage", "embeddings")}
-    result["summary"] = estimate.summary()
-    return Output(result, _lines(estimate, consumers))
+    return Output(vars(estimate), _lines(estimate, consumers))
 
 
 def _lines(estimate: "CostPlan", consumers: int) -> list[str]:
-    summary, figures = estimate.summary(), {"core_hours": 3, "gb": 3, "price": 2}  # with their decimals
+    summary, figures = estimate.summary, {"core_hours": 3, "gb": 3, "price": 2}  # with their decimals
     work_rows = [[w.stage, w.grows_by, f"{w.core_hours:,.3f}", f"{w.shuffle_gb:,.3f}"] for w in estimate.work]
     storage_rows = [[s.table, s.grows_by, f"{s.bytes_each:,.1f}", f"{s.gb:,.3f}"] for s in estimate.storage]
     type_rows = [[name, f"{s.bytes_each:,.1f}", f"{s.gb:,.3f}"] for name, s in estimate.embeddings.items()]

@@ -9,7 +9,7 @@ or from the newest run of a stage whose runs do not record this; and an estimate
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import isfinite
 from typing import Any
@@ -37,9 +37,7 @@ _DAILY = {
     "embed_users": "user and space",
     "publish_snapshot": "user and space",
 }
-TRAINING = {
-    "train_item_vectors": "user", "build_user_features": "user", "check_quality": "user", "train_autoencoder": "user",
-}  # fmt: skip
+TRAINING = ("train_item_vectors", "build_user_features", "check_quality", "train_autoencoder")  # grow with users
 # Most bytes of a number in a snapshot's files: a float, or an index into a dictionary of 2^16 or 2^10 numbers.
 _NUMBER_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.25}
 _OPTIONAL = ("check_quality",)
@@ -82,33 +80,15 @@ class Storage:
 
 @dataclass(frozen=True)
 class CostPlan:
-    """Daily work and storage shared by all consumers, and both for one consumer with its own feature pipeline.
+    """Daily work and storage shared by all consumers, and the comparison with one feature pipeline per consumer.
 
     ``embeddings``: all retained embeddings in each storage type, by its name; ``storage`` has the configured type.
     """
 
     work: list[Work]
     storage: list[Storage]
-    own_core_hours: float
-    own_gb: float
-    size: Size
-    embeddings: Mapping[str, Storage] = field(default_factory=dict)
-
-    def monthly(self, core_hours: float, gb: float) -> float:
-        """Return the price of 30 days of work and a month of storage."""
-        return 30 * core_hours * self.size.core_hour_price + gb * self.size.gb_month_price
-
-    def summary(self) -> dict[str, float]:
-        """Compare one shared embedding with one feature pipeline per consumer."""
-        shared = sum(work.core_hours for work in self.work), sum(table.gb for table in self.storage)
-        own = self.size.consumers * self.own_core_hours, self.size.consumers * self.own_gb
-        prices = self.monthly(*shared), self.monthly(*own)
-        return {
-            "shared_core_hours": shared[0], "own_core_hours": own[0], "shared_gb": shared[1], "own_gb": own[1],
-            "shared_price": prices[0], "own_price": prices[1],
-            "saved_core_hours": 1 - shared[0] / own[0] if own[0] else 0.0,
-            "saved_price": 1 - prices[0] / prices[1] if prices[1] else 0.0,
-        }  # fmt: skip
+    embeddings: Mapping[str, Storage]
+    summary: dict[str, float]
 
 
 def plan_for(tables: Tables, config: Config, size: Size) -> CostPlan:
@@ -137,18 +117,31 @@ def plan_for(tables: Tables, config: Config, size: Size) -> CostPlan:
     num_spaces = max(1, len(read_registry(tables).spaces_in_use()))
     per_day = {"event": size.events_per_day, "user": size.users, "user and space": size.users * num_spaces}
     published = _published(tables)
-    users, share_per_day = published[-1].num_users, dict.fromkeys(TRAINING, 1 / size.retrain_days)
+    users = published[-1].num_users
     work = [
-        _work(stage, runs[stage], grows_by, per_day[grows_by] * share_per_day.get(stage, 1), users)
-        for stage, grows_by in (_DAILY | TRAINING).items()
+        _work(stage, runs[stage], per_day, size.retrain_days if stage in TRAINING else 1, users)
+        for stage in (*_DAILY, *TRAINING)
         if stage in runs
     ]
     storage = _storage(tables, config, size, ledger, num_spaces, num_vectors=sum(row.num_users for row in published))
     embeddings = _by_type(storage[-1], published)
     storage[-1] = embeddings.get(config.snapshots.storage, storage[-1])
-    own_core_hours = sum(stage_work.core_hours for stage_work in work if stage_work.stage in _OWN)
-    own_gb = sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
-    return CostPlan(work, storage, own_core_hours, own_gb, size, embeddings)
+    return CostPlan(work, storage, embeddings, compare(size, work, storage))
+
+
+def compare(size: Size, work: Sequence[Work], storage: Sequence[Storage]) -> dict[str, float]:
+    """Compare one shared embedding with one feature pipeline per consumer. A month has 30 days."""
+    shared_hours, shared_gb = sum(stage.core_hours for stage in work), sum(table.gb for table in storage)
+    own_hours = size.consumers * sum(stage.core_hours for stage in work if stage.stage in _OWN)
+    own_gb = size.consumers * sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
+    shared_price = 30 * shared_hours * size.core_hour_price + shared_gb * size.gb_month_price
+    own_price = 30 * own_hours * size.core_hour_price + own_gb * size.gb_month_price
+    return {
+        "shared_core_hours": shared_hours, "own_core_hours": own_hours, "shared_gb": shared_gb, "own_gb": own_gb,
+        "shared_price": shared_price, "own_price": own_price,
+        "saved_core_hours": 1 - shared_hours / own_hours if own_hours else 0.0,
+        "saved_price": 1 - shared_price / own_price if own_price else 0.0,
+    }  # fmt: skip
 
 
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
@@ -168,9 +161,12 @@ def _amount(row: Row, outputs: dict[str, Any], grows_by: str, users: int = 0) ->
     return int({"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}[grows_by])
 
 
-def _work(stage: str, run: tuple[Row, dict[str, Any]], grows_by: str, number: float, users: int) -> Work:
+def _work(
+    stage: str, run: tuple[Row, dict[str, Any]], per_day: Mapping[str, float], every_days: int, users: int
+) -> Work:
+    grows_by = _DAILY.get(stage, "user")
     measured, spark = _amount(*run, grows_by, users), run[1]["spark"]
-    factor = number / measured
+    factor = per_day[grows_by] / every_days / measured
     return Work(
         stage, grows_by, measured, spark["task_seconds"] * factor / _HOUR, spark["shuffle_bytes"] * factor / _GB
     )

@@ -35,26 +35,21 @@ def post(url: str, message: Mapping[str, Any]) -> str | None:
 
     The reason does not contain the URL, whose path or query may be a secret.
     """
-    content = json.dumps(message, default=str).encode()
+    content, headers = json.dumps(message, default=str).encode(), {"Content-Type": "application/json"}
     for pause in (*PAUSES, None):
-        reason, is_final = _attempt(url, content)
-        if reason is None or is_final or pause is None:
+        is_final = False
+        try:
+            request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310  # see webhook_url
+            with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
+                return None
+        except urllib.error.HTTPError as error:
+            error.close()
+            reason, is_final = f"HTTP status {error.code}", error.code < 500 and error.code not in _RETRIED
+        except urllib.error.URLError as error:
+            reason = type(error.reason).__name__
+        except Exception as error:  # of http.client and socket; their messages may contain the URL
+            reason, is_final = type(error).__name__, isinstance(error, ValueError)
+        if pause is None or is_final:
             return reason
         time.sleep(pause)
     raise AssertionError("unreachable")
-
-
-def _attempt(url: str, content: bytes) -> tuple[str | None, bool]:
-    """Post once; return why it failed, or None, and whether another attempt would fail too."""
-    try:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310  # see webhook_url
-        with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
-            return None, True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"HTTP status {error.code}", error.code < 500 and error.code not in _RETRIED
-    except urllib.error.URLError as error:
-        return type(error.reason).__name__, False
-    except Exception as error:  # of http.client and socket; their messages may contain the URL
-        return type(error).__name__, isinstance(error, ValueError)

@@ -76,7 +76,7 @@ def test_work_grows_by_events_or_by_users_and_a_training_is_spread_over_its_nigh
         "publish_snapshot": 0.01, "train_item_vectors": 10 / 30, "build_user_features": 0, "train_autoencoder": 0,
     })  # fmt: skip
     assert {of.stage: of.shuffle_gb for of in plan.work}["build_activity_tiles"] == pytest.approx(0.05)
-    found = plan.summary()
+    found = plan.summary
     assert found["own_core_hours"] == pytest.approx(4 * 1.5)
     assert found["shared_core_hours"] == pytest.approx(0.5 + 1.0 + 0.11 + 10 / 30)
     assert found["saved_price"] == found["saved_core_hours"] == pytest.approx(1 - found["shared_price"] / (30 * 6))

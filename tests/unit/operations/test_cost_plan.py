@@ -11,7 +11,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.operations.cost_plan import CostPlan, Size, Storage, Work, measured_runs, plan_for
+from userrep.operations.cost_plan import Size, Storage, Work, compare, measured_runs, plan_for
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
@@ -87,15 +87,14 @@ def test_without_a_published_snapshot_there_is_no_plan(tables: Tables, config: C
 
 
 def test_a_month_is_thirty_nights_and_the_storage() -> None:
-    work = [Work("embed_users", "user", 1, 0.5, 0.0), Work("train_autoencoder", "user", 1, 1.5, 0.0)]
+    work = [Work("refresh_user_features", "user", 1, 1.0, 0.0), Work("train_autoencoder", "user", 1, 1.0, 0.0)]
     storage = [Storage("user_embeddings", "user", 1, 8.0), Storage("user_item_days", "event", 1, 4.0)]
-    plan = CostPlan(work, storage, own_core_hours=1.0, own_gb=4.0, size=SIZE)
-    assert plan.summary() == pytest.approx({
+    assert compare(SIZE, work, storage) == pytest.approx({
         "shared_core_hours": 2.0, "own_core_hours": 3.0, "shared_gb": 12.0, "own_gb": 12.0,
         "shared_price": 30 * 2 * 2.0 + 12 * 0.5, "own_price": 30 * 3 * 2.0 + 12 * 0.5,
         "saved_core_hours": 1 / 3, "saved_price": 60 / 186,
     })  # fmt: skip
-    free = CostPlan(work, storage, own_core_hours=0.0, own_gb=0.0, size=SIZE).summary()
+    free = compare(SIZE, work[1:], storage[:1])
     assert (free["own_price"], free["saved_core_hours"], free["saved_price"]) == (0.0, 0.0, 0.0)
 
 

@@ -101,5 +101,4 @@ def drop_training_rows(tables: Tables) -> None:
 
     A running training can read its files until VACUUM. A training that is resumed builds its rows again.
     """
-    keys = [dict(zip(TRAINING_ROWS.partition_by, key, strict=True)) for key in tables.partitions(TRAINING_ROWS)]
-    tables.drop_partitions(TRAINING_ROWS, keys)
+    tables.drop_partitions(TRAINING_ROWS, list(map(TRAINING_ROWS.partition, tables.partitions(TRAINING_ROWS))))

@@ -117,7 +117,7 @@ class Erasure:
         receipt["streams"] = self._end_streams(now=now)
         if not self.user_ids and not receipt["rows"]:  # no rows came back, so the retention is not extended
             requests = [row for row in requests if row["state"] == BEGUN]
-        self._record(requests, state=DELETED, due_at=due_at, receipt=_as_json(receipt))
+        self._record(requests, state=DELETED, due_at=due_at, receipt=json.dumps(receipt, default=str))
         finished = self._finished(receipt["request_id"], now=now)
         if finished or now:
             self._vacuum(now=now)
@@ -130,9 +130,9 @@ class Erasure:
         request_id = receipt["request_id"] = request_id_of(self.tables, self.user_ids)
         requested_at = before[request_id].requested_at if request_id in before else utc_now()
         request = {"request_id": request_id, "requested_at": requested_at, "num_users": len(self.user_ids)}
-        self._record([request], state=ASKED, due_at=None, receipt=_as_json(receipt))
+        self._record([request], state=ASKED, due_at=None, receipt=json.dumps(receipt))
         receipt["num_new"] = add_tombstones(self.tables, self.user_ids)
-        self._record([request], state=BEGUN, due_at=None, receipt=_as_json(receipt))
+        self._record([request], state=BEGUN, due_at=None, receipt=json.dumps(receipt))
         return request
 
     def _record(self, requests: Sequence[dict[str, Any]], **changes: Any) -> None:
@@ -213,10 +213,6 @@ def streams_after(tables: Tables, *, now: bool) -> dict[str, str]:
             changed_at = max(newest_change(f"{folder}/{name}{part}") for part in ("", "/embeddings/commits"))
             results[name] = STREAM_REMOVED if changed_at < utc_now() - RETENTION else _STREAM_STOPPED
     return results
-
-
-def _as_json(receipt: Receipt) -> str:
-    return json.dumps(receipt, default=str)
 
 
 def tables_of_users(tables: Tables) -> list[TableSchema]:

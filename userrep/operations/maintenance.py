@@ -76,8 +76,7 @@ def _compact(tables: Tables) -> dict[str, int]:
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
     """Return the partitions with many files. Of ``rejected_events``, only partitions written by streams."""
-    partitions = tables.partitions(table).items()
-    crowded = [dict(zip(table.partition_by, key, strict=True)) for key, part in partitions if part.num_files >= _MANY]
+    crowded = [table.partition(k) for k, part in tables.partitions(table).items() if part.num_files >= _MANY]
     if table is REJECTED_EVENTS:
         crowded = [values for values in crowded if values["revision"] == STREAM_REVISION]
     return crowded
@@ -125,7 +124,7 @@ def _drop_revisions(
     """
     kept, written, before = set(used), set(), utc_now() - RETENTION
     for key, partition in tables.partitions(table).items():
-        values = dict(zip(table.partition_by, key, strict=True))
+        values = table.partition(key)
         written.add((values["event_date"], values["revision"]))
         if partition.written_at >= before or values["revision"] in whole:
             kept.add((values["event_date"], values["revision"]))
@@ -202,5 +201,5 @@ def _drop_refused(tables: Tables) -> int:
     old = [row for row in tables.ledger(schemas.SNAPSHOTS, state=REFUSED) if row.computed_at < before]
     stored = tables.partitions(USER_EMBEDDINGS) if old else {}
     keys = [key for row in old if (key := (row.space_id, row.as_of, row.revision)) in stored]
-    tables.drop_partitions(USER_EMBEDDINGS, [dict(zip(USER_EMBEDDINGS.partition_by, key, strict=True)) for key in keys])
+    tables.drop_partitions(USER_EMBEDDINGS, list(map(USER_EMBEDDINGS.partition, keys)))
     return len(keys)

@@ -110,13 +110,13 @@ def _stream(uri: str) -> pa.NativeFile:
 
 def _with_retries(read: Callable[[], bytes]) -> bytes:
     """Read, and retry the errors that pyarrow does not retry itself."""
-    for tries_left in range(_READ_ATTEMPTS - 1, -1, -1):
+    for _ in range(_READ_ATTEMPTS - 1):
         try:
             return read()
         except OSError as error:
-            if not tries_left or _NOT_RETRIED not in str(error):
+            if _NOT_RETRIED not in str(error):
                 raise
-    raise AssertionError
+    return read()
 
 
 def write_bytes(uri: str, content: bytes) -> None:

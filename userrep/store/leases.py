@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -152,7 +152,7 @@ def _acquire(tables: Tables, job: str) -> dict[str, object]:
         _own_lease_ids.discard(lease["lease_id"])
         raise
     for holder in before:
-        _delete_quietly(_file(tables, holder.asDict()))
+        _delete_quietly(_file(tables, holder))
     return lease
 
 
@@ -220,12 +220,12 @@ def _last_heartbeat(tables: Tables, holder: Row) -> datetime:
     """Return the time of a holder's last heartbeat, or its start time if there is none."""
     heartbeat_at: datetime = holder.started_at
     with suppress(OSError, ValueError):  # not written yet
-        text = read_bytes(_file(tables, holder.asDict()), max_bytes=64).decode()
+        text = read_bytes(_file(tables, holder), max_bytes=64).decode()
         heartbeat_at = max(heartbeat_at, datetime.fromisoformat(text))
     return heartbeat_at
 
 
-def _file(tables: Tables, row: Mapping[str, object]) -> str:
+def _file(tables: Tables, row: Row | dict[str, object]) -> str:
     return f"{tables.artifacts_root}/artifacts/leases/{row['job']}-{row['lease_id']}"
 
 

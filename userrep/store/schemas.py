@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import types as T
@@ -37,6 +38,10 @@ class TableSchema:
     def fields(self) -> T.StructType:
         """Return the Spark schema."""
         return fields_of(self.columns)
+
+    def partition(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of a partition by column."""
+        return dict(zip(self.partition_by, values, strict=True))
 
 
 def fields_of(ddl: str) -> T.StructType:

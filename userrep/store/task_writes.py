@@ -1,6 +1,8 @@
 """Writing of a DataFrame as Parquet files of a Delta table by Spark tasks; the driver commits the files."""
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -67,9 +69,7 @@ def _partitions(rows: pa.Table, partition_by: tuple[str, ...]) -> Iterator[tuple
         return
     keys = rows.select(list(partition_by)).group_by(list(partition_by)).aggregate([]).to_pylist()
     for values in keys:
-        is_match = None
-        for name, value in values.items():
-            column = rows.column(name)
-            same = pc.is_null(column) if value is None else pc.equal(column, pa.scalar(value, column.type))
-            is_match = same if is_match is None else pc.and_kleene(is_match, same)
-        yield values, rows if len(keys) == 1 else rows.filter(is_match)
+        same = [
+            pc.field(name).is_null() if value is None else pc.field(name) == value for name, value in values.items()
+        ]
+        yield values, rows if len(keys) == 1 else rows.filter(reduce(and_, same))

@@ -7,7 +7,6 @@ Fixed costs of a stage weigh more at a small size. So the rate of a stage is tak
 or from the newest run of a stage whose runs do not record this; and an estimate from a small sample is an upper bound.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,6 +20,7 @@ from userrep.errors import UsageError
 from userrep.features.ledger import feature_sets, features_table
 from userrep.features.sums.generations import generations
 from userrep.items.versions import lineage_of
+from userrep.operations.stage_rates import done_stages
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, Snapshot
 from userrep.store import schemas
@@ -147,12 +147,11 @@ def compare(size: Size, work: Sequence[Work], storage: Sequence[Storage]) -> dic
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
     """Return the run that gives the rate of each stage, and its outputs. Ignores runs without Spark metrics."""
     best: dict[str, tuple[Row, dict[str, Any]]] = {}
-    for row in sorted(tables.ledger(schemas.JOB_RUNS, outcome="done"), key=lambda row: row.started_at):
-        run = row, json.loads(row.outputs)
-        if row.num_rows and run[1].get("spark"):
+    for row, outputs in done_stages(tables):
+        if row.num_rows and outputs.get("spark"):
             grows_by = _DAILY.get(row.stage, "user")
-            if row.stage not in best or _amount(*run, grows_by) >= _amount(*best[row.stage], grows_by):
-                best[row.stage] = run
+            if row.stage not in best or _amount(row, outputs, grows_by) >= _amount(*best[row.stage], grows_by):
+                best[row.stage] = row, outputs
     return best
 
 

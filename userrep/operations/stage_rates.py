@@ -2,10 +2,10 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyspark.sql import Row
 
@@ -27,14 +27,13 @@ class _Measured(NamedTuple):
     """A recorded run of a stage: what it processed, in the unit of the stage (0: unknown), and what it took."""
 
     amount: float
-    started_at: datetime
     seconds: float
     core_seconds: float | None
 
 
 @dataclass(frozen=True)
 class StageRates:
-    """The recorded runs by stage."""
+    """The recorded runs by stage, the newest last."""
 
     runs: dict[str, list[_Measured]]
 
@@ -42,14 +41,14 @@ class StageRates:
     def of(cls, tables: Tables) -> "StageRates":
         """Read the stages that were not skipped. Cost: one read of ``job_runs``. Driver memory: one entry per row."""
         runs: dict[str, list[_Measured]] = defaultdict(list)
-        for row in tables.ledger(JOB_RUNS, outcome="done"):
-            runs[row.stage].append(_measured(row))
+        for row, outputs in done_stages(tables):
+            runs[row.stage].append(_measured(row, outputs))
         return cls(dict(runs))
 
     def last_seconds(self, stage: str) -> float | None:
         """Return the duration of the newest run of a stage; None without any."""
         runs = self.runs.get(stage)
-        return max(runs, key=lambda run: run.started_at).seconds if runs else None
+        return runs[-1].seconds if runs else None
 
     def predict(self, stage: str, amount: float | None) -> Prediction:
         """Scale the run that processed about as much (within a factor of 2, the newest of these) to ``amount``.
@@ -62,20 +61,23 @@ class StageRates:
         runs = [run for run in self.runs.get(stage, []) if run.amount]
         if amount is None or not runs:
             return Prediction(None, None)
-        nearest = min(
-            runs, key=lambda run: (round(abs(log2(max(amount, 1) / run.amount))), -run.started_at.timestamp())
-        )
+        nearest = min(reversed(runs), key=lambda run: round(abs(log2(max(amount, 1) / run.amount))))
         factor = amount / nearest.amount
         cores = nearest.core_seconds
         return Prediction(round(nearest.seconds * factor, 1), None if cores is None else round(cores * factor, 1))
 
 
-def _measured(row: Row) -> _Measured:
-    outputs = json.loads(row.outputs)
+def done_stages(tables: Tables) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Yield the recorded stages that were not skipped, with their outputs, the newest last."""
+    for row in sorted(tables.ledger(JOB_RUNS, outcome="done"), key=lambda row: row.started_at):
+        yield row, json.loads(row.outputs)
+
+
+def _measured(row: Row, outputs: dict[str, Any]) -> _Measured:
     if row.stage == "build_activity_tiles":
         amount = outputs.get("num_events", 0) + outputs.get("num_rejected", 0)
     elif row.stage == "train_item_vectors":
         amount = len(outputs.get("versions", []))
     else:
         amount = 1 if row.stage in _CONSTANT else row.num_rows
-    return _Measured(amount, row.started_at, row.seconds, (outputs.get("spark") or {}).get("task_seconds"))
+    return _Measured(amount, row.seconds, (outputs.get("spark") or {}).get("task_seconds"))

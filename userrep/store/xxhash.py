@@ -44,18 +44,15 @@ def hash64(texts: pa.Array, *, seed: int = 0) -> Hashes:
     h_N += length_N.view(np.uint64)
     for k in range(3):
         rows = np.flatnonzero((length_N & 31) >> 3 > k)
-        if len(rows):
-            h_N[rows] = _rotated(h_N[rows] ^ _round(_ZERO, words[at_N[rows]]), 27) * _P1 + _P4
-            at_N[rows] += 8
+        h_N[rows] = _rotated(h_N[rows] ^ _round(_ZERO, words[at_N[rows]]), 27) * _P1 + _P4
+        at_N[rows] += 8
     rows = np.flatnonzero(length_N & 4)
-    if len(rows):
-        h_N[rows] = _rotated(h_N[rows] ^ halves[at_N[rows]].astype(np.uint64) * _P1, 23) * _P2 + _P3
-        at_N[rows] += 4
+    h_N[rows] = _rotated(h_N[rows] ^ halves[at_N[rows]].astype(np.uint64) * _P1, 23) * _P2 + _P3
+    at_N[rows] += 4
     for k in range(3):
         rows = np.flatnonzero((length_N & 3) > k)
-        if len(rows):
-            h_N[rows] = _rotated(h_N[rows] ^ data[at_N[rows]].astype(np.uint64) * _P5, 11) * _P1
-            at_N[rows] += 1
+        h_N[rows] = _rotated(h_N[rows] ^ data[at_N[rows]].astype(np.uint64) * _P5, 11) * _P1
+        at_N[rows] += 1
     return _avalanche(h_N)
 
 

@@ -16,15 +16,7 @@ from userrep.errors import in_one_line, plural
 from userrep.spark.tasks import map_in_tasks
 from userrep.store.arrow import combined
 from userrep.store.export_files import MANIFEST, PART, Part, read_manifest, sha256_of, write_part
-from userrep.store.filesystem import (
-    PARTIAL,
-    delete_file,
-    exists,
-    file_system,
-    folder_names,
-    open_parquet,
-    write_bytes,
-)
+from userrep.store.filesystem import PARTIAL, delete_file, exists, file_system, folder_names, open_parquet, write_bytes
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
 

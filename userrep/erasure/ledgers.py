@@ -11,17 +11,9 @@ from userrep.features.ledger import features_tables
 from userrep.features.sums.stream_base import base_files, base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, STAGED
+from userrep.store import schemas
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import (
-    FEATURE_SETS,
-    OPENINGS,
-    SNAPSHOTS,
-    TRAINING_ROWS,
-    USER_EMBEDDINGS,
-    USER_FEATURES,
-    USER_OPENINGS,
-    TableSchema,
-)
+from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
@@ -34,14 +26,14 @@ def recount(tables: Tables) -> None:
     """
     for table in features_tables(tables):
         _recount_features(tables, table)
-    num_users = {key: partition.num_rows for key, partition in tables.partitions(USER_EMBEDDINGS).items()}
+    num_users = {key: partition.num_rows for key, partition in tables.partitions(schemas.USER_EMBEDDINGS).items()}
 
     def in_snapshot(row: Row) -> int | None:
         is_stored = row.state in (STAGED, PUBLISHED)
         return num_users.get((row.space_id, row.as_of, row.revision), 0) if is_stored else None
 
     for space in read_registry(tables).spaces:
-        _recount_rows(tables, SNAPSHOTS, {"space_id": space.space_id}, in_snapshot)
+        _recount_rows(tables, schemas.SNAPSHOTS, {"space_id": space.space_id}, in_snapshot)
 
 
 def _recount_features(tables: Tables, table: TableSchema) -> None:
@@ -50,7 +42,9 @@ def _recount_features(tables: Tables, table: TableSchema) -> None:
     def in_features(row: Row) -> int | None:
         return num_users.get((row.as_of,), 0) if row.begun_by is None else None
 
-    _recount_rows(tables, FEATURE_SETS, {"lineage_id": table.name.removeprefix(USER_FEATURES)}, in_features)
+    _recount_rows(
+        tables, schemas.FEATURE_SETS, {"lineage_id": table.name.removeprefix(schemas.USER_FEATURES)}, in_features
+    )
 
 
 def _recount_rows(
@@ -74,11 +68,11 @@ def moved_pins(tables: Tables) -> Iterator[None]:
     stream waits for a base that is not in the ledger until `userrep daily` has built it again.
     """
     rows = base_rows(tables)  # none in a catalog, which streams do not read from
-    newest = {key for key, row in rows.items() if _is_newest(tables, key, row, tables.version(USER_OPENINGS))}
+    newest = {key for key, row in rows.items() if _is_newest(tables, key, row, tables.version(schemas.USER_OPENINGS))}
     yield
 
     def moved(_: list[Row]) -> list[dict[str, Any]]:
-        version, current = tables.version(USER_OPENINGS), []
+        version, current = tables.version(schemas.USER_OPENINGS), []
         for key, row in base_rows(tables).items():
             if _is_newest(tables, key, row, version):
                 current.append(row.asDict())
@@ -86,8 +80,8 @@ def moved_pins(tables: Tables) -> Iterator[None]:
                 current.append(row.asDict() | {"table_version": version, "built_at": utc_now()})
         return current
 
-    if tables.exists(OPENINGS):
-        tables.change(OPENINGS, moved)
+    if tables.exists(schemas.OPENINGS):
+        tables.change(schemas.OPENINGS, moved)
 
 
 def _is_newest(tables: Tables, key: tuple[str, date], row: Row, version: int) -> bool:
@@ -101,4 +95,6 @@ def drop_training_rows(tables: Tables) -> None:
 
     A running training can read its files until VACUUM. A training that is resumed builds its rows again.
     """
-    tables.drop_partitions(TRAINING_ROWS, list(map(TRAINING_ROWS.partition, tables.partitions(TRAINING_ROWS))))
+    tables.drop_partitions(
+        schemas.TRAINING_ROWS, list(map(schemas.TRAINING_ROWS.partition, tables.partitions(schemas.TRAINING_ROWS)))
+    )

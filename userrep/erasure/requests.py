@@ -35,17 +35,10 @@ from userrep.features.ledger import features_tables
 from userrep.ids import snapshot_id
 from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.spaces.registry import read_registry
+from userrep.store import schemas
 from userrep.store.filesystem import delete_folder, folder_names, newest_change
 from userrep.store.leases import held, is_held, under_way
-from userrep.store.schemas import (
-    ALL,
-    ERASURES,
-    REJECTED_EVENTS,
-    TRAINING_ROWS,
-    TRAINING_SETS,
-    USER_EMBEDDINGS,
-    TableSchema,
-)
+from userrep.store.schemas import TableSchema
 from userrep.store.tables import RETENTION, Tables
 from userrep.streaming.checkpoint import stream_lease
 from userrep.streaming.redis_store import online_store
@@ -138,7 +131,7 @@ class Erasure:
     def _record(self, requests: Sequence[dict[str, Any]], **changes: Any) -> None:
         """Record requests in a new state."""
         if requests:
-            self.tables.add(ERASURES, [request | changes | {"recorded_at": utc_now()} for request in requests])
+            self.tables.add(schemas.ERASURES, [request | changes | {"recorded_at": utc_now()} for request in requests])
 
     def _erase_everywhere(self, since: datetime | None, receipt: Receipt) -> None:
         """Erase the users from tables, exports and the online store; note in the receipt what was erased."""
@@ -147,7 +140,7 @@ class Erasure:
         if self.user_ids:
             receipt["num_with_rows"] = len(set().union(*(part.users for part in erased.values())))
         receipt["rows"] = {name: part.rows for name, part in erased.items() if part.rows}
-        receipt["training_sets"] = self._affected_training_sets(erased[USER_EMBEDDINGS.name])
+        receipt["training_sets"] = self._affected_training_sets(erased[schemas.USER_EMBEDDINGS.name])
         receipt["exports"] = erase_from_exports(self.tables, users.mask)
         receipt["online"] = self._erase_online(users)
 
@@ -171,7 +164,7 @@ class Erasure:
     def _affected_training_sets(self, erased: ErasedRows) -> list[str]:
         """Return the training sets whose snapshots have lost rows."""
         touched = {snapshot_id(key["space_id"], key["as_of"], key["revision"]) for key in erased.partitions}
-        sets = self.tables.ledger(TRAINING_SETS, ("training_set_id", "snapshot_ids"))
+        sets = self.tables.ledger(schemas.TRAINING_SETS, ("training_set_id", "snapshot_ids"))
         return sorted(row.training_set_id for row in sets if touched & set(row.snapshot_ids))
 
     def _erase_online(self, users: ErasedUsers) -> int | None:
@@ -193,7 +186,7 @@ class Erasure:
         return results
 
     def _vacuum(self, *, now: bool) -> None:
-        for table in (*tables_of_users(self.tables), TRAINING_ROWS):
+        for table in (*tables_of_users(self.tables), schemas.TRAINING_ROWS):
             self.tables.vacuum(table, timedelta(0) if now else RETENTION)
         logger.info("forget: removed the files of older table versions")
 
@@ -217,6 +210,6 @@ def streams_after(tables: Tables, *, now: bool) -> dict[str, str]:
 
 def tables_of_users(tables: Tables) -> list[TableSchema]:
     """Return the tables with rows of users, each after the tables that its rows are built from."""
-    of_users = [table for table in ALL if table is REJECTED_EVENTS or "user_id" in table.names]
-    split = of_users.index(USER_EMBEDDINGS)  # built from features
+    of_users = [table for table in schemas.ALL if table is schemas.REJECTED_EVENTS or "user_id" in table.names]
+    split = of_users.index(schemas.USER_EMBEDDINGS)  # built from features
     return [*of_users[:split], *features_tables(tables), *of_users[split:]]

@@ -42,10 +42,6 @@ class FileTables(Tables):
         self._root = root_path(root)
 
     @property
-    def location(self) -> str:
-        return self._root
-
-    @property
     def artifacts_root(self) -> str:
         return self._root
 

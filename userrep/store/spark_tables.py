@@ -41,7 +41,7 @@ class SparkTables(Tables):
 
     @property
     def location(self) -> str:
-        return self.artifacts_root if self._schema is None else self._schema.replace("`", "")
+        return super().location if self._schema is None else self._schema.replace("`", "")
 
     @property
     def artifacts_root(self) -> str:
@@ -123,16 +123,13 @@ class SparkTables(Tables):
     def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], PartitionStatistics]:
         if not self.exists(table):
             return {}
-        written_at = F.max("_metadata.file_modification_time").alias("written_at")
-        rows = self.read(table).groupBy(*table.partition_by).agg(
-            F.count_distinct("_metadata.file_path").alias("num_files"), F.count("*").alias("num_rows"), written_at
-        )  # fmt: skip
-        return {
-            tuple(row[name] for name in table.partition_by): PartitionStatistics(
-                row.num_files, row.num_rows, row.written_at
-            )
-            for row in arrow_rows(rows.toArrow())
-        }
+        statistics = (
+            F.count_distinct("_metadata.file_path").alias("num_files"),
+            F.count("*").alias("num_rows"),
+            F.max("_metadata.file_modification_time").alias("written_at"),
+        )
+        rows, num_keys = self.read(table).groupBy(*table.partition_by).agg(*statistics), len(table.partition_by)
+        return {row[:num_keys]: PartitionStatistics(*row[num_keys:]) for row in arrow_rows(rows.toArrow())}
 
     def _commits(self, table: TableSchema) -> SparkCommits:
         path = self._path(table) if self._schema is None else None

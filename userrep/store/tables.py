@@ -57,13 +57,13 @@ class Tables(ABC):
 
     @property
     @abstractmethod
-    def location(self) -> str:
-        """Root, or catalog and schema of the tables, for messages."""
-
-    @property
-    @abstractmethod
     def artifacts_root(self) -> str:
         """Folder or URI of everything that is not a table: models, leases, checkpoints."""
+
+    @property
+    def location(self) -> str:
+        """Root, or catalog and schema of the tables, for messages."""
+        return self.artifacts_root
 
     @abstractmethod
     def name(self, table: TableSchema) -> str:

@@ -17,7 +17,7 @@ from userrep.cli.check_result import CheckResult, checked, python_version
 from userrep.config import Config
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
-from userrep.store.filesystem import artifacts_root
+from userrep.store.open import artifacts_root
 from userrep.store.write_access import check_writable
 
 JAVA_VERSIONS = ("17", "21")

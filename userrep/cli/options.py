@@ -136,7 +136,7 @@ Unrecorded = Annotated[
 
 def _check_root(config: Config) -> None:
     """Raise UsageError if the root is not writable."""
-    from userrep.store.filesystem import artifacts_root
+    from userrep.store.open import artifacts_root
     from userrep.store.write_access import check_writable
 
     check_writable(artifacts_root(config))

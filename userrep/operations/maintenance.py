@@ -75,11 +75,9 @@ def _compact(tables: Tables) -> dict[str, int]:
 
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
-    """Return the partitions with many files. Of ``rejected_events``, only partitions written by streams."""
+    """Return the partitions with many files. Where partitions are by revision, only those written by streams."""
     crowded = [table.partition(k) for k, part in tables.partitions(table).items() if part.num_files >= _MANY]
-    if table is REJECTED_EVENTS:
-        crowded = [values for values in crowded if values["revision"] == STREAM_REVISION]
-    return crowded
+    return [values for values in crowded if values.get("revision", STREAM_REVISION) == STREAM_REVISION]
 
 
 def _drop_superseded_tiles(tables: Tables) -> int:
@@ -123,11 +121,10 @@ def _drop_revisions(
     Those written in the last 7 days may belong to a build that is not finished.
     """
     kept, written, before = set(used), set(), utc_now() - RETENTION
-    for key, partition in tables.partitions(table).items():
-        values = table.partition(key)
-        written.add((values["event_date"], values["revision"]))
-        if partition.written_at >= before or values["revision"] in whole:
-            kept.add((values["event_date"], values["revision"]))
+    for (day, revision, *_), partition in tables.partitions(table).items():
+        written.add((day, revision))
+        if partition.written_at >= before or revision in whole:
+            kept.add((day, revision))
     old: Keys = [{"event_date": day, "revision": revision} for day, revision in sorted(written - kept)]
     try:
         tables.drop_partitions(table, old)

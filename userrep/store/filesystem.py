@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from userrep.config import Config
 from userrep.failpoints import around
 from userrep.utc import EPOCH
 
@@ -23,11 +22,6 @@ _READ_ATTEMPTS = 5
 _NOT_RETRIED = "INTERNAL_FAILURE during GetObject"  # pyarrow's error for a failed S3 read that it does not retry itself
 _SMALL = 1 << 16  # bytes up to which a remote file is fetched in one request instead of many small reads
 PARTIAL = "."  # prefix of the names of incomplete files and folders: PARTIAL, name, "-" and a random id
-
-
-def artifacts_root(config: Config) -> str:
-    """Return the artifacts folder: ``root``, ``artifacts``, or the volume ``userrep`` of the catalog's schema."""
-    return root_path(config.root or config.artifacts or f"/Volumes/{config.catalog}/{config.schema_}/userrep")
 
 
 def absolute(path: str) -> str:
@@ -240,19 +234,17 @@ def delete_partials(uri: str, *, older_than: timedelta) -> int:
     """
     files, path = file_system(uri)
     entries = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True))
-    before, num = datetime.now(UTC) - older_than, 0
-    for entry in entries:
-        if entry.base_name.startswith(PARTIAL) and entry.mtime is not None and entry.mtime < before:
-            is_folder = entry.type == pyarrow.fs.FileType.Directory
-            files.delete_dir(entry.path) if is_folder else files.delete_file(entry.path)
-            num += 1
-    return num
+    before = datetime.now(UTC) - older_than
+    old = [e for e in entries if e.base_name.startswith(PARTIAL) and e.mtime is not None and e.mtime < before]
+    for entry in old:
+        is_folder = entry.type == pyarrow.fs.FileType.Directory
+        files.delete_dir(entry.path) if is_folder else files.delete_file(entry.path)
+    return len(old)
 
 
 def delete_folder(uri: str) -> None:
     """Delete a folder with its contents, if it exists."""
-    if not exists(uri):
-        return
-    files, path = file_system(uri)
-    with around(f"delete:{path.rpartition('/')[2]}"):
-        files.delete_dir(path)
+    if exists(uri):
+        files, path = file_system(uri)
+        with around(f"delete:{path.rpartition('/')[2]}"):
+            files.delete_dir(path)

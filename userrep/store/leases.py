@@ -83,23 +83,20 @@ def check_held() -> None:
     AlreadyRunningError
         If another run has taken one. What this run has committed stays.
     """
-    tables_by_root = {tables.artifacts_root: tables for tables, _ in _leases.get()}
-    ids_by_root = {root: _current_ids(tables) for root, tables in tables_by_root.items()}
-    for tables, lease in _leases.get():
-        ids = ids_by_root[tables.artifacts_root]
-        if ids is not None and lease["lease_id"] not in ids:
+    leases = _leases.get()
+    for root, tables in {tables.artifacts_root: tables for tables, _ in leases}.items():
+        try:
+            current = {row.lease_id for row in tables.ledger(LEASES, ("lease_id",))}
+        except (OSError, UserrepError):  # the store may be unreachable for a moment
+            continue
+        lost = [
+            own["job"] for held_in, own in leases if held_in.artifacts_root == root and own["lease_id"] not in current
+        ]
+        if lost:
             raise AlreadyRunningError(
-                f"{lease['job']}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
-                "taken its lease. This run has stopped; its committed work is kept."
+                f"{lost[0]}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has taken "
+                "its lease. This run has stopped; its committed work is kept."
             )
-
-
-def _current_ids(tables: Tables) -> set[object] | None:
-    """Return the ids of the current leases, or None if the ledger cannot be read for a moment."""
-    try:
-        return {lease.lease_id for lease in tables.ledger(LEASES, ("lease_id",))}
-    except (OSError, UserrepError):
-        return None
 
 
 @contextmanager

@@ -1,15 +1,20 @@
-"""Choice of the table backend for a configuration or a root."""
+"""Location and table backend of a configuration or a root."""
 
 import re
 
 from userrep.config import Config
 from userrep.ids import checked_name
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import artifacts_root, root_path
+from userrep.store.filesystem import root_path
 from userrep.store.tables import Session, Tables
 
 # Roots with atomic commits that both pyarrow and delta-rs support. DBFS, volumes and HDFS are left to Spark.
 _FILE_TABLE_ROOT = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
+
+
+def artifacts_root(config: Config) -> str:
+    """Return the artifacts folder: ``root``, ``artifacts``, or the volume ``userrep`` of the catalog's schema."""
+    return root_path(config.root or config.artifacts or f"/Volumes/{config.catalog}/{config.schema_}/userrep")
 
 
 def open_tables(config: Config, session: Session, *, expected: bool = False) -> Tables:

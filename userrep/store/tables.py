@@ -108,10 +108,9 @@ class Tables(ABC):
 
     def create(self, table: TableSchema) -> None:
         """Create the table unless it exists. Raises the errors of ``exists``."""
-        if self.exists(table):
-            return
-        self._create(table, PROPERTIES | {FORMAT_KEY: str(FORMAT)} | dict(table.properties))
-        self.exists(table)
+        if not self.exists(table):
+            self._create(table, PROPERTIES | {FORMAT_KEY: str(FORMAT)} | dict(table.properties))
+            self.exists(table)
 
     def _check_layout(self, table: TableSchema, columns: Sequence[str], properties: Mapping[str, str | None]) -> None:
         """Raise UsageError if the table has another format or other columns."""
@@ -120,11 +119,10 @@ class Tables(ABC):
                 f"table {self.name(table)} has format {in_line(table_format)}, but this release reads format {FORMAT}. "
                 "Use the release that wrote it, or choose another root."
             )
-        expected = table.names
-        if set(expected) != set(columns):
+        if set(table.names) != set(columns):
             raise UsageError(
                 f"table {self.name(table)} has the columns {', '.join(columns)}; this release expects "
-                f"{', '.join(expected)}. Use the release that wrote it, or choose another root."
+                f"{', '.join(table.names)}. Use the release that wrote it, or choose another root."
             )
 
     @abstractmethod
@@ -149,10 +147,7 @@ class Tables(ABC):
 
     @abstractmethod
     def version(self, table: TableSchema) -> int:
-        """Return the newest version of the table. Cost: one read of the log.
-
-        Version 0 is empty in every table, so it is that of a table that does not exist.
-        """
+        """Return the newest version of the table, 0 if it does not exist; version 0 is empty. Cost: a log read."""
 
     @abstractmethod
     def fields(self, table: TableSchema) -> StructType:
@@ -160,10 +155,7 @@ class Tables(ABC):
 
     @abstractmethod
     def num_bytes(self, table: TableSchema) -> int:
-        """Return the size in bytes of the files of the newest version, without a check of the columns.
-
-        Cost: one read of the log. 0 if the table does not exist.
-        """
+        """Return the bytes of the newest version's files, 0 without a table. Columns are not checked. Cost: a log read."""
 
     @abstractmethod
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:

@@ -15,7 +15,8 @@ from urllib.parse import unquote
 from userrep.config import Config
 from userrep.config.environment import LOGIN, on_databricks, with_variables, without_logins
 from userrep.errors import UsageError
-from userrep.store.filesystem import artifacts_root, file_system
+from userrep.store.filesystem import file_system
+from userrep.store.open import artifacts_root
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -15,9 +15,8 @@ from userrep.model.self_check import SelfCheck
 from userrep.sources.listing import Listings
 from userrep.sources.open_log import OpenLog
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import artifacts_root
 from userrep.store.leases import held
-from userrep.store.open import open_tables
+from userrep.store.open import artifacts_root, open_tables
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.write_access import check_writable
 from userrep.tiles.inventory.inventory import take_inventory

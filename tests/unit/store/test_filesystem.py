@@ -12,12 +12,10 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.builders import config_of
 from userrep.store import filesystem
 from userrep.store.filesystem import (
     absolute,
     all_exist,
-    artifacts_root,
     delete_file,
     delete_folder,
     delete_partials,
@@ -72,17 +70,6 @@ def test_the_path_in_a_store_is_unescaped_and_its_connection_is_kept() -> None:
 def test_a_malformed_uri_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"'\?://x' is not a URI"):
         file_system("?://x")
-
-
-def test_artifacts_are_below_the_root_or_at_a_catalog_s_path_or_in_a_volume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert artifacts_root(config_of(tmp_path)) == f"{tmp_path}/root"
-    assert artifacts_root(config_of(tmp_path, root="s3a://lake/x/")) == "s3a://lake/x"
-    catalog = {"root": None, "catalog": "main", "schema": "rep"}
-    assert artifacts_root(config_of(tmp_path, **catalog, artifacts="/models")) == "/models"
-    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
-    assert artifacts_root(config_of(tmp_path, **catalog)) == "/Volumes/main/rep/userrep"
 
 
 # Files

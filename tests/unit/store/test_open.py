@@ -1,10 +1,13 @@
 """A root that files can be committed to atomically is not left to Spark; all others are, and catalogs."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.support.builders import config_of
 from userrep.config import parse_config
 from userrep.store.file_tables import FileTables
-from userrep.store.open import open_root, open_tables
+from userrep.store.open import artifacts_root, open_root, open_tables
 from userrep.store.schemas import EXPORTS
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
@@ -45,3 +48,14 @@ def test_a_table_is_a_folder_below_the_root(root: str, shown: str) -> None:
 def test_a_relative_root_lies_in_the_working_directory(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(str(tmp_path))
     assert open_root("build", None).artifacts_root == f"{tmp_path}/build"
+
+
+def test_artifacts_are_below_the_root_or_at_a_catalog_s_path_or_in_a_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert artifacts_root(config_of(tmp_path)) == f"{tmp_path}/root"
+    assert artifacts_root(config_of(tmp_path, root="s3a://lake/x/")) == "s3a://lake/x"
+    catalog = {"root": None, "catalog": "main", "schema": "rep"}
+    assert artifacts_root(config_of(tmp_path, **catalog, artifacts="/models")) == "/models"
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
+    assert artifacts_root(config_of(tmp_path, **catalog)) == "/Volumes/main/rep/userrep"

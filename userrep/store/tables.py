@@ -155,7 +155,7 @@ class Tables(ABC):
 
     @abstractmethod
     def num_bytes(self, table: TableSchema) -> int:
-        """Return the bytes of the newest version's files, 0 without a table. Columns are not checked. Cost: a log read."""
+        """Return the bytes of the newest version's files, 0 without a table. No check of columns. Cost: a log read."""
 
     @abstractmethod
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:

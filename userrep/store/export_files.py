@@ -152,7 +152,7 @@ def write_part(
     staged = file_system(f"{folder}/{PARTIAL}{name}-{uuid.uuid4().hex}")[1] if is_local else path
     num_rows = num_at_limit = 0
     # Without the comments of table columns, which only Spark passes on.
-    fields = [field.with_metadata(own_metadata(field)) for field in storage.in_table(first.slice(0, 0)).schema]
+    fields = [field.with_metadata(own_metadata(field)) for field in storage.in_table(first.slice(0, 0))[0].schema]
     schema = pa.schema(fields, metadata=first.schema.metadata)
     dictionary_columns = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name != key]
     with (
@@ -160,10 +160,10 @@ def write_part(
         pq.ParquetWriter(stream, schema, compression="snappy", use_dictionary=dictionary_columns) as writer,
     ):
         for group in _groups(first, more):
-            stored = storage.in_table(group)
+            stored, at_limit = storage.in_table(group)
             writer.write_table(stored.cast(schema))
             num_rows += group.num_rows
-            num_at_limit += storage.num_at_limit_in(stored)
+            num_at_limit += at_limit
     sha256 = sha256_of(files, staged)
     if is_local:
         files.move(staged, path)

@@ -102,32 +102,23 @@ class VectorStorage:
             return 0
         return int((np.abs(z_ND) >= (LARGEST_HALF if self.scale_D is None else MOST_STEPS * self.scale_D)).sum())
 
-    def exported(self, vectors: pa.ListArray) -> pa.ListArray:
-        """Convert list<float> to list<halffloat>, or to list<int8> of numbers of scales. Nulls stay null."""
-        dim = 1 if self.scale_D is None else len(self.scale_D)
+    def in_table(self, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Convert the lists of the column ``embedding``; return the table and how many numbers are at the limit.
+
+        They become lists of halffloat, or of int8, which are numbers of scales. Nulls stay null. The metadata of the
+        column has the name of the type and, for int8, the scales as a JSON list. float32: no change, and none at the
+        limit.
+        """
+        if self.name == "float32":
+            return rows, 0
+        vectors, dim = combined(rows[_COLUMN]), 1 if self.scale_D is None else len(self.scale_D)
         z_ND = self.rounded(vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim))
         numbers = z_ND.astype(np.float16) if self.scale_D is None else (z_ND / self.scale_D).astype(np.int8)
         offsets = pc.subtract(vectors.offsets, vectors.offsets[0])
-        return pa.ListArray.from_arrays(offsets, pa.array(numbers.ravel()), mask=vectors.is_null())
-
-    def in_table(self, rows: pa.Table) -> pa.Table:
-        """Convert the column ``embedding`` with ``exported``, and describe it in its metadata. float32: no change.
-
-        The metadata has the name of the type and, for int8, the scales as a JSON list.
-        """
-        if self.name == "float32":
-            return rows
-        vectors = self.exported(combined(rows[_COLUMN]))
+        lists = pa.ListArray.from_arrays(offsets, pa.array(numbers.ravel()), mask=vectors.is_null())
         scales = {} if self.scale_D is None else {SCALES: json.dumps(self.scale_D.tolist())}
-        field = pa.field(_COLUMN, vectors.type, metadata={STORAGE: self.name, **scales})
-        return rows.set_column(rows.schema.get_field_index(_COLUMN), field, vectors)
-
-    def num_at_limit_in(self, rows: pa.Table) -> int:
-        """Count numbers at the limit in a table of ``in_table``; none for float32."""
-        if self.name == "float32":
-            return 0
-        numbers = combined(rows[_COLUMN]).flatten().to_numpy().astype(np.float32)
-        return int((np.abs(numbers) == (LARGEST_HALF if self.scale_D is None else MOST_STEPS)).sum())
+        field = pa.field(_COLUMN, lists.type, metadata={STORAGE: self.name, **scales})
+        return rows.set_column(rows.schema.get_field_index(_COLUMN), field, lists), self.num_at_limit(z_ND)
 
     @property
     def column_types(self) -> dict[str, str]:

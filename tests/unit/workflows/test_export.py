@@ -128,12 +128,12 @@ def test_an_export_that_was_killed_is_marked_and_the_next_one_replaces_it(
     class Killed(BaseException):
         """Not an Exception, so that nothing catches it."""
 
-    def killed(rows: Any, columns: Any, folder: str, **how: Any) -> Any:
+    def killed(files: Any, convert: Any, columns: Any, folder: str, **how: Any) -> Any:
         if after == "some":
             (Path(folder) / ".part-00000.parquet-abc").write_bytes(b"PAR1")
             (Path(folder) / "part-00007.parquet").write_bytes(b"PAR1")
         if after == "all":
-            export_files.write_parts_here(rows, columns, folder, **how)
+            export_files.write_parts_here(files, convert, columns, folder, **how)
         raise Killed
 
     out = tmp_path / "out"

@@ -45,9 +45,9 @@ def consumers_list(config: Config) -> Output:
 @command
 def consumers_register(
     consumer: Consumer,
-    owner: Annotated[str, typer.Option("--owner", help="Team or person responsible for the consumer.")],
+    owner: Annotated[str, typer.Option(help="Team or person responsible for the consumer.")],
     config: Config,
-    pin: Annotated[str | None, space_option("--pin", "Default: follow the serving space.", metavar="SPACE")] = None,
+    pin: Annotated[str | None, space_option("Default: follow the serving space.", "SPACE")] = None,
 ) -> Output:
     """Register a consumer.
 

@@ -36,19 +36,15 @@ def estimate(
     users: Annotated[int, _count_option("--users", "Users embedded daily, such as 50M.")],
     events_per_day: Annotated[int, _count_option("--events-per-day", "Log rows per day, such as 1.5G.")],
     consumers: Annotated[
-        int, typer.Option("--consumers", min=1, metavar="K", help="Models that would need features of their own.")
+        int, typer.Option(min=1, metavar="K", help="Models that would need features of their own.")
     ] = 5,
     log_days: Annotated[
-        int | None, typer.Option("--log-days", min=1, metavar="DAYS", help="Days of tiles. Default: longest window.")
+        int | None, typer.Option(min=1, metavar="DAYS", help="Days of tiles. Default: longest window.")
     ] = None,
-    retrain_days: Annotated[
-        int, typer.Option("--retrain-days", min=1, metavar="DAYS", help="Days between trainings.")
-    ] = 28,
-    core_hour_price: Annotated[
-        float, typer.Option("--core-hour-price", min=0, metavar="PRICE", help="Price of one core hour.")
-    ] = 0.05,
+    retrain_days: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Days between trainings.")] = 28,
+    core_hour_price: Annotated[float, typer.Option(min=0, metavar="PRICE", help="Price of one core hour.")] = 0.05,
     gb_month_price: Annotated[
-        float, typer.Option("--gb-month-price", min=0, metavar="PRICE", help="Price of one GB stored for a month.")
+        float, typer.Option(min=0, metavar="PRICE", help="Price of one GB stored for a month.")
     ] = 0.023,
 ) -> Output:
     """Estimate cost and storage at a given size.

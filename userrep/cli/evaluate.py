@@ -13,10 +13,10 @@ from userrep.logs import in_columns
 @command
 def evaluate(
     config: Config,
-    out: Annotated[str, path_option("--out", "New folder for metrics.json and a chart.")],
+    out: Annotated[str, path_option("New folder for metrics.json and a chart.")],
     space: InSpace = None,
     storage: Annotated[
-        str, typer.Option("--storage", metavar="TYPES", help="Also evaluate storage types, such as float16,int8.")
+        str, typer.Option(metavar="TYPES", help="Also evaluate storage types, such as float16,int8.")
     ] = "",
 ) -> Output:
     """Evaluate a space against baselines.

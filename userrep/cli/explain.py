@@ -45,9 +45,7 @@ def explain_space(config: Config, as_of: SnapshotDate = None, space: InSpace = N
 @command
 def explain_model(
     config: Config,
-    model: Annotated[
-        str, path_option("--model", "JSON with weights, intercept and space_id, or a Spark ML model.", metavar="PATH")
-    ],
+    model: Annotated[str, path_option("JSON with weights, intercept and space_id, or a Spark ML model.", "PATH")],
     as_of: SnapshotDate = None,
     space: InSpace = None,
 ) -> Output:
@@ -71,12 +69,12 @@ def explain_model(
 @command
 def explain_segments(
     config: Config,
-    out: Annotated[str, path_option("--out", "Folder for the Parquet files and _manifest.json.")],
+    out: Annotated[str, path_option("Folder for the Parquet files and _manifest.json.")],
     as_of: SnapshotDate = None,
     space: InSpace = None,
-    segments: Annotated[int, typer.Option("--segments", min=2, max=200, help="Number of segments.")] = 8,
+    segments: Annotated[int, typer.Option(min=2, max=200, help="Number of segments.")] = 8,
     previous: Annotated[
-        str | None, path_option("--previous", "--out of an earlier run, whose segments keep their ids.", metavar="DIR")
+        str | None, path_option("--out of an earlier run, whose segments keep their ids.", "DIR")
     ] = None,
     unrecorded: Unrecorded = False,
 ) -> Output:

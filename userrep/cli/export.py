@@ -29,9 +29,9 @@ def export(
     what: Annotated[str, choice_argument("WHAT", EXPORTED, "export")],
     config: Config,
     as_of: AsOf,
-    out: Annotated[str, path_option("--out", "Folder for the Parquet files and _manifest.json.")],
+    out: Annotated[str, path_option("Folder for the Parquet files and _manifest.json.")],
     space: InSpace = None,
-    storage: Annotated[Storage, typer.Option("--storage", help="Type of the numbers of embeddings.")] = "float32",
+    storage: Annotated[Storage, typer.Option(help="Type of the numbers of embeddings.")] = "float32",
     unrecorded: Unrecorded = False,
 ) -> Output:
     """Export embeddings, features or item vectors.
@@ -69,12 +69,11 @@ def export(
 @command
 def audience(
     config: Config,
-    seeds: Annotated[str, path_option("--seeds", f"Users to resemble: {_FILE}.", metavar="FILE")],
-    size: Annotated[int, typer.Option("--size", min=1, metavar="N", help="Number of users in the audience.")],
-    out: Annotated[str, path_option("--out", "New folder for the Parquet files and _manifest.json.")],
+    seeds: Annotated[str, path_option(f"Users to resemble: {_FILE}.", "FILE")],
+    size: Annotated[int, typer.Option(min=1, metavar="N", help="Number of users in the audience.")],
+    out: Annotated[str, path_option("New folder for the Parquet files and _manifest.json.")],
     exclude: Annotated[
-        str | None,
-        path_option("--exclude", "Users to leave out, such as opt-outs, in a format of --seeds.", metavar="FILE"),
+        str | None, path_option("Users to leave out, such as opt-outs, in a format of --seeds.", "FILE")
     ] = None,
     as_of: Annotated[date | None, date_option("--as-of", "Date of the snapshot. Default: the newest.")] = None,
     space: InSpace = None,

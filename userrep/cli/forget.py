@@ -13,7 +13,7 @@ from userrep.errors import plural
 def forget(
     config: Config,
     users: Annotated[
-        str | None, path_option("--users", "One user id per line. Default: complete earlier requests.", metavar="FILE")
+        str | None, path_option("One user id per line. Default: complete earlier requests.", "FILE")
     ] = None,
     now: Annotated[
         bool,

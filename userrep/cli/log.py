@@ -23,12 +23,10 @@ _PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
 
 @command
 def init(
-    events: Annotated[str, path_option("--events", f"Event log. {_PATH_HELP}", metavar="PATH")],
-    out: Annotated[Path | None, path_option("--out", "New file to write. Default: stdout.", metavar="FILE")] = None,
-    items: Annotated[
-        str | None, path_option("--items", "Items table, for vectors from titles.", metavar="PATH")
-    ] = None,
-    users: Annotated[str | None, path_option("--users", "Users table, for attributes.", metavar="PATH")] = None,
+    events: Annotated[str, path_option(f"Event log. {_PATH_HELP}", "PATH")],
+    out: Annotated[Path | None, path_option("New file to write. Default: stdout.", "FILE")] = None,
+    items: Annotated[str | None, path_option("Items table, for vectors from titles.", "PATH")] = None,
+    users: Annotated[str | None, path_option("Users table, for attributes.", "PATH")] = None,
 ) -> Output:
     """Write a configuration for your event log.
 
@@ -56,9 +54,7 @@ def init(
 def inspect(
     context: typer.Context,
     config_file: ConfigFileIfAny,
-    events: Annotated[
-        str | None, path_option("--events", f"Event log to inspect instead. {_PATH_HELP}", metavar="PATH")
-    ] = None,
+    events: Annotated[str | None, path_option(f"Event log to inspect instead. {_PATH_HELP}", "PATH")] = None,
     overrides: Overrides = None,
 ) -> Output:
     """Show what an event log contains.

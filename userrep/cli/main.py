@@ -77,7 +77,7 @@ def _print_version(is_wanted: bool) -> None:
 @app.callback()
 def common(
     run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", help="Run id. Default: USERREP_RUN_ID, or a new one.")
+        str | None, typer.Option(metavar="ID", help="Run id. Default: USERREP_RUN_ID, or a new one.")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")

@@ -54,9 +54,9 @@ def as_date(text: str, option: str = "--as-of") -> date:
         raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD, today or yesterday.") from None
 
 
-def path_option(name: str, help: str, *, metavar: str | None = None) -> Any:  # noqa: A002  # as in Typer
+def path_option(help: str, metavar: str | None = None) -> Any:  # noqa: A002  # as in Typer
     """Return an option for a path or URI, which is expanded as in the configuration."""
-    return typer.Option(name, metavar=metavar, help=help, callback=expanded)
+    return typer.Option(metavar=metavar, help=help, callback=expanded)
 
 
 def date_option(name: str, help: str) -> Any:  # noqa: A002
@@ -64,9 +64,9 @@ def date_option(name: str, help: str) -> Any:  # noqa: A002
     return typer.Option(name, metavar="YYYY-MM-DD", parser=partial(as_date, option=name), help=help)
 
 
-def space_option(name: str, help: str, *, metavar: str = "ID") -> Any:  # noqa: A002
+def space_option(help: str, metavar: str = "ID") -> Any:  # noqa: A002
     """Return an option for a space id."""
-    return typer.Option(name, metavar=metavar, help=help, callback=checked_space_id)
+    return typer.Option(metavar=metavar, help=help, callback=checked_space_id)
 
 
 def choice_argument(
@@ -114,7 +114,7 @@ def _config_option(callback: Callable[..., Path | None]) -> Any:
     return typer.Option(
         "--config", "-c", metavar="FILE", envvar="USERREP_CONFIG", show_envvar=False, default_factory=_found_config,
         show_default=False, callback=callback,
-        help="Configuration file (YAML). Default: USERREP_CONFIG, or ./userrep.yaml.",
+        help="Configuration file (YAML). Default: USERREP_CONFIG, or ./userrep.yaml."
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsOf = Annotated[date, date_option("--as-of", "Uses events before this date, 00:00 UTC. Also today or yesterday.")]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="Consumer name.", callback=checked_consumer_name)]
-InSpace = Annotated[str | None, space_option("--space", "Space id. Default: the serving space.")]
+InSpace = Annotated[str | None, space_option("Space id. Default: the serving space.")]
 SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callback=checked_space_id)]
 Unrecorded = Annotated[
     bool, typer.Option("--unrecorded", help="Do not record the folder, for a read-only root; `forget` skips it.")

@@ -131,7 +131,7 @@ def backfill(
     config: Config,
     first: Annotated[date | None, date_option("--from", "First as-of date.")] = None,
     last: Annotated[date | None, date_option("--to", "Last as-of date, inclusive.")] = None,
-    every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days between as-of dates.")] = 1,
+    every: Annotated[int, typer.Option(metavar="DAYS", help="Days between as-of dates.")] = 1,
     stale: Annotated[
         bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
     ] = False,

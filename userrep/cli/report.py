@@ -13,16 +13,13 @@ from userrep.config import Config
 def report(
     config: Config,
     config_file: ConfigFile,
-    out: Annotated[Path, path_option("--out", "Output file. Also writes FILE.json.", metavar="FILE.html")],
+    out: Annotated[Path, path_option("Output file. Also writes FILE.json.", "FILE.html")],
     space: Annotated[
         str | None,
-        space_option(
-            "--space", "Space for training, drift, evaluation, explanations and the map. Default: the serving space."
-        ),
+        space_option("Space for training, drift, evaluation, explanations and the map. Default: the serving space."),
     ] = None,
     model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="PATH", help="Model to explain, as in `explain model`. Repeatable."),
+        list[str] | None, typer.Option(metavar="PATH", help="Model to explain, as in `explain model`. Repeatable.")
     ] = None,
 ) -> Output:
     """Write an HTML report.

@@ -106,12 +106,10 @@ def spaces_diff(
     new: NewSpace,
     config: Config,
     model: Annotated[
-        str | None,
-        path_option("--model", "Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.", metavar="FOLDER"),
+        str | None, path_option("Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.", "FOLDER")
     ] = None,
     labels: Annotated[
-        str | None,
-        path_option("--labels", "Parquet labels for --model: the join's columns and label (0 or 1).", metavar="PATH"),
+        str | None, path_option("Parquet labels for --model: the join's columns and label (0 or 1).", "PATH")
     ] = None,
 ) -> Output:
     """Measure what consumers lose if NEW replaces OLD.
@@ -137,12 +135,12 @@ def spaces_diff(
 def spaces_compare(
     old: OldSpace,
     new: NewSpace,
-    labels: Annotated[str, path_option("--labels", "Parquet, Delta or CSV: user id, time and label.", metavar="PATH")],
+    labels: Annotated[str, path_option("Parquet, Delta or CSV: user id, time and label.", "PATH")],
     config: Config,
     model: Annotated[
-        str | None, path_option("--model", "Your linear model on OLD, in a format of `explain model`.", metavar="PATH")
+        str | None, path_option("Your linear model on OLD, in a format of `explain model`.", "PATH")
     ] = None,
-    metric: Annotated[str, typer.Option("--metric", help="auto, auc for labels of 0 and 1, r2 for numbers.")] = "auto",
+    metric: Annotated[str, typer.Option(help="auto, auc for labels of 0 and 1, r2 for numbers.")] = "auto",
     user: Annotated[str, typer.Option("--user-col", metavar="NAME", help="Column of user ids.")] = "user_id",
     time: Annotated[str, typer.Option("--time-col", metavar="NAME", help="Column of label times.")] = "label_at",
     consumer: ConsumerIfAny = None,

@@ -80,7 +80,7 @@ def build_audience(
     the row groups that may contain seeds and excluded users, one pass over the snapshot, and a fit in seconds. Memory:
     a row group, three times the audience, the ids of both lists, and up to 180,000 vectors.
     """
-    users = SnapshotUsers.of(tables, _snapshot_of(tables, space, as_of, seeds))
+    users = SnapshotUsers(tables, _snapshot_of(tables, space, as_of, seeds))
     snapshot, known = users.snapshot, _in_snapshot(users, seeds.user_ids)
     left_out = known
     if exclude is not None and len(exclude):

@@ -9,7 +9,7 @@ Shapes: N users, D dimensions, W whitened dimensions, R removed dimensions, K va
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,28 +33,17 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Probe:
-    """How well a linear model reads an attribute from the vectors of users that it was not fitted on.
-
-    The AUC is the mean over the values that are not rare, each against the rest; 0.5 is chance.
-    """
-
-    attribute: str
-    num_users: int
-    auc_before: float
-    auc_after: float
-
-
-@dataclass(frozen=True)
 class Guard:
-    """A projection of vectors that removes protected attributes, with a probe of each attribute.
+    """A projection of vectors that removes protected attributes.
 
-    ``read_DR`` reads the removed dimensions from a vector, ``write_DR`` turns them back into a vector.
+    ``read_DR`` reads the removed dimensions from a vector, ``write_DR`` turns them back into a vector. ``probes``: for
+    each attribute, how well a linear model reads it from the vectors of users that it was not fitted on, as entries of
+    a manifest. The AUC is the mean over the values that are not rare, each against the rest; 0.5 is chance.
     """
 
     read_DR: Floats
     write_DR: Floats
-    probes: tuple[Probe, ...] = ()
+    probes: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def none(cls, num_dims: int) -> "Guard":
@@ -78,7 +67,7 @@ class Guard:
 
     def facts(self) -> dict[str, Any]:
         """Return the entries of a manifest."""
-        return {"num_removed_dims": self.read_DR.shape[1], "probes": [asdict(probe) for probe in self.probes]}
+        return {"num_removed_dims": self.read_DR.shape[1], "probes": list(self.probes)}
 
 
 def guard_of(x_ND: Floats, values: Mapping[str, pa.Array]) -> Guard:
@@ -105,7 +94,7 @@ def guard_of(x_ND: Floats, values: Mapping[str, pa.Array]) -> Guard:
         )
     fitted, probed = np.array_split(shuffled, 2)
     after_ND = Guard.fit(x_ND, attributes, fitted).project(x_ND)
-    return replace(guard, probes=tuple(each.probe(x_ND, after_ND, probed) for each in attributes))
+    return replace(guard, probes=[each.probe(x_ND, after_ND, probed) for each in attributes])
 
 
 @dataclass(frozen=True)
@@ -150,11 +139,12 @@ class _Attribute:
         covariance_DK: Floats = x_ND[rows].T @ z_NK / len(rows)
         return covariance_DK
 
-    def probe(self, before_ND: Floats, after_ND: Floats, rows: Ints) -> Probe:
+    def probe(self, before_ND: Floats, after_ND: Floats, rows: Ints) -> dict[str, Any]:
         """Fit probes on half of those rows that have a value, and test them on the others."""
         known = rows[self.code_N[rows] >= 0]
         auc_before, auc_after = (_auc(x_ND[known], self.code_N[known]) for x_ND in (before_ND, after_ND))
-        return Probe(self.name, int((self.code_N >= 0).sum()), auc_before, auc_after)
+        num_users = int((self.code_N >= 0).sum())
+        return {"attribute": self.name, "num_users": num_users, "auc_before": auc_before, "auc_after": auc_after}
 
 
 def _auc(x_ND: Floats, code_N: Ints) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,11 +32,10 @@ class SnapshotUsers:
 
     tables: Tables
     snapshot: Snapshot
-    erased: Tombstones
 
-    @classmethod
-    def of(cls, tables: Tables, snapshot: Snapshot) -> "SnapshotUsers":
-        return cls(tables, snapshot, read_tombstones(tables))
+    @cached_property
+    def erased(self) -> Tombstones:
+        return read_tombstones(self.tables)
 
     def rows_of(self, user_ids: pa.StringArray, columns: Sequence[str] = ROWS.names) -> pa.Table:
         """Return the rows of those users that are in the snapshot, in any order. See ``rows_of_users``."""

@@ -1,5 +1,6 @@
 """The result of one check of ``userrep doctor``."""
 
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ def python_version() -> CheckResult:
     """Check the version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     return CheckResult("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def checked(name: str, check: Callable[[], object]) -> CheckResult:

@@ -3,12 +3,11 @@
 Everything is only read. The checks need no Spark below a root of files.
 """
 
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from userrep.cli.check_result import CheckResult, checked, python_version
+from userrep.cli.check_result import CheckResult, checked, python_version, version_of
 from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError, plural
@@ -30,7 +29,9 @@ def consumer_checks(target: str | Config) -> Iterator[CheckResult]:
     Cost: the ledgers, and one file of the newest snapshot.
     """
     yield python_version()
-    yield CheckResult("packages", True, ", ".join(map(_package, ("pyarrow", "deltalake", "pyspark", "torch"))))
+    versions = {name: version_of(name) for name in ("pyarrow", "deltalake", "pyspark", "torch")}
+    packages = [f"{name} {version}" if version else f"no {name}" for name, version in versions.items()]
+    yield CheckResult("packages", True, ", ".join(packages))
     tables = tables_at(load_target(target), None)
     serving = cache(lambda: _serving(tables))
     published = cache(lambda: _published(tables, serving()))
@@ -44,13 +45,6 @@ def consumer_checks(target: str | Config) -> Iterator[CheckResult]:
     need = 'missing="new_user", maps between spaces and EmbeddingModel'
     yield _optional("artifacts", need, lambda: _artifact(tables, serving()))
     yield _optional("writing", "registering consumers and recording training sets", lambda: _writing(tables))
-
-
-def _package(name: str) -> str:
-    try:
-        return f"{name} {importlib.metadata.version(name)}"
-    except importlib.metadata.PackageNotFoundError:
-        return f"no {name}"
 
 
 def _serving(tables: Tables) -> Space:

@@ -1,6 +1,5 @@
 """``userrep doctor``: checks that this machine can build representations."""
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pyspark
 
-from userrep.cli.check_result import CheckResult, checked, python_version
+from userrep.cli.check_result import CheckResult, checked, python_version, version_of
 from userrep.config import Config
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
@@ -53,19 +52,12 @@ def _java() -> CheckResult:
 
 
 def _spark_and_delta() -> CheckResult:
-    spark, delta = pyspark.__version__, _delta_version()
+    spark, delta = pyspark.__version__, version_of("delta-spark") or "is not installed"
     series, release = release_of(spark)
     required_delta = release.delta.rpartition(":")[2]
     ok = spark.startswith(f"{series}.") and delta == required_delta
     cure = f"Install pyspark {series}.x with delta-spark {required_delta}."
     return CheckResult("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
-
-
-def _delta_version() -> str:
-    try:
-        return importlib.metadata.version("delta-spark")
-    except importlib.metadata.PackageNotFoundError:
-        return "is not installed"
 
 
 def _jars() -> CheckResult:
@@ -83,8 +75,7 @@ def _horovod() -> Iterator[CheckResult]:
         yield CheckResult("horovod with torch", False, reason, cure)
         return
     gloo, nccl = process.stdout.split()[-2:]
-    version = importlib.metadata.version("horovod")
-    yield CheckResult("horovod with torch", True, f"{version}, torch {importlib.metadata.version('torch')}")
+    yield CheckResult("horovod with torch", True, f"{version_of('horovod')}, torch {version_of('torch')}")
     yield CheckResult("horovod's gloo", gloo == "True", f"built: {gloo}; NCCL built: {nccl}", cure)
 
 

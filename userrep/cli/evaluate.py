@@ -1,6 +1,6 @@
 """``userrep evaluate``: the quality of a space compared with baselines."""
 
-from typing import Annotated, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -46,8 +46,7 @@ def evaluate(
 
 def storage_types(text: str) -> list[Storage]:
     """Return the storage types in a comma-separated list, each once. Raises UsageError for an unknown type."""
-    by_name = {name: name for name in get_args(Storage)}
-    names = [name for name in dict.fromkeys(text.replace(" ", "").split(",")) if name]
-    if unknown := [name for name in names if name not in by_name]:
-        raise UsageError(f"--storage: expected types among {', '.join(by_name)}, got {', '.join(unknown)}.")
-    return [by_name[name] for name in names]
+    known, names = get_args(Storage), [name for name in dict.fromkeys(text.replace(" ", "").split(",")) if name]
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"--storage: expected types among {', '.join(known)}, got {', '.join(unknown)}.")
+    return cast(list[Storage], names)

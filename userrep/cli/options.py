@@ -110,6 +110,12 @@ def _expanded_config(context: typer.Context, value: Path | None) -> Path | None:
     return expanded(value) if value or context.resilient_parsing else required_config()
 
 
+def config_is_named(context: typer.Context) -> bool:
+    """Return whether the command line itself has --config."""
+    source = context.get_parameter_source("config_file")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _config_option(callback: Callable[..., Path | None]) -> Any:
     return typer.Option(
         "--config", "-c", metavar="FILE", envvar="USERREP_CONFIG", show_envvar=False, default_factory=_found_config,

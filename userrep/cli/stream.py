@@ -12,6 +12,7 @@ from userrep.cli.options import (
     Output,
     Overrides,
     command,
+    config_is_named,
     context_for_run,
     name_check,
     required_config,
@@ -52,8 +53,7 @@ def stream(
     stopped.
     """
     if context.invoked_subcommand is not None:
-        source = context.get_parameter_source("config_file")
-        if overrides or until_empty or new_query_id or as_json or (source is not None and source.name == "COMMANDLINE"):
+        if overrides or until_empty or new_query_id or as_json or config_is_named(context):
             raise UsageError("stream: give options after `verify`, such as `userrep stream verify --config FILE`.")
         return None
     config = load_config(config_file or required_config(), overrides or [])

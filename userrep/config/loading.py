@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from userrep.config.config import Config
 from userrep.config.faults import all_faults
 from userrep.config.values import expanded_path
-from userrep.config.yaml_text import MOST_TEXT, read_with_lines, read_yaml
+from userrep.config.yaml_text import MOST_TEXT, read_yaml
 from userrep.errors import UsageError, in_line, results_of
 
 
@@ -43,7 +43,7 @@ def _read(path: str | Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]]
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(MOST_TEXT + 1)
-        values, lines = read_with_lines(text)
+        values, lines = read_yaml(text)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
     except UnicodeDecodeError:
@@ -120,7 +120,7 @@ def _override(values: dict[str, Any], override: str, overridden: list[tuple[str,
     if parts[:2] == ["spark", "conf"] and len(parts) > 2:
         parts = ["spark", "conf", ".".join(parts[2:])]
     try:
-        value = read_yaml(text)
+        value = read_yaml(text)[0]
     except ValueError:
         raise UsageError(f"--set {shown}: the value cannot be read as YAML.") from None
     sections = [values]

@@ -22,16 +22,12 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def read_yaml(text: str) -> Any:
-    """Parse YAML. Raises ValueError for every kind of fault, with one line per fault.
+def read_yaml(text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """Parse YAML; also return the lines of all keys and list entries, by their path.
 
-    Length and aliases are limited: a few hundred bytes of nested aliases can expand to gigabytes.
+    Length and aliases are limited: a few hundred bytes of nested aliases can expand to gigabytes. Raises ValueError for
+    every kind of fault, with one line per fault.
     """
-    return read_with_lines(text)[0]
-
-
-def read_with_lines(text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """Parse YAML as ``read_yaml`` does; also return the lines of all keys and list entries, by their path."""
     if len(text) > MOST_TEXT:
         raise ValueError(f"it has more than {MOST_TEXT} characters")
     try:

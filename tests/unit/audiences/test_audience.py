@@ -103,7 +103,7 @@ def test_one_pass_reads_each_row_group_once_and_keeps_few_rows(
 
     monkeypatch.setattr(snapshot_users, "read_row_groups", counted)
     monkeypatch.setattr(snapshot_users, "_best", measured)
-    users = snapshot_users.SnapshotUsers.of(shared.tables, shared.made)
+    users = snapshot_users.SnapshotUsers(shared.tables, shared.made)
     rows = users.best(lambda rows: pa.table([rows["user_id"], pa.repeat(0.5, len(rows))], snapshot_users.SCORES), 50)
     assert len(read) == len(set(read)) > 5
     largest = max(snapshot_users.parquet_footer(uri).row_group(k).num_rows for uri, k in read)

@@ -43,9 +43,9 @@ def test_a_linear_probe_of_the_projected_vectors_is_at_chance(groups: tuple[np.n
         assert auc[0] > 0.8
         assert auc[1] == pytest.approx(0.5, abs=0.06)
     (probe,) = guard.probes
-    assert (probe.attribute, probe.num_users) == ("group", int(np.asarray(known).sum()))
-    assert probe.auc_before > 0.8
-    assert probe.auc_after == pytest.approx(0.5, abs=0.06)
+    assert (probe["attribute"], probe["num_users"]) == ("group", int(np.asarray(known).sum()))
+    assert probe["auc_before"] > 0.8
+    assert probe["auc_after"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_projection_leaves_no_covariance_and_removes_one_dimension_per_further_value(
@@ -67,8 +67,8 @@ def test_a_value_that_shows_in_a_direction_of_little_variance_is_removed() -> No
     is_rare_N = rng.random(NUM) < 0.15
     x_ND = spread_D * rng.standard_normal((NUM, 60)) + np.outer(is_rare_N, np.eye(60)[-1])
     (probe,) = guard_of(x_ND, {"group": text(is_rare_N.astype(int))}).probes
-    assert probe.auc_before > 0.99
-    assert probe.auc_after == pytest.approx(0.5, abs=0.1)
+    assert probe["auc_before"] > 0.99
+    assert probe["auc_after"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_number_and_its_ranges_are_removed_together() -> None:

@@ -41,7 +41,7 @@ def test_values_lie_next_to_the_vectors_of_their_users(world: AudienceWorld, tmp
     ages = [None if k % 7 == 0 else 20 + k % 50 for k in range(len(ids))]
     towns = [None if k % 7 < 2 else "ab"[k % 2] for k in range(len(ids))]
     settings = write(tmp_path / f"users.{format_}", format_, pa.table({"id": ids, "age": ages, "town": towns}))
-    values, vectors = read_protected(settings, SnapshotUsers.of(world.tables, world.made))
+    values, vectors = read_protected(settings, SnapshotUsers(world.tables, world.made))
     known = {user: (age, town) for user, age, town in zip(ids, ages, towns, strict=True) if age or town}
     row_by_vector = {tuple(x): k for k, x in enumerate(world.x_ND.tolist())}
     users = [world.user_ids[row_by_vector[tuple(vector)]].as_py() for vector in vectors.to_pylist()]
@@ -56,14 +56,14 @@ def test_of_many_users_those_with_the_lowest_buckets_are_read(
 ) -> None:
     monkeypatch.setattr(protected_values, "_MOST_ASKED", 40)
     settings = world.settings("age")
-    values, vectors = read_protected(settings, SnapshotUsers.of(world.tables, world.made))
+    values, vectors = read_protected(settings, SnapshotUsers(world.tables, world.made))
     lowest = np.argsort(bucket_of(world.user_ids), kind="stable")[:40]
     assert sorted(map(tuple, vectors.to_pylist())) == sorted(map(tuple, world.x_ND[lowest].tolist()))
     assert len(values["age"]) == 40
 
 
 def test_a_users_table_without_the_column_or_with_other_ids_is_refused(world: AudienceWorld, tmp_path: Path) -> None:
-    users = SnapshotUsers.of(world.tables, world.made)
+    users = SnapshotUsers(world.tables, world.made)
     with pytest.raises(UsageError, match=r"users.protected\[0\]: no column 'gender'; columns found: id, age\."):
         read_protected(world.settings("gender"), users)
     rows = pa.table({"id": [1.5, 2.0], "age": [1, 2], "town": ["a", "b"]})

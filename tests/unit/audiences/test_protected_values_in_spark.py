@@ -18,7 +18,7 @@ def test_a_table_and_a_file_have_the_same_values(spark: SparkSession, tmp_path: 
     world = audience_world(tmp_path, num_users=200, dim=3)
     tables = FileTables(spark, world.tables.location)
     spark.read.parquet(str(world.users)).createOrReplaceTempView("people")
-    users = SnapshotUsers.of(tables, world.made)
+    users = SnapshotUsers(tables, world.made)
     found = [
         read_protected(settings, users)
         for settings in (world.settings("age"), world.settings("age", path="people", format="table"))

@@ -24,8 +24,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> AudienceWorld:
 @pytest.fixture(params=["files", "spark"])
 def users(request: pytest.FixtureRequest, spark: SparkSession, world: AudienceWorld) -> SnapshotUsers:
     if request.param == "files":
-        return SnapshotUsers.of(world.tables, world.made)
-    return SnapshotUsers.of(left_to_spark(FileTables(spark, world.tables.location)), world.made)
+        return SnapshotUsers(world.tables, world.made)
+    return SnapshotUsers(left_to_spark(FileTables(spark, world.tables.location)), world.made)
 
 
 def first_number() -> Callable[[pa.Table], pa.Table]:

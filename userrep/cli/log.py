@@ -9,16 +9,7 @@ import typer
 import yaml
 
 from userrep.cli.error_report import with_config
-from userrep.cli.options import (
-    ConfigFile,
-    ConfigFileIfAny,
-    Output,
-    Overrides,
-    command,
-    config_is_named,
-    path_option,
-    required_config,
-)
+from userrep.cli.options import ConfigFile, ConfigFileIfAny, Output, Overrides, command, path_option, required_config
 from userrep.config import Config, load_config, parse_config
 from userrep.errors import UsageError
 
@@ -72,9 +63,10 @@ def inspect(
     log, and how many days of log are needed. Reads file footers and a sample of at most 2 million rows. Each fact says
     whether it is exact or from the sample.
     """
+    source = context.get_parameter_source("config_file")
     if events is None:
         config = load_config(config_file or required_config(), overrides or [])
-    elif config_is_named(context):
+    elif source is not None and source.name == "COMMANDLINE":
         raise UsageError("inspect: give either --config or --events.")
     else:
         config = _guessed(events, overrides)

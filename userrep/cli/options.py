@@ -69,9 +69,7 @@ def space_option(help: str, metavar: str = "ID") -> Any:  # noqa: A002
     return typer.Option(metavar=metavar, help=help, callback=checked_space_id)
 
 
-def choice_argument(
-    name: str, choices: Sequence[str], command: str, *, elsewhere: Mapping[str, str] | None = None
-) -> Any:
+def choice_argument(name: str, choices: Sequence[str], command: str, *, elsewhere: Mapping[str, str] = {}) -> Any:
     """Return an argument that must be one of some names. Another one is refused before Spark or torch is imported.
 
     ``elsewhere``: names that are commands of their own, with these.
@@ -80,7 +78,7 @@ def choice_argument(
     def checked(value: str | None) -> str | None:  # None: not given yet, in shell completion
         if value is None or value in choices:
             return value
-        if elsewhere and value in elsewhere:
+        if value in elsewhere:
             raise UsageError(f"{command} {value}: this job is the command `userrep {elsewhere[value]}`. Run that.")
         near = did_you_mean(value, choices)
         hint = f"; {near}" if near else "."
@@ -108,12 +106,6 @@ def required_config() -> Path:
 def _expanded_config(context: typer.Context, value: Path | None) -> Path | None:
     """Require a configuration, except while a shell completes the command line."""
     return expanded(value) if value or context.resilient_parsing else required_config()
-
-
-def config_is_named(context: typer.Context) -> bool:
-    """Return whether the command line itself has --config."""
-    source = context.get_parameter_source("config_file")
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _config_option(callback: Callable[..., Path | None]) -> Any:

@@ -12,7 +12,6 @@ from userrep.cli.options import (
     Output,
     Overrides,
     command,
-    config_is_named,
     context_for_run,
     name_check,
     required_config,
@@ -53,7 +52,8 @@ def stream(
     stopped.
     """
     if context.invoked_subcommand is not None:
-        if overrides or until_empty or new_query_id or as_json or config_is_named(context):
+        source = context.get_parameter_source("config_file")
+        if overrides or until_empty or new_query_id or as_json or (source is not None and source.name == "COMMANDLINE"):
             raise UsageError("stream: give options after `verify`, such as `userrep stream verify --config FILE`.")
         return None
     config = load_config(config_file or required_config(), overrides or [])

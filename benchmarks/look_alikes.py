@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.quality_by_log import PEERS, SPLITS, STORAGES, config_of_split, prepared_space, storage_losses
 from benchmarks.report import Line, print_line
 from userrep.evaluation.families import EMBEDDING
-from userrep.evaluation.measure import fit_and_describe, parallel_map
+from userrep.evaluation.measure import fit_and_describe
 from userrep.evaluation.measure import measure as measure_tasks
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Measured
@@ -52,11 +52,10 @@ def _measured(name: str, split: str, root: Path) -> list[Measured]:
         work.tables, config, artifact=artifact, versions=work.schedule.versions, plan=plan, ledger=work.tiles
     )
     wanted = {EMBEDDING, *PEERS, *STORAGES} - reasons_without_picks(context).keys()
-    chosen = [one for one in representations(("float16", "int8")) if one.name in wanted]
-    described = [fit_and_describe(one, context)[1] for one in chosen]
+    chosen = {name: fit for name, fit in representations(("float16", "int8")).items() if name in wanted}
+    described = [fit_and_describe(name, fit, context)[1] for name, fit in chosen.items()]
     tasks = audience_tasks(plan, config.evaluation.attribute_names)
-    with parallel_map(len(context.rows)) as each:
-        return measure_tasks(tasks, truth, described, config.evaluation, each=each)[0]
+    return measure_tasks(tasks, truth, described, config.evaluation)[0]
 
 
 def recall_and_lift(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:

@@ -188,7 +188,7 @@ def prepared_space(config: Config) -> tuple[RunContext, Space, EvaluationPlan]:
 def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
     work, space, plan = prepared_space(config)
     wanted = {EMBEDDING, *(PEERS + STORAGES if with_peers else ())}
-    some = [one for one in representations(("float16", "int8")) if one.name in wanted]
+    some = {name: fit for name, fit in representations(("float16", "int8")).items() if name in wanted}
     results = evaluate(
         work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
         ledger=work.tiles,

@@ -22,9 +22,8 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
-from userrep.evaluation.measure import Fitted
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
-from userrep.evaluation.representation import Context
+from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.representations.catalog import REFITTED, representations
 from userrep.evaluation.representations.inputs import blocks, fit_pca
 from userrep.evaluation.run import read_context_and_truth
@@ -45,7 +44,7 @@ from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
-ALL = [one.name for one in representations()]
+ALL = list(representations())
 FEW = ["embedding", "popularity", "rfm", "pooled_longest", "raw", "als_folded"]  # cheap, one of each kind of input
 FEWER = ["embedding", "popularity", "rfm", "als_folded"]  # what the claims below need
 BRIEF = ("--set", "evaluation.num_seeds=2", "--set", "evaluation.num_bootstraps=40")
@@ -77,9 +76,9 @@ class Site:
 
 
 @pytest.fixture(scope="module", params=[FEW, pytest.param(ALL, marks=pytest.mark.full)], ids=["few", "all"])
-def fitted(site: Site, request: pytest.FixtureRequest) -> list[Fitted]:
+def fitted(site: Site, request: pytest.FixtureRequest) -> dict[str, Matrix]:
     """Representations, fitted on the site's rows."""
-    return [Fitted(one.name, one.fit(site.context)) for one in representations() if one.name in request.param]
+    return {name: fit(site.context) for name, fit in representations().items() if name in request.param}
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +234,7 @@ def test_the_embedding_of_a_row_is_that_of_the_published_snapshot(site: Site) ->
     stored = {
         row.user_id: row.embedding for row in site.work.tables.read(USER_EMBEDDINGS).where(snapshot.where).collect()
     }
-    x_ND = representations()[0].fit(site.context)(site.context)
+    x_ND = representations()["embedding"](site.context)(site.context)
     mine = np.flatnonzero(site.rows.as_of_N == np.datetime64(as_of))
     assert len(mine) == len(stored)
     for row in mine:
@@ -362,7 +361,7 @@ def test_cut_rows_are_the_same_where_items_come_in_parts(site: Site, cutter: Tru
 
 
 def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
-    site: Site, cutter: TruncatedRows, fitted: list[Fitted]
+    site: Site, cutter: TruncatedRows, fitted: dict[str, Matrix]
 ) -> None:
     cut = truncated_context(site.context, cutter, 2)
     assert cut.futures.history.sum() < site.context.futures.history.sum() / 5
@@ -370,28 +369,26 @@ def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
     as_others = replace(cut, futures=replace(cut.futures, rows=replace(cut.rows, user_N=others)))
     nothing = truncated_context(site.context, cutter, 0)
     assert not nothing.futures.history.nnz
-    for one in fitted:
-        x_NF = one.matrix(cut)
-        assert (x_NF == one.matrix(as_others)).all(), one.name
-        assert x_NF.shape == one.matrix(nothing).shape
-        if one.name in ("rfm", "als_folded", "nmf", "pooled_longest"):
-            assert (x_NF != one.matrix(site.context)).any(axis=1).mean() > 0.5, one.name
-            known = one.matrix(nothing)
-            assert one.name == "rfm" or not known.any(), one.name
-    picks = next((one for one in fitted if one.name == "picks"), None)
-    if picks is not None:
-        assert (picks.matrix(nothing) == picks.matrix(site.context)).all()
-        assert picks.matrix(nothing).any()
+    for name, matrix in fitted.items():
+        x_NF = matrix(cut)
+        assert (x_NF == matrix(as_others)).all(), name
+        assert x_NF.shape == matrix(nothing).shape
+        if name in ("rfm", "als_folded", "nmf", "pooled_longest"):
+            assert (x_NF != matrix(site.context)).any(axis=1).mean() > 0.5, name
+            assert name == "rfm" or not matrix(nothing).any(), name
+    if picks := fitted.get("picks"):
+        assert (picks(nothing) == picks(site.context)).all()
+        assert picks(nothing).any()
 
 
-def test_representations_have_the_rows_and_the_widths_that_they_declare(site: Site, fitted: list[Fitted]) -> None:
+def test_representations_have_the_rows_and_the_widths_that_they_declare(site: Site, fitted: dict[str, Matrix]) -> None:
     widths = {}
-    for one in fitted:
-        x_NF = one.matrix(site.context)
+    for name, matrix in fitted.items():
+        x_NF = matrix(site.context)
         assert x_NF.dtype == np.float32
         assert len(x_NF) == len(site.rows)
         assert np.isfinite(x_NF).all()
-        widths[one.name] = x_NF.shape[1]
+        widths[name] = x_NF.shape[1]
     layout = site.context.layout
     expected = {
         "embedding": 48, "untrained": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "picks": 2 * 17,

@@ -227,5 +227,5 @@ def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Pa
     )
     tasks = [*tasks_of(plan, [], []), *audience_tasks(plan, []), *newcomer_tasks(plan, config_of(tmp_path)).values()]
     names = [task.name for task in tasks]
-    names += [one.name for one in representations()]
+    names += representations()
     assert [name for name in names if f"`{name}`" not in page] == []

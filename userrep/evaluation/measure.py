@@ -1,72 +1,27 @@
 """Run representations and tasks: compute vectors with their timings, then each task's results with bootstraps."""
 
 import logging
-import multiprocessing
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.families import EMBEDDING
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Floats32, Matrix, Representation
+from userrep.evaluation.representation import Context, Fit, Floats32, Matrix
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 
 logger = logging.getLogger(__name__)
-
-Map = Callable[..., Iterator[Any]]
-
-_MIN_ROWS_FOR_WORKERS = 8_000  # with fewer, fitting the probes takes less time than starting workers
-
-
-@contextmanager
-def parallel_map(num_rows: int) -> Iterator[Map]:
-    """Provide a ``map`` over one process per core of the driver; with few rows, the built-in ``map``.
-
-    Only probes run in parallel. Each keeps to one thread, so that results are the same on any machine.
-    """
-    if num_rows < _MIN_ROWS_FOR_WORKERS:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would share Spark's sockets
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=threadpool_limits, initargs=(1,)) as pool:
-
-        def each(function: Callable[[Any], Any], values: Sequence[Any]) -> Iterator[Any]:
-            with _without_main():  # the pool starts its processes on the first call
-                return pool.map(function, values)
-
-        yield each
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep processes that start in this block from running the caller's script.
-
-    The script may lack the ``__main__`` guard that spawn requires.
-    """
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-class Fitted(NamedTuple):
-    """A fitted representation."""
-
-    name: str
-    matrix: Matrix
 
 
 class Described(NamedTuple):
@@ -77,36 +32,43 @@ class Described(NamedTuple):
     cost: Cost
 
 
-def fit_and_describe(representation: Representation, context: Context) -> tuple[Fitted, Described]:
+def fit_and_describe(name: str, fit: Fit, context: Context) -> tuple[Matrix, Described]:
     """Fit a representation and compute the rows' vectors, both timed."""
     started = time.monotonic()
-    fitted = Fitted(representation.name, representation.fit(context))
-    described = describe(fitted, context, fit_seconds=time.monotonic() - started)
-    cost = described.cost
-    logger.info(f"{fitted.name}: {cost.width} values per row, fitted in {cost.fit_seconds:.1f} s")
-    return fitted, described
+    matrix = fit(context)
+    described = describe(name, matrix, context, fit_seconds=time.monotonic() - started)
+    logger.info(f"{name}: {described.cost.width} values per row, fitted in {described.cost.fit_seconds:.1f} s")
+    return matrix, described
 
 
-def describe(fitted: Fitted, context: Context, *, fit_seconds: float = 0.0) -> Described:
+def describe(name: str, matrix: Matrix, context: Context, *, fit_seconds: float = 0.0) -> Described:
     """Compute the rows' vectors by a fitted representation, timed."""
     started = time.monotonic()
-    x_NF = fitted.matrix(context)
+    x_NF = matrix(context)
     cost, num_rows = Cost(fit_seconds, time.monotonic() - started, *x_NF.shape), len(context.rows)
-    assert len(x_NF) == num_rows, f"{fitted.name}: expected {num_rows} rows, got {len(x_NF)}"
-    assert x_NF.dtype == np.float32, f"{fitted.name}: expected float32, got {x_NF.dtype}"
-    assert np.isfinite(x_NF).all(), f"{fitted.name}: expected finite values, got NaN or infinity"
-    return Described(fitted.name, x_NF, cost)
+    assert len(x_NF) == num_rows, f"{name}: expected {num_rows} rows, got {len(x_NF)}"
+    assert x_NF.dtype == np.float32, f"{name}: expected float32, got {x_NF.dtype}"
+    assert np.isfinite(x_NF).all(), f"{name}: expected finite values, got NaN or infinity"
+    return Described(name, x_NF, cost)
 
 
 def measure(
-    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], settings: Evaluation, *, each: Map = map
+    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], settings: Evaluation
 ) -> tuple[list[Measured], dict[str, str]]:
     """Evaluate all representations at all tasks; return the results, and the reasons for tasks left out.
 
-    ``each``: the ``map`` that runs the probes. Other processes receive a copy of the vectors and of the data that the
-    task's labels are computed from.
+    A task's probes run in one thread per core. Libraries use no threads of their own, so that results are the same on
+    any machine.
     """
-    truth = truth.lean()
+    with catch_warnings(), threadpool_limits(1):
+        simplefilter("ignore", ConvergenceWarning)  # here, because a thread's own filters would change those of others
+        with ThreadPoolExecutor(os.cpu_count(), "probes", threadpool_limits, (1,)) as pool:
+            return _measure(tasks, truth, described, settings, pool)
+
+
+def _measure(
+    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], settings: Evaluation, pool: ThreadPoolExecutor
+) -> tuple[list[Measured], dict[str, str]]:
     weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
     measured: list[Measured] = []
     left_out: dict[str, str] = {}
@@ -120,7 +82,7 @@ def measure(
             logger.info(f"{task.name}: left out: {left_out[task.name]}")
             continue
         judge = partial(_measured, task.name, task.metrics, problems, weight_UB)
-        results = [result for part in each(judge, described) for result in part]
+        results = [result for part in pool.map(judge, described) for result in part]
         measured += results
         logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(task, results)}")
     return measured, left_out
@@ -154,13 +116,9 @@ def _num_by_class(scores: Scores) -> dict[str, int]:
 def _measured(
     task: str, metrics: Sequence[str], problems: Sequence[Problem], weight_UB: Counts, described: Described
 ) -> list[Measured]:
-    """Choose the setting on the first seed's examples, then fit and test on those of every seed.
-
-    Uses one thread, so that results are reproducible.
-    """
-    with threadpool_limits(1):
-        choice = problems[0].choose(described.x_NF)
-        scores = [problem.scores(described.x_NF, choice) for problem in problems]
+    """Choose the setting on the first seed's examples, then fit and test on those of every seed."""
+    choice = problems[0].choose(described.x_NF)
+    scores = [problem.scores(described.x_NF, choice) for problem in problems]
     return [
         Measured(
             task,

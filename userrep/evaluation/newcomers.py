@@ -4,7 +4,7 @@ Probes are fitted on truncated rows of all users and tested on users who are rea
 are computed on the driver by the code of the batch stage. Shapes: N rows, U users, M rows of one date, E tiles of rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.evaluation.futures import Futures
-from userrep.evaluation.measure import Fitted, Map, describe, measure
+from userrep.evaluation.measure import describe, measure
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
-from userrep.evaluation.representation import Context
+from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.results import Measured
 from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
@@ -131,19 +131,17 @@ def read_profiles(context: Context) -> pa.Table:
 
 def measure_newcomers(
     tasks: Mapping[int, Task],
-    fitted: Sequence[Fitted],
+    matrices: Mapping[str, Matrix],
     context: Context,
     truth: Truth,
     *,
     versions: Versions,
-    each: Map = map,
 ) -> tuple[list[Measured], dict[str, str]]:
     """Evaluate fitted representations at tasks of new users; return results and reasons for tasks left out.
 
-    ``tasks``: by the number of known events.
+    ``tasks``: by the number of known events. ``matrices``: by representation.
 
-    Cost per task: features of all rows on the driver, vectors by each representation, and probes. ``each``: as in
-    ``measure``.
+    Cost per task: features of all rows on the driver, vectors by each representation, and probes.
     """
     measured: list[Measured] = []
     left_out: dict[str, str] = {}
@@ -156,8 +154,8 @@ def measure_newcomers(
         described = []
         if not isinstance(task.problem(truth, context.seed), LeftOut):
             truncated = truncated_context(context, truncated_rows, after)
-            described = [describe(one, truncated) for one in fitted]
-        results, reasons = measure([task], truth, described, context.config.evaluation, each=each)
+            described = [describe(name, matrix, truncated) for name, matrix in matrices.items()]
+        results, reasons = measure([task], truth, described, context.config.evaluation)
         measured, left_out = measured + results, left_out | reasons
     return measured, left_out
 

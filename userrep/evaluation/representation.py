@@ -2,8 +2,8 @@
 
 How to write one
 ----------------
-A representation is a name and a function, listed in ``representations/catalog.py``. The function trains what it needs
-and returns the function that computes vectors::
+A representation is a function, listed by name in ``representations/catalog.py``. It trains what it needs and returns
+the function that computes vectors::
 
     def fit_average_of_last_ten(context: Context) -> Matrix:
         ...                            # any training, on events before context.plan.until
@@ -12,8 +12,6 @@ and returns the function that computes vectors::
             ...                        # x_NF: one row for each of context.rows, in the same order
 
         return matrix
-
-    Representation("average_of_last_ten", fit_average_of_last_ten)
 
 An evaluation calls both functions once, times them, and fits the same probes to every matrix. For tasks about new users
 it calls ``matrix`` again with *truncated* rows: the same users and dates, but features and history contain only the
@@ -47,7 +45,6 @@ Shapes: N rows, B rows of a sample, F numbers, I items.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -162,10 +159,3 @@ class Context:
 
 Matrix = Callable[[Context], Floats32]  # returns x_NF: a vector for each of the rows, from data before the row's date
 Fit = Callable[[Context], Matrix]
-
-
-class Representation(NamedTuple):
-    """A way to describe users by vectors: its column in the results (a valid name), and how to fit it."""
-
-    name: str
-    fit: Fit

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ from userrep.errors import UsageError
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
-from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
+from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.newcomers import measure_newcomers
-from userrep.evaluation.representation import Context, Representation
+from userrep.evaluation.representation import Context, Fit, Matrix
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.sampled_rows import num_by_role, read_rows
@@ -40,7 +40,7 @@ def evaluate(
     space: Space,
     versions: Versions,
     plan: EvaluationPlan,
-    representations: Sequence[Representation],
+    representations: Mapping[str, Fit],
     ledger: TileLedger,
 ) -> Results:
     """Evaluate a space's embedding and other representations of the same users.
@@ -57,16 +57,19 @@ def evaluate(
     rows, counts = context.rows, num_by_role(context.rows.role_N)
     logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
-    included = [candidate for candidate in representations if candidate.name not in left_out]
-    fitted, described = zip(*(fit_and_describe(candidate, context) for candidate in included), strict=True)
+    matrices: dict[str, Matrix] = {}
+    described = []
+    for name, fit in representations.items():
+        if name not in left_out:
+            matrices[name], vectors = fit_and_describe(name, fit, context)
+            described.append(vectors)
     inputs, others = FeatureSpec.of(config).attributes, config.evaluation.attribute_names
     tasks, newcomers = [*tasks_of(plan, inputs, others), *audience_tasks(plan, others)], newcomer_tasks(plan, config)
-    with parallel_map(len(rows)) as each:
-        measured, reasons = measure(tasks, truth, described, config.evaluation, each=each)
-        costs = {entry.name: entry.cost for entry in described}
-        del described  # frees the matrices; those of new users are as large
-        reusable = [representation for representation in fitted if representation.name != REFITTED]
-        more, more_reasons = measure_newcomers(newcomers, reusable, context, truth, versions=versions, each=each)
+    measured, reasons = measure(tasks, truth, described, config.evaluation)
+    costs = {entry.name: entry.cost for entry in described}
+    del described, vectors  # frees the matrices; those of new users are as large
+    matrices.pop(REFITTED, None)
+    more, more_reasons = measure_newcomers(newcomers, matrices, context, truth, versions=versions)
     measured, left_out = measured + more, left_out | reasons | more_reasons
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)

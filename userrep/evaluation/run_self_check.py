@@ -16,7 +16,7 @@ from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
-from userrep.evaluation.measure import check_measured, fit_and_describe, measure, parallel_map
+from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.run import read_context_and_truth
 from userrep.evaluation.sampled_rows import TEST
@@ -134,13 +134,12 @@ def check_model(
         tables, config, artifact=artifact, versions=versions, plan=plan, ledger=ledger
     )
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
-    compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
-    described = [fit_and_describe(peer, context)[1] for peer in compared]
+    compared = {name: fit for name, fit in representations().items() if name in (EMBEDDING, *PEERS)}
+    described = [fit_and_describe(name, fit, context)[1] for name, fit in compared.items()]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
     looks_ahead = artifact.manifest.model.looks_ahead
     akin = [task.name for task in family_tasks if looks_ahead and is_akin_to_training(task.name)]
-    with parallel_map(len(context.rows)) as each:
-        measured, left_out = measure(family_tasks, truth, described, settings, each=each)
+    measured, left_out = measure(family_tasks, truth, described, settings)
     check_measured(measured, left_out)
     if not lead_inputs(measured):
         raise UsageError("self-check: no task has 200 test examples of each class.")

@@ -1,6 +1,5 @@
 """Representations described and judged in this process: what is measured, what is left out, what is refused."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,12 @@ from threadpoolctl import threadpool_limits
 from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN, Event, context_of, rows_at_all_dates, truth_of, world
 from userrep.errors import UsageError
-from userrep.evaluation.measure import (
-    Described,
-    Fitted,
-    check_measured,
-    describe,
-    fit_and_describe,
-    measure,
-    parallel_map,
-)
+from userrep.evaluation import measure as module
+from userrep.evaluation.measure import Described, check_measured, describe, fit_and_describe, measure
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Floats32, Matrix, Representation
-from userrep.evaluation.results import Cost
+from userrep.evaluation.representation import Context, Floats32, Matrix
+from userrep.evaluation.results import Cost, Measured
+from userrep.evaluation.tasks.look_alikes import look_alikes
 from userrep.evaluation.tasks.neighbours import neighbours
 from userrep.evaluation.tasks.pairs import PairProblem, next_item
 from userrep.evaluation.tasks.rows import volume, will_return
@@ -96,9 +89,9 @@ def test_a_representation_is_fitted_then_described(lines: list[str]) -> None:
         return matrix
 
     context, calls = context_of([]), list[str]()
-    fitted, found = fit_and_describe(Representation("ones", fit), context)
+    fitted, found = fit_and_describe("ones", fit, context)
     assert calls == ["fit", "matrix"]
-    assert fitted == ("ones", matrix)
+    assert fitted is matrix
     assert (found.name, found.cost.num_rows, found.cost.width) == ("ones", len(context.rows), 3)
     assert lines[0].startswith("ones: 3 values per row, fitted in ")
 
@@ -114,17 +107,27 @@ def test_a_representation_is_fitted_then_described(lines: list[str]) -> None:
 )
 def test_a_matrix_of_another_shape_or_kind_is_refused(wrong: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        describe(Fitted("ones", lambda _: wrong), context_of([]))
+        describe("ones", lambda _: wrong, context_of([]))
 
 
-def test_few_rows_are_measured_in_this_process() -> None:
-    called: list[int] = []
+def test_several_threads_give_the_same_figures_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = world(num_users=150)
+    rng, settings = np.random.default_rng(0), config_of(tmp_path, evaluation={"num_bootstraps": 20}).evaluation
+    both = described(
+        embedding=planted.taste_of_rows(), popularity=np.zeros((len(planted.rows), 1), np.float32),
+        noise=rng.normal(size=(len(planted.rows), 40)).astype(np.float32),
+    )  # fmt: skip
+    tasks = [will_return(7), next_item(7), neighbours(30), look_alikes(20, 30)]
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 4)
+    found, _ = measure(tasks, planted.truth, both, settings)
+    one_by_one = [
+        one for name in ("embedding", "popularity", "noise") for one in
+        measure(tasks, planted.truth, [entry for entry in both if entry.name == name], settings)[0]
+    ]  # fmt: skip
+    assert {one.task for one in found} == {task.name for task in tasks}
+    assert {figures(one) for one in found} == {figures(one) for one in one_by_one}
+    assert len(found) == len(one_by_one)
 
-    def double(value: int) -> int:
-        called.append(value)
-        return 2 * value
 
-    values: Sequence[int] = [1, 2]
-    with parallel_map(7_999) as each:
-        assert list(each(double, values)) == [2, 4]
-    assert called == values
+def figures(one: Measured) -> tuple[Any, ...]:
+    return one.task, one.metric, one.representation, one.by_seed, one.bootstraps_B.tobytes(), one.setting

@@ -15,8 +15,8 @@ from userrep.evaluation.representations.catalog import PICKS, representations
 pytestmark = pytest.mark.fast
 
 
-def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_own() -> None:
-    names = [one.name for one in representations()]
+def test_the_embedding_comes_first_and_every_name_is_a_valid_name() -> None:
+    names = list(representations())
     assert names == [
         "embedding", "untrained", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw",
         "pca", "als_static", "als_folded", "als_refitted", "nmf",
@@ -37,9 +37,9 @@ def test_both_als_representations_share_one_factorization_and_each_call_makes_an
     monkeypatch.setattr(als, "factorized", factorized)
     context = context_of([])
     for num_fits in (1, 2):
-        for one in representations():
-            if one.name in ("als_static", "als_folded"):
-                one.fit(context)
+        fits = representations()
+        for name in ("als_static", "als_folded"):
+            fits[name](context)
         assert contexts == [context] * num_fits
 
 
@@ -48,6 +48,6 @@ def test_the_embedding_in_other_storage_types_comes_last(monkeypatch: pytest.Mon
         return artifact_of, storage
 
     monkeypatch.setattr(catalog, "embedding", embedding)
-    *_, half, small = representations(["float16", "int8"])
+    *_, half, small = representations(["float16", "int8"]).items()
     assert half == ("embedding_float16", (inputs.trained, "float16"))
     assert small == ("embedding_int8", (inputs.trained, "int8"))

@@ -19,8 +19,7 @@ from tests.support.evaluation_world import (
     sample_of_groups,
 )
 from userrep.config import AlsVectors
-from userrep.evaluation.measure import Fitted
-from userrep.evaluation.representation import Floats32
+from userrep.evaluation.representation import Floats32, Matrix
 from userrep.evaluation.representations import nmf
 from userrep.evaluation.representations.als import ItemFactors, folded_in
 from userrep.evaluation.representations.nmf import SampledCounts
@@ -82,10 +81,10 @@ def test_a_row_does_not_depend_on_the_rows_next_to_it(
     np.testing.assert_allclose(describe(csr_array(counts_of(events_of_groups())[some])), x_UD[some], atol=1e-3)
 
 
-def representations_fitted(sample: SampledCounts) -> list[Fitted]:
+def representations_fitted(sample: SampledCounts) -> dict[str, Matrix]:
     item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
     items = ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
-    return [Fitted("nmf", nmf.matrix_of(sample, seed=3)), Fitted("als_folded", partial(folded_in, items, ALS))]
+    return {"nmf": nmf.matrix_of(sample, seed=3), "als_folded": partial(folded_in, items, ALS)}
 
 
 def test_an_event_on_a_rows_date_or_later_does_not_change_its_vector_and_one_before_it_does() -> None:
@@ -100,7 +99,7 @@ def test_an_event_on_a_rows_date_or_later_does_not_change_its_vector_and_one_bef
     as_of_N, is_mine_N = was.rows.as_of_N, was.rows.user_N == last.user
     is_touched_N = is_mine_N & (as_of_N > np.datetime64(last.day)) & (as_of_N <= np.datetime64(day))
     assert is_touched_N.any()
-    for one in representations_fitted(sample):
-        before, after = one.matrix(was), one.matrix(now)
-        np.testing.assert_allclose(before[~is_touched_N], after[~is_touched_N], atol=1e-3, err_msg=one.name)
-        assert (np.abs(before - after)[is_touched_N].max(axis=1) > 1e-2).all(), one.name
+    for name, matrix in representations_fitted(sample).items():
+        before, after = matrix(was), matrix(now)
+        np.testing.assert_allclose(before[~is_touched_N], after[~is_touched_N], atol=1e-3, err_msg=name)
+        assert (np.abs(before - after)[is_touched_N].max(axis=1) > 1e-2).all(), name

@@ -43,16 +43,6 @@ def test_an_attribute_that_is_a_number_is_read_as_text() -> None:
     assert found.attributes_of_rows("level").to_pylist()[:2] == ["1", "2"]
 
 
-def test_a_lean_truth_keeps_attributes_and_events_and_drops_the_other_features() -> None:
-    whole = truth()
-    lean = whole.lean()
-    assert lean.rows.features.schema.names == ["attribute_country"]
-    assert lean.attributes_of_rows("country") == whole.attributes_of_rows("country")
-    assert lean.rows.user_N is whole.rows.user_N
-    assert (lean.futures.num_events(7) != whole.futures.num_events(7)).nnz == 0
-    assert "as_of" in whole.rows.features.schema.names
-
-
 def test_an_attribute_needs_two_values() -> None:
     assert too_few_values("age", 0) == "attribute age needs at least 2 distinct values, got 0"
     assert too_few_values("age", 1) == "attribute age needs at least 2 distinct values, got 1"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from userrep.config import AlsVectors, Storage
-from userrep.evaluation.representation import Fit, Representation
+from userrep.evaluation.representation import Fit
 from userrep.evaluation.representations import inputs
 from userrep.evaluation.representations.als import fit_refitted, fits_of_one_factorization
 from userrep.evaluation.representations.inputs import blocks, embedding
@@ -15,8 +15,8 @@ PICKS = "picks"  # left out without onboarding picks
 REFITTED = "als_refitted"  # left out of new-user tasks: its item factors are fitted on the users' full history
 
 
-def representations(storages: Sequence[Storage] = ()) -> list[Representation]:
-    """Return all representations; the embedding, the one under test, comes first.
+def representations(storages: Sequence[Storage] = ()) -> dict[str, Fit]:
+    """Return the fits of all representations by name; the embedding, the one under test, comes first.
 
     ``storages``: storage types in which the embedding is also evaluated, as ``embedding_int8`` for example.
     """
@@ -38,5 +38,4 @@ def representations(storages: Sequence[Storage] = ()) -> list[Representation]:
         REFITTED: partial(fit_refitted, settings=settings),
         "nmf": fit_nmf,
     }
-    fits |= {f"{STORED}{storage}": embedding(inputs.trained, storage) for storage in storages}
-    return [Representation(name, fit) for name, fit in fits.items()]
+    return fits | {f"{STORED}{storage}": embedding(inputs.trained, storage) for storage in storages}

@@ -8,7 +8,7 @@ Shapes: N rows, F numbers of a representation, I items.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -70,12 +70,6 @@ class Truth:
     def activity(self) -> Activity:
         """Events of the rows' users."""
         return self.futures.activity
-
-    def lean(self) -> "Truth":
-        """Return a copy whose rows have only the features that labels are computed from: attributes."""
-        names = [name for name in self.rows.features.schema.names if name.startswith(_ATTRIBUTE)]
-        rows = replace(self.rows, features=self.rows.features.select(names))
-        return replace(self, futures=replace(self.futures, rows=rows))
 
     def attributes_of_rows(self, name: str) -> pa.StringArray:
         """Return each row's value of an attribute, whether it is an input or not."""

@@ -32,7 +32,7 @@ from userrep.config import Config, load_config
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.results import Interval, Measured
+from userrep.evaluation.results import Measured, interval_of
 from userrep.evaluation.run import evaluate
 from userrep.evaluation.tasks.task import is_akin_to_training
 from userrep.ids import code_hash, short_hash
@@ -122,7 +122,7 @@ def storage_losses(measured: Sequence[Measured]) -> dict[str, dict[str, list[flo
             loss_B, loss = embedding.bootstraps_B - one.bootstraps_B, embedding.value - one.value
             if not one.metric.startswith("r2"):
                 loss_B, loss = loss_B / embedding.bootstraps_B, loss / embedding.value
-            interval = Interval.of(loss, loss_B)
+            interval = interval_of(loss, loss_B)
             storage = one.representation.removeprefix(STORED)
             figures.setdefault(one.task, {})[storage] = [
                 round(x, 6) for x in (interval.value, interval.low, interval.high)

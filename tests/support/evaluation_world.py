@@ -187,10 +187,11 @@ def judged(
     truth: Truth, task: Task, x_NF: NDArray[np.float32], seed: int = 1, metric: str | None = None
 ) -> tuple[float, float, float]:
     """Return a metric of a task, its first by default, for a representation, with the ends of its 90 % interval."""
-    metric = metric or task.metrics[0]
     problem = task.problem(truth, seed)
     assert not isinstance(problem, LeftOut)
-    scores = problem.scores(x_NF, problem.choose(x_NF))[metric]
+    by_metric = problem.scores(x_NF, problem.choose(x_NF))
+    metric = metric or next(iter(by_metric))
+    scores = by_metric[metric]
     weight_UB = resampled_users(len(truth.rows.user_ids), 200, seed)
     low, high = np.quantile(bootstrapped(metric, scores, weight_UB), [0.05, 0.95])
     return value_of(metric, scores), float(low), float(high)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from userrep.evaluation.metrics import Floats
-from userrep.evaluation.results import Interval, Measured
-from userrep.model.self_check import MEAN, OTHERS_MEAN, Lead
+from userrep.evaluation.results import Measured, interval_of
+from userrep.model.self_check import MEAN, OTHERS_MEAN, Interval
 from userrep.store.vector_storage import STORED
 
 EMBEDDING = "embedding"
@@ -42,7 +42,9 @@ def first_metrics(measured: Sequence[Measured]) -> list[Measured]:
     return [result for result in measured if result.metric in _PRIMARY_METRICS]
 
 
-def leads(trainings: Sequence[Sequence[Measured]], akin: Collection[str], seed: int = 0) -> dict[str, dict[str, Lead]]:
+def leads(
+    trainings: Sequence[Sequence[Measured]], akin: Collection[str], seed: int = 0
+) -> dict[str, dict[str, Interval]]:
     """Return the embedding's lead over each peer, by family and as the mean over families.
 
     A second mean leaves out the tasks akin to training, if any family remains. A lead is the relative difference, for
@@ -69,7 +71,7 @@ def _leads_over(
     by_training: Sequence[dict[tuple[str, str], Measured]],
     training_B: np.typing.NDArray[np.int64],
     akin: Collection[str],
-) -> dict[str, Lead]:
+) -> dict[str, Interval]:
     families: dict[str, Floats] = {}
     others: list[Floats] = []
     for family, prefixes in FAMILIES.items():
@@ -97,6 +99,5 @@ def _lead(ours: Sequence[Measured], theirs: Measured, training_B: np.typing.NDAr
     return lead
 
 
-def _with_interval(lead: Floats) -> Lead:
-    interval = Interval.of(float(lead[-1]), lead[:-1])
-    return Lead(*(round(number, 4) for number in (interval.value, interval.low, interval.high)))
+def _with_interval(lead: Floats) -> Interval:
+    return Interval(*(round(number, 4) for number in interval_of(float(lead[-1]), lead[:-1])))

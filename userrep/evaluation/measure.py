@@ -81,20 +81,19 @@ def _measure(
             left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
             logger.info(f"{task.name}: left out: {left_out[task.name]}")
             continue
-        judge = partial(_measured, task.name, task.metrics, problems, weight_UB)
+        judge = partial(_measured, task.name, problems, weight_UB)
         results = [result for part in pool.map(judge, described) for result in part]
         measured += results
-        logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(task, results)}")
+        logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(results)}")
     return measured, left_out
 
 
-def _headline(task: Task, results: Sequence[Measured]) -> str:
-    """Return the representations' values at a task's first metric, the best three first, for the progress."""
-    metric = task.metrics[0]
-    values = {result.representation: result.value for result in results if result.metric == metric}
-    best = sorted(values, key=lambda name: -values[name])[:3]
-    names = [*best, *({EMBEDDING} & values.keys() - {*best})]
-    return f"{metric}: {', '.join(f'{name} {values[name]:.4f}' for name in names)}"
+def _headline(results: Sequence[Measured]) -> str:
+    """Return the values of the embedding and of the best three at a task's first metric, for the progress."""
+    metric = results[0].metric
+    best_first = sorted((result for result in results if result.metric == metric), key=lambda result: -result.value)
+    shown = [result for rank, result in enumerate(best_first) if rank < 3 or result.representation == EMBEDDING]
+    return f"{metric}: {', '.join(f'{result.representation} {result.value:.4f}' for result in shown)}"
 
 
 def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> None:
@@ -113,9 +112,7 @@ def _num_by_class(scores: Scores) -> dict[str, int]:
     return {"test_positives": num_positives, "test_negatives": num_negatives}
 
 
-def _measured(
-    task: str, metrics: Sequence[str], problems: Sequence[Problem], weight_UB: Counts, described: Described
-) -> list[Measured]:
+def _measured(task: str, problems: Sequence[Problem], weight_UB: Counts, described: Described) -> list[Measured]:
     """Choose the setting on the first seed's examples, then fit and test on those of every seed."""
     choice = problems[0].choose(described.x_NF)
     scores = [problem.scores(described.x_NF, choice) for problem in problems]
@@ -129,6 +126,5 @@ def _measured(
             str(choice),
             {**problems[0].num_examples, **_num_by_class(scores[0][metric])},
         )
-        for metric in metrics
-        if metric in scores[0]
+        for metric in scores[0]
     ]

@@ -71,11 +71,7 @@ def lift(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     return _mean_over_labels(lambda *label: np.divide(*_top(*label)), score_MK, label_MK, weight_MB)
 
 
-METRICS: dict[str, Metric] = {
-    "auc": auc, "auc_linear": auc, "auc_trees": auc, "accuracy": accuracy,
-    "r2": r2, "r2_linear": r2, "r2_trees": r2, "ndcg": mean,
-    "recall": recall, "lift": lift,
-}  # fmt: skip
+METRICS: dict[str, Metric] = {"auc": auc, "accuracy": accuracy, "r2": r2, "ndcg": mean, "recall": recall, "lift": lift}
 
 
 def value_of(metric: str, scores: Scores) -> float:
@@ -140,5 +136,6 @@ def _top(score_M: Floats, label_M: Floats, weight_MB: Counts) -> tuple[Floats, F
 
 
 def _values(metric: str, scores: Scores, weight_MB: Counts) -> Floats:
+    """Return a metric for each weighting. The metric of a single probe, such as ``auc_trees``, is the same metric."""
     with np.errstate(divide="ignore", invalid="ignore"):  # undefined is NaN, without a warning
-        return METRICS[metric](scores.score_MK, scores.label_MK, weight_MB)
+        return METRICS[metric.partition("_")[0]](scores.score_MK, scores.label_MK, weight_MB)

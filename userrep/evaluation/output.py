@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any
 
 import matplotlib
@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from pydantic_core import to_jsonable_python
 
 from userrep.evaluation.families import lead_inputs, leads
-from userrep.evaluation.results import Comparison, Interval, Results
+from userrep.evaluation.results import Comparison, Results
 from userrep.ids import short_hash
-from userrep.model.self_check import AKIN_NOTE, MEAN, OTHERS_MEAN, marked
+from userrep.model.self_check import AKIN_NOTE, MEAN, OTHERS_MEAN, Interval, marked
 from userrep.store.filesystem import absolute, write_folder
 from userrep.store.schemas import SPACE_METRICS
 from userrep.store.tables import Tables
+from userrep.store.vector_storage import STORED
 from userrep.utc import utc_now
 
 METRICS, CHART = "metrics.json", "metrics.svg"
@@ -73,8 +74,8 @@ def table_rows(results: Results, tree: Mapping[str, Any]) -> list[dict[str, Any]
         by_baseline = {item.baseline: item for item in results.comparisons(task, metric)}
         for result in results.of(task, metric):
             comparison = by_baseline.get(result.representation)
-            lead = (*astuple(comparison.difference), comparison.share_above) if comparison else (None,) * 4
-            rows.append(common | asdict(result.interval()) | {
+            lead = (*comparison.difference, comparison.share_above) if comparison else (None,) * 4
+            rows.append(common | result.interval()._asdict() | {
                 "task": task, "metric": metric, "representation": result.representation,
                 "value_by_seed": list(result.by_seed), "num_test": result.num_examples["test"],
                 **dict(zip(("ahead_by", "ahead_low", "ahead_high", "share_ahead"), lead, strict=True)),
@@ -92,8 +93,8 @@ def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
     rows = []
     for task, metric in results.lines:
         measured = results.of(task, metric)
-        comparisons = results.rivals(task, metric)
-        best = min(comparisons, key=lambda comparison: comparison.difference.value) if comparisons else None
+        others = [each for each in results.comparisons(task, metric) if not each.baseline.startswith(STORED)]
+        best = min(others, key=lambda comparison: comparison.difference.value, default=None)
         last = f"{_signed(best.difference)} over {best.baseline}" if best else ""
         values = {result.representation: f"{result.value:.4f}" for result in measured}
         rows.append([marked(task, task in results.akin), metric, *(values.get(name, "") for name in names), last])
@@ -121,7 +122,8 @@ def loss_lines(results: Results) -> tuple[list[str], list[list[str]]]:
     """
     rows, names = [], []
     for task, metric in results.lines:
-        if losses := results.losses(task, metric):
+        losses = [each for each in results.comparisons(task, metric) if each.baseline.startswith(STORED)]
+        if losses:
             value, names = results.of(task, metric)[0].value, [loss.baseline for loss in losses]
             shares = [f"{loss.difference.value / abs(value):+.3%}" if value else "" for loss in losses]
             cells = zip((_signed(loss.difference, 6) for loss in losses), shares, strict=True)
@@ -181,9 +183,9 @@ def _comparison_tree(comparison: Comparison) -> dict[str, Any]:
 
 
 def _rounded(interval: Interval) -> dict[str, float]:
-    return {name: round(value, _DIGITS) for name, value in asdict(interval).items()}
+    return {name: round(value, _DIGITS) for name, value in interval._asdict().items()}
 
 
 def _signed(interval: Interval, digits: int = 4) -> str:
-    value, low, high = (f"{number:+.{digits}f}" for number in (interval.value, interval.low, interval.high))
+    value, low, high = (f"{number:+.{digits}f}" for number in interval)
     return f"{value} [{low}, {high}]"

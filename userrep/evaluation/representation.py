@@ -42,12 +42,11 @@ data is a row of zeros. The width is free: probes standardize each column over t
 Shapes: N rows, B rows of a sample, F numbers, I items.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -61,7 +60,6 @@ from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout
 from userrep.features.ledger import feature_sets
 from userrep.model.artifact import Artifact
-from userrep.store.arrow import combined, packed, unpacked
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
 
@@ -143,18 +141,10 @@ class Context:
 
     @cached_property
     def earlier_rows(self) -> Floats32:
-        """About 20,000 scaled rows of ``earlier_features``, ordered by user and date: x_BF, packed on their way."""
-        layout, scaler = self.layout, self.artifact.scaler
-
-        def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                x_BF = scaler.apply(layout, layout.raw(batch))
-                keys = [batch.column("user_id"), batch.column("as_of")]
-                yield pa.RecordBatch.from_arrays([*keys, packed(x_BF)], ["user_id", "as_of", "x"])
-
-        sample = self.earlier_features().mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
-        rows = sample.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
-        return unpacked(combined(rows.column("x")), layout.width)
+        """About 20,000 scaled rows of ``earlier_features``, ordered by user and date: x_BF."""
+        rows = self.earlier_features().toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
+        [batch] = rows.combine_chunks().to_batches()
+        return self.artifact.scaler.apply(self.layout, self.layout.raw(batch))
 
 
 Matrix = Callable[[Context], Floats32]  # returns x_NF: a vector for each of the rows, from data before the row's date

@@ -7,26 +7,17 @@ from typing import Any
 import numpy as np
 
 from userrep.evaluation.metrics import Floats
-from userrep.store.vector_storage import STORED
+from userrep.model.self_check import Interval
 
 LEVEL = 0.9  # confidence level of intervals
 _MIN_TEST_EXAMPLES = 200  # of each class
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value with the ends of its 90 % interval over resampled users."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, bootstraps_B: Floats) -> "Interval":
-        """Take the ends from bootstraps, ignoring those that are undefined (all labels of one class)."""
-        defined = bootstraps_B[np.isfinite(bootstraps_B)]
-        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (np.nan, np.nan)
-        return cls(value, float(low), float(high))
+def interval_of(value: float, bootstraps_B: Floats) -> Interval:
+    """Return a value with the ends of its interval over bootstraps, except undefined ones (all labels of one class)."""
+    defined = bootstraps_B[np.isfinite(bootstraps_B)]
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (np.nan, np.nan)
+    return Interval(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Measured:
 
     def interval(self) -> Interval:
         """Return the value with its interval."""
-        return Interval.of(self.value, self.bootstraps_B)
+        return interval_of(self.value, self.bootstraps_B)
 
 
 @dataclass(frozen=True)
@@ -81,10 +72,10 @@ class Comparison:
         difference_B = embedding.bootstraps_B - baseline.bootstraps_B
         gain = None
         if baseline.value > 0 and (baseline.bootstraps_B > 0).all():
-            gain = Interval.of(embedding.value / baseline.value - 1, embedding.bootstraps_B / baseline.bootstraps_B - 1)
+            gain = interval_of(embedding.value / baseline.value - 1, embedding.bootstraps_B / baseline.bootstraps_B - 1)
         return cls(
             baseline.representation,
-            Interval.of(embedding.value - baseline.value, difference_B),
+            interval_of(embedding.value - baseline.value, difference_B),
             float((difference_B > 0).mean()),
             gain,
         )
@@ -132,11 +123,3 @@ class Results:
         """Compare the embedding, which comes first, with each other representation."""
         embedding, *baselines = self.of(task, metric)
         return [Comparison.of(embedding, baseline) for baseline in baselines]
-
-    def losses(self, task: str, metric: str) -> list[Comparison]:
-        """Return the comparisons with the embedding in other storage types: what these lose."""
-        return [each for each in self.comparisons(task, metric) if each.baseline.startswith(STORED)]
-
-    def rivals(self, task: str, metric: str) -> list[Comparison]:
-        """Return the comparisons with all other representations."""
-        return [each for each in self.comparisons(task, metric) if not each.baseline.startswith(STORED)]

@@ -7,7 +7,6 @@ Shapes: N labels, M judged labels, D dimensions of the old space, U users, B res
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +18,9 @@ from userrep.errors import UsageError
 from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.probes import Floats, Floats32
-from userrep.evaluation.results import Interval
+from userrep.evaluation.results import interval_of
 from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
-from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
+from userrep.evaluation.tasks.rows import RowMetric, RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
 from userrep.spaces.consumer_model import ConsumerModel
 from userrep.spaces.mapping import LinearMap
@@ -30,7 +29,10 @@ from userrep.store.xxhash import hash64
 
 TOLERATED_LOSS = 0.005  # of AUC or R2
 RETRAINED, MAPPED, MODEL = "retrained", "mapped", "model"  # what the consumer does with the new space
-METRICS = AUTO, AUC, R2 = "auto", "auc", "r2"
+AUTO = "auto"
+AUC: RowMetric = "auc"
+R2: RowMetric = "r2"
+METRICS = AUTO, AUC, R2
 _VALID_EVERY = 5  # one user in five chooses the probes' settings
 
 Mask = NDArray[np.bool_]
@@ -60,12 +62,15 @@ class Differences:
 class Split:
     """Labels with roles: probes are fitted on the earlier half of the labels, and judged on those from ``cut_us`` on.
 
-    ``metric``: AUC for labels of 0 and 1, R2 for numbers. ``test``: indices of the judged labels.
+    ``test``: indices of the judged labels.
     """
 
     problem: RowProblem
-    metric: str
     cut_us: int
+
+    @property
+    def metric(self) -> str:
+        return self.problem.metric
 
     @property
     def test(self) -> Ints:
@@ -80,21 +85,19 @@ class Split:
         UsageError
             If the labels do not fit the metric, have one value, or are too few.
         """
-        metric = _metric(labels.y_N, metric)
+        judged_by = _metric(labels.y_N, metric)
         cut_us = _cut(labels.at_N)
         is_valid_N = hash64(labels.users, seed=seed) % _VALID_EVERY == 0
         role_N = np.where(labels.at_N >= cut_us, TEST, np.where(is_valid_N, VALID, TRAIN)).astype(np.int8)
         users = labels.users.unique()
         no_dates = np.zeros(len(labels), np.int64)
         rows = Rows(users, (), indices_in(labels.users, users), no_dates, role_N, pa.RecordBatch.from_pydict({}))
-        if reason := _too_few(rows, labels.y_N, metric):
+        if reason := _too_few(rows, labels.y_N, judged_by):
             raise UsageError(f"labels: too few: {reason}. Add labels, or labels of more dates.")
-        kind: Literal["yes_or_no", "number"] = "yes_or_no" if metric == AUC else "number"
-        problem = RowProblem(rows, labels.y_N[:, None], kind, metric, has_trees=False)
-        return cls(problem, metric, cut_us)
+        return cls(RowProblem(rows, labels.y_N[:, None], judged_by, has_trees=False), cut_us)
 
 
-def _metric(y_N: Floats32, metric: str) -> str:
+def _metric(y_N: Floats32, metric: str) -> RowMetric:
     """Return the metric for labels. Raises UsageError if they have one value, or do not fit the requested metric."""
     values = np.unique(y_N)
     is_binary = np.isin(values, (0, 1)).all()
@@ -105,7 +108,7 @@ def _metric(y_N: Floats32, metric: str) -> str:
     if metric == AUC and not is_binary:
         other = values[~np.isin(values, (0, 1))][0]
         raise UsageError(f"--metric auc: labels must be 0 or 1, got {other:g}. Use --metric r2.")
-    return (AUC if is_binary else R2) if metric == AUTO else metric
+    return AUC if metric == AUC or (metric == AUTO and is_binary) else R2
 
 
 def _cut(at_N: Ints) -> int:
@@ -176,9 +179,8 @@ def paired_difference(metric: str, old: Scores, new: Scores, weight_UB: Counts) 
     values = value_of(metric, old), value_of(metric, new)
     with np.errstate(invalid="ignore"):  # both are infinite if all drawn labels are equal
         difference_B = bootstrapped(metric, new, weight_UB) - bootstrapped(metric, old, weight_UB)
-    interval = Interval.of(values[1] - values[0], difference_B)
-    ends = interval.low, interval.high
-    return Difference(len(old.user_M), *values, interval.value, ends, verdict_of(*ends))
+    difference, *ends = interval_of(values[1] - values[0], difference_B)
+    return Difference(len(old.user_M), *values, difference, (ends[0], ends[1]), verdict_of(*ends))
 
 
 def verdict_of(low: float, high: float) -> str:

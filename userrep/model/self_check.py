@@ -12,8 +12,8 @@ OTHERS_MEAN = "mean without *"  # key of the mean over families without tasks ak
 AKIN_NOTE = "*: the task's labels resemble the training's objectives, on later days"
 
 
-class Lead(NamedTuple):
-    """Relative lead of the embedding over a peer (for R2 the difference), with the bounds of its 90 % interval."""
+class Interval(NamedTuple):
+    """A value with the ends of its 90 % interval."""
 
     value: float
     low: float
@@ -30,7 +30,8 @@ class SelfCheck(BaseModel):
 
     The training data of the checked model ends at ``trained_until``. ``test_as_ofs`` are the dates of its evaluation;
     their labels end by the ``trained_until`` of the space. ``values`` has one value per task and representation.
-    ``ahead`` has the lead by peer and family of tasks, and under ``mean`` the unweighted mean over families.
+    ``ahead`` has the embedding's relative lead (for R2 the difference) by peer and family of tasks, and under ``mean``
+    the unweighted mean over families.
     ``not_judged`` lists tasks with too few examples, which do not enter any lead; ``akin`` lists the tasks akin to
     training. ``left_out`` gives the reason for each task without values.
     """
@@ -42,7 +43,7 @@ class SelfCheck(BaseModel):
     num_training_dates: int
     num_test_users: int
     values: dict[str, dict[str, float]]
-    ahead: dict[str, dict[str, Lead]]
+    ahead: dict[str, dict[str, Interval]]
     not_judged: list[str] = Field(default_factory=list)
     akin: list[str] = Field(default_factory=list)
     left_out: dict[str, str] = Field(default_factory=dict)
@@ -53,11 +54,11 @@ class SelfCheck(BaseModel):
         return min(self.ahead, key=lambda peer: self.gain_over(peer).value)
 
     @property
-    def gain(self) -> Lead:
+    def gain(self) -> Interval:
         """Mean lead over the best peer."""
         return self.gain_over(self.best_peer)
 
-    def gain_over(self, peer: str) -> Lead:
+    def gain_over(self, peer: str) -> Interval:
         """Return the mean lead over a peer."""
         return self.ahead[peer][MEAN]
 

@@ -138,7 +138,7 @@ def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> N
         changed = replace(problem, y_NK=np.where(is_test_N[:, None], 1 - problem.y_NK, problem.y_NK))
         settings = [one.choose(x_NF) for one in (problem, changed)]
         assert str(settings[0]) == str(settings[1])
-        (one, other) = (p.scores(x_NF, settings[0])[task.metrics[0]] for p in (problem, changed))
+        (one, other) = (p.scores(x_NF, settings[0])[problem.metric] for p in (problem, changed))
         assert (one.score_MK == other.score_MK).all()
 
 
@@ -148,7 +148,7 @@ def test_several_labels_are_read_by_a_regression_alone(planted: World) -> None:
     setting = problem.choose(planted.taste_of_rows())
     assert setting.num_rounds is None
     assert str(setting).startswith("linear, penalty ")
-    assert list(problem.scores(planted.taste_of_rows(), setting)) == ["auc", "auc_linear"]
+    assert list(problem.scores(planted.taste_of_rows(), setting)) == ["auc"]
 
 
 def test_ten_rows_of_either_kind_in_each_part_are_enough_and_nine_are_not(planted: World) -> None:

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from userrep.model.self_check import Lead, SelfCheck
+from userrep.model.self_check import Interval, SelfCheck
 
 pytestmark = pytest.mark.fast
 
@@ -17,7 +17,7 @@ def check_of(**means: tuple[float, float, float]) -> SelfCheck:
     return SelfCheck(
         trained_until=date(2024, 3, 1), test_as_ofs=[date(2024, 4, 1)], num_training_dates=3, num_test_users=50,
         values={"return_7d": {"embedding": 0.7, "raw": 0.65}, "neighbours": NEIGHBOURS},
-        ahead={peer: {"items": Lead(9, 9, 9), "mean": Lead(*mean)} for peer, mean in means.items()},
+        ahead={peer: {"items": Interval(9, 9, 9), "mean": Interval(*mean)} for peer, mean in means.items()},
     )  # fmt: skip
 
 

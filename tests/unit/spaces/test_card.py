@@ -11,7 +11,7 @@ import pytest
 from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.inference.test_model import LINEAR, saved
 from userrep.model.artifact import SpaceManifest
-from userrep.model.self_check import Lead, SelfCheck
+from userrep.model.self_check import Interval, SelfCheck
 from userrep.spaces.card import model_card
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import record_snapshots
@@ -122,7 +122,7 @@ def test_a_card_has_the_figures_of_the_training_and_the_dimensions_with_a_meanin
 def test_a_card_shows_the_self_check_with_what_it_could_not_judge(tables: FileTables, manifest: SpaceManifest) -> None:
     check = SelfCheck(
         trained_until=date(2024, 3, 1), test_as_ofs=[date(2024, 3, 8)], num_training_dates=4, num_test_users=1500,
-        values={"return_7d": {"embedding": 0.8, "raw": 0.75}}, ahead={"raw": {"mean": Lead(0.05, 0.01, 0.09)}},
+        values={"return_7d": {"embedding": 0.8, "raw": 0.75}}, ahead={"raw": {"mean": Interval(0.05, 0.01, 0.09)}},
         not_judged=["next_item_7d"], left_out={"categories": "no items table"},
     )  # fmt: skip
     found = card(tables, manifest.model_copy(update={"self_check": check}))["Self-check"]

@@ -49,9 +49,9 @@ def attribute_value(attribute: str) -> Task:
         if not labels_KN:
             lacking = f"no value of {attribute} has {MIN_EXAMPLES} users with and {MIN_EXAMPLES} users without it"
             return LeftOut(f"{lacking} in each split")
-        return RowProblem(rows, np.stack(labels_KN, axis=1).astype(np.float32), "yes_or_no", "auc")
+        return RowProblem(rows, np.stack(labels_KN, axis=1).astype(np.float32), "auc")
 
-    return Task(f"attribute_{attribute}", ("auc",), problem, is_drawn=False)
+    return Task(f"attribute_{attribute}", problem, is_drawn=False)
 
 
 def split_by_user(rows: Rows) -> Rows:

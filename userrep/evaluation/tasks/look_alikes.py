@@ -98,7 +98,7 @@ def look_alikes(num_seeds: int, days: int, attribute: str | None = None) -> Task
         return too_few_values(attribute, len(known)) or _problem(truth, seed, is_listed_NL, num_seeds)
 
     name = f"look_alikes_{num_seeds}" + (f"_by_{attribute}" if attribute else "")
-    return Task(name, _METRICS, problem)
+    return Task(name, problem)
 
 
 def _problem(truth: Truth, seed: int, is_listed_NL: NDArray[np.bool_], num_seeds: int) -> LookAlikeProblem | LeftOut:

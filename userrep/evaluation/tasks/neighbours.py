@@ -102,7 +102,7 @@ def neighbours(days: int) -> Task:
         favourite_N = np.where(counts_NC.max(axis=1) > 0, counts_NC.argmax(axis=1), -1)
         return _problem(truth, favourite_N, seed)
 
-    return Task("neighbours", ("ndcg",), problem)
+    return Task("neighbours", problem)
 
 
 def neighbours_by(attribute: str) -> Task:
@@ -116,7 +116,7 @@ def neighbours_by(attribute: str) -> Task:
         known = values.unique().drop_null()
         return too_few_values(attribute, len(known)) or _problem(truth, indices_in(values, known), seed)
 
-    return Task(f"neighbours_by_{attribute}", ("ndcg",), problem)
+    return Task(f"neighbours_by_{attribute}", problem)
 
 
 def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOut:

@@ -23,7 +23,6 @@ from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task,
 
 _MAX_PER_ROW = 10  # positives; a random sample of a user's items if there are more
 _ATTEMPTS = 30
-_METRICS = ("auc", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def next_item(days: int, *, only_new: bool = False) -> Task:
     ``only_new``, items that the user had an event with before are excluded too.
     """
     name = f"next_item_{days}d" + ("_new" if only_new else "")
-    return Task(name, _METRICS, partial(_problem, days=days, only_new=only_new))
+    return Task(name, partial(_problem, days=days, only_new=only_new))
 
 
 def new_users(after: int, days: int, *, is_blank: bool) -> Task:
@@ -140,7 +139,7 @@ def new_users(after: int, days: int, *, is_blank: bool) -> Task:
         drawn = _problem(truth, seed, days=days)
         return LeftOut(f"{count}; {drawn}") if isinstance(drawn, LeftOut) else drawn
 
-    return Task(f"new_users_after_{after}", _METRICS, problem)
+    return Task(f"new_users_after_{after}", problem)
 
 
 def _problem(truth: Truth, seed: int, *, days: int, only_new: bool = False) -> PairProblem | LeftOut:

@@ -25,6 +25,8 @@ from userrep.evaluation.probes import (
 from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Ints, Rows, num_by_role
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 
+RowMetric = Literal["auc", "r2"]
+
 
 class Setting(NamedTuple):
     """Probe settings chosen on validation examples: the penalty of each label's regression, and boosting rounds.
@@ -42,7 +44,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class RowProblem:
-    """All rows with labels y_NK: yes or no (1 and 0), or one number.
+    """All rows with labels y_NK: yes or no (1 and 0), judged by AUC, or one number, judged by R2.
 
     Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
     outputs; ``metric``_linear and ``metric``_trees are those of each probe. Without trees (``has_trees``), results do
@@ -51,8 +53,7 @@ class RowProblem:
 
     rows: Rows
     y_NK: Floats32
-    kind: Literal["yes_or_no", "number"]
-    metric: str
+    metric: RowMetric
     has_trees: bool = True
 
     @property
@@ -82,24 +83,24 @@ class RowProblem:
         if choice.num_rounds is not None:
             predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.num_rounds, self._objective)
             outputs["trees"] = predict(x_TF)[:, None]
-        mean_TK = np.mean(list(outputs.values()), axis=0)
-        by_metric = {self.metric: mean_TK} | {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()}
+        by_metric = {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()} if len(outputs) > 1 else {}
+        by_metric = {self.metric: np.mean(list(outputs.values()), axis=0)} | by_metric
         return {metric: self._scores(out_TK, test, fitted) for metric, out_TK in by_metric.items()}
 
     def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
-        if self.kind == "yes_or_no":
+        if self.metric == "auc":
             return fit_logistic(x_NF, y_NK, strength_K, start_GK)
         return fit_ridge(x_NF, y_NK[:, 0], float(strength_K[0]))[:, None]
 
     def _loss(self, out_NK: Floats, y_NK: Floats32) -> Floats:
-        if self.kind == "yes_or_no":
+        if self.metric == "auc":
             return log_loss(out_NK, y_NK)
         loss_K: Floats = np.square(out_NK - y_NK).mean(axis=0)
         return loss_K
 
     @property
     def _objective(self) -> str:
-        return "binary" if self.kind == "yes_or_no" else "regression"
+        return "binary" if self.metric == "auc" else "regression"
 
     def _rows_in(self, *roles: int) -> Ints:
         return np.flatnonzero(np.isin(self.rows.role_N, roles))
@@ -109,7 +110,7 @@ class RowProblem:
 
     def _unit(self, fitted: Ints) -> tuple[float, float]:
         """Return the mean and standard deviation that numbers are standardized by; (0, 1) for yes or no."""
-        if self.kind == "yes_or_no":
+        if self.metric == "auc":
             return 0.0, 1.0
         return float(self.y_NK[fitted].mean()), max(float(self.y_NK[fitted].std()), 1e-6)
 
@@ -129,9 +130,9 @@ def will_return(days: int) -> Task:
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
         comes_back_N = truth.futures.num_events(days).sum(axis=1) > 0
         reason = too_few_rows(truth.rows, comes_back_N)
-        return reason or RowProblem(truth.rows, _column(comes_back_N), "yes_or_no", "auc")
+        return reason or RowProblem(truth.rows, _column(comes_back_N), "auc")
 
-    return Task(f"return_{days}d", ("auc", "auc_linear", "auc_trees"), problem, is_drawn=False)
+    return Task(f"return_{days}d", problem, is_drawn=False)
 
 
 def volume(days: int) -> Task:
@@ -140,9 +141,9 @@ def volume(days: int) -> Task:
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
         volume_N = np.log1p(truth.futures.weight(days).sum(axis=1))
         reason = too_few_rows(truth.rows, volume_N > np.median(volume_N))  # enough rows, and not all of one value
-        return reason or RowProblem(truth.rows, _column(volume_N), "number", "r2")
+        return reason or RowProblem(truth.rows, _column(volume_N), "r2")
 
-    return Task(f"volume_{days}d", ("r2", "r2_linear", "r2_trees"), problem, is_drawn=False)
+    return Task(f"volume_{days}d", problem, is_drawn=False)
 
 
 def next_categories(days: int) -> Task:
@@ -158,9 +159,9 @@ def next_categories(days: int) -> Task:
             return LeftOut(
                 f"no cluster of items has {MIN_EXAMPLES} positive and {MIN_EXAMPLES} negative rows in each split"
             )
-        return RowProblem(truth.rows, has_event_NC[:, enough].astype(np.float32), "yes_or_no", "auc")
+        return RowProblem(truth.rows, has_event_NC[:, enough].astype(np.float32), "auc")
 
-    return Task(f"next_categories_{days}d", ("auc",), problem, is_drawn=False)
+    return Task(f"next_categories_{days}d", problem, is_drawn=False)
 
 
 def events_by_cluster(truth: Truth, days: int) -> NDArray[np.float64]:

@@ -85,7 +85,10 @@ class Problem(Protocol):
         """Choose a setting for a representation on the validation examples."""
 
     def scores(self, x_NF: Floats32, choice: Any) -> Mapping[str, Scores]:
-        """Fit that setting on all but the test examples; return scores of the test examples by metric."""
+        """Fit that setting on all but the test examples; return scores of the test examples by metric.
+
+        The first metric is the primary one.
+        """
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -95,12 +98,10 @@ class Problem(Protocol):
 class Task(NamedTuple):
     """A use of user embeddings that can be measured.
 
-    ``name``: in the results. ``metrics``: their names, the primary one first. ``problem``: builds the examples for a
-    seed, or returns why there are too few. ``is_drawn``: whether the examples are a random draw that depends on the
-    seed.
+    ``name``: in the results. ``problem``: builds the examples for a seed, or returns why there are too few.
+    ``is_drawn``: whether the examples are a random draw that depends on the seed.
     """
 
     name: str
-    metrics: tuple[str, ...]
     problem: Callable[[Truth, int], Problem | LeftOut]
     is_drawn: bool = True

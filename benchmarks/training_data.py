@@ -23,8 +23,8 @@ from userrep.features.targets import TargetLayout
 from userrep.store.arrow import listed, packed
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.training.data.shards import epoch_batches, shard_files
-from userrep.training.task import TrainingTask, read_steps_per_epoch
+from userrep.training.data.shards import epoch_batches, read_steps_per_epoch, shard_files
+from userrep.training.task import TrainingTask
 
 BATCH = 512
 NUM_SHARDS = 16

@@ -15,8 +15,7 @@ import pyarrow.dataset as ds
 from deltalake.exceptions import DeltaError
 
 from userrep.errors import UsageError
-from userrep.evaluation.metrics import Ints
-from userrep.evaluation.probes import Floats32
+from userrep.evaluation.metrics import Floats32, Ints
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import steps_of, usable_sources
 from userrep.joins.options import JoinOptions

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from userrep.evaluation.metrics import Floats
+from userrep.evaluation.metrics import Floats, Ints
 from userrep.evaluation.results import Measured, interval_of
 from userrep.model.self_check import MEAN, OTHERS_MEAN, Interval
 from userrep.store.vector_storage import STORED
@@ -69,7 +69,7 @@ def _leads_over(
     peer: str,
     tasks: Sequence[str],
     by_training: Sequence[dict[tuple[str, str], Measured]],
-    training_B: np.typing.NDArray[np.int64],
+    training_B: Ints,
     akin: Collection[str],
 ) -> dict[str, Interval]:
     families: dict[str, Floats] = {}
@@ -90,7 +90,7 @@ def _leads_over(
     return {family: _with_interval(lead) for family, lead in families.items()}
 
 
-def _lead(ours: Sequence[Measured], theirs: Measured, training_B: np.typing.NDArray[np.int64]) -> Floats:
+def _lead(ours: Sequence[Measured], theirs: Measured, training_B: Ints) -> Floats:
     """Return the lead at a task for each resampling, and the point estimate last."""
     ours_B = np.stack([result.bootstraps_B for result in ours])[training_B, np.arange(len(training_B))]
     embedding = np.append(ours_B, np.mean([result.value for result in ours]))

@@ -14,21 +14,20 @@ from operator import add
 import numpy as np
 import pyarrow as pa
 import scipy.sparse
-from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from userrep.config import Onboarding
 from userrep.evaluation.dates import EvaluationPlan
-from userrep.evaluation.sampled_rows import Ints, Rows, indices_in, only_sampled, where_in
+from userrep.evaluation.metrics import Floats, Ints, Mask
+from userrep.evaluation.sampled_rows import Rows, indices_in, only_sampled, where_in
 from userrep.features.profiles import read_picks
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
 
 _POPULARITY_DAYS = 30
 
-Floats = NDArray[np.float64]
 
 NO_PICKS = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
 
@@ -53,7 +52,7 @@ class Activity:
     weight_E: Floats
     picked: csr_array
     popularity_DI: Floats
-    is_sold_DI: NDArray[np.bool_]
+    is_sold_DI: Mask
 
     def num_events(self, start: date | None, end: date) -> csr_array:
         """Count events of the days ``[start, end)``, without ``start`` of all days before ``end``: U x I.

@@ -9,22 +9,20 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.sql import functions as F
 from scipy.cluster.vq import kmeans2
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from userrep.config import Config
-from userrep.evaluation.sampled_rows import Ints, indices_in, where_in
+from userrep.evaluation.metrics import Floats32, Ints, Mask
+from userrep.evaluation.sampled_rows import indices_in, where_in
 from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions, read_vectors
 from userrep.store.arrow import combined
 from userrep.store.tables import Tables
 
 _ROUNDS = 25
-
-Floats32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class ItemVectors:
     dims: Mapping[str, int]
     version_of: Mapping[date, date]
     vectors_IE: Mapping[date, Floats32]
-    has_IM: Mapping[date, NDArray[np.bool_]]
+    has_IM: Mapping[date, Mask]
 
     def __post_init__(self) -> None:
         late = [f"{version} at {day}" for day, version in self.version_of.items() if version > day]
@@ -49,7 +47,7 @@ class ItemVectors:
         version = self.version_of[day]
         return np.hstack([self.vectors_IE[version], self.has_IM[version].astype(np.float32)])
 
-    def of(self, modality: str, day: date) -> tuple[Floats32, NDArray[np.bool_]]:
+    def of(self, modality: str, day: date) -> tuple[Floats32, Mask]:
         """Return one modality's vectors valid at a date, and which items have one."""
         version, m = self.version_of[day], list(self.dims).index(modality)
         start = sum(list(self.dims.values())[:m])
@@ -77,7 +75,7 @@ def content_modality(config: Config) -> str:
     return [*content, *config.item_vectors][0]
 
 
-def clustered(vectors_IE: Floats32, has_I: NDArray[np.bool_], *, num_clusters: int, seed: int) -> Ints:
+def clustered(vectors_IE: Floats32, has_I: Mask, *, num_clusters: int, seed: int) -> Ints:
     """Cluster items by the direction of their vectors (k-means of unit vectors); -1 for items without a vector.
 
     There are at most as many clusters as distinct directions. One thread, so that results are the same on any machine.

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from userrep.errors import in_line
-from userrep.evaluation.metrics import Ints
+from userrep.evaluation.metrics import Ints, Mask
 from userrep.evaluation.sampled_rows import indices_in
 from userrep.features.sums.generations import generations
 from userrep.store.arrow import combined
@@ -28,8 +27,6 @@ _HEAVY_SHARE = 0.1  # of the labels, those with the most active days
 _MOST_VALUES = 10  # per attribute, the most frequent ones
 _ACTIVITY = pa.schema({"user_id": pa.string(), "active_at": pa.list_(pa.int64())})
 _VALUES = pa.schema({"user_id": pa.string(), "attributes": pa.list_(pa.string())})
-
-Mask = NDArray[np.bool_]
 
 
 def label_slices(

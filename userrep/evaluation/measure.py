@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.families import EMBEDDING
-from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Fit, Floats32, Matrix
+from userrep.evaluation.metrics import Counts, Floats32, Scores, bootstrapped, resampled_users, value_of
+from userrep.evaluation.representation import Context, Fit, Matrix
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 

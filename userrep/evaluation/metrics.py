@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Counts = NDArray[np.float32]  # draws of each example or user: whole numbers, so that sums are exact below 2^24
 
 _CHUNK = 2**24  # weights expanded at once, to bound memory
@@ -51,7 +53,7 @@ def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     return value_B
 
 
-def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Counts) -> Floats:
+def mean(score_MK: Floats | Mask, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the mean score, for metrics that are computed per example."""
     del label_MK
     value_B: Floats = score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64)

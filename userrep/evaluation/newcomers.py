@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from userrep.evaluation.futures import Futures
 from userrep.evaluation.measure import describe, measure
+from userrep.evaluation.metrics import Ints, Mask
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
 from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.results import Measured
-from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Rows, indices_in, only_sampled
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec
@@ -167,7 +168,7 @@ def truncated_context(context: Context, truncated_rows: TruncatedRows, most: int
     return replace(context, futures=Futures(rows, context.activity, history))
 
 
-def _with_stand_in_picks(profiles: pa.Table, is_known_M: NDArray[np.bool_]) -> pa.Table:
+def _with_stand_in_picks(profiles: pa.Table, is_known_M: Mask) -> pa.Table:
     """Replace the picks of rows without any other data by one old pick of an item that does not exist.
 
     Features are computed for known users only, but a user whose attributes alone are known must get features too.

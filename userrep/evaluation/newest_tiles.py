@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from userrep.evaluation.futures import slot_of
-from userrep.evaluation.sampled_rows import Ints, Rows, indices_in
+from userrep.evaluation.metrics import Ints
+from userrep.evaluation.sampled_rows import Rows, indices_in
 from userrep.features.sums.chunk import TILES, schema_of
 from userrep.store.arrow import combined
 from userrep.utc import day_number

@@ -13,10 +13,11 @@ from typing import NamedTuple, TypeVar
 
 import lightgbm
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
+
+from userrep.evaluation.metrics import Floats, Floats32, Ints, Mask
 
 STRENGTHS = tuple(float(strength) for strength in 10.0 ** np.arange(1, -4.1, -0.5))  # L2 penalties, strongest first
 MAX_ROUNDS, _PATIENCE = 400, 20  # boosting rounds; rounds without improvement before stopping
@@ -29,13 +30,10 @@ _CLIP = 8.0  # standard deviations
 _MAX_STEPS = 100
 _CHUNK = 2**24  # item numbers gathered at once, to bound memory
 
-Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Fit = TypeVar("Fit")
 
 
-def standardized(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
+def standardized(x_NF: Floats32, fitted_N: Mask) -> Floats32:
     """Center and scale each input by its mean and standard deviation over the rows ``fitted_N``.
 
     Inputs that do not vary over those rows become zero. Values are clipped to 8 standard deviations.

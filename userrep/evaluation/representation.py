@@ -46,8 +46,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
@@ -55,6 +53,7 @@ from scipy.sparse import csr_array
 from userrep.config import Config
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Activity, Futures
+from userrep.evaluation.metrics import Floats32
 from userrep.evaluation.sampled_rows import Rows
 from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout
@@ -62,8 +61,6 @@ from userrep.features.ledger import feature_sets
 from userrep.model.artifact import Artifact
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
-
-Floats32 = NDArray[np.float32]
 
 _EARLIER_ROWS, _EARLIER_DATES = 20_000, 8  # approximate rows of the sample of features, and its dates
 

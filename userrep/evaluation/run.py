@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,13 @@ from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.newcomers import measure_newcomers
-from userrep.evaluation.representation import Context, Fit, Matrix
+from userrep.evaluation.representation import Context, Fit
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.sampled_rows import num_by_role, read_rows
 from userrep.evaluation.tasks.attributes import read_attributes
 from userrep.evaluation.tasks.catalog import audience_tasks, newcomer_tasks, tasks_of
-from userrep.evaluation.tasks.task import Truth, is_akin_to_training
+from userrep.evaluation.tasks.task import Task, Truth, is_akin_to_training
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
@@ -57,25 +57,26 @@ def evaluate(
     rows, counts = context.rows, num_by_role(context.rows.role_N)
     logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
-    matrices: dict[str, Matrix] = {}
-    described = []
-    for name, fit in representations.items():
-        if name not in left_out:
-            matrices[name], vectors = fit_and_describe(name, fit, context)
-            described.append(vectors)
+    fits = {name: fit for name, fit in representations.items() if name not in left_out}
+    matrices, described = zip(*(fit_and_describe(name, fit, context) for name, fit in fits.items()), strict=True)
     inputs, others = FeatureSpec.of(config).attributes, config.evaluation.attribute_names
     tasks, newcomers = [*tasks_of(plan, inputs, others), *audience_tasks(plan, others)], newcomer_tasks(plan, config)
     measured, reasons = measure(tasks, truth, described, config.evaluation)
     costs = {entry.name: entry.cost for entry in described}
-    del described, vectors  # frees the matrices; those of new users are as large
-    matrices.pop(REFITTED, None)
-    more, more_reasons = measure_newcomers(newcomers, matrices, context, truth, versions=versions)
+    del described  # frees the vectors; those of new users are as large
+    reusable = {name: matrix for name, matrix in zip(fits, matrices, strict=True) if name != REFITTED}
+    more, more_reasons = measure_newcomers(newcomers, reusable, context, truth, versions=versions)
     measured, left_out = measured + more, left_out | reasons | more_reasons
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
-    looks_ahead = context.artifact.manifest.model.looks_ahead
-    akin = [task.name for task in [*tasks, *newcomers.values()] if looks_ahead and is_akin_to_training(task.name)]
+    akin = akin_to_training(artifact, [*tasks, *newcomers.values()])
     return Results(_manifest(context, space), measured, costs, left_out, akin)
+
+
+def akin_to_training(artifact: Artifact, tasks: Sequence[Task]) -> list[str]:
+    """Return the names of the tasks whose labels resemble the targets that the artifact was trained on."""
+    looks_ahead = artifact.manifest.model.looks_ahead
+    return [task.name for task in tasks if looks_ahead and is_akin_to_training(task.name)]
 
 
 def read_context_and_truth(

@@ -18,10 +18,9 @@ from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.run import read_context_and_truth
+from userrep.evaluation.run import akin_to_training, read_context_and_truth
 from userrep.evaluation.sampled_rows import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
-from userrep.evaluation.tasks.task import is_akin_to_training
 from userrep.features.ledger import feature_sets
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
@@ -137,8 +136,7 @@ def check_model(
     compared = {name: fit for name, fit in representations().items() if name in (EMBEDDING, *PEERS)}
     described = [fit_and_describe(name, fit, context)[1] for name, fit in compared.items()]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
-    looks_ahead = artifact.manifest.model.looks_ahead
-    akin = [task.name for task in family_tasks if looks_ahead and is_akin_to_training(task.name)]
+    akin = akin_to_training(artifact, family_tasks)
     measured, left_out = measure(family_tasks, truth, described, settings)
     check_measured(measured, left_out)
     if not lead_inputs(measured):

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import EvaluationPlan
+from userrep.evaluation.metrics import Ints
 from userrep.features.build import stored_features
 from userrep.features.ledger import feature_sets
 from userrep.store.tables import Tables
@@ -27,8 +28,6 @@ NO_ROLE = -1  # the row is not used by a task
 ROLES = {"train": TRAIN, "valid": VALID, "test": TEST}
 _DRAWS = 2**40  # a user's draw is a hash below this number
 _VALID_EVERY = 5  # one in five users is a validation user
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

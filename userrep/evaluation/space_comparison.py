@@ -10,16 +10,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.consumer_labels import LabelRows
-from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
-from userrep.evaluation.probes import Floats, Floats32
+from userrep.evaluation.metrics import (
+    Counts,
+    Floats,
+    Floats32,
+    Ints,
+    Mask,
+    Scores,
+    bootstrapped,
+    resampled_users,
+    value_of,
+)
 from userrep.evaluation.results import interval_of
-from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import RowMetric, RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
 from userrep.spaces.consumer_model import ConsumerModel
@@ -34,8 +42,6 @@ AUC: RowMetric = "auc"
 R2: RowMetric = "r2"
 METRICS = AUTO, AUC, R2
 _VALID_EVERY = 5  # one user in five chooses the probes' settings
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

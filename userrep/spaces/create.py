@@ -32,9 +32,9 @@ from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Tables
 from userrep.store.vector_storage import int8_scales
 from userrep.tracking.target import check_tracking
-from userrep.training.data.shards import first_rows
+from userrep.training.data.shards import first_rows, read_steps_per_epoch
 from userrep.training.launch.backends import check_backend, run_training
-from userrep.training.task import TrainingTask, read_steps_per_epoch
+from userrep.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 

@@ -15,18 +15,9 @@ from userrep.features.targets import TargetLayout
 from userrep.model.frozen_folder import Tensors, read_tensors
 from userrep.store.filesystem import read_bytes
 from userrep.training.checkpoint import TrainingState
-from userrep.training.data.shards import ShardFiles, count_rows, steps_per_epoch
+from userrep.training.data.shards import ShardFiles
 
 MAX_BYTES = 1 << 30  # of the file of candidates
-
-
-def read_steps_per_epoch(files: ShardFiles, training: config.Training) -> int:
-    """Return the number of steps per epoch. Cost: reads the footer of each training file.
-
-    Raises UsageError if the smallest shard has too few rows for one step.
-    """
-    shards = files.get("train") or [[] for _ in range(training.num_shards)]
-    return steps_per_epoch(count_rows(shards), training.batch_size)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from tests.support.evaluation_world import PLAN, Event, context_of, rows_at_all_
 from userrep.errors import UsageError
 from userrep.evaluation import measure as module
 from userrep.evaluation.measure import Described, check_measured, describe, fit_and_describe, measure
-from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Floats32, Matrix
+from userrep.evaluation.metrics import Floats32, bootstrapped, resampled_users, value_of
+from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.look_alikes import look_alikes
 from userrep.evaluation.tasks.neighbours import neighbours

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.support.evaluation_world import NUM_GROUPED_ITEMS, PLAN, Event, context_of, events_of_groups
 from userrep.config import AlsVectors
 from userrep.evaluation.futures import Futures
-from userrep.evaluation.representation import Floats32
+from userrep.evaluation.metrics import Floats32
 from userrep.evaluation.representations import als
 from userrep.evaluation.representations.als import (
     Factors,

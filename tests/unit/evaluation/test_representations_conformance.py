@@ -19,7 +19,8 @@ from tests.support.evaluation_world import (
     sample_of_groups,
 )
 from userrep.config import AlsVectors
-from userrep.evaluation.representation import Floats32, Matrix
+from userrep.evaluation.metrics import Floats32
+from userrep.evaluation.representation import Matrix
 from userrep.evaluation.representations import nmf
 from userrep.evaluation.representations.als import ItemFactors, folded_in
 from userrep.evaluation.representations.nmf import SampledCounts

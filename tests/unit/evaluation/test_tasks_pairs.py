@@ -28,7 +28,7 @@ from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import value_of
 from userrep.evaluation.sampled_rows import NO_ROLE, TEST
 from userrep.evaluation.tasks.catalog import newcomer_tasks
-from userrep.evaluation.tasks.pairs import PairProblem, Pairs, draw_pairs, exchanged, new_users, next_item
+from userrep.evaluation.tasks.pairs import PairProblem, draw_pairs, exchanged, new_users, next_item
 from userrep.evaluation.tasks.task import LeftOut
 
 pytestmark = pytest.mark.fast
@@ -147,7 +147,7 @@ def test_popularity_would_separate_negatives_that_are_drawn_from_all_items_alike
     truth, rng = planted.truth, np.random.default_rng(0)
     pairs = draw_pairs(truth, 7, rng)
     anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
-    drawn_from_all = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
+    drawn_from_all = replace(pairs, item_P=anything)
     zeros_N1 = np.zeros((len(planted.rows), 1), np.float32)
     assert value_of("auc", drawn_from_all.scores(zeros_N1, drawn_from_all.choose(zeros_N1))["auc"]) > 0.6
 
@@ -172,7 +172,7 @@ def test_pairs_see_the_item_vectors_that_were_valid_at_their_date(planted: World
     assert isinstance(problem, PairProblem)
     x_ME, at_P = problem.item_inputs()
     for pair in range(0, len(at_P), 13):
-        row, item = problem.pairs.row_P[pair], problem.pairs.item_P[pair]
+        row, item = problem.row_P[pair], problem.item_P[pair]
         d = planted.rows.date_N[row]
         wanted = [*vectors[version_of[PLAN.dates[d]]][item], 1, np.log1p(planted.truth.activity.popularity_DI[d, item])]
         assert x_ME[at_P[pair]].tolist() == pytest.approx(wanted)
@@ -183,10 +183,10 @@ def test_scores_are_of_the_test_pairs_and_their_users(planted: World) -> None:
     assert isinstance(problem, PairProblem)
     x_NF = planted.taste_of_rows()
     scores = problem.scores(x_NF, problem.choose(x_NF))["auc"]
-    is_test_P = planted.rows.role_N[problem.pairs.row_P] == TEST
-    in_order = np.flatnonzero(is_test_P)[np.argsort(problem.pairs.row_P[is_test_P], kind="stable")]
-    assert scores.user_M.tolist() == planted.rows.user_N[problem.pairs.row_P[in_order]].tolist()
-    assert scores.label_MK[:, 0].tolist() == problem.pairs.is_positive_P[in_order].tolist()
+    is_test_P = planted.rows.role_N[problem.row_P] == TEST
+    in_order = np.flatnonzero(is_test_P)[np.argsort(problem.row_P[is_test_P], kind="stable")]
+    assert scores.user_M.tolist() == planted.rows.user_N[problem.row_P[in_order]].tolist()
+    assert scores.label_MK[:, 0].tolist() == problem.is_positive_P[in_order].tolist()
     assert problem.num_examples["test"] == is_test_P.sum()
 
 
@@ -209,7 +209,7 @@ def arrivals() -> World:
 def test_all_numbers_of_events_are_judged_by_the_same_pairs(arrivals: World) -> None:
     truth = only_new_users_tested(arrivals, PLAN.longest)
     made = [new_users(after, 30, is_blank=False).problem(truth, 1) for after in (0, 10)]
-    first, second = (problem.pairs for problem in made if isinstance(problem, PairProblem))
+    first, second = (problem for problem in made if isinstance(problem, PairProblem))
     assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first))
 
 
@@ -218,7 +218,7 @@ def test_test_pairs_are_of_new_users_only(arrivals: World) -> None:
     problem = new_users(3, 30, is_blank=False).problem(truth, 1)
     assert isinstance(problem, PairProblem)
     rows, first = truth.rows, first_days(arrivals.events)
-    tested = {int(n) for n in problem.pairs.row_P if rows.role_N[n] == TEST}
+    tested = {int(n) for n in problem.row_P if rows.role_N[n] == TEST}
     assert len(tested) > 100
     assert all((rows.dates[rows.date_N[n]] - first[int(rows.user_N[n])]).days <= 30 for n in tested)
 
@@ -231,8 +231,8 @@ def test_a_pick_is_never_a_hit_of_a_new_user(arrivals: World) -> None:
     )
     assert isinstance(with_picks, PairProblem)
     assert isinstance(without, PairProblem)
-    assert (without.pairs.item_P % 5 == 0).any()
-    assert not (with_picks.pairs.item_P % 5 == 0).any()
+    assert (without.item_P % 5 == 0).any()
+    assert not (with_picks.item_P % 5 == 0).any()
 
 
 def test_without_new_users_or_anything_known_of_them_the_task_is_left_out_with_the_reason(

@@ -72,7 +72,7 @@ import os, sys, threading, time
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import DriverConnection
 driver = DriverConnection(Address(sys.argv[1], int(sys.argv[2]), sys.argv[3]), 0)
-driver.report("here")
+driver.send(say="here")
 {then}
 """
 
@@ -104,7 +104,7 @@ def test_the_original_exception_is_reported_with_its_traceback_instead_of_its_ec
     driver: Driver, tmp_path: Path
 ) -> None:
     then = f"while not os.path.exists({str(tmp_path / 'go')!r}):\n    time.sleep(0.02)\n"
-    then += "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    driver.failed(error)"
+    then += "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    driver.send_failure(error)"
     echo, process = driver.rank(1), rank_process(driver.monitor.address, then)
     soon(lambda: driver.lines == ["here"])
     send(echo, {"failed": "a peer is gone", "kind": PeerLostError.__name__, "traceback": ""})
@@ -118,7 +118,7 @@ def test_the_original_exception_is_reported_with_its_traceback_instead_of_its_ec
 
 
 def test_a_finished_rank_may_disconnect(driver: Driver) -> None:
-    assert rank_process(driver.monitor.address, "driver.send_facts(rows_per_second=2.5)\ndriver.done()").wait(30) == 0
+    assert rank_process(driver.monitor.address, "driver.send(facts=dict(rows_per_second=2.5), done=True)").wait(30) == 0
     soon(lambda: driver.monitor.ranks.get(0, {}).get("rows_per_second") == 2.5)
     assert driver.monitor.failure() is None
 
@@ -134,7 +134,7 @@ def test_a_rank_without_heartbeats_has_failed(driver: Driver, monkeypatch: pytes
 
 def test_a_rank_sends_heartbeats_in_the_background(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_monitor, "SILENCE_SECONDS", 3 * HEARTBEAT_SECONDS / 2)
-    process = rank_process(driver.monitor.address, "threading.Event().wait(5)\ndriver.done()")
+    process = rank_process(driver.monitor.address, "threading.Event().wait(5)\ndriver.send(done=True)")
     assert process.wait(30) == 0
     assert driver.monitor.failure() is None
 

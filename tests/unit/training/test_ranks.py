@@ -34,16 +34,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         def __init__(self, address: Address, rank: int) -> None:
             calls.append(("rank", (address, rank)))
 
-        def send_facts(self, **facts: object) -> None:
-            calls.append(("facts", facts))
+        def send(self, **message: object) -> None:
+            calls.extend(message.items())
 
-        def report(self, line: str) -> None:
-            calls.append(("report", line))
-
-        def done(self) -> None:
-            calls.append(("done", None))
-
-        def failed(self, error: BaseException) -> None:
+        def send_failure(self, error: BaseException) -> None:
             calls.append(("failed", error))
             if isinstance(error, ConnectionError):
                 raise OSError("the driver is gone")
@@ -79,7 +73,7 @@ def test_a_rank_trains_in_its_launcher_s_group_and_leaves_it_after_reporting_don
     task = on_ranks(tmp_path, backend)
     train_rank(task, ADDRESS, None)
     assert calls[:2] == [("rank", (ADDRESS, rank)), ("facts", {"device": "CPU"})]
-    assert [kind for kind, _ in calls[2:]] == ["report", "facts", "done", "closed"]
+    assert [kind for kind, _ in calls[2:]] == ["say", "facts", "done", "closed"]
     assert calls[2][1].startswith("epoch 1/1 step 18/18 loss ")
     assert calls[3][1].keys() == {"rank", "device", "rows_per_second", "waiting_share"}
     assert calls[-1] == ("closed", group)
@@ -90,7 +84,7 @@ def test_a_rank_resumes_from_the_given_checkpoint(tmp_path: Path, calls: Calls) 
     whole = train(task, LocalComm(), silent)
     calls.clear()
     train_rank(task, ADDRESS, "step-000000018")
-    lines = [line for kind, line in calls if kind == "report"]
+    lines = [line for kind, line in calls if kind == "say"]
     assert [line.split(" loss")[0] for line in lines] == ["epoch 2/2 step 18/18"]
     assert losses_of(train(task, LocalComm(), silent, resume="step-000000036")) == losses_of(whole)
 

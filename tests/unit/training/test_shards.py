@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from tests.support.builders import write_training_rows
+from userrep.config import Training
 from userrep.errors import UsageError
 from userrep.store.arrow import listed, packed, unpacked
 from userrep.store.filesystem import file_system
 from userrep.training.data import row_stream, shards
 from userrep.training.data.row_stream import Batch
-from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch
+from userrep.training.data.shards import epoch_batches, first_rows, read_steps_per_epoch, shard_files
 
 pytestmark = pytest.mark.fast
 
@@ -76,16 +77,16 @@ def test_a_file_outside_a_shard_is_refused(path: str) -> None:
         shard_files([path], 2)
 
 
-def test_rows_are_counted_per_shard(files: list[list[str]]) -> None:
-    assert count_rows([*files, []]) == [50, 51, 52, 53, 0]
-
-
-def test_the_smallest_shard_determines_the_number_of_steps() -> None:
-    assert steps_per_epoch([50, 51, 100, 53], 16) == STEPS
-    with pytest.raises(
-        UsageError, match=r"smallest of 2 shards has 3 rows, but one step takes 8 from each\. Lower training.batch_size"
-    ):
-        steps_per_epoch([3, 100], 16)
+def test_the_smallest_shard_determines_the_number_of_steps(files: list[list[str]]) -> None:
+    assert read_steps_per_epoch({"train": files}, Training(batch_size=16, num_shards=4)) == STEPS
+    assert read_steps_per_epoch({"train": files[1:]}, Training(batch_size=15, num_shards=3)) == 10  # 51 rows, 5 a step
+    large = Training(batch_size=256, num_shards=4)
+    for split, num_rows in (({"train": files}, 50), ({"train": [*files[:3], []]}, 0), ({}, 0)):
+        message = (
+            rf"smallest of 4 shards has {num_rows} rows, but one step takes 64 from each\. Lower training.batch_size"
+        )
+        with pytest.raises(UsageError, match=message):
+            read_steps_per_epoch(split, large)
 
 
 def test_global_batches_are_the_same_at_1_2_and_4_ranks(files: list[list[str]]) -> None:
@@ -173,7 +174,7 @@ def test_the_memory_of_a_rank_stays_within_its_budget_for_large_row_groups(
     for shard in range(num_shards):
         write_training_rows(tmp_path, "train", shard, range(num_rows), files=1, group=num_rows, width=width)
     files = shard_files(map(str, tmp_path.rglob("*.parquet")), num_shards)["train"]
-    steps = steps_per_epoch(count_rows(files), 64)
+    steps = num_rows * num_shards // 64
     before = arrow_pool.bytes_allocated()
     tracemalloc.start()
     for _ in epoch_batches(files, rank=0, size=1, batch_size=64, steps=steps, width=width, seed=1, epoch=1):

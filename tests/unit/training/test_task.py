@@ -14,8 +14,8 @@ from userrep import config
 from userrep.errors import UsageError
 from userrep.features.targets import TargetLayout
 from userrep.training.checkpoint import TrainingState
-from userrep.training.data.shards import shard_files
-from userrep.training.task import TrainingResult, TrainingTask, read_steps_per_epoch
+from userrep.training.data.shards import read_steps_per_epoch, shard_files
+from userrep.training.task import TrainingResult, TrainingTask
 
 pytestmark = pytest.mark.fast
 

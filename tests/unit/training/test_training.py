@@ -26,14 +26,14 @@ from userrep.model.frozen_folder import tensor_bytes
 from userrep.store.arrow import packed
 from userrep.store.filesystem import file_system
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.training.data.shards import shard_files
+from userrep.training.data.shards import read_steps_per_epoch, shard_files
 from userrep.training.launch import launchers
 from userrep.training.launch.backends import run_training
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.launchers import HorovodLaunch
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.optimizer import Optimizer
-from userrep.training.task import TrainingResult, TrainingTask, read_steps_per_epoch
+from userrep.training.task import TrainingResult, TrainingTask
 from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default

@@ -23,11 +23,11 @@ from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import Loss
 from userrep.store.arrow import packed
-from userrep.training.data.shards import shard_files
+from userrep.training.data.shards import read_steps_per_epoch, shard_files
 from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import _Trainer, train
 from userrep.training.optimizer import Optimizer
-from userrep.training.task import TrainingTask, read_steps_per_epoch
+from userrep.training.task import TrainingTask
 
 pytestmark = pytest.mark.fast
 

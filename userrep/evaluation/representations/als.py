@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.linalg import orthogonal_procrustes
@@ -21,14 +19,13 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
-from userrep.evaluation.representation import Context, Fit, Floats32, Matrix
+from userrep.evaluation.metrics import Floats, Floats32
+from userrep.evaluation.representation import Context, Fit, Matrix
 from userrep.evaluation.sampled_rows import indices_in, only_sampled, where_in
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.als_on_spark import fit_als, with_dense_numbers
 from userrep.spark.sums import sum_over
 from userrep.store.arrow import combined, stacked
-
-Floats = NDArray[np.float64]
 
 _CHUNK = 512  # rows solved at once; their D x D systems take 26 MB with 80 factors
 
@@ -77,20 +74,16 @@ def factorized(context: Context, settings: AlsVectors) -> Factors:
     items = with_dense_numbers(events.select("item_id").distinct(), "item_index")
     try:
         numbered = events.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
-        model = fit_als(numbered, settings=settings)
-        return _sampled_factors(context, model, users, items, settings.dim)
+        model, dim = fit_als(numbered, settings=settings), settings.dim
+        sampled_items = where_in(items, "item_id", context.activity.item_ids)
+        sampled_users = only_sampled(users, context.rows, seed=context.seed)
+        item_ID = _factors_of(model.itemFactors, sampled_items, "item_index", context.activity.item_ids, dim)
+        user_UD = _factors_of(model.userFactors, sampled_users, "user_number", context.rows.user_ids, dim)
+        factors = model.itemFactors.select("features")
+        gram = sum_over(factors, lambda batch: {"gram_DD": _gram(stacked(batch.column("features"), dim))})
+        return Factors(user_UD, ItemFactors(item_ID, gram["gram_DD"]))
     finally:
         events.unpersist()
-
-
-def _sampled_factors(context: Context, model: ALSModel, users: DataFrame, items: DataFrame, dim: int) -> Factors:
-    sampled_items = where_in(items, "item_id", context.activity.item_ids)
-    sampled_users = only_sampled(users, context.rows, seed=context.seed)
-    item_ID = _factors_of(model.itemFactors, sampled_items, "item_index", context.activity.item_ids, dim)
-    user_UD = _factors_of(model.userFactors, sampled_users, "user_number", context.rows.user_ids, dim)
-    factors = model.itemFactors.select("features")
-    gram = sum_over(factors, lambda batch: {"gram_DD": _gram(stacked(batch.column("features"), dim))})
-    return Factors(user_UD, ItemFactors(item_ID, gram["gram_DD"]))
 
 
 def fit_refitted(context: Context, settings: AlsVectors) -> Matrix:

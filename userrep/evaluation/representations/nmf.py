@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import NMF
 from sklearn.preprocessing import normalize
 
-from userrep.evaluation.representation import Context, Floats32, Matrix
+from userrep.evaluation.metrics import Floats32
+from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.representations.als import flagged
 from userrep.evaluation.sampled_rows import draw, indices_in
 from userrep.store.arrow import combined

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from userrep.audiences.ensemble import InputTransform, fit_ensemble
-from userrep.evaluation.metrics import Scores, value_of
+from userrep.evaluation.metrics import Floats32, Ints, Mask, Scores, value_of
 from userrep.evaluation.probes import standardized
-from userrep.evaluation.sampled_rows import ROLES, TEST, Ints, Rows, indices_in
+from userrep.evaluation.sampled_rows import ROLES, TEST, Rows, indices_in
 from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
 from userrep.evaluation.tasks.rows import events_by_cluster
-from userrep.evaluation.tasks.task import Floats32, LeftOut, Task, Truth, too_few_values
+from userrep.evaluation.tasks.task import LeftOut, Task, Truth, too_few_values
 from userrep.store.arrow import listed
 
 _MAX_POOL = 5000  # rows of a date
@@ -25,14 +24,12 @@ _MAX_SHARE = 0.75  # of the pool that a list may have
 _METRICS = ("recall", "lift", "auc")
 _HIDDEN = 200  # users of a list that are enough to be found; fewer if there are fewer seeds
 
-Floats = NDArray[np.float64]
-
 
 class _Pool(NamedTuple):
     """Rows of one date, and which of them each list has."""
 
     row_Q: Ints
-    is_listed_QL: NDArray[np.bool_]
+    is_listed_QL: Mask
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def look_alikes(num_seeds: int, days: int, attribute: str | None = None) -> Task
     return Task(name, problem)
 
 
-def _problem(truth: Truth, seed: int, is_listed_NL: NDArray[np.bool_], num_seeds: int) -> LookAlikeProblem | LeftOut:
+def _problem(truth: Truth, seed: int, is_listed_NL: Mask, num_seeds: int) -> LookAlikeProblem | LeftOut:
     """Use the newest training date and the newest test date, and lists that are long enough at both."""
     rows, rng = truth.rows, np.random.default_rng(seed)
     training, test = (_pool(rows, is_listed_NL, is_test=is_test, rng=rng) for is_test in (False, True))
@@ -118,7 +115,7 @@ def _problem(truth: Truth, seed: int, is_listed_NL: NDArray[np.bool_], num_seeds
     return LookAlikeProblem(rows, training, test, num_seeds, seed)
 
 
-def _pool(rows: Rows, is_listed_NL: NDArray[np.bool_], *, is_test: bool, rng: np.random.Generator) -> _Pool:
+def _pool(rows: Rows, is_listed_NL: Mask, *, is_test: bool, rng: np.random.Generator) -> _Pool:
     """Return rows of the newest date of a role, in random order, so that equal scores are in random order."""
     in_role_N = (rows.role_N == TEST) == is_test
     row_Q = rng.permutation(np.flatnonzero(in_role_N & (rows.date_N == rows.date_N[in_role_N].max())))[:_MAX_POOL]

@@ -6,13 +6,12 @@ Shapes: N rows, F numbers, Q rows of one date, P ranks.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from userrep.evaluation.metrics import Scores, ndcg
+from userrep.evaluation.metrics import Floats, Floats32, Ints, Mask, Scores, ndcg
 from userrep.evaluation.probes import standardized
-from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import events_by_cluster
-from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth, too_few_values
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth, too_few_values
 
 _NUM_NEIGHBORS = 50
 _MAX_POOL = 2000  # rows of a date among which neighbors are searched
@@ -30,7 +29,7 @@ class NeighbourProblem:
 
     rows: Rows
     kind_N: Ints
-    pool_N: NDArray[np.bool_]
+    pool_N: Mask
     seed: int
 
     @property
@@ -48,7 +47,7 @@ class NeighbourProblem:
         row_T, ndcg_T = self._rankings(x_NF, choice, is_test=True)
         return {"ndcg": Scores(ndcg_T[:, None], np.zeros((len(row_T), 1)), self.rows.user_N[row_T])}
 
-    def _rankings(self, x_NF: Floats32, setting: str, *, is_test: bool) -> tuple[Ints, NDArray[np.float64]]:
+    def _rankings(self, x_NF: Floats32, setting: str, *, is_test: bool) -> tuple[Ints, Floats]:
         """Rank within each date; return rows with a relevant neighbor and their nDCG.
 
         Rows are shuffled by the seed, so that ties are broken at random.
@@ -67,7 +66,7 @@ class NeighbourProblem:
         return row_T, ndcg_T
 
 
-def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_neighbors: int) -> NDArray[np.float64]:
+def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_neighbors: int) -> Floats:
     """Rank all other rows for each row by cosine; return nDCG, NaN if no other row has the same kind.
 
     Zero vectors have cosine 0 with every vector. Memory: Q x Q float32.

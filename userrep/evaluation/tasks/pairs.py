@@ -15,31 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.metrics import Scores
+from userrep.evaluation.metrics import Floats32, Ints, Mask, Scores
 from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, penalty_path, standardized
-from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
+from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, num_by_role
 from userrep.evaluation.tasks.rows import Setting
-from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth
 
 _MAX_PER_ROW = 10  # positives; a random sample of a user's items if there are more
 _ATTEMPTS = 30
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """P labeled pairs (row, item)."""
-
-    row_P: Ints
-    item_P: Ints
-    is_positive_P: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
 class PairProblem:
-    """Pairs, with the inputs of their items at the pair's date: M combinations of item and date."""
+    """P labeled pairs (row, item), with the inputs of items at the pair's date: M combinations of item and date."""
 
     truth: Truth
-    pairs: Pairs
+    row_P: Ints
+    item_P: Ints
+    is_positive_P: Mask
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -61,7 +54,7 @@ class PairProblem:
         inputs = self._standardized(x_NF)
         weights = fit_pairs(*self._examples(inputs, TRAIN, VALID), float(choice.strength_K[0]))
         test, y_T = self._examples(inputs, TEST)
-        row_T = np.sort(self.pairs.row_P[self._role_P == TEST])
+        row_T = np.sort(self.row_P[self._role_P == TEST])
         scores = Scores(
             pair_logits(test, weights)[:, None], y_T.astype(np.float64)[:, None], self.truth.rows.user_N[row_T]
         )
@@ -69,7 +62,7 @@ class PairProblem:
 
     @property
     def _role_P(self) -> NDArray[np.int8]:
-        return self.truth.rows.role_N[self.pairs.row_P]
+        return self.truth.rows.role_N[self.row_P]
 
     def _standardized(self, x_NF: Floats32) -> PairInputs:
         """Standardize rows and items by those of training and validation; items are scaled as in ``PairInputs``."""
@@ -78,7 +71,7 @@ class PairProblem:
         used_M[index_P[np.isin(self._role_P, (TRAIN, VALID))]] = True
         is_fitted_N = np.isin(self.truth.rows.role_N, (TRAIN, VALID))
         item_ME = standardized(item_ME, used_M) * np.float32(item_ME.shape[1] ** -0.5)
-        return PairInputs(standardized(x_NF, is_fitted_N), item_ME, self.pairs.row_P, index_P)
+        return PairInputs(standardized(x_NF, is_fitted_N), item_ME, self.row_P, index_P)
 
     def _examples(self, inputs: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
         """Return the pairs of some roles with their labels, ordered by row, and only the rows and items in use."""
@@ -87,17 +80,17 @@ class PairProblem:
         rows, row_P = np.unique(inputs.row_P[selected], return_inverse=True)
         items, item_P = np.unique(inputs.item_P[selected], return_inverse=True)
         pairs = PairInputs(inputs.x_NF[rows], inputs.item_ME[items], row_P, item_P)
-        return pairs, self.pairs.is_positive_P[selected].astype(np.float32)
+        return pairs, self.is_positive_P[selected].astype(np.float32)
 
     def item_inputs(self) -> tuple[Floats32, Ints]:
         """Return the inputs of each item at each date with a pair: valid vectors, presence flags and popularity.
 
         Returns x_ME, and the index into it of each pair's item.
         """
-        truth, pairs = self.truth, self.pairs
+        truth = self.truth
         num_items = len(truth.activity.item_ids)
-        date_P = truth.rows.date_N[pairs.row_P]
-        distinct_M, index_P = np.unique(date_P * num_items + pairs.item_P, return_inverse=True)
+        date_P = truth.rows.date_N[self.row_P]
+        distinct_M, index_P = np.unique(date_P * num_items + self.item_P, return_inverse=True)
         date_M, item_M = np.divmod(distinct_M, num_items)
         parts = []
         for d in range(len(truth.rows.dates)):
@@ -143,14 +136,14 @@ def new_users(after: int, days: int, *, is_blank: bool) -> Task:
 
 
 def _problem(truth: Truth, seed: int, *, days: int, only_new: bool = False) -> PairProblem | LeftOut:
-    problem = PairProblem(truth, draw_pairs(truth, days, np.random.default_rng(seed), only_new=only_new))
+    problem = draw_pairs(truth, days, np.random.default_rng(seed), only_new=only_new)
     for name, count in problem.num_examples.items():
         if count < 4 * MIN_EXAMPLES:
             return LeftOut(f"{count} user-item pairs in the {name} split; at least {4 * MIN_EXAMPLES} are required")
     return problem
 
 
-def draw_pairs(truth: Truth, days: int, rng: np.random.Generator, *, only_new: bool = False) -> Pairs:
+def draw_pairs(truth: Truth, days: int, rng: np.random.Generator, *, only_new: bool = False) -> PairProblem:
     """Draw positives, and exchange their items for negatives among rows of the same date and role."""
     taken = truth.futures.num_events(days)
     excluded = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
@@ -166,12 +159,12 @@ def draw_pairs(truth: Truth, days: int, rng: np.random.Generator, *, only_new: b
         for role in ROLES.values():
             is_in_group_P = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
             parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, taken.shape[1], rng))
-    return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return PairProblem(truth, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def exchanged(
     row_P: Ints, item_P: Ints, never: Ints, num_items: int, rng: np.random.Generator
-) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+) -> tuple[Ints, Ints, Mask]:
     """Match positives in pairs so that the item of each is a negative of the other; return row, item, is_positive.
 
     ``never``: ascending keys (row x num_items + item) of pairs that must not be negatives. Positives without a match
@@ -205,11 +198,11 @@ def _keys(matrix: csr_array) -> Ints:
     return np.sort(row_P * matrix.shape[1] + item_P)
 
 
-def _is_among(keys: Ints, ascending: Ints) -> NDArray[np.bool_]:
+def _is_among(keys: Ints, ascending: Ints) -> Mask:
     if not len(ascending):
         return np.zeros(len(keys), bool)
     index = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    is_present: NDArray[np.bool_] = ascending[index] == keys
+    is_present: Mask = ascending[index] == keys
     return is_present
 
 

@@ -8,11 +8,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-from userrep.evaluation.metrics import Scores
+from userrep.evaluation.metrics import Floats, Floats32, Ints, Mask, Scores
 from userrep.evaluation.probes import (
-    Floats,
     choose_rounds,
     fit_logistic,
     fit_ridge,
@@ -22,8 +20,8 @@ from userrep.evaluation.probes import (
     penalty_path,
     standardized,
 )
-from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Ints, Rows, num_by_role
-from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
+from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Rows, num_by_role
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth
 
 RowMetric = Literal["auc", "r2"]
 
@@ -164,16 +162,16 @@ def next_categories(days: int) -> Task:
     return Task(f"next_categories_{days}d", problem, is_drawn=False)
 
 
-def events_by_cluster(truth: Truth, days: int) -> NDArray[np.float64]:
+def events_by_cluster(truth: Truth, days: int) -> Floats:
     """Count each row's events in ``[as_of, as_of + days)`` by the item's cluster: N x C."""
     known = np.flatnonzero(truth.cluster_I >= 0)
     shape = (len(truth.cluster_I), int(truth.cluster_I.max(initial=-1)) + 1)
     is_in_cluster_IC = scipy.sparse.csr_array((np.ones(len(known)), (known, truth.cluster_I[known])), shape=shape)
-    counts_NC: NDArray[np.float64] = (truth.futures.num_events(days) @ is_in_cluster_IC).toarray()
+    counts_NC: Floats = (truth.futures.num_events(days) @ is_in_cluster_IC).toarray()
     return counts_NC
 
 
-def too_few_rows(rows: Rows, is_positive_N: NDArray[np.bool_]) -> LeftOut | None:
+def too_few_rows(rows: Rows, is_positive_N: Mask) -> LeftOut | None:
     """Return a reason to leave a label out if a split has too few positive or negative rows; otherwise None."""
     for name, role in ROLES.items():
         is_positive_R = is_positive_N[rows.role_N == role]
@@ -183,5 +181,5 @@ def too_few_rows(rows: Rows, is_positive_N: NDArray[np.bool_]) -> LeftOut | None
     return None
 
 
-def _column(values_N: NDArray[np.float64] | NDArray[np.bool_]) -> Floats32:
+def _column(values_N: Floats | Mask) -> Floats32:
     return values_N.astype(np.float32)[:, None]

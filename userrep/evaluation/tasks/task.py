@@ -11,18 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.item_vectors import ItemVectors
-from userrep.evaluation.metrics import Scores
-from userrep.evaluation.sampled_rows import Ints, Rows
+from userrep.evaluation.metrics import Floats32, Ints, Scores
+from userrep.evaluation.sampled_rows import Rows
 
 MIN_EXAMPLES = 10  # of each class and split; with fewer a task is left out
 
-Floats32 = NDArray[np.float32]
 
 _ATTRIBUTE = "attribute_"  # prefix of feature columns with an attribute, and of tasks that predict one
 

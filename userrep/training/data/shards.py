@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from userrep import config
 from userrep.errors import UsageError
 from userrep.store.filesystem import is_local, parquet_footer
 from userrep.training.data.row_stream import Batch, RowGroup, row_batches, row_groups
@@ -48,28 +49,26 @@ def shard_files(uris: Iterable[str], num_shards: int) -> ShardFiles:
     return files
 
 
-def count_rows(files: Sequence[Sequence[str]]) -> list[int]:
-    """Count the rows of each shard. Cost: reads the Parquet footers only."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return [sum(footer.num_rows for footer in pool.map(parquet_footer, uris)) for uris in files]
-
-
-def steps_per_epoch(num_rows: Sequence[int], batch_size: int) -> int:
+def read_steps_per_epoch(files: ShardFiles, training: config.Training) -> int:
     """Return the number of steps that the smallest shard allows. It is the same for any number of ranks.
+
+    Cost: reads the footer of each training file.
 
     Raises
     ------
     UsageError
         If the smallest shard has too few rows for one step.
     """
-    portion = batch_size // len(num_rows)
-    steps = min(num_rows) // portion
-    if not steps:
+    shards = files.get("train") or [[] for _ in range(training.num_shards)]
+    with ThreadPoolExecutor(READERS) as pool:
+        num_rows = min(sum(footer.num_rows for footer in pool.map(parquet_footer, uris)) for uris in shards)
+    portion = training.batch_size // len(shards)
+    if num_rows < portion:
         raise UsageError(
-            f"training: the smallest of {len(num_rows)} shards has {min(num_rows)} rows, but one step takes {portion} "
+            f"training: the smallest of {len(shards)} shards has {num_rows} rows, but one step takes {portion} "
             "from each. Lower training.batch_size or training.num_shards, or train on more users or as-of dates."
         )
-    return steps
+    return num_rows // portion
 
 
 def epoch_batches(

@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from userrep.training.launch.rank_monitor import HEARTBEAT_SECONDS, SILENCE_SECONDS, Address, Message
+from userrep.training.launch.rank_monitor import HEARTBEAT_SECONDS, SILENCE_SECONDS, Address
 
 if TYPE_CHECKING:
     from userrep.training.task import TrainingTask
@@ -30,37 +30,26 @@ class DriverConnection:
         self._socket = socket.create_connection(address[:2], timeout=SILENCE_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_SECONDS))
         self._lock = threading.Lock()
-        self._send({"token": address.token, "rank": rank, "host": socket.gethostname(), "pid": os.getpid()})
+        self.send(token=address.token, rank=rank, host=socket.gethostname(), pid=os.getpid())
         threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
-    def send_facts(self, **facts: object) -> None:
-        """Send facts about this rank, such as its device or speed."""
-        self._send({"facts": facts})
+    def send(self, **message: object) -> None:
+        """Send a message: ``facts`` about this rank, a line to ``say``, that it is ``done``, or none, a heartbeat."""
+        with self._lock:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def report(self, line: str) -> None:
-        """Send a line of progress for the driver to log."""
-        self._send({"say": line})
-
-    def done(self) -> None:
-        """Report that this rank has finished."""
-        self._send({"done": True})
-
-    def failed(self, error: BaseException) -> None:
-        """Report the exception that ended this rank, with at most 100,000 characters of its traceback."""
+    def send_failure(self, error: BaseException) -> None:
+        """Send the exception that ended this rank, with at most 100,000 characters of its traceback."""
         trace = "".join(traceback.format_exception(error))
-        self._send({"failed": str(error), "kind": type(error).__name__, "traceback": trace[-100_000:]})
+        self.send(failed=str(error), kind=type(error).__name__, traceback=trace[-100_000:])
 
     def _send_heartbeats(self) -> None:
         closed = select.poll()
         closed.register(self._socket, select.POLLIN)  # the driver sends nothing, so only an end can be read
         with suppress(OSError):
             while not closed.poll(1000 * HEARTBEAT_SECONDS):
-                self._send({})
+                self.send()
         os._exit(_DRIVER_LOST)
-
-    def _send(self, message: Message) -> None:
-        with self._lock:
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
 
 def train_rank(task: "TrainingTask", address: Address, resume: str | None) -> None:
@@ -76,14 +65,13 @@ def train_rank(task: "TrainingTask", address: Address, resume: str | None) -> No
         from userrep.training.loop import train
 
         comm = HorovodComm() if backend == "horovod" else TorchComm()
-        driver.send_facts(device=comm.device_name)
-        result = train(task, comm, driver.report, resume=resume)
-        driver.send_facts(**result.ranks[0])
-        driver.done()
+        driver.send(facts={"device": comm.device_name})
+        result = train(task, comm, lambda line: driver.send(say=line), resume=resume)
+        driver.send(facts=result.ranks[0], done=True)
         comm.close()
     except BaseException as error:
         with suppress(OSError):  # the driver is gone
-            driver.failed(error)
+            driver.send_failure(error)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

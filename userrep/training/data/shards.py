@@ -61,7 +61,7 @@ def read_steps_per_epoch(files: ShardFiles, training: config.Training) -> int:
     """
     shards = files.get("train") or [[] for _ in range(training.num_shards)]
     with ThreadPoolExecutor(READERS) as pool:
-        num_rows = min(sum(footer.num_rows for footer in pool.map(parquet_footer, uris)) for uris in shards)
+        num_rows: int = min(sum(footer.num_rows for footer in pool.map(parquet_footer, uris)) for uris in shards)
     portion = training.batch_size // len(shards)
     if num_rows < portion:
         raise UsageError(

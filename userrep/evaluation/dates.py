@@ -11,16 +11,14 @@ from userrep.errors import UsageError
 class EvaluationPlan:
     """Dates of an evaluation. The label of an as-of date D with horizon h covers the days ``[D, D+h)``.
 
-    ``until``: end of the space's training data, exclusive. ``end``: the first day after the log. ``horizons``: usable
-    horizons in days, ascending; ``left_out``: horizons that are too long for the log. ``train``: dates for fitting and
-    tuning probes, all at or after ``until``; ``test``: dates for testing them. No test date precedes the end of the
-    labels of a training date.
+    ``until``: end of the space's training data, exclusive. ``end``: the first day after the log. ``horizons``: those
+    that are not too long for the log, in days, ascending. ``train``: dates for fitting and tuning probes, all at or
+    after ``until``; ``test``: dates for testing them. No test date precedes the end of the labels of a training date.
     """
 
     until: date
     end: date
     horizons: tuple[int, ...]
-    left_out: tuple[int, ...]
     train: tuple[date, ...]
     test: tuple[date, ...]
 
@@ -50,17 +48,16 @@ def make_plan(
 
     The days of the log that remain after both have the longest horizon are split evenly between training and test
     dates. At most ``max_dates`` of each are used, the nearest to ``until``, so that the space is judged on the weeks
-    after its training. ``space``: the space id, for the message.
+    after its training. ``horizons``: ascending. ``space``: the space id, for the message.
 
     Raises
     ------
     UsageError
         If the log ends too soon after ``until`` for even the shortest horizon.
     """
-    ascending = sorted(horizons)
-    usable = [h for h in ascending if latest_until(end, h) >= until]
+    usable = [h for h in horizons if latest_until(end, h) >= until]
     if not usable:
-        shortest = ascending[0]
+        shortest = horizons[0]
         raise UsageError(
             f"space {space}: the log ends on {end - timedelta(days=1)}, too soon after the training data, which ends "
             f"on {until}. Probes need {shortest} days of labels, and their test another {shortest}. "
@@ -72,8 +69,7 @@ def make_plan(
     first_test = until + timedelta(days=longest + spare // 2)
     train = _every(until, first_test - timedelta(days=longest), every_days)[:max_dates]
     test = _every(first_test, until + timedelta(days=longest + spare), every_days)[:max_dates]
-    left_out = tuple(h for h in ascending if h not in usable)
-    return EvaluationPlan(until, end, tuple(usable), left_out, train, test)
+    return EvaluationPlan(until, end, tuple(usable), train, test)
 
 
 def latest_until(end: date, horizon: int) -> date:

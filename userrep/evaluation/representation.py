@@ -30,7 +30,6 @@ What a representation may use
   item_id, with num_events and weight. A model trained on it has seen exactly the events that the space has seen.
 - ``context.earlier_rows``: a sample of all users' scaled features at dates up to ``until``, on the driver. It is read
   once; the first fit that uses it bears the cost.
-- ``context.picked``: N x I, true where the user picked the item at onboarding before the row's date.
 - ``context.seed``: the seed for all random draws.
 
 ``als_refitted`` is the one exception: it is fitted at each row's date, on the events before that date.
@@ -48,7 +47,6 @@ from functools import cached_property
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy.sparse import csr_array
 
 from userrep.config import Config
 from userrep.evaluation.dates import EvaluationPlan
@@ -110,11 +108,6 @@ class Context:
     def scaled(self) -> Floats32:
         """Lay the rows' features out and scale them as inputs of the encoder: x_NF."""
         return self.artifact.scaler.apply(self.layout, self.raw())
-
-    @property
-    def picked(self) -> csr_array:
-        """Onboarding picks of each row's user: N x I."""
-        return csr_array(self.activity.picked[self.rows.user_N])
 
     def interactions(self) -> DataFrame:
         """Read all users' events before ``plan.until``: user_id, item_id, num_events, weight. Cost: one shuffle."""

@@ -56,7 +56,8 @@ def evaluate(
     )
     rows, counts = context.rows, num_by_role(context.rows.role_N)
     logger.info(f"{len(rows):,} rows of {len(rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
-    left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
+    too_long = [days for days in config.evaluation.horizons_days if days not in plan.horizons]
+    left_out = {f"horizon of {days} days": plan.advice(days) for days in too_long} | reasons_without_picks(context)
     fits = {name: fit for name, fit in representations.items() if name not in left_out}
     matrices, described = zip(*(fit_and_describe(name, fit, context) for name, fit in fits.items()), strict=True)
     inputs, others = FeatureSpec.of(config).attributes, config.evaluation.attribute_names

@@ -61,18 +61,18 @@ def plan_check(
     Parameters
     ----------
     training_as_ofs, until, future_days, every_days : settings of the space's own training.
-    horizons : in days.
+    horizons : in days, ascending.
     """
-    for horizon, num_dates in product(sorted(horizons, reverse=True), range(_MAX_DATES, 0, -1)):
+    for horizon, num_dates in product(reversed(horizons), range(_MAX_DATES, 0, -1)):
         step = timedelta(days=every_days)
         label = step * -(-horizon // every_days)
         first_test = until - label - step * (num_dates - 1)
         end = first_test - label - step * (num_dates - 1)
         as_ofs = [day for day in training_as_ofs if day + timedelta(days=future_days) <= end]
         if len(as_ofs) >= max(2, len(training_as_ofs) / 2):
-            usable, left_out = (tuple(h for h in sorted(horizons) if (h <= horizon) == fits) for fits in (True, False))
+            usable = tuple(h for h in horizons if h <= horizon)
             train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
-            return CheckPlan(as_ofs, EvaluationPlan(end, until, usable, left_out, train, test))
+            return CheckPlan(as_ofs, EvaluationPlan(end, until, usable, train, test))
     return None
 
 

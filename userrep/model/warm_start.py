@@ -103,9 +103,7 @@ def _matching_layers(
     """Return the layers to carry over, and a line for each group of layers that starts fresh."""
     shapes = weight_shapes(layout, model, targets)
     earlier_shapes = weight_shapes(earlier.layout, earlier.model, earlier.targets)
-    encoder, decoder, future = (
-        [layer for layer in group if f"{layer}.weight" in shapes] for group in (_ENCODER, _DECODER, _FUTURE)
-    )
+    groups = [[layer for layer in group if f"{layer}.weight" in shapes] for group in (_ENCODER, _DECODER, _FUTURE)]
     num_learned, earlier_learned = (each["encoder_linear.bias"][0] for each in (shapes, earlier_shapes))
     other_widths = {
         key: f"model.{key} is {getattr(model, key)}, {earlier.space_id} has {getattr(earlier.model, key)}"
@@ -116,17 +114,13 @@ def _matching_layers(
     if reason is None and num_learned != earlier_learned:
         reason = f"{num_learned} learned dimensions, {earlier.space_id} has {earlier_learned}"
     if reason:
-        return [], [f"{', '.join([*encoder, *decoder, *future])}: fresh, {reason}"]
-    layers, lines = encoder, []
-    if "decoder_dim" in other_widths:
-        lines.append(f"{', '.join(decoder)}: fresh, {other_widths['decoder_dim']}")
-    else:
-        layers += decoder
-    if same_items and targets == earlier.targets and all(f"{layer}.weight" in earlier_shapes for layer in future):
-        layers += future
-    elif future:
-        lines.append(f"{', '.join(future)}: fresh, {earlier.space_id} has other targets")
-    return layers, lines
+        return [], [f"{', '.join(layer for group in groups for layer in group)}: fresh, {reason}"]
+    has_future = all(f"{layer}.weight" in earlier_shapes for layer in groups[-1])
+    same_targets = same_items and targets == earlier.targets and has_future
+    reasons = None, other_widths.get("decoder_dim"), None if same_targets else f"{earlier.space_id} has other targets"
+    of_groups = [(group, reason) for group, reason in zip(groups, reasons, strict=True) if group]
+    layers = [layer for group, reason in of_groups if reason is None for layer in group]
+    return layers, [f"{', '.join(group)}: fresh, {reason}" for group, reason in of_groups if reason is not None]
 
 
 def _matching_blocks(
@@ -178,10 +172,9 @@ def _changed_values(name: str, values: list[str], earlier_values: list[str]) -> 
         "new, initialized from (other)": [value for value in values if value not in earlier_values],
         "removed, counted as (other)": [value for value in earlier_values if value not in values],
     }
-    lines = []
-    for change, changed in changes.items():
-        lines += [f"{name}: {shortened(changed, most=_MAX_LISTED)}: {change}"] if changed else []
-    return lines
+    return [
+        f"{name}: {shortened(changed, most=_MAX_LISTED)}: {change}" for change, changed in changes.items() if changed
+    ]
 
 
 def _input_maps(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_BlockPair]) -> _InputMaps:

@@ -219,7 +219,7 @@ def context_of(spark: SparkSession, log: Log) -> Context:
         log.shown_UV.data, csr_array(log.shown_UV.shape, dtype=bool), np.zeros((1, num_items)),
         np.ones((1, num_items), bool),
     )  # fmt: skip
-    plan = EvaluationPlan(UNTIL, UNTIL + timedelta(days=14), (7,), (), (UNTIL,), ())
+    plan = EvaluationPlan(UNTIL, UNTIL + timedelta(days=14), (7,), (UNTIL,), ())
     nothing = cast(Any, None)
     return ContextOf(nothing, nothing, nothing, plan, nothing, Futures(rows, activity), seed=1, seen=seen)
 

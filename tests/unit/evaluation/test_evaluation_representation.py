@@ -2,14 +2,11 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from tests.support.evaluation_world import (
-    NUM_GROUPED_ITEMS,
     PLAN,
     Event,
-    activity_from,
     context_of,
     context_with_features,
     features_of,
@@ -23,15 +20,6 @@ def test_cut_rows_are_those_with_a_known_part_of_the_history() -> None:
     whole = context_of([Event(0, 0, PLAN.until)])
     cut = replace(whole, futures=Futures(whole.rows, whole.activity, whole.futures.history * 0))
     assert (whole.is_truncated, cut.is_truncated) == (False, True)
-
-
-def test_picks_are_those_of_each_rows_user() -> None:
-    context = context_of([])
-    picks = [(3, 5), (3, 7), (59, 0)]
-    activity = activity_from([Event(0, 0, PLAN.until)], context.rows, NUM_GROUPED_ITEMS, picks=picks)
-    picked_NI = replace(context, futures=Futures(context.rows, activity)).picked.toarray()
-    for n, user in enumerate(context.rows.user_N):
-        assert np.flatnonzero(picked_NI[n]).tolist() == [item for of, item in picks if of == user]
 
 
 def test_inputs_are_laid_out_from_the_rows_own_features_and_scaled_by_the_space() -> None:

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -88,7 +89,7 @@ def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
     """Measure the units of a log's split that are not finished, and compare."""
     found = [_unit(name, split, seed, root) for seed in range(1, num_seeds + 1)]
     tasks = {one.task for one in found[0]}
-    compared = leads(found, [task for task in tasks if is_akin_to_training(task)])
+    compared = leads(over_trainings(found), [task for task in tasks if is_akin_to_training(task)])
     return {
         "benchmark": f"quality_{name}_{split}",
         "size": {"log": name, "split": split, "seeds": num_seeds, "cores": os.cpu_count()},
@@ -98,6 +99,22 @@ def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
         "storage_losses": storage_losses([one for one in found[0] if not one.task.startswith(_LOOK_ALIKES)]),
         "not judged": sorted({one.task for one in first_metrics(found[0]) if not one.is_judged}),
     }
+
+
+def over_trainings(found: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """Return the first training's results, and those of the embedding over all trainings.
+
+    Intervals are over users and trainings: each resampling uses one of the trainings at random.
+    """
+    by_key = [{_key(one): one for one in measured} for measured in found]
+    training_B = np.random.default_rng(0).integers(0, len(found), len(found[0][0].bootstraps_B))
+
+    def over_all(one: Measured) -> Measured:
+        same = [measured[_key(one)] for measured in by_key]
+        drawn_B = np.stack([m.bootstraps_B for m in same])[training_B, np.arange(len(training_B))]
+        return replace(one, by_seed=tuple(m.value for m in same), bootstraps_B=drawn_B)
+
+    return [over_all(one) if one.representation == EMBEDDING else one for one in found[0]]
 
 
 def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:

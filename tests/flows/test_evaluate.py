@@ -101,7 +101,7 @@ def only(names: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     chosen = [name for name in ALL if name in names]
     monkeypatch.setattr(
         "userrep.workflows.evaluate.representations",
-        lambda storages: [one for one in representations(storages) if one.name in chosen],
+        lambda storages: {name: fit for name, fit in representations(storages).items() if name in chosen},
     )
     return chosen
 

@@ -6,10 +6,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks.quality_by_log import LOGS
+from benchmarks.quality_by_log import LOGS, over_trainings
 from benchmarks.results import GOALS, PAGE, QUALITY_LOGS, RECORDS, age_in_commits, benchmark_modules, page, record
+from userrep.evaluation.families import leads
+from userrep.evaluation.results import Measured
 from userrep.model.self_check import AKIN_NOTE
 
 pytestmark = pytest.mark.default
@@ -93,6 +96,17 @@ def test_a_benchmark_without_a_record_is_listed_as_not_measured(tmp_path: Path) 
     missing = re.findall(r"^- `(\w+)`$", found.split("## Not measured")[1], flags=re.MULTILINE)
     assert {*missing, *GOALS, "item_vectors_sample"} >= {*benchmark_modules()}
     assert "item_vectors_sample" not in missing
+
+
+def test_the_interval_of_a_lead_holds_the_trainings() -> None:
+    def measured(name: str, value: float) -> Measured:
+        return Measured("next_item_7d", "auc", name, (value,), np.full(400, value), "x", {"test": 900})
+
+    first, second = [measured("embedding", 0.6), measured("raw", 0.5)], [measured("embedding", 0.8)]
+    lead, low, high = leads(over_trainings([first, second]), ())["raw"]["items"]
+    assert lead == pytest.approx(0.4)
+    assert (low, high) == pytest.approx((0.2, 0.6))
+    assert leads(over_trainings([first]), ()) == leads(first, ())
 
 
 def test_quality_by_log_names_the_closest_peer_of_each_log(tmp_path: Path) -> None:

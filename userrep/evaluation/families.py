@@ -3,11 +3,11 @@
 Each family counts once in the mean, regardless of its number of tasks. Shapes: B resamplings of the users.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from userrep.evaluation.metrics import Floats, Ints
+from userrep.evaluation.metrics import Floats
 from userrep.evaluation.results import Measured, interval_of
 from userrep.model.self_check import MEAN, OTHERS_MEAN, Interval
 from userrep.store.vector_storage import STORED
@@ -42,43 +42,24 @@ def first_metrics(measured: Sequence[Measured]) -> list[Measured]:
     return [result for result in measured if result.metric in _PRIMARY_METRICS]
 
 
-def leads(
-    trainings: Sequence[Sequence[Measured]], akin: Collection[str], seed: int = 0
-) -> dict[str, dict[str, Interval]]:
+def leads(measured: Sequence[Measured], akin: Collection[str]) -> dict[str, dict[str, Interval]]:
     """Return the embedding's lead over each peer, by family and as the mean over families.
 
     A second mean leaves out the tasks akin to training, if any family remains. A lead is the relative difference, for
-    R2 the absolute one. Intervals are over users and trainings: each resampling uses one of the trainings at random.
-
-    Parameters
-    ----------
-    trainings : results of each of several trainings, with at least one judged task; the first one names the peers.
-    akin : names of the tasks akin to training.
+    R2 the absolute one. ``akin``: names of the tasks akin to training.
     """
-    by_training = [
-        {(result.task, result.representation): result for result in lead_inputs(measured)} for measured in trainings
-    ]
-    peers = sorted({peer for _, peer in by_training[0]} - {EMBEDDING})
-    tasks = [task for task, name in by_training[0] if name == EMBEDDING]
-    num_draws = len(next(iter(by_training[0].values())).bootstraps_B)
-    training_B = np.random.default_rng(seed).integers(0, len(trainings), num_draws)
-    return {peer: _leads_over(peer, tasks, by_training, training_B, akin) for peer in peers}
+    judged = {(result.task, result.representation): result for result in lead_inputs(measured)}
+    peers = sorted({peer for _, peer in judged} - {EMBEDDING})
+    return {peer: _leads_over(peer, judged, akin) for peer in peers}
 
 
-def _leads_over(
-    peer: str,
-    tasks: Sequence[str],
-    by_training: Sequence[dict[tuple[str, str], Measured]],
-    training_B: Ints,
-    akin: Collection[str],
-) -> dict[str, Interval]:
+def _leads_over(peer: str, judged: Mapping[tuple[str, str], Measured], akin: Collection[str]) -> dict[str, Interval]:
+    tasks = [task for task, name in judged if name == EMBEDDING and (task, peer) in judged]
     families: dict[str, Floats] = {}
     others: list[Floats] = []
     for family, prefixes in FAMILIES.items():
         parts = {
-            task: _lead([measured[task, EMBEDDING] for measured in by_training], by_training[0][task, peer], training_B)
-            for task in tasks
-            if task.startswith(prefixes) and (task, peer) in by_training[0]
+            task: _lead(judged[task, EMBEDDING], judged[task, peer]) for task in tasks if task.startswith(prefixes)
         }
         if parts:
             families[family] = np.mean(list(parts.values()), axis=0)
@@ -90,11 +71,9 @@ def _leads_over(
     return {family: _with_interval(lead) for family, lead in families.items()}
 
 
-def _lead(ours: Sequence[Measured], theirs: Measured, training_B: Ints) -> Floats:
+def _lead(ours: Measured, theirs: Measured) -> Floats:
     """Return the lead at a task for each resampling, and the point estimate last."""
-    ours_B = np.stack([result.bootstraps_B for result in ours])[training_B, np.arange(len(training_B))]
-    embedding = np.append(ours_B, np.mean([result.value for result in ours]))
-    peer = np.append(theirs.bootstraps_B, theirs.value)
+    embedding, peer = (np.append(result.bootstraps_B, result.value) for result in (ours, theirs))
     lead: Floats = embedding - peer if theirs.metric == "r2" else embedding / np.maximum(peer, 1e-9) - 1
     return lead
 

@@ -56,7 +56,7 @@ def as_json(results: Results) -> dict[str, Any]:
             }
             for task in dict.fromkeys(task for task, _ in results.lines)
         },
-        "leads": leads([results.measured], results.akin) if lead_inputs(results.measured) else {},
+        "leads": leads(results.measured, results.akin) if lead_inputs(results.measured) else {},
         "left_out": dict(results.left_out),
         "costs": {
             name: asdict(cost) | {"seconds_per_million": round(cost.seconds_per_million, 2)}

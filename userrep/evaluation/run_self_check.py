@@ -150,7 +150,7 @@ def check_model(
         num_training_dates=len(check.as_ofs),
         num_test_users=len(np.unique(context.rows.user_N[context.rows.role_N == TEST])),
         values=values,
-        ahead=leads([measured], akin),
+        ahead=leads(measured, akin),
         akin=akin,
         not_judged=sorted({result.task for result in first_metrics(measured) if not result.is_judged}),
         left_out=left_out,

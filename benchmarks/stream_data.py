@@ -34,7 +34,7 @@ from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import Chunk, schema_of
 from userrep.features.sums.item_vector_files import dated_vectors
 from userrep.features.sums.pooling import OutputRows, PoolingJob
-from userrep.features.sums.pooling_tasks import Destination, Writing, Written
+from userrep.features.sums.pooling_tasks import Writing, Written
 from userrep.items.version_training import train_versions
 from userrep.items.versions import versions_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
@@ -198,9 +198,7 @@ def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
     train_versions(tables, config, versions_of(tables, config, anchor=today), [today])
     versions, since = versions_of(tables, config, anchor=today), tables.version(USER_OPENINGS)
     dated = dated_vectors(tables, config, versions, _as_ofs(today))
-    writing = Writing(
-        {"stream_base": Destination(tables.target(USER_OPENINGS), {"lineage_id": versions.lineage_id})}, _SLICES
-    )
+    writing = Writing({"stream_base": tables.target(USER_OPENINGS)}, {"lineage_id": versions.lineage_id}, _SLICES)
     task = _Task(
         size, PoolingJob(FeatureSpec.of(config), dated, ("stream_base",)), writing, day_number(today) + 1 - OPEN_DAYS
     )

@@ -15,16 +15,16 @@ from userrep.features.layout import exported_form
 from userrep.features.ledger import features_table, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.generations import TileDays
 from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.pooling_tasks import Destination, Written, pooled_rows, write_outputs
+from userrep.features.sums.pooling_tasks import Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import Target
 from userrep.store.schemas import FEATURE_SETS, TableSchema
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
@@ -61,16 +61,16 @@ def build_features(
     """
     spec, dates, ledger = FeatureSpec.of(config), sorted(as_ofs), ledger or tile_ledger(tables)
     revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
-    tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
+    profiles = profiles or refresh_profiles(tables, config)
+    tiles = dict.fromkeys(revisions.items(), (False, True))
     inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)
-    parts = item_parts(tables, config, versions, dates).num_parts
-    cells = tiles_by_cell(tables, ledger, revisions.items())
+    cells, parts = tiles_by_cell(tables, ledger, tiles), item_parts(tables, config, versions, dates).num_parts
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
     build = Features(tables, config, versions, dates, ledger.latest, profiles.profiles_hash)
     since = build.begin()
     if isinstance(tables, FileTables):
-        counts = build.commit(tables, write_outputs(inputs, job, plan, build.destination(tables)), since=since)
+        counts = build.commit(tables, write_outputs(inputs, job, plan, build.targets(tables)), since=since)
     else:
         counts = build.write(inputs, job, plan, since=since)
     return build.record(counts)
@@ -109,9 +109,9 @@ class Features:
         """The table of the lineage's features."""
         return features_table(self.config, self.versions.lineage_id)
 
-    def destination(self, tables: FileTables) -> dict[Output, Destination]:
-        """Return the destination of the feature files that tasks write."""
-        return {"features": Destination(tables.target(self.table), {})}
+    def targets(self, tables: FileTables) -> dict[Output, Target]:
+        """Return the table of the features that tasks write."""
+        return {"features": tables.target(self.table)}
 
     def commit(self, tables: FileTables, files: Sequence[Written], *, since: int) -> Counts:
         """Commit the features among the files that tasks wrote. ``since``: the version that ``begin`` returned."""

@@ -43,7 +43,7 @@ def packed(matrix: NDArray[np.floating], kind: str = "<f4") -> pa.BinaryArray:
     return pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(ends), pa.py_buffer(content)])
 
 
-def unpacked(column: pa.BinaryArray, width: int) -> NDArray[np.float32]:
+def unpacked(column: pa.BinaryArray, width: int, kind: str = "<f4") -> NDArray[Any]:
     """Return a column written by ``packed`` as a matrix, as a view of Arrow's memory.
 
     Raises
@@ -54,14 +54,19 @@ def unpacked(column: pa.BinaryArray, width: int) -> NDArray[np.float32]:
     if column.type != pa.binary():
         raise ValueError(f"{width} numbers a row, packed, were expected, got a column of {column.type}")
     _, ends, content = column.buffers()
-    ends = np.frombuffer(ends, np.int32)[column.offset : column.offset + len(column) + 1]
-    misfits = np.flatnonzero(np.diff(ends) != 4 * width)
+    ends, num_bytes = np.frombuffer(ends, np.int32)[column.offset :][: len(column) + 1], width * np.dtype(kind).itemsize
+    misfits = np.flatnonzero(np.diff(ends) != num_bytes)
     if len(misfits):
-        num_bytes = int(np.diff(ends)[misfits[0]])
-        raise ValueError(f"{width} numbers a row ({4 * width} bytes) were expected, got {num_bytes} bytes")
-    return np.frombuffer(content, "<f4", len(column) * width, int(ends[0])).reshape(len(column), width)
+        got = int(np.diff(ends)[misfits[0]])
+        raise ValueError(f"{width} numbers a row ({num_bytes} bytes) were expected, got {got} bytes")
+    return np.frombuffer(content, kind, len(column) * width, int(ends[0])).reshape(len(column), width)
 
 
 def combined(column: pa.ChunkedArray) -> Any:
     """Return a chunked column as one array. Copies if it has several chunks."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """Return a table as one batch. Copies the columns with several chunks."""
+    return pa.RecordBatch.from_arrays(list(map(combined, table.columns)), table.column_names)

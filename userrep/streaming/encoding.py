@@ -20,7 +20,7 @@ from userrep.features.sums.item_matrix import VectorFiles
 from userrep.features.sums.pooling import PoolingJob
 from userrep.inference.encoder import worker_encoder
 from userrep.sources.tombstones import Tombstones
-from userrep.store.arrow import combined, listed
+from userrep.store.arrow import combined, listed, one_batch
 from userrep.store.bucket_reader import BucketFiles
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.xxhash import bucket_of
@@ -160,7 +160,7 @@ class Encoding:
         dated = ((base.as_of, base.vectors),)
         job = PoolingJob(self.spec, dated, ("features",), before=base.as_of, item_parts=self.item_parts)
         features = pa.Table.from_batches([pooled.rows for pooled in job.run([chunk])])
-        return pa.RecordBatch.from_arrays(list(map(combined, features.columns)), features.column_names), known
+        return one_batch(features), known
 
 
 def read_base_rows(files: BucketFiles, user_ids: pa.Array, *, day: int, context: bool) -> tuple[pa.Table, pa.Table]:

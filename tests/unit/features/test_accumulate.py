@@ -136,7 +136,7 @@ def test_sums_are_weight_times_vector_added_up_without_any_rounding(rows: list[R
         cell = want[row.user][ring]
         want[row.user][ring] = [a + b for a, b in zip(cell, parts, strict=True)]
     sums = added(rows)
-    found = np.dstack([sums.pooled_URX(SPEC), sums.weight_UR(SPEC), sums.num_events_UR(SPEC)])
+    found = np.dstack(sums.views(SPEC)[:3])
     assert found.tolist() == [[[float(x) for x in cell] for cell in rings] for rings in want]
 
 
@@ -172,15 +172,15 @@ def test_sums_that_move_to_a_later_date_equal_those_made_for_it(rows: list[Row],
 
 def test_an_event_without_an_item_vector_counts_and_adds_no_vector() -> None:
     sums = added([Row(user=1, age=2, item=-1, weight=2.5, num_events=3)])
-    assert sums.weight_UR(SPEC).tolist() == [[0, 0, 0], [0, 2.5, 0], [0, 0, 0]]
-    assert sums.num_events_UR(SPEC).tolist() == [[0, 0, 0], [0, 3, 0], [0, 0, 0]]
-    assert not sums.pooled_URX(SPEC).any()
+    assert sums.views(SPEC).weight_UR.tolist() == [[0, 0, 0], [0, 2.5, 0], [0, 0, 0]]
+    assert sums.views(SPEC).num_events_UR.tolist() == [[0, 0, 0], [0, 3, 0], [0, 0, 0]]
+    assert not sums.views(SPEC).pooled_URX.any()
 
 
 def test_parts_of_the_day_weekdays_and_context_are_counted_over_the_longest_window_without_the_history() -> None:
     in_window = [Row(age=1, hour=0, num_events=2), Row(age=3, hour=23, num_events=5, is_tv=False)]  # Saturday, Thursday
     sums = added([*in_window, Row(age=4, num_events=100), Row(age=6, num_events=1000), Row(age=0, num_events=10_000)])
-    night, morning, afternoon, evening, *weekdays = sums.shares_US(SPEC)[0].tolist()
+    night, morning, afternoon, evening, *weekdays = sums.views(SPEC).shares_US[0].tolist()
     assert (night, morning, afternoon, evening) == (2, 0, 0, 5)
     assert weekdays == [0, 0, 0, 5, 0, 2, 0]
     assert sums.context_UK.toarray()[0].tolist() == [2, 5]

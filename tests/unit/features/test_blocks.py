@@ -64,7 +64,8 @@ def test_profiles_are_matched_by_user_and_unknown_registrations_are_never() -> N
     profiles = block.profiles
     assert block.user_ids.to_pylist() == ["a", "c", "d"]
     assert profiles.registered_at_U.tolist() == [(DAY - 3) * DAY_US + DAY_US // 2, NEVER, NEVER]
-    assert [profiles.attributes[k].as_py() if k >= 0 else None for k in profiles.row_U] == [[None], ["se"], None]
+    assert profiles.by_user.column("attributes").to_pylist() == [[None], ["se"], None]
+    assert profiles.is_stored_U.tolist() == [True, True, False]
     assert profiles.pick_user_P.tolist() == [0, 0, 1]
     assert profiles.picked_at_P.tolist() == [(DAY - age) * DAY_US + DAY_US // 2 for age in (1, 4, 2)]
 

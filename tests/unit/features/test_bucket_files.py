@@ -41,7 +41,7 @@ def write_sorted(
         stored = pa.Table.from_pylist(rows, schema=TILES).drop_columns(["day", "before", "after"])
         path = folder / f"{day}.parquet"
         pq.write_table(stored, path, row_group_size=row_group_size)
-        files.append(BucketedFile("tiles", str(path), day, before=False, after=True))
+        files.append(BucketedFile("tiles", str(path), ALL_BUCKETS, day))
     return files
 
 
@@ -136,8 +136,8 @@ def test_rows_of_a_file_get_its_day_and_marks_and_times_as_microseconds(tmp_path
     profiles = pa.Table.from_pylist([profile("a", 1, "se", [(2, 1)])], PROFILES)
     pq.write_table(profiles, tmp_path / "p.parquet")
     files = [
-        BucketedFile("tiles", str(tmp_path / "t.parquet"), DAY - 5, before=True, after=False),
-        BucketedFile("profiles", str(tmp_path / "p.parquet"), 0, before=True, after=True),
+        BucketedFile("tiles", str(tmp_path / "t.parquet"), ALL_BUCKETS, DAY - 5, before=True, after=False),
+        BucketedFile("profiles", str(tmp_path / "p.parquet"), ALL_BUCKETS),
     ]
     (chunk,) = chunks_of_files(files, ALL_BUCKETS, context=True)
     wanted = {"day": DAY - 5, "before": True, "after": False, "last_event_at": 1_709_985_600_000_000}

@@ -51,7 +51,7 @@ def write(tables: Tables, features: Features, users: Mapping[date, list[tuple[st
             [{"user_id": user, "is_exact": is_exact} for user, is_exact in rows], target.schema))
         for as_of, rows in users.items()
     ]  # fmt: skip
-    batches = Writing(features.destination(tables), 1)(made)
+    batches = Writing(features.targets(tables), {}, 1)(made)
     return [Written.of(Row(**row)) for batch in batches for row in batch.to_pylist()]
 
 

@@ -14,7 +14,6 @@ from tests.support.log_lines import messages_to
 from userrep.config import Config
 from userrep.features.build import read_features, stored_features
 from userrep.features.sums import bucket_files
-from userrep.features.sums.generations import TileDays
 from userrep.features.sums.inputs import PoolingInputs, listed_files
 from userrep.items.versions import lineage_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
@@ -131,11 +130,8 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     monkeypatch.setattr(bucket_files, "STEP_ROWS", 250)
     monkeypatch.setattr(bucket_files, "MAX_STEP_ROWS", 1000)
     days = {day: revision for day, (_, revision) in tile_ledger(log.tables).latest.items()}
-    files = listed_files(
-        log.tables,
-        PoolingInputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles_version=None),
-    )
-    sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["start", "stop"]).to_pylist()]
+    tiles = dict.fromkeys(days.items(), (False, True))
+    sources = listed_files(log.tables, PoolingInputs(log.tables, tiles, sums=None, profiles_version=None))
     of_bot, largest = 0, 0
     for chunk in bucket_files.chunks_of_files(sources, BucketRange(0, NUM_BUCKETS), context=True):
         largest = max(largest, chunk.tiles.num_rows)

@@ -1,41 +1,35 @@
 """Which files each task of a pooling job reads: together every row once, in whatever parts ranges are taken."""
 
 from collections import Counter
-from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from userrep.features.sums.bucket_files import BucketedFile
 from userrep.features.sums.plan import PoolingPlan, PoolingTask
-from userrep.features.sums.pooling_tasks import _files_of
+from userrep.features.sums.pooling_tasks import files_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
 
 pytestmark = pytest.mark.fast
 
-Listed = list[dict[str, Any]]
+
+def file_of(kind: str, day: int, within: BucketRange) -> BucketedFile:
+    return BucketedFile(kind, f"{kind}-{day}-{within.start}", within, day)
 
 
-def file_of(kind: str, day: int, within: BucketRange) -> dict[str, Any]:
-    name = f"{kind}-{day}-{within.start}"
-    return {"kind": kind, "path": name, "day": day, "before": False, "after": True, "start": within.start,
-            "stop": within.stop}  # fmt: skip
-
-
-def files_in_slices(days: list[int], num_slices: int) -> Listed:
+def files_in_slices(days: list[int], num_slices: int) -> list[BucketedFile]:
     """List tiles of some days, sums and profiles, each cut into equal slices."""
     kinds = [*(("tiles", day) for day in days), ("sums", 100), ("profiles", 0)]
     return [file_of(kind, day, range_of(k, num_slices)) for kind, day in kinds for k in range(num_slices)]
 
 
-def reads_of(plan: PoolingPlan, files: Listed) -> Counter[tuple[str, int]]:
+def reads_of(plan: PoolingPlan, files: list[BucketedFile]) -> Counter[tuple[str, int]]:
     """Count how often each file is read for each range of users."""
-    listed = pa.Table.from_pylist(files)
     return Counter(
         (file.path, task.range)
         for task in [*plan.tasks(in_parts=False), *plan.tasks(in_parts=True)]
-        for file in _files_of(task, range_of(task.range, plan.num_ranges), listed)
+        for file in files_of(task, range_of(task.range, plan.num_ranges), files)
     )
 
 
@@ -54,23 +48,22 @@ def test_each_range_reads_each_file_that_meets_it_once(
     for file in files:
         for number in range(num_ranges):
             width = NUM_BUCKETS // num_ranges
-            if file["start"] < (number + 1) * width and number * width < file["stop"]:
-                want[file["path"], number] += 1
+            if file.buckets.start < (number + 1) * width and number * width < file.buckets.stop:
+                want[file.path, number] += 1
     assert reads_of(plan, files) == want
 
 
 def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() -> None:
     files = files_in_slices([100, 101, 102, 103], 1)
-    listed = pa.Table.from_pylist(files)
     found = [
-        [file.path.rpartition("-")[0] for file in _files_of(PoolingTask(0, part, 3), BucketRange(0, 10), listed)]
+        [file.path.rpartition("-")[0] for file in files_of(PoolingTask(0, part, 3), BucketRange(0, 10), files)]
         for part in range(3)
     ]
     assert found == [["tiles-102", "sums-100", "profiles-0"], ["tiles-100", "tiles-103"], ["tiles-101"]]
 
 
 def test_a_file_that_ends_where_a_range_begins_is_not_read() -> None:
-    listed = pa.Table.from_pylist([file_of("tiles", 1, BucketRange(0, 10)), file_of("tiles", 2, BucketRange(10, 20))])
-    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(10, 20), listed)] == [2]
-    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(0, 10), listed)] == [1]
-    assert [file.day for file in _files_of(PoolingTask(0), BucketRange(9, 11), listed)] == [1, 2]
+    listed = [file_of("tiles", 1, BucketRange(0, 10)), file_of("tiles", 2, BucketRange(10, 20))]
+    assert [file.day for file in files_of(PoolingTask(0), BucketRange(10, 20), listed)] == [2]
+    assert [file.day for file in files_of(PoolingTask(0), BucketRange(0, 10), listed)] == [1]
+    assert [file.day for file in files_of(PoolingTask(0), BucketRange(9, 11), listed)] == [1, 2]

@@ -52,7 +52,7 @@ def features(sums: Sums, block: UserBlock, *, largest: float = 1.0) -> list[dict
 def test_a_mean_is_the_sum_of_a_windows_rings_divided_by_the_weight_of_items_with_that_vector() -> None:
     block = block_of([profile("a", 1, "se", [])])
     sums = sums_of(block, np.array([[3.0, 1.0, 0, 0, 0, 2.0, 0]]))
-    sums.pooled_URX(SPEC)[0, 0] = [
+    sums.views(SPEC).pooled_URX[0, 0] = [
         2.0,
         -4.0,
         0,
@@ -61,8 +61,8 @@ def test_a_mean_is_the_sum_of_a_windows_rings_divided_by_the_weight_of_items_wit
         2.0,
         0,
     ]  # one day: weight 2 with the first vector, 0 with the other
-    sums.pooled_URX(SPEC)[0, 1] = [1.0, 1.0, 6.0, 9.0, 3.0, 1.0, 3.0]
-    sums.weight_UR(SPEC)[0] = [100.0, 10.0, 1.0]  # items without a vector have weight too
+    sums.views(SPEC).pooled_URX[0, 1] = [1.0, 1.0, 6.0, 9.0, 3.0, 1.0, 3.0]
+    sums.views(SPEC).weight_UR[0] = [100.0, 10.0, 1.0]  # items without a vector have weight too
     (row,) = features(sums, block)
     assert (row["behaviour_1d"], row["behaviour_3d"], row["behaviour_6d"]) == ([1, -2], [1, -1], [1, -1])
     assert (row["content_1d"], row["content_3d"], row["content_6d"]) == ([0, 0, 0], [2, 3, 1], [2, 3, 1])
@@ -90,8 +90,8 @@ def test_users_are_known_by_an_event_in_the_longest_window_or_a_registration_or_
     }
     block = block_of(list(users.values()))
     sums, place = sums_of(block), {user: k for k, user in enumerate(block.user_ids.to_pylist())}
-    sums.num_events_UR(SPEC)[place["event in the longest window"], 1] = 1
-    sums.num_events_UR(SPEC)[place["event in the history"], 2] = 1
+    sums.views(SPEC).num_events_UR[place["event in the longest window"], 1] = 1
+    sums.views(SPEC).num_events_UR[place["event in the history"], 2] = 1
     found = {row["user_id"]: row for row in features(sums, block)}
     assert set(found) == {"registered before", "picked before", "event in the longest window"}
     assert found["registered before"]["days_since_registration"] == 1 / DAY_US
@@ -134,7 +134,7 @@ def test_sums_are_exact_below_two_to_the_28(
 ) -> None:
     block = block_of([profile("a", 1, "se", [(1, 1)] * num_picks)])
     sums = sums_of(block)
-    sums.weight_UR(SPEC)[0] = weights
+    sums.views(SPEC).weight_UR[0] = weights
     assert [row["is_exact"] for row in features(sums, block, largest=largest)] == [is_exact]
 
 
@@ -154,7 +154,7 @@ def test_sums_are_kept_of_users_with_an_event_and_parts_of_sums_of_all() -> None
     block = block_of([], [tile(user, 1, 0, 1.0, 9, 1, "tv") for user in "abc"])
     sums = sums_of(block, np.arange(21.0).reshape(3, 7))
     sums.flat_US[:] = np.random.default_rng(1).normal(size=sums.flat_US.shape)
-    sums.num_events_UR(SPEC)[:] = [[0, 0, 0], [0, 0, 1], [2, 0, 0]]
+    sums.views(SPEC).num_events_UR[:] = [[0, 0, 0], [0, 0, 1], [2, 0, 0]]
     sums.last_at_UT[1, [1, 4]] = [5, 6]
     kept = sums_batch(sums, block, SPEC, AS_OF, is_part=False).to_pylist()
     assert [(row["user_id"], row["as_of"], row["active_at"]) for row in kept] == [
@@ -170,7 +170,7 @@ def test_a_stream_base_has_profiles_without_events_and_events_without_profiles()
     tiles = [tile(user, 1, 0, 1.0, 9, 1, "tv") for user in "abc"]
     block = block_of([profile("b", 2, "se", [(4, 1)]), profile("d", None, "de", [])], tiles)
     sums = sums_of(block)
-    sums.num_events_UR(SPEC)[[0, 3]] = 1  # users are in the order of their buckets: a, b, c, d
+    sums.views(SPEC).num_events_UR[[0, 3]] = 1  # users are in the order of their buckets: a, b, c, d
     rows = stream_base_batch(sums, block, SPEC, AS_OF).to_pylist()
     assert [row["user_id"] for row in rows] == ["a", "b", "d"]
     assert [len(row["sums"]) for row in rows] == [8 * sums.flat_US.shape[1], 0, 8 * sums.flat_US.shape[1]]

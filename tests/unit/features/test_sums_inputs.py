@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from userrep.features.sums.generations import Generation, TileDays
+from userrep.features.sums.generations import Generation
 from userrep.features.sums.inputs import PoolingInputs, listed_files
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
@@ -44,19 +44,19 @@ def tables(tmp_path: Path) -> Tables:
 
 def listed(inputs: PoolingInputs) -> set[tuple[Any, ...]]:
     """Return what is listed: kind, folders of the path below the table's, then all other columns."""
-    rows = listed_files(inputs.tables, inputs).to_pylist()
-    assert all(Path(row["path"]).is_file() for row in rows)
+    files = listed_files(inputs.tables, inputs)
+    assert all(Path(file.path).is_file() for file in files)
     found = {
-        (row["kind"], row["path"].split("/tables/")[1].rpartition("/")[0].partition("/")[2], row["day"], row["before"],
-         row["after"], row["start"], row["stop"])
-        for row in rows
+        (file.kind, file.path.split("/tables/")[1].rpartition("/")[0].partition("/")[2], file.day, file.before,
+         file.after, *file.buckets)
+        for file in files
     }  # fmt: skip
-    assert len(found) == len(rows)
+    assert len(found) == len(files)
     return found
 
 
 def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_range_and_marks(tables: Tables) -> None:
-    tiles = [TileDays({D1: 1}, before=True, after=False), TileDays({D2: 2}, before=False, after=True)]
+    tiles = {(D1, 1): (True, False), (D2, 2): (False, True)}
     half = NUM_BUCKETS // 2
     assert listed(PoolingInputs(tables, tiles, sums=None, profiles_version=None)) == {
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=0-of-2", DAY_1, True, False, 0, half),
@@ -66,7 +66,7 @@ def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_rang
 
 
 def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
-    tiles = [TileDays({D2: 1}, before=True, after=False), TileDays({D2: 2, D3: 1}, before=False, after=True)]
+    tiles = {(D2, 1): (True, False), (D2, 2): (False, True), (D3, 1): (False, True)}
     marks = {
         (folder, before, after)
         for _, folder, _, before, after, _, _ in listed(PoolingInputs(tables, tiles, None, None))
@@ -80,13 +80,13 @@ def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
 
 def test_sums_are_those_of_the_lineage_and_generation_and_profiles_are_all(tables: Tables) -> None:
     sums, version = Generation("l1", 4, D3, D1, {}, 0), tables.version(USER_PROFILES)
-    found = listed(PoolingInputs(tables, [], sums=sums, profiles_version=version))
+    found = listed(PoolingInputs(tables, {}, sums=sums, profiles_version=version))
     folder = "lineage_id=l1/generation=4/user_slice=3-of-4"
     assert found == {
-        ("sums", folder, DAY_1 + 2, True, False, NUM_BUCKETS * 3 // 4, NUM_BUCKETS),
-        ("profiles", "user_slice=0-of-1", 0, True, True, 0, NUM_BUCKETS),
+        ("sums", folder, DAY_1 + 2, False, True, NUM_BUCKETS * 3 // 4, NUM_BUCKETS),
+        ("profiles", "user_slice=0-of-1", 0, False, True, 0, NUM_BUCKETS),
     }
 
 
 def test_a_job_without_inputs_lists_nothing(tables: Tables) -> None:
-    assert listed(PoolingInputs(tables, [], sums=None, profiles_version=None)) == set()
+    assert listed(PoolingInputs(tables, {}, sums=None, profiles_version=None)) == set()

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import Row
 
 from userrep.features.sums.pooling import OutputRows
-from userrep.features.sums.pooling_tasks import Destination, Writing, Written
+from userrep.features.sums.pooling_tasks import Writing, Written
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.parquet_writer import Target
 
@@ -38,7 +38,7 @@ def writing(tmp_path: Path) -> Writing:
     """Features by date, and sums of one generation by slice of users, of four."""
     by_date = Target(str(tmp_path / "features"), FEATURES, ("as_of",), ())
     by_slice = Target(str(tmp_path / "sums"), SUMS, ("generation", "user_slice"), ())
-    return Writing({"features": Destination(by_date, {}), "sums": Destination(by_slice, {"generation": 7})}, 4)
+    return Writing({"features": by_date, "sums": by_slice}, {"generation": 7}, 4)
 
 
 def written(writing: Writing, made: Iterable[OutputRows]) -> list[Written]:
@@ -50,7 +50,7 @@ def rows_in(writing: Writing, files: list[Written]) -> dict[str, list[dict[str, 
     """Read the rows of files, by the folder of each below its table."""
     found = defaultdict(list)
     for of in files:
-        path = f"{writing.destinations[of.output].target.uri}/{of.file.path}"
+        path = f"{writing.targets[of.output].uri}/{of.file.path}"
         rows = pq.read_table(path, partitioning=None).to_pylist()
         assert (of.file.num_rows, of.file.size) == (len(rows), Path(path).stat().st_size)
         found[f"{of.output}/{of.file.path.rpartition('/')[0]}"] += rows

@@ -12,6 +12,7 @@ are those of its ring and all rings before it.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -48,6 +49,15 @@ class Tiles:
         return np.where(inside_N, np.searchsorted(spec.windows, age_N), -1)
 
 
+class SumViews(NamedTuple):
+    """Sums by ring, and the event counts of the longest window: 4 parts of day, 7 weekdays."""
+
+    pooled_URX: Floats
+    weight_UR: Floats
+    num_events_UR: Floats
+    shares_US: Floats
+
+
 @dataclass(frozen=True)
 class Sums:
     """All sums of U users at one as-of date, and the time of their last event of each day.
@@ -68,27 +78,12 @@ class Sums:
         no_context = scipy.sparse.csr_array(self.context_UK.shape, dtype=np.int64)
         return replace(self, flat_US=np.zeros_like(self.flat_US), context_UK=no_context)
 
-    def pooled_URX(self, spec: FeatureSpec) -> Floats:
-        """View the pooled sums by ring."""
-        width = len(spec.windows) * pooled_width(spec)
-        return self.flat_US[:, :width].reshape(len(self.flat_US), len(spec.windows), -1)
-
-    def counts_US(self, spec: FeatureSpec) -> Floats:
-        """View the sums after the pooled ones: R weights, R event counts, 4 parts of day, 7 weekdays."""
-        return self.flat_US[:, len(spec.windows) * pooled_width(spec) :]
-
-    def num_events_UR(self, spec: FeatureSpec) -> Floats:
-        """View the event counts by ring."""
+    def views(self, spec: FeatureSpec) -> SumViews:
+        """View the parts of ``flat_US``."""
         num_rings = len(spec.windows)
-        return self.counts_US(spec)[:, num_rings : 2 * num_rings]
-
-    def weight_UR(self, spec: FeatureSpec) -> Floats:
-        """View the weights by ring."""
-        return self.counts_US(spec)[:, : len(spec.windows)]
-
-    def shares_US(self, spec: FeatureSpec) -> Floats:
-        """View the counts over the longest window only: 4 parts of day, 7 weekdays."""
-        return self.counts_US(spec)[:, 2 * len(spec.windows) :]
+        ends = np.cumsum([num_rings * pooled_width(spec), num_rings, num_rings])
+        pooled, *others = np.split(self.flat_US, ends, axis=1)
+        return SumViews(pooled.reshape(len(pooled), num_rings, pooled_width(spec)), *others)
 
     def last_at_before(self, spec: FeatureSpec, as_of: date) -> Ints:
         """View the last events of the days of all windows at ``as_of``, oldest day first."""
@@ -129,7 +124,7 @@ def move_tiles(
     shape = (num_users * num_rings, len(vectors_IX))
     entries = (weight[with_vector], (cell[with_vector], item_N[rows][with_vector]))
     product = scipy.sparse.csr_matrix(entries, shape=shape) @ vectors_IX
-    pooled_URX, weight_UR, num_events_UR = sums.pooled_URX(spec), sums.weight_UR(spec), sums.num_events_UR(spec)
+    pooled_URX, weight_UR, num_events_UR, _ = sums.views(spec)
     pooled_URX += product.reshape(pooled_URX.shape)
     weight_UR += np.bincount(cell, weight, minlength=shape[0]).reshape(weight_UR.shape)
     num_events_UR += np.bincount(cell, num_events, minlength=shape[0]).reshape(num_events_UR.shape)
@@ -141,7 +136,7 @@ def _move_in_longest(sums: Sums, tiles: Tiles, spec: FeatureSpec, sign_N: Ints) 
     """Update the counts that exist for the longest window only: parts of day, weekdays, context."""
     rows = np.flatnonzero(sign_N)
     num_users, user, sign = len(sums.flat_US), tiles.user_N[rows], sign_N[rows]
-    shares = sums.shares_US(spec)
+    shares = sums.views(spec).shares_US
     for part in range(len(PARTS_OF_DAY)):
         shares[:, part] += np.bincount(user, sign * tiles.parts_N4[rows, part], minlength=num_users)
     weekday = user * NUM_WEEKDAYS + (tiles.day_N[rows] + 3) % NUM_WEEKDAYS

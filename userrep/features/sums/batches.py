@@ -11,13 +11,13 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from userrep.features.spec import PARTS_OF_DAY, POOLED, FeatureSpec
-from userrep.features.sums.accumulate import EXACT_BELOW, NEVER, Flags, Floats, Ints, Sums
+from userrep.features.sums.accumulate import EXACT_BELOW, NEVER, Floats, Ints, Sums
 from userrep.features.sums.blocks import UserBlock
 from userrep.features.sums.item_matrix import ItemMatrix
 from userrep.store.arrow import listed, packed
 from userrep.utc import DAY_US, day_number
 
-Users = slice | NDArray[np.intp]  # the selected users of a block
+Users = NDArray[np.intp]  # the selected users of a block
 SUMS_DDL = (
     "as_of DATE, user_bucket INT, user_id STRING, sums BINARY, active_at ARRAY<BIGINT>, "
     "num_by_context MAP<STRING,BIGINT>"
@@ -29,7 +29,7 @@ def sums_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date, *, 
 
     ``is_part``: the rows are partial sums. These include users without events, and the sums of picks if there are any.
     """
-    users = slice(None) if is_part else _selection(np.any(sums.num_events_UR(spec), axis=1))
+    users = np.flatnonzero(sums.views(spec).num_events_UR.any(axis=1) | is_part)
     flat_US = sums.flat_US[users]
     if is_part and sums.picks_UX is not None:
         flat_US = np.hstack([flat_US, sums.picks_UX])
@@ -42,19 +42,13 @@ def stream_base_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: da
 
     Users without an event have empty bytes instead of sums.
     """
-    profiles = block.profiles
-    has_events_U = np.any(sums.num_events_UR(spec), axis=1)
-    users = _selection(has_events_U | (profiles.row_U >= 0))
-    registered_at = profiles.registered_at_U[users]
-    row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
+    has_events_U = sums.views(spec).num_events_UR.any(axis=1)
+    users = np.flatnonzero(has_events_U | block.profiles.is_stored_U)
     columns = _stored_sums(sums, block, spec, as_of, users=users, flat_US=sums.flat_US[users])
-    columns |= {
-        "sums": pc.if_else(pa.array(has_events_U[users]), columns["sums"], b""),
-        "registered_at": pa.array(registered_at, mask=registered_at == NEVER).cast(pa.timestamp("us", "UTC")),
-        "attributes": profiles.attributes.take(row),
-        "pick_items": profiles.pick_item_lists.take(row),
-        "picked_at": profiles.picked_at_lists.take(row),
-    }
+    columns["sums"] = pc.if_else(pa.array(has_events_U[users]), columns["sums"], b"")
+    profiles = block.profiles.by_user.take(pa.array(users))
+    columns["registered_at"] = profiles.column("registered_at").cast(pa.timestamp("us", "UTC"))
+    columns |= {name: profiles.column(name) for name in ("attributes", "pick_items", "picked_at")}
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -64,7 +58,7 @@ def _stored_sums(
     """Return the columns that all stored sums share. ``flat_US``: the sums of ``users``."""
     return {
         "user_bucket": block.user_bucket_U[users],
-        "user_id": _take(block.user_ids, users),
+        "user_id": block.user_ids.take(pa.array(users)),
         "sums": packed(flat_US, "<f8"),
         "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
         "num_by_context": _maps(sums.context_UK[users], block.context_keys),
@@ -79,47 +73,47 @@ def features_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date,
     component of all vectors, used to bound the sums for ``is_exact``.
     """
     assert sums.picks_UX is not None
-    midnight = day_number(as_of) * DAY_US
-    has_pick_U = np.zeros(len(block.user_ids), bool)
-    has_pick_U[block.profiles.pick_user_P[block.profiles.picked_at_P < midnight]] = True
-    registered_at_U = np.where(block.profiles.registered_at_U < midnight, block.profiles.registered_at_U, NEVER)
-    has_events_U = sums.num_events_UR(spec)[:, : len(spec.windows_days)].any(axis=1)
-    users = _selection(has_events_U | has_pick_U | (registered_at_U != NEVER))
-    last_at = sums.last_at_before(spec, as_of)[users]
-    columns: dict[str, Any] = {"as_of": _dates(as_of, len(last_at)), "user_id": _take(block.user_ids, users)}
-    pooled_UP, flags = _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
+    midnight, profiles = day_number(as_of) * DAY_US, block.profiles
+    is_known_U = sums.views(spec).num_events_UR[:, : len(spec.windows_days)].any(axis=1)
+    is_known_U[profiles.pick_user_P[profiles.picked_at_P < midnight]] = True
+    registered_at_U = np.where(profiles.registered_at_U < midnight, profiles.registered_at_U, NEVER)
+    users = np.flatnonzero(is_known_U | (registered_at_U != NEVER))
+    pooled_URX, weight_UR, num_events_UR, shares_US = (view[users] for view in sums.views(spec))
+    pooled_UP, flags = _pooled(pooled_URX, sums.picks_UX[users], spec)
+    columns: dict[str, Any] = {"as_of": _dates(as_of, len(users)), "user_id": block.user_ids.take(pa.array(users))}
     columns |= {POOLED: packed(pooled_UP), **flags}
-    columns |= _counts_and_recency(sums, users, last_at, spec, midnight)
+    last_at_UT = sums.last_at_before(spec, as_of)[users]
+    columns |= _counts_and_recency(num_events_UR, weight_UR, last_at_UT, spec, midnight)
     if spec.registered_at:
         columns["days_since_registration"] = _days_since(registered_at_U[users], midnight)
-    shares = sums.shares_US(spec)[users]
-    for name, counts in zip(spec.shares, np.split(shares, [len(PARTS_OF_DAY)], axis=1), strict=True):
+    for name, counts in zip(spec.shares, np.split(shares_US, [len(PARTS_OF_DAY)], axis=1), strict=True):
         total = counts.sum(axis=1, keepdims=True)
         columns[name] = listed((counts / np.where(total > 0, total, 1)).astype(np.float32))
     if spec.context_column:
         columns[spec.context_column] = _maps(sums.context_UK[users], block.context_keys)
-    row_U = block.profiles.row_U[users]
-    attributes = block.profiles.attributes.take(pa.array(row_U, mask=row_U < 0))
+    attributes = profiles.by_user.column("attributes").take(pa.array(users))
     for k, attribute in enumerate(spec.attributes):
         columns[f"attribute_{attribute}"] = pc.list_element(attributes, k)
-    num_picks_U = np.bincount(block.profiles.pick_user_P, minlength=len(block.user_ids))
-    bound = (sums.weight_UR(spec)[users].sum(axis=1) + num_picks_U[users]) * largest
+    num_picks_U = np.bincount(profiles.pick_user_P, minlength=len(block.user_ids))
+    bound = (weight_UR.sum(axis=1) + num_picks_U[users]) * largest
     columns["is_exact"] = pa.array(bound < EXACT_BELOW)
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _counts_and_recency(sums: Sums, users: Users, last_at: Ints, spec: FeatureSpec, midnight: int) -> dict[str, Any]:
+def _counts_and_recency(
+    num_events_UR: Floats, weight_UR: Floats, last_at_UT: Ints, spec: FeatureSpec, midnight: int
+) -> dict[str, Any]:
     """Return the counts of each window, and the days since the last and first event of the longest window."""
     columns: dict[str, Any] = {}
     for w, window in enumerate(spec.windows):
-        columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
-        columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
-        columns[f"num_active_days_{window}d"] = (last_at[:, -window:] != NEVER).sum(axis=1)
-    recent_at = last_at[:, -spec.longest :]
-    columns["days_since_last_event"] = _days_since(recent_at.max(axis=1), midnight)
-    is_active = recent_at != NEVER
-    days_since_first = spec.longest - np.where(is_active.any(axis=1), is_active.argmax(axis=1), 0)
-    columns["days_since_first_event"] = pa.array(days_since_first.astype(np.float64), mask=~is_active.any(axis=1))
+        columns[f"num_events_{window}d"] = num_events_UR[:, : w + 1].sum(axis=1).astype(np.int64)
+        columns[f"weight_{window}d"] = weight_UR[:, : w + 1].sum(axis=1)
+        columns[f"num_active_days_{window}d"] = (last_at_UT[:, -window:] != NEVER).sum(axis=1)
+    recent_at_UT = last_at_UT[:, -spec.longest :]
+    columns["days_since_last_event"] = _days_since(recent_at_UT.max(axis=1), midnight)
+    is_active_UT = recent_at_UT != NEVER
+    days_since_first = (spec.longest - is_active_UT.argmax(axis=1)).astype(np.float64)
+    columns["days_since_first_event"] = pa.array(days_since_first, mask=~is_active_UT.any(axis=1))
     return columns
 
 
@@ -127,8 +121,6 @@ def summed_picks(block: UserBlock, matrix: ItemMatrix, as_of: date) -> Floats:
     """Sum per user the vectors of the items that were picked before ``as_of`` and are in the matrix."""
     num_users, profiles, item_P = len(block.user_ids), block.profiles, block.profiles.pick_items.rows_in(matrix)
     used = np.flatnonzero((profiles.picked_at_P < day_number(as_of) * DAY_US) & (item_P >= 0))
-    if not len(used):
-        return np.zeros((num_users, matrix.vectors_IX.shape[1]))
     entries = (np.ones(len(used)), (profiles.pick_user_P[used], item_P[used]))
     picked = scipy.sparse.csr_matrix(entries, shape=(num_users, len(matrix.vectors_IX)))
     return np.asarray(picked @ matrix.vectors_IX)
@@ -170,15 +162,6 @@ def _maps(counts_UK: scipy.sparse.csr_array, context_keys: pa.Array) -> pa.Array
     counts_UK.sort_indices()
     keys = context_keys.take(pa.array(counts_UK.indices))
     return pa.MapArray.from_arrays(pa.array(counts_UK.indptr.astype(np.int32)), keys, pa.array(counts_UK.data))
-
-
-def _selection(is_selected_U: Flags) -> Users:
-    """Return the indices of the selected users; a slice if all are selected, which avoids copies."""
-    return slice(None) if is_selected_U.all() else np.flatnonzero(is_selected_U)
-
-
-def _take(values: pa.Array, users: Users) -> pa.Array:
-    return values if isinstance(users, slice) else values.take(pa.array(users))
 
 
 def _days_since(at_U: Ints, midnight: int) -> pa.Array:

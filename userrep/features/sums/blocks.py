@@ -10,9 +10,9 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.accumulate import NEVER, Floats, Ints, Sums, Tiles, num_sums
+from userrep.features.sums.accumulate import NEVER, Flags, Floats, Ints, Sums, Tiles, num_sums
 from userrep.features.sums.chunk import CONTEXT, PARTS, Chunk, ItemCodes
-from userrep.store.arrow import combined
+from userrep.store.arrow import combined, one_batch, unpacked
 from userrep.utc import DAY_US
 
 _BLOCK_BYTES = 2**23  # of sums in memory at a time
@@ -20,13 +20,11 @@ _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))  # a
 
 
 class BlockProfiles(NamedTuple):
-    """Profiles of a block's users. ``row_U``: the user's row in the lists; -1 without a profile."""
+    """Profiles of a block's users. ``by_user``: a row for each user, nulls without a profile."""
 
-    row_U: Ints
+    by_user: pa.RecordBatch
+    is_stored_U: Flags
     registered_at_U: Ints  # microseconds since 1970; NEVER if unknown
-    attributes: pa.ListArray
-    pick_item_lists: pa.ListArray
-    picked_at_lists: pa.ListArray
     pick_user_P: Ints
     picked_at_P: Ints
     pick_items: ItemCodes
@@ -140,18 +138,16 @@ def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
 
 
 def _profiles(rows: pa.Table, user_N: Ints, num_users: int) -> BlockProfiles:
-    row_U, registered_at_U = np.full(num_users, -1), np.full(num_users, NEVER)
+    row_U = np.full(num_users, -1)
     row_U[user_N] = np.arange(len(user_N))
-    registered_at_U[user_N] = rows.column("registered_at").fill_null(NEVER).to_numpy()
-    picks, picked_at = combined(rows.column("pick_items")), combined(rows.column("picked_at"))
+    by_user = one_batch(rows.take(pa.array(row_U, mask=row_U < 0)))
+    picks = by_user.column("pick_items")
     return BlockProfiles(
-        row_U=row_U,
-        registered_at_U=registered_at_U,
-        attributes=combined(rows.column("attributes")),
-        pick_item_lists=picks,
-        picked_at_lists=picked_at,
-        pick_user_P=user_N[pc.list_parent_indices(picks).to_numpy()],
-        picked_at_P=picked_at.flatten().to_numpy(),
+        by_user=by_user,
+        is_stored_U=row_U >= 0,
+        registered_at_U=by_user.column("registered_at").fill_null(NEVER).to_numpy(),
+        pick_user_P=pc.list_parent_indices(picks).to_numpy(),
+        picked_at_P=by_user.column("picked_at").flatten().to_numpy(),
         pick_items=ItemCodes.of([picks.flatten()]),
     )
 
@@ -160,10 +156,7 @@ def _flat(column: pa.ChunkedArray, spec: FeatureSpec) -> Floats:
     """View the bytes of stored sums as a matrix."""
     if not len(column):
         return np.empty((0, num_sums(spec)))
-    binary = combined(column)
-    _, offsets, content = binary.buffers()
-    start, end = (int(at) for at in np.frombuffer(offsets, np.int32)[binary.offset :][[0, len(binary)]])
-    return np.frombuffer(content, np.float64, (end - start) // 8, start).reshape(len(binary), -1)
+    return unpacked(combined(column), len(column[0].as_py()) // 8, "<f8")
 
 
 def _context_keys(tables: list[pa.Table]) -> pa.Array:

@@ -27,16 +27,18 @@ _READERS = 8  # concurrent reads from an object store; on a local disk, sequenti
 
 
 class BucketedFile(NamedTuple):
-    """A Parquet file sorted by user_bucket. ``day``: day of its tiles or as-of date of its sums, in days since 1970.
+    """A Parquet file sorted by user_bucket, and the buckets that it can contain.
 
-    ``before``, ``after``: whether its tiles count in the old and in the new sums.
+    ``day``: day of its tiles or as-of date of its sums, in days since 1970. ``before``, ``after``: whether its tiles
+    count in the old and in the new sums.
     """
 
     kind: str
     path: str
-    day: int
-    before: bool
-    after: bool
+    buckets: BucketRange
+    day: int = 0
+    before: bool = False
+    after: bool = True
 
 
 def chunks_of_files(files: list[BucketedFile], within: BucketRange, *, context: bool) -> Iterator[Chunk]:

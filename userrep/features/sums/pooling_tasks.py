@@ -16,8 +16,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -32,13 +31,6 @@ from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of, slice_numb
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter, Target
-
-
-class Destination(NamedTuple):
-    """The target of an output, and the values of the partition columns that all of its rows share."""
-
-    target: Target
-    values: Mapping[str, Any]
 
 
 class Written(NamedTuple):
@@ -57,31 +49,37 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Writing:
-    """Writes the outputs of a task to files and returns a row for each file."""
+    """Writes the outputs of a task to files and returns a row for each file.
 
-    destinations: dict[Output, Destination]
+    ``values``: the values of partition columns that are the same for all rows.
+    """
+
+    targets: Mapping[Output, Target]
+    values: Mapping[str, Any]
     num_ranges: int
 
     SCHEMA = "output STRING, as_of DATE, file STRING, num_inexact BIGINT"
 
     def __call__(self, outputs: Iterable[OutputRows]) -> Iterator[pa.RecordBatch]:
-        writers = {output: TableWriter(destination.target) for output, destination in self.destinations.items()}
+        writers = {output: TableWriter(target) for output, target in self.targets.items()}
         num_inexact: dict[date | None, int] = defaultdict(int)
         for output, as_of, rows in outputs:
             if not rows.num_rows:
                 continue
-            target, values = self.destinations[output]
-            values = {**values, "as_of": as_of}
-            if "user_slice" in target.partition_by:
+            values = {**self.values, "as_of": as_of}
+            if "user_slice" in self.targets[output].partition_by:
                 number = rows.column("user_bucket")[0].as_py() // (NUM_BUCKETS // self.num_ranges)
                 values["user_slice"] = f"{number}-of-{self.num_ranges}"
             writers[output].write(pa.Table.from_batches([rows]), values)
             if output == "features":
                 num_inexact[as_of] += rows.column("is_exact").false_count
-        files = [(output, file.values.get("as_of"), file) for output in writers for file in writers[output].close()]
-        rows = [Written(output, as_of, file, num_inexact[as_of])._asdict() for output, as_of, file in files]
-        if rows:
-            yield pa.RecordBatch.from_pylist([row | {"file": row["file"].to_json()} for row in rows])
+        written = [
+            {"output": output, "as_of": (as_of := file.values.get("as_of")), "file": file.to_json(),
+             "num_inexact": num_inexact[as_of]}
+            for output, writer in writers.items() for file in writer.close()
+        ]  # fmt: skip
+        if written:
+            yield pa.RecordBatch.from_pylist(written)
 
 
 @dataclass(frozen=True)
@@ -98,15 +96,17 @@ Sink = _Rows | Writing
 
 
 def write_outputs(
-    inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, targets: Mapping[Output, Destination]
+    inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, targets: Mapping[Output, Target], **values: Any
 ) -> list[Written]:
     """Run a job over all users. Tasks write its outputs to files sorted by user bucket, for the caller to commit.
+
+    ``values``: the values of partition columns that are the same for all rows.
 
     Cost: each input row is read once. Only partial sums of skewed ranges are shuffled. With items in parts, rows are
     shuffled, and partial sums of all users: per user one row for each part with one of the user's items. Driver memory:
     one entry per file.
     """
-    frames = _frames(inputs, job, plan, Writing(dict(targets), plan.num_ranges))
+    frames = _frames(inputs, job, plan, Writing(targets, values, plan.num_ranges))
     return [Written.of(row) for frame in frames for row in frame.collect()]
 
 
@@ -154,9 +154,10 @@ def _tasks(
     inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, tasks: Sequence[PoolingTask], sink: Sink
 ) -> DataFrame:
     """Run a job over ranges or parts of ranges."""
-    tables = inputs.tables
-    if isinstance(tables, FileTables) and plan.item_parts == 1:
-        return _file_tasks(tables.spark, listed_files(tables, inputs), job, plan, tasks, sink=sink)
+    if isinstance(inputs.tables, FileTables) and plan.item_parts == 1:
+        numbers = inputs.tables.spark.range(0, len(tasks), 1, max(1, len(tasks)))
+        ranges = [(task, range_of(task.range, plan.num_ranges)) for task in tasks]
+        return _file_tasks(numbers, listed_files(inputs.tables, inputs), job, ranges, sink)
 
     def by_range(values: Mapping[int, int]) -> Column:
         """Return the value of each row's range, -1 without one."""
@@ -173,29 +174,26 @@ def _tasks(
 
 
 def _file_tasks(
-    spark: SparkSession,
-    listed: pa.Table,
+    numbers: DataFrame,
+    listed: Sequence[BucketedFile],
     job: PoolingJob,
-    plan: PoolingPlan,
-    tasks: Sequence[PoolingTask],
-    *,
+    ranges: Sequence[tuple[PoolingTask, BucketRange]],
     sink: Sink,
 ) -> DataFrame:
-    """Run a job in tasks that read their files themselves. The list of files is shipped to all tasks, as Arrow."""
+    """Run a job in tasks, by their numbers, that read their files themselves. All tasks receive the list of files."""
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number in (number for batch in batches for number in batch.column("id").to_pylist()):
-            within = range_of(tasks[number].range, plan.num_ranges)
-            files = _files_of(tasks[number], within, listed)
+        for task, within in (ranges[number] for batch in batches for number in batch.column("id").to_pylist()):
+            files = files_of(task, within, listed)
             yield from sink(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
 
-    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, sink.SCHEMA)
+    return numbers.mapInArrow(work, sink.SCHEMA)
 
 
-def _files_of(task: PoolingTask, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
-    overlaps = pc.and_(pc.less(listed["start"], within.stop), pc.greater(listed["stop"], within.start))
-    files = [BucketedFile(**row) for row in listed.filter(overlaps).select(BucketedFile._fields).to_pylist()]
-    return [file for file in files if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]
+def files_of(task: PoolingTask, within: BucketRange, listed: Sequence[BucketedFile]) -> list[BucketedFile]:
+    """Return the files that a task reads. ``within``: the buckets of its range."""
+    overlaps = [file for file in listed if file.buckets.start < within.stop and file.buckets.stop > within.start]
+    return [file for file in overlaps if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]
 
 
 def _shuffled_tasks(rows: DataFrame, job: PoolingJob, task: Column, num_tasks: int, sink: Sink) -> DataFrame:

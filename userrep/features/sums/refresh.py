@@ -32,12 +32,12 @@ from userrep.features.ledger import feature_sets, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
-from userrep.features.sums.generations import Generation, TileDifference, generations
+from userrep.features.sums.generations import Generation, TileDays, differing_tiles, generations
 from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
 from userrep.features.sums.plan import PoolingPlan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.pooling_tasks import Destination, Written, pooled_rows, write_outputs
+from userrep.features.sums.pooling_tasks import Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
@@ -91,7 +91,7 @@ def refresh_features(
     update = SumsUpdate(target, tables, config, versions, ledger, full=full)
     num_users = _run(update, profiles or refresh_profiles(tables, config))
     base, reason = update.choice
-    return Refresh(base.as_of if base else None, reason, ledger.num_tiles(update.difference.tiles), num_users)
+    return Refresh(base.as_of if base else None, reason, ledger.num_tiles(update.difference), num_users)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class SumsUpdate:
             return None, "no window sums yet"
         if not usable:
             return None, f"item vectors of {target.valid_from} are new to the window sums"
-        work = {old.generation: ledger.num_tiles(TileDifference.between(old, target, spec).tiles) for old in usable}
+        work = {old.generation: ledger.num_tiles(differing_tiles(old, target, spec)) for old in usable}
         best = min(usable, key=lambda old: (work[old.generation], -old.generation))
         if work[best.generation] > _MAX_DIFFERENCE * ledger.num_tiles(target.revision_by_day.items()):
             return None, f"too much differs from the sums of {best.as_of}"
@@ -156,8 +156,9 @@ class SumsUpdate:
         return f"sums of {built.num_inexact} users on {base.as_of} are not exact" if built.num_inexact else None
 
     @cached_property
-    def difference(self) -> TileDifference:
-        return TileDifference.between(self.base, self.target, FeatureSpec.of(self.config))
+    def difference(self) -> TileDays:
+        """The tiles that differ between the base and the target."""
+        return differing_tiles(self.base, self.target, FeatureSpec.of(self.config))
 
     def inputs(self, profiles: Profiles) -> PoolingInputs:
         """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""
@@ -171,12 +172,12 @@ class SumsUpdate:
             ((self.target.as_of, files),),
             outputs,
             before=self.base.as_of if self.base else None,
-            changed_days=tuple(map(day_number, self.difference.leaving.revision_by_day)),
+            changed_days=tuple(day_number(day) for (day, _), (_, stays) in self.difference.items() if not stays),
         )
 
     def plan(self) -> PoolingPlan:
         """Distribute the update over tasks."""
-        cells = tiles_by_cell(self.tables, self.ledger, self.difference.tiles)
+        cells = tiles_by_cell(self.tables, self.ledger, self.difference)
         cells += (self.base.num_users if self.base else 0) * _TILES_PER_USER // NUM_CELLS
         parts = item_parts(self.tables, self.config, self.versions, [self.target.valid_from])
         return plan_ranges(cells, min_ranges=shuffle_partitions(self.tables.spark), item_parts=parts.num_parts)
@@ -185,7 +186,7 @@ class SumsUpdate:
 def _run(update: SumsUpdate, profiles: Profiles) -> int:
     """Write sums, then features, and after each the ledger row that makes it visible. Returns the user count."""
     tables, base, target = update.tables, update.base, update.target
-    is_current = base is not None and base.as_of == target.as_of and not update.difference.tiles
+    is_current = base is not None and base.as_of == target.as_of and not update.difference
     inputs, plan = update.inputs(profiles), update.plan()
     job = update.job("features") if is_current else update.job("sums", "features")
     latest, profiles_hash = update.ledger.latest, profiles.profiles_hash
@@ -195,25 +196,25 @@ def _run(update: SumsUpdate, profiles: Profiles) -> int:
         target = base
     else:
         first = update.known[-1].generation + 1 if update.known else 1
-        target = replace(target, generation=tables.reserve(USER_WINDOW_SUMS, target.lineage_id, first=first))
+        target = target._replace(generation=tables.reserve(USER_WINDOW_SUMS, target.lineage_id, first=first))
     if isinstance(tables, FileTables):
+        targets = features.targets(tables) | {"sums": tables.target(USER_WINDOW_SUMS)}
         keys = {"lineage_id": target.lineage_id, "generation": target.generation}
-        destinations = features.destination(tables) | {"sums": Destination(tables.target(USER_WINDOW_SUMS), keys)}
-        files = write_outputs(inputs, job, plan, destinations)
+        files = write_outputs(inputs, job, plan, targets, **keys)
         if not is_current:
-            _commit_sums(tables, update, target, files, since=since)
+            _record(tables, target, num_users=_commit_sums(tables, update, target, files, since=since))
         return features.record(features.commit(tables, files, since=features_since))
     if not is_current:
-        _write_sums(update, target, inputs, job, plan)
-    inputs = inputs._replace(tiles=[], sums=target)
+        _record(tables, target, num_users=_write_sums(update, target, inputs, job, plan))
+    inputs = inputs._replace(tiles={}, sums=target)
     job = replace(job.for_adding_up(), outputs=("features",))
     return features.record(features.write(inputs, job, plan, since=features_since))
 
 
 def _commit_sums(
     tables: FileTables, update: SumsUpdate, target: Generation, files: Sequence[Written], *, since: int
-) -> None:
-    """Commit the sums among the files that tasks wrote, and record the generation.
+) -> int:
+    """Commit the sums among the files that tasks wrote. Returns the number of users.
 
     Of the earlier rows, only those of the newest complete generation are kept.
     """
@@ -224,13 +225,13 @@ def _commit_sums(
 
     sums = [written.file for written in files if written.output == "sums"]
     tables.commit(USER_WINDOW_SUMS, sums, replacing=is_replaced, since=since)
-    _record(tables, target, num_users=sum(file.num_rows for file in sums))
+    return sum(file.num_rows for file in sums)
 
 
 def _write_sums(
     update: SumsUpdate, target: Generation, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan
-) -> None:
-    """Let Spark write the sums, and record the generation.
+) -> int:
+    """Let Spark write the sums. Returns the number of users.
 
     No other run writes this generation, whose number is reserved, or still uses those that it replaces.
     """
@@ -241,8 +242,8 @@ def _write_sums(
     keys: Keys = [{"lineage_id": state.lineage_id, "generation": state.generation} for state in replaced]
     columns = {name: F.lit(value) for name, value in keys[0].items()} | {"user_slice": user_slice(plan.num_ranges)}
     tables.replace(sums.withColumns(columns), USER_WINDOW_SUMS, keys)
-    _record(tables, target, num_users=tables.read(USER_WINDOW_SUMS).where(sql_key(keys[0])).count())
+    return tables.read(USER_WINDOW_SUMS).where(sql_key(keys[0])).count()
 
 
 def _record(tables: Tables, target: Generation, *, num_users: int) -> None:
-    tables.add(SUM_GENERATIONS, [vars(replace(target, num_users=num_users)) | {"built_at": utc_now()}])
+    tables.add(SUM_GENERATIONS, [target._replace(num_users=num_users)._asdict() | {"built_at": utc_now()}])

@@ -18,11 +18,12 @@ from userrep.features.profiles import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import Generation
 from userrep.features.sums.pooling import Output
-from userrep.features.sums.pooling_tasks import Destination, write_outputs
+from userrep.features.sums.pooling_tasks import write_outputs
 from userrep.features.sums.refresh import SumsUpdate
 from userrep.items.versions import Versions
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import Target
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
 from userrep.store.sql import sql_date, sql_key
 from userrep.store.tables import Tables
@@ -135,8 +136,8 @@ def _build(
     erasure.
     """
     keys, since = {"lineage_id": update.versions.lineage_id}, tables.version(USER_OPENINGS)
-    destinations: dict[Output, Destination] = {"stream_base": Destination(tables.target(USER_OPENINGS), keys)}
-    written = write_outputs(update.inputs(profiles), update.job("stream_base"), update.plan(), destinations)
+    targets: dict[Output, Target] = {"stream_base": tables.target(USER_OPENINGS)}
+    written = write_outputs(update.inputs(profiles), update.job("stream_base"), update.plan(), targets, **keys)
     files = [output.file for output in written]
 
     def is_replaced(values: dict[str, Any]) -> bool:

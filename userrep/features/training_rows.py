@@ -1,6 +1,6 @@
 """Training rows of a space: user features of many as-of dates, scaled, split and shuffled into shards."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 
 import numpy as np
@@ -81,14 +81,11 @@ def training_rows(
     Rows of ``training_rows``. Cost: one shuffle of the scaled rows (4F bytes each) and of the targets of active users
     (at most 4T bytes each): inputs and targets of a row are joined in the shard that they are assigned to anyway.
     """
-
-    def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield _keyed(batch, scaler.apply(layout, layout.raw(batch)), "x")
-
-    pieces = rows.mapInArrow(scaled, "split STRING, row_key BIGINT, x BINARY")
+    pieces = _packed(rows, lambda batch: scaler.apply(layout, layout.raw(batch)), "x")
     for future, later in futures:
-        pieces = pieces.unionByName(_targets(later, future), allowMissingColumns=True)
+        active = later.where(future.is_active).select("split", "row_key", "as_of", *future.columns)
+        targets_of_active = _packed(active, future.targets, _column(future))
+        pieces = pieces.unionByName(targets_of_active, allowMissingColumns=True)
     shard = F.pmod(F.xxhash64("row_key"), F.lit(num_shards)).cast("int")
     keys = ("split", "shard", "row_key")
     sharded = pieces.withColumn("shard", shard).repartition("split", "shard")
@@ -100,22 +97,18 @@ def training_rows(
     return sharded.select(F.lit(space_id).alias("space_id"), *keys, "x").sortWithinPartitions(*keys)
 
 
-def _targets(later: DataFrame, future: Future) -> DataFrame:
-    """Return the targets of active users of a future: split, row_key and one column of packed targets."""
-
-    def encoded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield _keyed(batch, future.targets(batch), _column(future))
-
-    active = later.where(future.is_active).select("split", "row_key", "as_of", *future.columns)
-    return active.mapInArrow(encoded, f"split STRING, row_key BIGINT, {_column(future)} BINARY")
-
-
 def _column(future: Future) -> str:
     return f"y_{future.days}d"
 
 
-def _keyed(batch: pa.RecordBatch, numbers: NDArray[np.float32], name: str) -> pa.RecordBatch:
-    """Return packed rows of numbers with the keys of a batch."""
-    columns = [batch.column("split"), batch.column("row_key"), packed(numbers)]
-    return pa.RecordBatch.from_arrays(columns, ["split", "row_key", name])
+def _packed(
+    rows: DataFrame, numbers_of: Callable[[pa.RecordBatch], NDArray[np.float32]], name: str
+) -> DataFrame:
+    """Return split, row_key and one column with the packed numbers of each row."""
+
+    def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            columns = [batch.column("split"), batch.column("row_key"), packed(numbers_of(batch))]
+            yield pa.RecordBatch.from_arrays(columns, ["split", "row_key", name])
+
+    return rows.mapInArrow(pack, f"split STRING, row_key BIGINT, {name} BINARY")

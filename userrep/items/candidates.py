@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from userrep.items.vectors import side_by_side
+from userrep.items.vectors import side_by_side, slices_of
 from userrep.items.versions import Versions
 from userrep.store.arrow import combined
 from userrep.store.schemas import ITEM_VECTORS
@@ -28,7 +28,6 @@ from userrep.tiles.ledger import TileLedger, read_tiles
 MAX_ITEMS = 4096  # per date
 _MAX_BYTES = 2**28  # vectors of all dates
 _DRAWS = 2**40
-_PARTS = 64  # partitions of the items of a date for ranking
 
 
 def read_candidates(
@@ -51,7 +50,7 @@ def read_candidates(
     -------
     ``vector_{d}`` (CE) and ``log_share_{d}`` (C) for the date at index d of ``as_ofs``: the vectors, and the logarithm
     of each item's share of all sales. Cost: one pass over the tiles of these days, a shuffle of their sums by item and
-    date, another by date and a hash of the item, and one pass over the versions' vectors. The sample is collected to
+    date, another by date, and one pass over the versions' vectors. The sample is collected to
     the driver, which needs about four times its size.
     """
     width = sum(dims.values())
@@ -83,16 +82,8 @@ def _draw(tiles: DataFrame, as_ofs: Sequence[date], *, days: int, max_items: int
     sums = dated.groupBy("as_of", "item_id").agg(F.sum("weight").alias("weight")).where("weight > 0")
     chance = (F.pmod(F.xxhash64("item_id", "as_of", F.lit(seed)), F.lit(_DRAWS)) + 0.5) / _DRAWS
     keyed = sums.withColumn("key", -F.log(chance) / F.col("weight"))
-    part = F.pmod(F.xxhash64("item_id"), F.lit(_PARTS))
-    # The first ranking, by parts, keeps any task from sorting all items of a date.
-    prefiltered = _smallest(keyed.withColumn("part", part), ["as_of", "part"], max_items + 1)
-    return _smallest(prefiltered, ["as_of"], max_items + 1).drop("part").toArrow()
-
-
-def _smallest(keyed: DataFrame, groups: list[str], num: int) -> DataFrame:
-    """Keep the rows with the ``num`` smallest keys of each group."""
-    rank = F.row_number().over(Window.partitionBy(*groups).orderBy("key", "item_id"))
-    return keyed.withColumn("rank", rank).where(F.col("rank") <= num).drop("rank")
+    rank = F.row_number().over(Window.partitionBy("as_of").orderBy("key", "item_id"))
+    return keyed.withColumn("rank", rank).where(F.col("rank") <= max_items + 1).drop("rank").toArrow()
 
 
 def _shares(
@@ -113,12 +104,9 @@ def _with_means(
     vector_CE: NDArray[np.float32], has_CM: NDArray[np.bool_], share_C: NDArray[np.float64], dims: Mapping[str, int]
 ) -> NDArray[np.float32]:
     """Set missing vectors of a modality to the mean over the date's items, so that they carry no information."""
-    start = 0
-    for m, dim in enumerate(dims.values()):
-        part, has_C = slice(start, start + dim), has_CM[:, m]
+    for part, has_C in zip(slices_of(dims).values(), has_CM.T, strict=True):
         if has_C.any() and not has_C.all():
             vector_CE[~has_C, part] = np.average(vector_CE[has_C, part], axis=0, weights=share_C[has_C])
-        start += dim
     return vector_CE
 
 

@@ -51,6 +51,12 @@ def aligned_directions(factors_ID: NDArray[np.float32], before_ID: NDArray[np.fl
     return rounded(unit_ID @ (left @ right))
 
 
+def slices_of(dims: Mapping[str, int]) -> dict[str, slice]:
+    """Return where each modality lies in vectors that have all modalities side by side. ``dims``: their widths."""
+    ends = np.cumsum(list(dims.values())).tolist()
+    return {modality: slice(end - dim, end) for (modality, dim), end in zip(dims.items(), ends, strict=True)}
+
+
 def side_by_side(
     rows: pa.Table, index_N: NDArray[np.int64], num_items: int, dims: Mapping[str, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -66,13 +72,9 @@ def side_by_side(
     """
     vector_IE = np.zeros((num_items, sum(dims.values())), np.float32)
     has_IM = np.zeros((num_items, len(dims)), bool)
-    start = 0
-    for m, (modality, dim) in enumerate(dims.items()):
+    for m, (modality, part) in enumerate(slices_of(dims).items()):
         is_modality = pc.equal(rows.column("modality"), modality)
-        vectors = rows.filter(is_modality).column("vector")
-        if len(vectors):
-            items = index_N[is_modality.to_numpy()]
-            vector_IE[items, start : start + dim] = stacked(combined(vectors), dim)
-            has_IM[items, m] = True
-        start += dim
+        items, vectors = index_N[is_modality.to_numpy()], rows.column("vector").filter(is_modality)
+        vector_IE[items, part] = stacked(combined(vectors), dims[modality])
+        has_IM[items, m] = True
     return vector_IE, has_IM

@@ -58,8 +58,7 @@ class Versions(NamedTuple):
 def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
     """Read a lineage's versions; without any, the grid is anchored at ``anchor``."""
     lineage_id = lineage_of(config)
-    rows = tables.ledger(ITEM_VECTOR_VERSIONS, ("lineage_id", "valid_from"), lineage_id=lineage_id)
-    present = frozenset(row.valid_from for row in rows)
+    present = frozenset(version_records(tables, lineage_id))
     return Versions(lineage_id, min(present, default=anchor), config.refit_days, present)
 
 
@@ -84,5 +83,6 @@ class VersionRecord(NamedTuple):
 
 def version_records(tables: Tables, lineage_id: str) -> dict[date, VersionRecord]:
     """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry per version."""
-    rows = tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id)
-    return {row.valid_from: VersionRecord(row.num_items, dict(row.num_vectors), row.largest) for row in rows}
+    columns = ("valid_from", *VersionRecord._fields)
+    rows = tables.ledger(ITEM_VECTOR_VERSIONS, columns, lineage_id=lineage_id)
+    return {valid_from: VersionRecord(*record) for valid_from, *record in rows}

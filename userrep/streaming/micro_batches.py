@@ -142,8 +142,8 @@ class MicroBatches:
         files = self.tables.files(
             USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=base.table_version
         )
-        vectors = vector_files(self.tables, self.config, lineage_id, base.valid_from)
-        return PinnedBase(base.as_of, BucketFiles.of(files), vectors)
+        vectors = vector_files(self.tables, self.config, lineage_id, [base.valid_from])
+        return PinnedBase(base.as_of, BucketFiles.of(files), vectors[base.valid_from])
 
     def _pinned_spaces(self, lineage_id: str) -> tuple[PinnedSpace, ...]:
         return tuple(

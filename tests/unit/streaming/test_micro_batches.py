@@ -223,7 +223,7 @@ def test_a_stream_encodes_the_spaces_in_use_of_its_lineage(tables: Tables) -> No
 def test_a_stream_base_is_read_at_the_table_version_of_its_ledger_row(
     tables: FileTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(micro_batches, "vector_files", lambda *_: VectorFiles((), 0.0))
+    monkeypatch.setattr(micro_batches, "vector_files", lambda *args: dict.fromkeys(args[-1], VectorFiles((), 0.0)))
     tables.create(USER_OPENINGS)
 
     def commit(name: str, lineage_id: str, as_of: date = D2) -> int:

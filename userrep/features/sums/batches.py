@@ -14,6 +14,7 @@ from userrep.features.spec import PARTS_OF_DAY, POOLED, FeatureSpec
 from userrep.features.sums.accumulate import EXACT_BELOW, NEVER, Floats, Ints, Sums
 from userrep.features.sums.blocks import UserBlock
 from userrep.features.sums.item_matrix import ItemMatrix
+from userrep.items.vectors import slices_of
 from userrep.store.arrow import listed, packed
 from userrep.utc import DAY_US, day_number
 
@@ -132,17 +133,14 @@ def _pooled(
     """Divide sums by weights. Returns the mean vectors of all blocks side by side, and a presence flag per block."""
     pooled_UP, flags = np.empty((len(picks_UX), spec.pooled_width), np.float32), {}
     by_window = list(itertools.accumulate(pooled_URX[:, ring] for ring in range(pooled_URX.shape[1])))
-    num_vectors = pooled_URX.shape[2] - len(spec.modalities)
-    start = first = 0
-    for m, (modality, dim) in enumerate(spec.modalities.items()):
-        for block in (block for block in spec.pooled if block.modality == modality):
-            sums_UX = by_window[spec.windows.index(block.window_days)] if block.window_days else picks_UX
-            weight_U1 = sums_UX[:, num_vectors + m, None]
-            mean_UX = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)  # no weight: sums are 0
-            pooled_UP[:, first : first + dim] = mean_UX
-            flags[block.flag] = pa.array(weight_U1[:, 0] > 0)
-            first += dim
-        start += dim
+    modalities, parts = list(spec.modalities), slices_of(spec.modalities)
+    targets = slices_of({block.column: block.dim for block in spec.pooled})
+    for block in spec.pooled:
+        sums_UX = by_window[spec.windows.index(block.window_days)] if block.window_days else picks_UX
+        weight_U = sums_UX[:, modalities.index(block.modality) - len(modalities)]
+        weighted_UX = sums_UX[:, parts[block.modality]]
+        pooled_UP[:, targets[block.column]] = weighted_UX / np.where(weight_U > 0, weight_U, 1)[:, None]  # or 0 / 1
+        flags[block.flag] = pa.array(weight_U > 0)
     return pooled_UP, flags
 
 

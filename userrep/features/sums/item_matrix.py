@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Ints, pooled_width
+from userrep.items.vectors import slices_of
 from userrep.store.arrow import stacked
 from userrep.store.bucket_reader import read_row_groups, row_group_ranges
 from userrep.store.buckets import BucketRange
@@ -93,13 +94,12 @@ def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> 
     ids = [rows.column("item_id") for paths in files.values() for rows in _rows(paths, ["item_id"], items)]
     texts = [chunk for column in ids for chunk in column.cast(pa.string()).chunks]
     matrix = ItemMatrix.empty(pa.chunked_array(texts, pa.string()).unique(), pooled_width(spec))
-    start = 0
-    for m, (name, dim) in enumerate(spec.modalities.items()):
+    for m, (name, part) in enumerate(slices_of(spec.modalities).items()):
         for rows in _rows(files.get(name, ()), ["item_id", "vector"], items):
             row_N = matrix.rows_of(rows.column("item_id").cast(pa.string()).combine_chunks())
-            matrix.vectors_IX[row_N, start : start + dim] = stacked(rows.column("vector").combine_chunks(), dim)
+            vectors = rows.column("vector").combine_chunks()
+            matrix.vectors_IX[row_N, part] = stacked(vectors, spec.modalities[name])
             matrix.vectors_IX[row_N, m - len(spec.modalities)] = 1
-        start += dim
     return matrix
 
 

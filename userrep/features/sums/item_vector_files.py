@@ -1,6 +1,6 @@
 """The files and size of the item vectors of a job, and the number of parts to process them in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from userrep.config import Config
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import pooled_width
 from userrep.features.sums.item_matrix import VectorFiles
-from userrep.items.versions import VersionRecord, Versions, read_vectors, version_records
+from userrep.items.versions import Versions, read_vectors, version_records
 from userrep.store.buckets import partition_values, power_of_two
 from userrep.store.data_files import matches
 from userrep.store.file_tables import FileTables
@@ -47,30 +47,24 @@ def dated_vectors(
     tables: Tables, config: Config, versions: Versions, dates: Sequence[date]
 ) -> tuple[tuple[date, VectorFiles], ...]:
     """Pin the item-vector files that each date uses."""
-    lineage_id, records = versions.lineage_id, version_records(tables, versions.lineage_id)
-    files_by_version = {
-        version: _pinned(tables, config, lineage_id, version, records.get(version))
-        for version in {versions.valid_at(day) for day in dates}
-    }
-    return tuple((day, files_by_version[versions.valid_at(day)]) for day in dates)
+    files = vector_files(tables, config, versions.lineage_id, map(versions.valid_at, dates))
+    return tuple((day, files[versions.valid_at(day)]) for day in dates)
 
 
-def vector_files(tables: Tables, config: Config, lineage_id: str, version: date) -> VectorFiles:
-    """Pin the item-vector files of a version."""
-    return _pinned(tables, config, lineage_id, version, version_records(tables, lineage_id).get(version))
-
-
-def _pinned(
-    tables: Tables, config: Config, lineage_id: str, version: date, record: VersionRecord | None
-) -> VectorFiles:
-    if isinstance(tables, FileTables):
-        found = tables.files(ITEM_VECTORS, matches([{"lineage_id": lineage_id, "valid_from": version}]))
-        paths = [(file.uri, file.values["modality"]) for file in found]
-    else:
-        uris = read_vectors(tables, lineage_id, version).inputFiles()
-        paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
-    files = (
-        (name, tuple(sorted(path for path, modality in paths if modality == name)))
-        for name in sorted(config.item_vectors)
-    )
-    return VectorFiles(tuple(files), record.largest if record else 0.0)
+def vector_files(
+    tables: Tables, config: Config, lineage_id: str, versions: Iterable[date]
+) -> dict[date, VectorFiles]:
+    """Pin the item-vector files of some versions. Cost: one ledger read."""
+    records, pinned = version_records(tables, lineage_id), {}
+    for version in set(versions):
+        if isinstance(tables, FileTables):
+            files = tables.files(ITEM_VECTORS, matches([{"lineage_id": lineage_id, "valid_from": version}]))
+            paths = [(file.uri, file.values["modality"]) for file in files]
+        else:
+            uris = read_vectors(tables, lineage_id, version).inputFiles()
+            paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
+        by_name = {name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)}
+        pinned[version] = VectorFiles(
+            tuple(by_name.items()), records[version].largest if version in records else 0.0
+        )
+    return pinned

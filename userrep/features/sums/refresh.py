@@ -166,10 +166,11 @@ class SumsUpdate:
 
     def job(self, *outputs: Output) -> PoolingJob:
         """Return the pooling job of the update."""
-        files = vector_files(self.tables, self.config, self.target.lineage_id, self.target.valid_from)
+        target = self.target
+        files = vector_files(self.tables, self.config, target.lineage_id, [target.valid_from])
         return PoolingJob(
             FeatureSpec.of(self.config),
-            ((self.target.as_of, files),),
+            ((target.as_of, files[target.valid_from]),),
             outputs,
             before=self.base.as_of if self.base else None,
             changed_days=tuple(day_number(day) for (day, _), (_, stays) in self.difference.items() if not stays),

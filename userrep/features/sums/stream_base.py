@@ -6,9 +6,8 @@ sums as seen from A without the open days. It can be built days before the strea
 need no correction, because the stream reads the whole day.
 """
 
-from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import Row
 
@@ -31,8 +30,7 @@ from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.utc import utc_now
 
 
-@dataclass(frozen=True)
-class StreamBase:
+class StreamBase(NamedTuple):
     """The stream base of an as-of date: sums over days before ``open_from``, by the item vectors of ``valid_from``.
 
     ``profiles_hash``: fingerprint of the user profiles. ``table_version``: the version of ``user_openings`` that
@@ -48,15 +46,12 @@ class StreamBase:
     table_version: int = 0
 
 
+_COLUMNS = [name if name != "profiles_hash" else "sides_hash" for name in StreamBase._fields]  # of the ledger
+
+
 def stream_bases(tables: Tables, lineage_id: str) -> dict[date, StreamBase]:
     """Return a lineage's stream bases by as-of date. Driver memory: a few entries."""
-    return {
-        row.as_of: StreamBase(
-            row.as_of, row.open_from, row.valid_from, dict(row.revision_by_day), row.sides_hash, row.num_users,
-            row.table_version,
-        )
-        for row in base_rows(tables, lineage_id=lineage_id).values()
-    }  # fmt: skip
+    return {row.as_of: StreamBase(*row) for row in tables.ledger(OPENINGS, _COLUMNS, lineage_id=lineage_id)}
 
 
 def base_rows(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
@@ -145,14 +140,14 @@ def _build(
         return bool(values["lineage_id"] == keys["lineage_id"] and is_superseded)
 
     tables.commit(USER_OPENINGS, files, replacing=is_replaced, since=since)
-    base = replace(target, num_users=sum(file.num_rows for file in files))
+    base = target._replace(num_users=sum(file.num_rows for file in files))
 
     def recorded(_: list[Row]) -> list[dict[str, Any]] | None:
         version = tables.version(USER_OPENINGS)
         if base_files(tables, (keys["lineage_id"], base.as_of), version) != {file.path for file in files}:
             return None
-        row = keys | vars(base) | {"sides_hash": base.profiles_hash, "table_version": version, "built_at": utc_now()}
-        return [{name: value for name, value in row.items() if name != "profiles_hash"}]
+        row = zip(_COLUMNS, base._replace(table_version=version), strict=True)
+        return [keys | dict(row) | {"built_at": utc_now()}]
 
     superseded = f"(as_of = {sql_date(target.as_of)} OR as_of < {sql_date(oldest)})"
     if not tables.change(OPENINGS, recorded, replacing=f"{sql_key(keys)} AND {superseded}"):

@@ -101,9 +101,7 @@ def _column(future: Future) -> str:
     return f"y_{future.days}d"
 
 
-def _packed(
-    rows: DataFrame, numbers_of: Callable[[pa.RecordBatch], NDArray[np.float32]], name: str
-) -> DataFrame:
+def _packed(rows: DataFrame, numbers_of: Callable[[pa.RecordBatch], NDArray[np.float32]], name: str) -> DataFrame:
     """Return split, row_key and one column with the packed numbers of each row."""
 
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

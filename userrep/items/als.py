@@ -65,14 +65,13 @@ def interactions(tiles: DataFrame, item_index: DataFrame, bucket_limits: Mapping
 class PlannedFit(NamedTuple):
     """A version to fit, on the users below a bucket.
 
-    ``axes_from``: the version whose axes the result is rotated onto; None keeps the fit's own axes. ``warm_start``:
-    whether the fit starts from that version's vectors, which requires an earlier version.
+    ``axes_from``: the version whose axes the result is rotated onto; None keeps the fit's own axes. The fit also starts
+    from the vectors of an earlier version.
     """
 
     version: date
     bucket_limit: int
     axes_from: date | None
-    warm_start: bool
 
 
 def behaviour_vectors(
@@ -164,7 +163,8 @@ def fit_versions(
         vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
         if not fit_rows.num_rows:
             continue
-        start_ID = before_ID if planned.warm_start else np.zeros_like(before_ID)
+        starts_there = planned.axes_from is not None and planned.axes_from < planned.version
+        start_ID = before_ID if starts_there else np.zeros_like(before_ID)
         items, factors_ID = _factors(fit_rows, start_ID, settings)
         vector_ID = aligned_directions(factors_ID, before_ID[items])
         if not is_last:

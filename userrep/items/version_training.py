@@ -122,8 +122,8 @@ class _Inputs:
         for k, version in enumerate(group):
             available = {*present, *group[:k]}
             earlier, later = [v for v in available if v < version], [v for v in available if v > version]
-            axes_from = max(earlier) if earlier else min(later, default=None)  # a later version only provides its axes
-            plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from, warm_start=bool(earlier)))
+            axes_from = max(earlier) if earlier else min(later, default=None)
+            plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from))
             stored |= {axes_from} & present
         known = None
         if stored:

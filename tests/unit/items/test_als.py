@@ -58,8 +58,8 @@ def frame_of(spark: SparkSession, pairs: list[tuple[int, int, int]], valid_from:
     )
 
 
-def planned(*, starts: bool = False, before: date | None = V0, version: date = V1) -> PlannedFit:
-    return PlannedFit(version, ALL, before, starts)
+def planned(*, before: date | None = V0, version: date = V1) -> PlannedFit:
+    return PlannedFit(version, ALL, before)
 
 
 def vectors_of(frame: DataFrame) -> dict[int, NDArray[np.float64]]:
@@ -67,13 +67,13 @@ def vectors_of(frame: DataFrame) -> dict[int, NDArray[np.float64]]:
 
 
 @pytest.mark.parametrize("solver", ["implicit", pytest.param("spark", marks=pytest.mark.full)])
-def test_a_fit_depends_on_no_order_and_lies_on_the_axes_of_the_version_before(spark: SparkSession, solver: Any) -> None:
+def test_a_fit_depends_on_no_order_and_lies_on_the_axes_of_another_version(spark: SparkSession, solver: Any) -> None:
     settings = AlsVectors(kind="als", dim=3, iterations=3, solver=solver)
     pairs = random_pairs(0)
 
     def fitted(pairs: list[tuple[int, int, int]], before: DataFrame | None = None) -> dict[int, NDArray[np.float64]]:
         frame = frame_of(spark, pairs)
-        return vectors_of(behaviour_vectors(frame, [planned()], before, settings=settings))
+        return vectors_of(behaviour_vectors(frame, [planned(before=V2)], before, settings=settings))
 
     first = fitted(pairs)
     assert first.keys() == set(range(9))
@@ -83,9 +83,9 @@ def test_a_fit_depends_on_no_order_and_lies_on_the_axes_of_the_version_before(sp
     assert all((second[item] == first[item]).all() for item in first)
 
     turned = {item: vector[[2, 0, 1]] * [1, -1, 1] for item, vector in first.items()}
-    rows = [(V0, item, vector.tolist()) for item, vector in turned.items()]
+    rows = [(V2, item, vector.tolist()) for item, vector in turned.items()]
     stored = "valid_from DATE, item_index INT, vector ARRAY<FLOAT>"
-    before = spark.createDataFrame([*rows, (V0, 30, [1.0, 0.0, 0.0])], stored)
+    before = spark.createDataFrame([*rows, (V2, 30, [1.0, 0.0, 0.0])], stored)
     again = fitted(pairs, before)
     assert again.keys() == first.keys()
     for item, vector in turned.items():
@@ -98,19 +98,20 @@ def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
     before, news = (np.argwhere(random.random((80, 40)) < share * chance) for share in (1, 0.2))
     settings = AlsVectors(kind="als", dim=6)
 
-    def fitted(cells: NDArray[Any], vectors: dict[int, Any], *, starts: bool) -> dict[int, Any]:
-        batches = batches_of([(int(user), int(item), 1) for user, item in cells], vectors)
-        fit = fit_versions(iter(batches), settings, (planned(starts=starts),))
+    def fitted(cells: NDArray[Any], vectors: dict[int, Any], *, axes_from: date) -> dict[int, Any]:
+        batches = batches_of([], vectors, valid_from=axes_from)
+        batches += batches_of([(int(user), int(item), 1) for user, item in cells], {})
+        fit = fit_versions(iter(batches), settings, (planned(before=axes_from),))
         return {row["item_index"]: np.array(row["vector"]) for batch in fit for row in batch.to_pylist()}
 
-    first = fitted(before, {}, starts=False)
-    now = {starts: fitted(np.vstack([before, news]), first, starts=starts) for starts in (False, True)}
-    cosine = {starts: np.mean([now[starts][item] @ first[item] for item in first]) for starts in now}
-    assert cosine[True] > cosine[False] + 0.02, cosine
+    first = fitted(before, {}, axes_from=V2)
+    now = {day: fitted(np.vstack([before, news]), first, axes_from=day) for day in (V0, V2)}
+    cosine = {day: np.mean([now[day][item] @ first[item] for item in first]) for day in now}
+    assert cosine[V0] > cosine[V2] + 0.02, cosine  # a later version only provides its axes
 
 
 def test_a_version_without_interactions_has_no_vectors() -> None:
-    settings, plan = AlsVectors(kind="als", dim=3), (planned(starts=True),)
+    settings, plan = AlsVectors(kind="als", dim=3), (planned(),)
     assert list(fit_versions(iter(batches_of([], {4: np.ones(3)})), settings, plan)) == []
     assert list(fit_versions(iter([]), settings, plan)) == []
 
@@ -118,7 +119,7 @@ def test_a_version_without_interactions_has_no_vectors() -> None:
 def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_the_other() -> None:
     settings = AlsVectors(kind="als", dim=3)
     old, new = random_pairs(0)[::2], random_pairs(1)
-    plan = (planned(starts=True), PlannedFit(V2, 2, V1, warm_start=True))
+    plan = (planned(), PlannedFit(V2, 2, V1))
     stored = {item: np.eye(3)[item % 3] for item in range(5)}
     rows = batches_of(old, stored) + batches_of(new, {}, valid_from=V2) + batches_of(new, {}, valid_from=V2, bucket=2)
 
@@ -132,7 +133,7 @@ def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_t
     second = fitted(batches_of([], vectors, valid_from=V1) + rows[1:] + batches_of(old, {}), plan[1])
     assert {version for version, _ in together} == {V1, V2}
     assert together == first | second
-    assert together != first | fitted(batches_of(old, {}) + rows[1:], PlannedFit(V2, 2, None, warm_start=False))
+    assert together != first | fitted(batches_of(old, {}) + rows[1:], PlannedFit(V2, 2, None))
 
 
 def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_all(

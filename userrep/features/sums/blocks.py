@@ -77,13 +77,12 @@ def user_blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[UserBlock]:
     tables = [chunk.tiles, chunk.sums, chunk.profiles]
     user_ids, bucket_U, users = _users(tables)
     tables = [table.drop_columns(["user_bucket", "user_id"]).combine_chunks() for table in tables]
-    orders = [np.argsort(user_N, kind="stable") for user_N in users]
     size = max(1, _BLOCK_BYTES // (8 * num_sums(spec)))
     for first in range(0, len(user_ids), size):
         block_users = slice(first, first + size)
         parts = []
-        for table, user_N, order in zip(tables, users, orders, strict=True):
-            rows = order[slice(*np.searchsorted(user_N, [first, first + size], sorter=order))]
+        for table, user_N in zip(tables, users, strict=True):
+            rows = np.flatnonzero((user_N >= first) & (user_N < first + size))
             parts.append((table.take(pa.array(rows)), user_N[rows] - first))
         yield _block(user_ids[block_users], bucket_U[block_users], parts, spec)
 

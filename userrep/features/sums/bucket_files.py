@@ -134,11 +134,8 @@ class _Cursor:
     def _as_chunk(self, table: pa.Table) -> pa.Table:
         """Add the file's constants as columns and cast times and numbers to the types of chunks."""
         constants = {"day": self.source.day, "before": self.source.before, "after": self.source.after}
-        columns = []
         for field in self._schema:
             if field.name in constants:
-                columns.append(pa.repeat(pa.scalar(constants[field.name], field.type), table.num_rows))
-            else:
-                column = table.column(field.name)
-                columns.append(column if column.type == field.type else column.cast(field.type))
-        return pa.Table.from_arrays(columns, names=self._schema.names)
+                values = pa.repeat(pa.scalar(constants[field.name], field.type), table.num_rows)
+                table = table.append_column(field, values)
+        return table.select(self._schema.names).cast(self._schema)

@@ -51,9 +51,7 @@ def dated_vectors(
     return tuple((day, files[versions.valid_at(day)]) for day in dates)
 
 
-def vector_files(
-    tables: Tables, config: Config, lineage_id: str, versions: Iterable[date]
-) -> dict[date, VectorFiles]:
+def vector_files(tables: Tables, config: Config, lineage_id: str, versions: Iterable[date]) -> dict[date, VectorFiles]:
     """Pin the item-vector files of some versions. Cost: one ledger read."""
     records, pinned = version_records(tables, lineage_id), {}
     for version in set(versions):
@@ -63,8 +61,8 @@ def vector_files(
         else:
             uris = read_vectors(tables, lineage_id, version).inputFiles()
             paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
-        by_name = {name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)}
-        pinned[version] = VectorFiles(
-            tuple(by_name.items()), records[version].largest if version in records else 0.0
-        )
+        by_name = {
+            name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)
+        }
+        pinned[version] = VectorFiles(tuple(by_name.items()), records[version].largest if version in records else 0.0)
     return pinned

@@ -272,7 +272,7 @@ class _Task:
         for start in range(0, len(own), _CHUNK):
             users = own[start : start + _CHUNK]
             keys = {"user_bucket": bucket_U[users], "user_id": ids.take(pa.array(users))}
-            chunk = Chunk.of(
+            chunk = Chunk(
                 tiles=self._tiles(pa.table(keys), random.poisson(num_U[users]), random),
                 profiles=self._profiles(keys, random),
             )

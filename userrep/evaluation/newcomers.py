@@ -88,7 +88,7 @@ class TruncatedRows:
         is_recent_E = tiles.column("day").to_numpy() >= day_number(as_of) - self.spec.longest
         is_known_M = (self._known_since_U[user_M] < day_number(as_of) * DAY_US) | np.isin(row_M, row_E[is_recent_E])
         profiles = self.profiles.take(pa.array(user_M))
-        return Chunk.of(
+        return Chunk(
             tiles=_keyed_by(tiles, row_E), profiles=_keyed_by(_with_stand_in_picks(profiles, is_known_M), row_M)
         )
 

@@ -28,6 +28,7 @@ from userrep.tiles.ledger import TileLedger, read_tiles
 MAX_ITEMS = 4096  # per date
 _MAX_BYTES = 2**28  # vectors of all dates
 _DRAWS = 2**40
+_PARTS = 64  # partitions of the items of a date for ranking
 
 
 def read_candidates(
@@ -50,7 +51,7 @@ def read_candidates(
     -------
     ``vector_{d}`` (CE) and ``log_share_{d}`` (C) for the date at index d of ``as_ofs``: the vectors, and the logarithm
     of each item's share of all sales. Cost: one pass over the tiles of these days, a shuffle of their sums by item and
-    date, another by date, and one pass over the versions' vectors. The sample is collected to
+    date, another by date and a hash of the item, and one pass over the versions' vectors. The sample is collected to
     the driver, which needs about four times its size.
     """
     width = sum(dims.values())
@@ -81,9 +82,12 @@ def _draw(tiles: DataFrame, as_ofs: Sequence[date], *, days: int, max_items: int
     dated = tiles.join(F.broadcast(dates_of_day), on="event_date", how="inner")
     sums = dated.groupBy("as_of", "item_id").agg(F.sum("weight").alias("weight")).where("weight > 0")
     chance = (F.pmod(F.xxhash64("item_id", "as_of", F.lit(seed)), F.lit(_DRAWS)) + 0.5) / _DRAWS
-    keyed = sums.withColumn("key", -F.log(chance) / F.col("weight"))
-    rank = F.row_number().over(Window.partitionBy("as_of").orderBy("key", "item_id"))
-    return keyed.withColumn("rank", rank).where(F.col("rank") <= max_items + 1).drop("rank").toArrow()
+    part = F.pmod(F.xxhash64("item_id"), F.lit(_PARTS))
+    keyed = sums.withColumns({"key": -F.log(chance) / F.col("weight"), "part": part})
+    for groups in (["as_of", "part"], ["as_of"]):  # by parts first, so that no task sorts all items of a date
+        rank = F.row_number().over(Window.partitionBy(*groups).orderBy("key", "item_id"))
+        keyed = keyed.withColumn("rank", rank).where(F.col("rank") <= max_items + 1)
+    return keyed.drop("part", "rank").toArrow()
 
 
 def _shares(

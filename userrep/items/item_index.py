@@ -28,8 +28,7 @@ def extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, til
         since = tables.version(ITEM_INDEX)
         known = tables.read(ITEM_INDEX, version=since).where(f"lineage_id = '{lineage_id}'")
         new = seen.distinct().join(known.select("item_id"), on="item_id", how="left_anti")
-        top = known.agg(F.max("item_index").alias("top")).first()
-        start = 0 if top is None or top.top is None else top.top + 1
+        [(start,)] = known.agg(F.coalesce(F.max("item_index") + 1, F.lit(0))).collect()
         in_order = new.select("item_id").repartition(1).sortWithinPartitions("item_id")
         number = (F.lit(start) + F.monotonically_increasing_id()).cast("int")  # 0, 1, ... in the only partition
         numbered = in_order.select(F.lit(lineage_id).alias("lineage_id"), "item_id", number.alias("item_index"))

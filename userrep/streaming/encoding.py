@@ -152,7 +152,7 @@ class Encoding:
         context, bucket_U = bool(self.spec.context), bucket_of(user_ids)
         sums, profiles = read_base_rows(base.files, user_ids, day=day_number(base.as_of), context=context)
         known = pa.concat_arrays([combined(part.column("user_id")) for part in (sums, profiles)])
-        chunk = Chunk.of(
+        chunk = Chunk(
             tiles=records.tiles(user_ids, bucket_U, context=context),
             sums=sums,
             profiles=records.profiles(profiles, user_ids, bucket_U),

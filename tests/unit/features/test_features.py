@@ -1,7 +1,6 @@
 """Features: against plain Python on random logs, the same bits however rows are cut, no look into the future."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -64,8 +63,8 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give jobs the vectors above, of the items in the range of buckets that they ask for."""
     read = pooling.item_matrices
 
-    def found(versions: list[VectorFiles], spec: FeatureSpec, items: BucketRange) -> dict[VectorFiles, ItemMatrix]:
-        if versions != [VECTORS]:
+    def found(versions: Iterable[VectorFiles], spec: FeatureSpec, items: BucketRange) -> dict[VectorFiles, ItemMatrix]:
+        if set(versions) != {VECTORS}:
             return read(versions, spec, items)
         bucket_I = bucket_of(ITEM_IDS)
         mine = np.flatnonzero((bucket_I >= items.start) & (bucket_I < items.stop))
@@ -139,7 +138,7 @@ def chunk_of(tiles: Iterable[Row], profiles: Iterable[Row] = (), sums: pa.Table 
 
 def one_step(chunks: Sequence[Chunk]) -> list[Chunk]:
     """Mark chunks as those of the same users."""
-    return [replace(chunk, is_last=k == len(chunks) - 1) for k, chunk in enumerate(chunks)]
+    return [chunk._replace(is_last=k == len(chunks) - 1) for k, chunk in enumerate(chunks)]
 
 
 def in_steps(chunks: Iterable[Chunk]) -> list[list[Chunk]]:

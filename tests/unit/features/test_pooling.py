@@ -1,7 +1,6 @@
 """What a job makes of chunks: windows end before the date, means weighted by events, each date with its own vectors."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -140,7 +139,7 @@ def test_sums_of_a_date_become_rows_of_that_day() -> None:
 
 
 def test_users_whose_last_chunk_is_missing_are_an_error_and_not_lost() -> None:
-    chunk = replace(chunk_of([tile("a", 1, 0, 1.0, 9, 1, "tv")]), is_last=False)
+    chunk = chunk_of([tile("a", 1, 0, 1.0, 9, 1, "tv")])._replace(is_last=False)
     with pytest.raises(ValueError, match="pooling: the last chunk of a user is missing, got 2 chunks before it"):
         list(FEATURES.run([chunk, chunk]))
 

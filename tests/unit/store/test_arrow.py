@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.hostile import fuzzed
-from userrep.store.arrow import combined, listed, packed, stacked, unpacked
+from userrep.store.arrow import combined, listed, one_batch, packed, stacked, unpacked
 
 pytestmark = pytest.mark.fast
 
@@ -48,6 +48,8 @@ def test_packed_rows_are_little_endian_floats_and_every_slice_of_them_is_read(sh
     assert column.to_pylist() == [struct.pack(f"<{shape[1]}f", *row) for row in matrix.tolist()]
     for start, part in slices_of(column):
         assert unpacked(part, shape[1]).tolist() == matrix[start : start + len(part)].tolist()
+    for start, part in slices_of(packed(matrix, "<f8")):
+        assert unpacked(part, shape[1], "<f8").tolist() == matrix[start : start + len(part)].tolist()
 
 
 def test_a_matrix_that_is_not_contiguous_or_of_another_type_is_written_by_its_values() -> None:
@@ -104,3 +106,12 @@ def test_chunks_become_one_array_in_their_order(chunks: list[list[int]]) -> None
     column = combined(pa.chunked_array(chunks, pa.int64()))
     assert isinstance(column, pa.Array)
     assert column.to_pylist() == [number for chunk in chunks for number in chunk]
+
+
+@pytest.mark.parametrize("num_chunks", [0, 1, 3])
+def test_a_table_becomes_one_batch(num_chunks: int) -> None:
+    schema = pa.schema([("id", pa.string()), ("counts", pa.map_(pa.string(), pa.int64()))])
+    rows = [{"id": str(k), "counts": [("a", k)]} for k in range(num_chunks)]
+    table = pa.Table.from_batches([pa.RecordBatch.from_pylist([row], schema) for row in rows], schema)
+    batch = one_batch(table)
+    assert (batch.schema, batch.to_pylist()) == (schema, rows)

@@ -30,7 +30,7 @@ def sums_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date, *, 
 
     ``is_part``: the rows are partial sums. These include users without events, and the sums of picks if there are any.
     """
-    users = np.flatnonzero(sums.views(spec).num_events_UR.any(axis=1) | is_part)
+    users = np.flatnonzero(np.any(sums.views(spec).num_events_UR, axis=1) | is_part)
     flat_US = sums.flat_US[users]
     if is_part and sums.picks_UX is not None:
         flat_US = np.hstack([flat_US, sums.picks_UX])
@@ -43,7 +43,7 @@ def stream_base_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: da
 
     Users without an event have empty bytes instead of sums.
     """
-    has_events_U = sums.views(spec).num_events_UR.any(axis=1)
+    has_events_U = np.any(sums.views(spec).num_events_UR, axis=1)
     users = np.flatnonzero(has_events_U | block.profiles.is_stored_U)
     columns = _stored_sums(sums, block, spec, as_of, users=users, flat_US=sums.flat_US[users])
     columns["sums"] = pc.if_else(pa.array(has_events_U[users]), columns["sums"], b"")
@@ -75,7 +75,7 @@ def features_batch(sums: Sums, block: UserBlock, spec: FeatureSpec, as_of: date,
     """
     assert sums.picks_UX is not None
     midnight, profiles = day_number(as_of) * DAY_US, block.profiles
-    is_known_U = sums.views(spec).num_events_UR[:, : len(spec.windows_days)].any(axis=1)
+    is_known_U = np.any(sums.views(spec).num_events_UR[:, : len(spec.windows_days)], axis=1)
     is_known_U[profiles.pick_user_P[profiles.picked_at_P < midnight]] = True
     registered_at_U = np.where(profiles.registered_at_U < midnight, profiles.registered_at_U, NEVER)
     users = np.flatnonzero(is_known_U | (registered_at_U != NEVER))

@@ -82,7 +82,7 @@ def _chunks_of_step(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
 
 
 def _chunk(tables_by_kind: dict[str, list[pa.Table]], *, is_last: bool) -> Chunk:
-    return Chunk.of(is_last=is_last, **{kind: pa.concat_tables(tables) for kind, tables in tables_by_kind.items()})
+    return Chunk(is_last=is_last, **{kind: pa.concat_tables(tables) for kind, tables in tables_by_kind.items()})
 
 
 class _Cursor:

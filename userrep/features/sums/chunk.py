@@ -5,7 +5,6 @@ sums), window sums, and profiles. It is cut at user buckets, so all rows of a us
 very many rows.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -42,23 +41,16 @@ def schema_of(kind: str, *, context: bool) -> pa.Schema:
     return pa.schema([field for field in KINDS[kind] if context or field.name != CONTEXT[0]])
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Rows of users in adjacent buckets, in the schemas above. ``day`` of sums is their as-of date.
 
     ``is_last``: no later chunk has rows of the same users.
     """
 
-    tiles: pa.Table
-    sums: pa.Table
-    profiles: pa.Table
+    tiles: pa.Table = TILES.empty_table()
+    sums: pa.Table = SUMS.empty_table()
+    profiles: pa.Table = PROFILES.empty_table()
     is_last: bool = True
-
-    @classmethod
-    def of(cls, *, is_last: bool = True, **tables: pa.Table) -> "Chunk":
-        """Build a chunk; tables that are not given are empty."""
-        given = {kind: tables.get(kind, schema.empty_table()) for kind, schema in KINDS.items()}
-        return cls(**given, is_last=is_last)
 
     def only_items(self, items: BucketRange) -> "Chunk":
         """Keep the tiles of the items in a range, and the profiles with a pick in it; sums are unchanged.

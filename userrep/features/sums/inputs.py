@@ -2,7 +2,7 @@
 
 from datetime import date
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -37,7 +37,7 @@ def listed_files(tables: FileTables, inputs: PoolingInputs) -> list[BucketedFile
     """List the files of all inputs. Driver memory: one entry per file."""
     tiles, sums, listed = inputs.tiles, inputs.sums, []
 
-    def add(kind: str, file: TableFile, *constants: int) -> None:
+    def add(kind: str, file: TableFile, *constants: Any) -> None:
         listed.append(BucketedFile(kind, file.uri, range_of_slice(file.values["user_slice"]), *constants))
 
     if tiles:

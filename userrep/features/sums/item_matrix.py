@@ -3,7 +3,7 @@
 Shapes: I items, E numbers of all modalities' vectors, M modalities, X = E + M.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ _matrix_cache: dict[tuple[VectorFiles, str, BucketRange], ItemMatrix] = {}
 
 
 def item_matrices(
-    versions: Sequence[VectorFiles], spec: FeatureSpec, items: BucketRange
+    versions: Iterable[VectorFiles], spec: FeatureSpec, items: BucketRange
 ) -> dict[VectorFiles, ItemMatrix]:
     """Return the vectors of a range of items for each version: items x X float64, cached per worker.
 

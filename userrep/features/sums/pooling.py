@@ -81,7 +81,7 @@ class PoolingJob:
             profiles.append(chunk.profiles)
             if chunk.is_last:
                 sums = as_chunk_of_sums(pa.Table.from_batches(parts)) if parts else SUMS.empty_table()
-                yield from self.for_adding_up()._run_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
+                yield from self.for_adding_up()._run_chunk(Chunk(sums=sums, profiles=pa.concat_tables(profiles)))
                 parts, profiles = [], []
         if profiles:
             raise ValueError(f"pooling: the last chunk of a user is missing, got {len(profiles)} chunks before it")
@@ -115,8 +115,7 @@ class PoolingJob:
 
     def _matrices(self) -> dict[VectorFiles, ItemMatrix]:
         """Return the item vectors of each date's version, for the part to sum."""
-        versions = list(dict.fromkeys(files for _, files in self.dates))
-        return item_matrices(versions, self.spec, range_of(self.item_part or 0, self.item_parts))
+        return item_matrices(dict(self.dates).values(), self.spec, range_of(self.item_part or 0, self.item_parts))
 
     def _days(self) -> range:
         """Return the days covered by the windows of all dates, including the earlier sums."""

@@ -73,10 +73,11 @@ class Writing:
             writers[output].write(pa.Table.from_batches([rows]), values)
             if output == "features":
                 num_inexact[as_of] += rows.column("is_exact").false_count
+        files = [(output, file) for output, writer in writers.items() for file in writer.close()]
         written = [
-            {"output": output, "as_of": (as_of := file.values.get("as_of")), "file": file.to_json(),
-             "num_inexact": num_inexact[as_of]}
-            for output, writer in writers.items() for file in writer.close()
+            {"output": output, "as_of": file.values.get("as_of"), "file": file.to_json(),
+             "num_inexact": num_inexact[file.values.get("as_of")]}
+            for output, file in files
         ]  # fmt: skip
         if written:
             yield pa.RecordBatch.from_pylist(written)

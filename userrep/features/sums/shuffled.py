@@ -86,4 +86,4 @@ def _chunk(rows: pa.Table, *, is_last: bool) -> Chunk:
     tables = {
         kind: rows.select(schema.names).filter(pc.equal(kinds, kind)).cast(schema) for kind, schema in KINDS.items()
     }
-    return Chunk.of(is_last=is_last, **tables)
+    return Chunk(is_last=is_last, **tables)

@@ -54,8 +54,7 @@ def read_candidates(
     date, another by date and a hash of the item, and one pass over the versions' vectors. The sample is collected to
     the driver, which needs about four times its size.
     """
-    width = sum(dims.values())
-    max_items = min(MAX_ITEMS, max(2, _MAX_BYTES // (4 * width * max(1, len(as_ofs)))))
+    max_items = min(MAX_ITEMS, max(2, _MAX_BYTES // (4 * sum(dims.values()) * max(1, len(as_ofs)))))
     tiles = read_tiles(tables, start=min(as_ofs), end=max(as_ofs) + timedelta(days=days), ledger=ledger)
     sample = _draw(tiles, as_ofs, days=days, max_items=max_items, seed=seed).sort_by("item_id")
     date_N = pc.index_in(sample.column("as_of"), pa.array(as_ofs, pa.date32())).to_numpy()

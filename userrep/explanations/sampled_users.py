@@ -74,7 +74,7 @@ def sample_users(
             f"`userrep run build_user_features --as-of {snapshot.as_of}`, or choose another --as-of."
         )
     share = most_users / max(1, snapshot.num_users)
-    vectors, limit = SnapshotUsers.of(tables, snapshot).sample(share), buckets_of_share(share)
+    vectors, limit = SnapshotUsers(tables, snapshot).sample(share), buckets_of_share(share)
     names = ["user_id", *(name for name, _ in FeatureSpec.of(config).stored_columns())]
     table = features_table(config, space.lineage_id)
     features = rows_below(limit, tables, table, [{"as_of": snapshot.as_of}], names)

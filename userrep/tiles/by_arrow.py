@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from userrep.sources.tombstones import NO_TOMBSTONES, Tombstones
 from userrep.store.xxhash import bucket_of
-from userrep.tiles.arrow_rows import Coded, DistinctEvents, RowIndexes
+from userrep.tiles.arrow_rows import RowIndexes, codes_of, concatenated
 from userrep.tiles.by_spark import PARTS_OF_DAY
 from userrep.tiles.day_events import SourceFiles, events_of_files
 from userrep.tiles.parquet_file import CODED
 from userrep.utc import DAY_US
 
+_KEYS = ["user_id", "item_id", "event_type"]
 _MAP = pa.map_(pa.string(), pa.int64())
 TILES = pa.schema(
     [("user_bucket", pa.int32()), ("user_id", CODED), ("item_id", CODED), ("event_type", CODED),
@@ -35,7 +36,7 @@ TILES = pa.schema(
 class DayTiles(NamedTuple):
     """A day's tiles, one row per user, item and event type, sorted by user_bucket, user_id, item_id, event_type.
 
-    ``tiles`` : None if the day needs Spark; ``num_rejected`` then counts only the rows that could be read.
+    ``tiles`` : None if the day needs Spark, which then also counts the rejected rows.
     """
 
     day: date
@@ -63,48 +64,40 @@ def tiles_of_files(sources: Sequence[SourceFiles], erased: Tombstones = NO_TOMBS
     days = sorted({day for source in sources for days in source.days_by_path.values() for day in days})
     by_source = [events_of_files(source, days, context, erased) for source in sources]
     for day, *parts in zip(days, *by_source, strict=True):
-        found = [part.events for part in parts if part.events is not None]
-        tiles = _tiles(DistinctEvents.of(found), context) if len(found) == len(parts) else None
-        yield DayTiles(day, tiles, sum(part.num_rejected for part in parts))
+        found = [part for part in parts if part is not None]
+        tiles = _tiles(concatenated([part.events for part in found]), context) if len(found) == len(parts) else None
+        yield DayTiles(day, tiles, sum(part.num_rejected for part in found) if tiles is not None else 0)
 
 
-def _tiles(events: DistinctEvents, context: Sequence[str]) -> pa.Table | None:
+def _tiles(events: pa.Table, context: Sequence[str]) -> pa.Table | None:
     """Aggregate events. None if the combinations of users, items and event types cannot be numbered in 64 bits."""
-    if not len(events.at_N):
+    if not events.num_rows:
         return TILES.empty_table()
-    user, item, event_type = (events.texts[name] for name in ("user_id", "item_id", "event_type"))
-    bucket_U = bucket_of(user.values)
-    if math.prod(len(column.values) for column in (user, item, event_type)) >= 2**63:
+    (user_N, users), (item_N, items), (type_N, types) = (codes_of(events[name]) for name in _KEYS)
+    if math.prod(map(len, (users, items, types))) >= 2**63:
         return None
-    key_N = _sort_keys(bucket_U, user, item, event_type)
+    bucket_U = bucket_of(users)
+    key_N = _ranks_of_users(bucket_U, users)[user_N] * len(items) + _ranks(items)[item_N]
+    key_N = key_N * len(types) + _ranks(types)[type_N]
     order = np.argsort(key_N)
     key_N = key_N[order]
     start_T = np.flatnonzero(np.append(True, key_N[1:] != key_N[:-1]))
     first_T, tile_N = order[start_T], np.empty(len(order), np.int64)
     num_T = np.diff(start_T, append=len(order))
     tile_N[order] = np.repeat(np.arange(len(start_T)), num_T)
-    part_N = events.at_N % DAY_US // (DAY_US // 4)
+    at_N = events["at"].to_numpy()
+    part_N = at_N % DAY_US // (DAY_US // 4)
     parts = np.bincount(tile_N * 4 + part_N, minlength=4 * len(start_T)).reshape(-1, 4).astype(np.int32)
-    arrays = [
-        pa.array(bucket_U[user.code_N[first_T]]),
-        _taken(user, first_T),
-        _taken(item, first_T),
-        _taken(event_type, first_T),
+    columns = [
+        pa.array(bucket_U[user_N[first_T]]),
+        *events.select(_KEYS).take(pa.array(first_T)).columns,
         pa.array(num_T.astype(np.int32)),
-        pa.array(np.bincount(tile_N, weights=events.weight_N, minlength=len(start_T))),
-        pa.array(np.maximum.reduceat(events.at_N[order], start_T)).cast(TILES.field("last_event_at").type),
+        pa.array(np.bincount(tile_N, weights=events["weight"].to_numpy(), minlength=len(start_T))),
+        pa.array(np.maximum.reduceat(at_N[order], start_T)).cast(TILES.field("last_event_at").type),
         *(pa.array(part) for part in parts.T.copy()),
         _num_by_context(events, context, tile_N, len(start_T)),
     ]
-    return pa.Table.from_arrays(arrays, schema=TILES)
-
-
-def _sort_keys(bucket_U: NDArray[np.int32], user: Coded, item: Coded, event_type: Coded) -> RowIndexes:
-    """Return one number per row that sorts as (bucket, user, item, event type) do."""
-    key_N = _ranks_of_users(bucket_U, user.values)[user.code_N]
-    for column in (item, event_type):
-        key_N = key_N * len(column.values) + _ranks(column.values)[column.code_N]
-    return key_N
+    return pa.Table.from_arrays(columns, schema=TILES)
 
 
 def _ranks_of_users(bucket_U: NDArray[np.int32], user_ids: pa.Array) -> RowIndexes:
@@ -125,17 +118,13 @@ def _ranks(texts: pa.Array) -> RowIndexes:
     return rank
 
 
-def _taken(coded: Coded, rows_T: RowIndexes) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(coded.code_N[rows_T]), coded.values)
-
-
-def _num_by_context(events: DistinctEvents, context: Sequence[str], tile_N: RowIndexes, num_tiles: int) -> Any:
+def _num_by_context(events: pa.Table, context: Sequence[str], tile_N: RowIndexes, num_tiles: int) -> Any:
     """Count the context keys ``name=value`` of each tile, as a map sorted by key."""
     if not context:
         return pa.nulls(num_tiles, _MAP)
     keys_by_column, codes, num_keys = [], [], 0
     for k, name in enumerate(context):
-        code_N, values = events.texts[f"context_{k}"]
+        code_N, values = codes_of(events[f"context_{k}"])
         keys_by_column.append(pc.binary_join_element_wise(pa.scalar(f"{name}="), values, ""))
         codes.append(np.where(code_N < 0, -1, code_N + num_keys))
         num_keys += len(values)

@@ -5,7 +5,6 @@ Array suffixes: N rows of what is read of a file; V valid rows of a day.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import date
 from typing import NamedTuple
 
@@ -15,7 +14,16 @@ import pyarrow as pa
 from userrep.errors import NeedsSparkError
 from userrep.sources.text_blocks import blocks_of
 from userrep.sources.tombstones import Tombstones
-from userrep.tiles.arrow_rows import DayRows, DistinctEvents, LogFile, Piece, without_copies
+from userrep.tiles.arrow_rows import (
+    LogFile,
+    Piece,
+    codes_of,
+    concatenated,
+    events_of,
+    no_events,
+    valid_rows,
+    without_copies,
+)
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, open_listed
 from userrep.tiles.parquet_file import ParquetFile
@@ -37,9 +45,9 @@ class SourceFiles(NamedTuple):
 
 
 class DayEvents(NamedTuple):
-    """The events of a source on a day. ``events``: None if the day needs Spark."""
+    """The events of a source on a day, in the columns of ``arrow_rows``, and the number of its rejected rows."""
 
-    events: DistinctEvents | None
+    events: pa.Table
     num_rejected: int
 
 
@@ -57,97 +65,78 @@ def can_open(path: str, columns: LogColumns) -> bool:
 
 def events_of_files(
     source: SourceFiles, days: Collection[date], context: Sequence[str], erased: Tombstones
-) -> Iterator[DayEvents]:
-    """Yield the events of each of ``days`` in order, as ``tiles_of_files`` describes. ``context``: of all sources."""
-    days_of = {path: frozenset(map(day_number, days)) for path, days in source.days_by_path.items()}
-    files, spark_days = _opened(days_of, source.columns, in_folders=source.in_folders)
-    files.sort(key=lambda file: file.span.start, reverse=True)
+) -> Iterator[DayEvents | None]:
+    """Yield the events of each of ``days`` in order, None if a day needs Spark, as ``tiles_of_files`` describes.
+
+    ``context``: of all sources.
+    """
+    files, spark_days = _opened(source)
+    files.sort(key=lambda file: min(file.days), reverse=True)
     waiting: dict[int, list[Piece]] = defaultdict(list)
     for number in map(day_number, sorted(days)):
-        while files and files[-1].span.start <= number:
+        while files and min(files[-1].days) <= number:
             file = files.pop()
             try:
-                for piece_day, piece in pieces_by_day(file, source.columns, whole=source.in_folders).items():
+                for piece_day, piece in _pieces_by_day(file, is_whole=source.in_folders).items():
                     waiting[piece_day].append(piece)
             except NeedsSparkError:
-                spark_days.update(wanted for wanted in file.days if wanted in file.span)
-        pieces_of_day = waiting.pop(number, [])
-        yield _day_events(pieces_of_day, source.columns, context, erased, needs_spark=number in spark_days)
+                spark_days |= file.days
+        try:
+            pieces = waiting.pop(number, [])
+            yield None if number in spark_days else _events_of_day(pieces, source.columns, context, erased)
+        except NeedsSparkError:
+            yield None
 
 
-def _opened(
-    days_of: Mapping[str, frozenset[int]], columns: LogColumns, *, in_folders: bool
-) -> tuple[list[LogFile], set[int]]:
-    """Open the files that have rows of the days to read of them; return them, and the days that need Spark.
-
-    In a partitioned log, a file whose footer shows rows of other days than its folder's is not returned.
-    """
+def _opened(source: SourceFiles) -> tuple[list[LogFile], set[int]]:
+    """Open the files; return those to read, and the days that need Spark."""
     files: list[LogFile] = []
-    spark_days, num_rows = set[int](), Counter[int]()
-    for path, days in days_of.items():
+    spark_days, num_rows, columns = set[int](), Counter[int](), source.columns
+    for path, of_file in source.days_by_path.items():
+        days = frozenset(map(day_number, of_file))
         try:
             is_text = columns.format in TEXT_FORMATS
             file = TextFile(path, columns, days) if is_text else ParquetFile.of(path, columns, days)
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
-            spark_days.update(days)
+            spark_days |= days
             continue
-        if file.groups:
-            files.append(file)
-        if in_folders:
+        files.append(file)
+        if source.in_folders:  # whose rows are not counted yet
             num_rows.update(dict.fromkeys(days, file.num_rows))
-            if file.num_rows and not all(map(file.may_have_only, days)):
-                spark_days.update(days)
     spark_days.update(day for day, num in num_rows.items() if num > MAX_ROWS)
     return [file for file in files if not file.days <= spark_days], spark_days
 
 
-def pieces_by_day(file: LogFile, columns: LogColumns, *, whole: bool) -> dict[int, Piece]:
+def _pieces_by_day(file: LogFile, *, is_whole: bool) -> dict[int, Piece]:
     """Read the rows of the file's days as one piece per day.
 
-    Raises NeedsSparkError if Spark has to read the file or, with ``whole``, if the file has other rows.
+    Raises NeedsSparkError if Spark has to read the file or, with ``is_whole``, if the file has other rows.
     """
-    rows = file.rows(columns)
-    pieces = _pieces(file, rows)
-    if whole and sum(piece.rows.num_rows for piece in pieces.values()) < max(rows.num_rows, file.num_rows):
-        raise NeedsSparkError
-    return pieces
-
-
-def _pieces(file: LogFile, rows: pa.Table) -> dict[int, Piece]:
+    rows = file.rows()
     at_N = rows["at"].to_numpy()
-    if not len(at_N):
-        return {}
-    first, last = int(at_N.min()), int(at_N.max())
-    if first // DAY_US == last // DAY_US and first >= FIRST_TIME and last <= LAST_TIME:
-        return {first // DAY_US: Piece(rows, file, None)} if first // DAY_US in file.days else {}
     day_N = at_N // DAY_US
     is_wanted = (at_N >= FIRST_TIME) & (at_N <= LAST_TIME) & np.isin(day_N, list(file.days))
     indexes = np.flatnonzero(is_wanted)
+    if is_whole and len(indexes) < max(rows.num_rows, file.num_rows):
+        raise NeedsSparkError
     indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
-    piece_days, starts = np.unique(day_N[indexes], return_index=True)
-    parts = np.split(indexes, starts[1:])
+    days, starts = np.unique(day_N[indexes], return_index=True)
     return {
-        int(day): Piece(rows.take(pa.array(part)), file, part) for day, part in zip(piece_days, parts, strict=False)
+        int(day): Piece(rows if len(part) == rows.num_rows else rows.take(pa.array(part)), file, part)
+        for day, part in zip(days, np.split(indexes, starts[1:]), strict=False)
     }
 
 
-def _day_events(
-    pieces: list[Piece], columns: LogColumns, context: Sequence[str], erased: Tombstones, *, needs_spark: bool
+def _events_of_day(
+    pieces: Sequence[Piece], columns: LogColumns, context: Sequence[str], erased: Tombstones
 ) -> DayEvents:
-    num_rows = sum(piece.rows.num_rows for piece in pieces)
-    if not num_rows:
-        return DayEvents(None if needs_spark else DistinctEvents.none(context), 0)
-    try:
-        rows = DayRows.of(pieces, columns)
-    except NeedsSparkError:
-        return DayEvents(None, 0)
-    valid_V = rows.valid()
-    num_rejected = num_rows - len(valid_V)
+    """Return the events of a day. Raises NeedsSparkError."""
+    if not pieces:
+        return DayEvents(no_events(context), 0)
+    rows = concatenated([piece.rows for piece in pieces])
+    valid_V = valid_rows(rows)
+    num_rejected = rows.num_rows - len(valid_V)
     if erased:
-        user = rows.texts["user_id"]
-        valid_V = valid_V[~erased.mask(user.values)[user.code_N[valid_V]]]
-    events = None
-    if not needs_spark:
-        with suppress(NeedsSparkError):
-            events = rows.events(without_copies(rows, valid_V, columns), columns, context)
-    return DayEvents(events, num_rejected)
+        user_N, users = codes_of(rows["user_id"])
+        valid_V = valid_V[~erased.mask(users)[user_N[valid_V]]]
+    return DayEvents(events_of(rows, without_copies(rows, pieces, valid_V, columns), columns, context), num_rejected)

@@ -19,7 +19,7 @@ from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import LogColumns, Path, taken
-from userrep.tiles.inventory.footers import EVER, FIRST_TIME, microseconds_of, open_listed, times_of_group
+from userrep.tiles.inventory.footers import FIRST_TIME, microseconds_of, open_listed, times_of_group
 from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
@@ -29,17 +29,14 @@ _EXACT = 2**53  # larger integers lose digits as doubles
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A file of the log, the days to read of it, and the row groups that may have rows of them.
-
-    ``span``: the range of days that the rows of these groups may have.
-    """
+    """A file of the log, the days to read of it, and the row groups that may have rows of them."""
 
     path: str
+    columns: LogColumns
+    days: frozenset[int]
     metadata: pq.FileMetaData
     schema: pa.Schema
-    days: frozenset[int]
     groups: list[int]
-    span: range
     _unmapped: list[pa.Table] = field(default_factory=list)  # read once, because several days may need it
 
     @classmethod
@@ -49,29 +46,24 @@ class ParquetFile:
         Cost: the time column is read of row groups without statistics.
         """
         file = open_listed(path)
-        metadata, schema, groups, spans = file.metadata, file.schema_arrow, [], []
+        metadata, schema, groups = file.metadata, file.schema_arrow, []
         event_at = columns.mapped["event_at"]
         is_time = _is_time(type_in(schema, event_at))
         for group in range(metadata.num_row_groups):
             times = times_of_group(metadata, group, ".".join(event_at))
-            span = times.days if times else _days_in(file, group, event_at) if is_time else EVER
-            if any(day in span for day in days):
+            span = times.days if times else _days_in(file, group, event_at) if is_time else None
+            if span is None or any(day in span for day in days):
                 groups.append(group)
-                spans.append(span)
-        whole = range(min((span.start for span in spans), default=0), max((span.stop for span in spans), default=0))
-        return cls(path, metadata, schema, days, groups, whole)
+        return cls(path, columns, days, metadata, schema, groups)
 
     @property
     def num_rows(self) -> int:
         return int(self.metadata.num_rows)
 
-    def may_have_only(self, day: int) -> bool:
-        """Return whether all rows may be of one day. Rows without a time are not seen here."""
-        return len(self.groups) == self.metadata.num_row_groups and self.span == range(day, day + 1)
-
-    def rows(self, columns: LogColumns) -> pa.Table:
-        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``. Raises NeedsSparkError."""
-        if not _fits(self, columns):
+    def rows(self) -> pa.Table:
+        """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError."""
+        columns = self.columns
+        if not _fits(self):
             raise NeedsSparkError
         top_level = [path[0] for path in columns.texts.values() if len(path) == 1]
         coded = [
@@ -155,8 +147,9 @@ def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
     return range(int(at_N.min()) // DAY_US, int(at_N.max()) // DAY_US + 1) if len(at_N) else range(0)
 
 
-def _fits(file: ParquetFile, columns: LogColumns) -> bool:
+def _fits(file: ParquetFile) -> bool:
     """Return whether the mapped columns of a file have the same types as in the log. Optional ones may be missing."""
+    columns = file.columns
     if folders_of(file.path).keys() & {path[0].lower() for path in columns.mapped.values()}:
         return False
     kinds = {name: type_in(file.schema, path) for name, path in columns.mapped.items()}

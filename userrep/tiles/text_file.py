@@ -35,28 +35,17 @@ class TextFile:
     columns: LogColumns
     days: frozenset[int]
 
-    groups = (0,)
     num_rows = 0  # not known before a read
 
-    @property
-    def span(self) -> range:
-        """The range of the days to read."""
-        return range(min(self.days, default=0), max(self.days, default=-1) + 1)
-
-    def may_have_only(self, day: int) -> bool:  # noqa: ARG002  # only a read shows the days
-        """Return whether all rows may be of one day."""
-        return True
-
-    def rows(self, columns: LogColumns) -> pa.Table:
-        """Read the texts of ``columns`` as dictionaries, event_id, weight and ``at``. Raises NeedsSparkError."""
+    def rows(self) -> pa.Table:
+        """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError."""
+        columns = self.columns
         try:
             tables = [parser.table(lines) for lines, parser in _blocks(self.path, columns)]
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
             raise NeedsSparkError from None
         if not tables:
-            return pa.table(
-                {name: pa.array([], pa.string()) for name in columns.mapped} | {"at": pa.array([], pa.int64())}
-            )
+            return pa.table({"at": pa.array([], pa.int64())})
         table = pa.concat_tables(tables)
         rows: dict[str, Any] = {name: coded(table[name]) for name in columns.texts}
         rows |= {name: table[name] for name in ("event_id", "weight") if name in columns.mapped}

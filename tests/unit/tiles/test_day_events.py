@@ -69,9 +69,9 @@ def test_a_day_that_one_source_leaves_to_spark_has_no_tiles(tmp_path: Path) -> N
 def test_a_source_without_files_of_a_day_has_no_events_of_it(tmp_path: Path) -> None:
     source = likes(tmp_path / "b.json", {"who": "u", "what": "i", "at": "2024-05-01", "kind": "like", "points": 1})
     days = list(events_of_files(source, [D1, D2, D3], ["device", "page", "more"], NO_TOMBSTONES))
-    assert [len(day.events.at_N) for day in days if day.events is not None] == [1, 0, 0]
-    assert days[0].events is not None
-    assert days[0].events.texts["context_2"].code_N.tolist() == [-1]
+    assert [day.events.num_rows for day in days if day is not None] == [1, 0, 0]
+    assert days[0] is not None
+    assert days[0].events["context_2"].to_pylist() == [None]
 
 
 def test_only_files_that_exist_can_be_opened_and_parquet_only_with_a_footer(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from userrep.sources.read import EARLIEST, LATEST
 from userrep.store.filesystem import open_parquet
 from userrep.utc import DAY_US, EPOCH, numbered_day
 
-EVER = range(-(2**31), 2**31)
 FIRST_TIME, LAST_TIME = (
     (datetime.fromisoformat(day) - EPOCH) // timedelta(microseconds=1) for day in (EARLIEST, LATEST)
 )

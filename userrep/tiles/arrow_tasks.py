@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -132,32 +133,24 @@ def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date
     Days with too many rows for a task are omitted. There are fewer tasks if files would be read too often otherwise.
     Returns nothing if even one task is too many, because it would have too many rows.
     """
-    rows_by_day: dict[date, int] = defaultdict(int)
+    rows_by_day: Counter[date] = Counter()
     for entry in file_days:
         rows_by_day[entry.day] += entry.num_rows
     too_large = {entry.day for entry in file_days if max(entry.file_rows, rows_by_day[entry.day]) > MAX_ROWS}
     entries = [entry for entry in file_days if entry.day not in too_large]
     rows_by_file = {(entry.source, entry.path): entry.file_rows for entry in entries}
     most = _MAX_READS * sum(rows_by_file.values())
+    days = sorted(rows_by_day.keys() - too_large)
+    *rows_before, total = accumulate((rows_by_day[day] for day in days), initial=0)
+    before = dict(zip(days, rows_before, strict=True))
     for num in (num_tasks >> k for k in range(num_tasks.bit_length())):
-        tasks = _in_tasks(entries, num)
+        tasks = [(before[entry.day] * num // total, entry.day, entry.source, entry.path) for entry in entries]
         rows_read = {(task, source, path): rows_by_file[source, path] for task, _, source, path in tasks}
         if sum(rows_read.values()) <= most:
             return tasks
         if sum(rows_by_file.values()) > MAX_ROWS * num // 2:
             break
     return []
-
-
-def _in_tasks(entries: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, int, str]]:
-    rows_by_day: Counter[date] = Counter()
-    for entry in entries:
-        rows_by_day[entry.day] += entry.num_rows
-    total, rows_before, task_by_day = sum(rows_by_day.values()), 0, {}
-    for day in sorted(rows_by_day):
-        task_by_day[day] = min(num_tasks - 1, rows_before * num_tasks // max(1, total))
-        rows_before += rows_by_day[day]
-    return [(task_by_day[entry.day], entry.day, entry.source, entry.path) for entry in entries]
 
 
 def _counts(tiles: pa.Table, num_rejected: int = 0) -> Counter[str]:

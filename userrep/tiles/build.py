@@ -4,7 +4,6 @@ A day is built without Spark if tasks can read its files themselves and one task
 otherwise by Spark SQL (``by_spark``). Both engines give the same tiles, to the bit.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,14 +20,13 @@ from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import power_of_two
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
-from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.day_files import has_event_ids, num_rejected_of, read_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
-from userrep.tiles.ledger import NO_ROWS, TileLedger, tile_ledger
+from userrep.tiles.ledger import NO_ROWS, TileLedger, revisions_predicate, tile_ledger
 from userrep.utc import utc_now
 
 _ATTEMPTS = 5  # each starts from the current ledger
@@ -112,7 +110,8 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if undated:
         undated_rows = replace(NO_TILES, num_rejected=inventory.num_undated)
         rows.append(_row(None, undated_rows, inventory.undated_fingerprint, revision))
-    while not tables.add(TILE_DAYS, rows, replacing=_own_rows(revision, same), since=since):
+    own_rows = f"revision = {revision} OR {revisions_predicate(same)}"  # days that did not change keep a revision
+    while not tables.add(TILE_DAYS, rows, replacing=own_rows, since=since):
         since, now = tables.version(TILE_DAYS), tile_ledger(tables)
         if (now.days, now.undated) != (ledger.days, ledger.undated):  # otherwise its files were only compacted
             _drop(tables, revision)
@@ -145,15 +144,6 @@ def _unchanged_days(built: Mapping[date, BuiltDay], ledger: TileLedger) -> dict[
         for day, new in built.items()
         if (old := ledger.days.get(day)) and (old.content, old.num_rejected) == (new.content, new.num_rejected)
     }
-
-
-def _own_rows(revision: int, same: Mapping[date, int]) -> str:
-    """Return the predicate on a build's rows in the ledger: its own revision, and days that keep an earlier one."""
-    days_by_revision: dict[int, list[date]] = defaultdict(list)
-    for day, kept in same.items():
-        days_by_revision[kept].append(day)
-    kept_days = (f"(revision = {kept} AND {sql_in('event_date', days)})" for kept, days in days_by_revision.items())
-    return " OR ".join([f"revision = {revision}", *kept_days])
 
 
 def _row(day: date | None, built: BuiltDay, fingerprint: str, revision: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[dat
 
 def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
     """Read the tiles of some days, each in a given revision. Spark reads only their files."""
-    return tables.read(USER_ITEM_DAYS).where(_revisions_predicate(days))
+    return tables.read(USER_ITEM_DAYS).where(revisions_predicate(days))
 
 
 def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:
@@ -118,7 +118,7 @@ def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, e
     return short_hash(sorted((d, c) for d, (c, _) in days.items() if d < end and (start is None or d >= start)))
 
 
-def _revisions_predicate(days: Mapping[date, int]) -> str:
+def revisions_predicate(days: Mapping[date, int]) -> str:
     """Return the predicate on some (day, revision) pairs, as ranges of days with the same revision."""
     ranges: list[tuple[int, date, date]] = []
     for day in sorted(days):

@@ -16,8 +16,8 @@ from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
 from userrep.tiles import ledger
 from userrep.tiles.ledger import (
-    _revisions_predicate,
     days_fingerprint,
+    revisions_predicate,
     tile_ledger,
     tiles_by_cell,
 )
@@ -65,12 +65,12 @@ def test_the_predicate_selects_exactly_the_wanted_revision_of_each_wanted_day(da
     all_rows = (
         "SELECT DATE '2024-05-01' + CAST(d AS INT) AS event_date, r AS revision FROM range(10) a(d), range(5) b(r)"
     )
-    found = duckdb.sql(f"SELECT event_date, revision FROM ({all_rows}) WHERE {_revisions_predicate(days)}").fetchall()
+    found = duckdb.sql(f"SELECT event_date, revision FROM ({all_rows}) WHERE {revisions_predicate(days)}").fetchall()
     assert sorted(found) == sorted(days.items())
 
 
 def test_consecutive_days_of_one_revision_make_one_range() -> None:
-    predicate = _revisions_predicate({D2: 1, D1: 1, D4: 1, D3: 2})
+    predicate = revisions_predicate({D2: 1, D1: 1, D4: 1, D3: 2})
     assert predicate == (
         "(revision = 1 AND event_date BETWEEN DATE'2024-05-01' AND DATE'2024-05-02')"
         " OR (revision = 2 AND event_date BETWEEN DATE'2024-05-03' AND DATE'2024-05-03')"

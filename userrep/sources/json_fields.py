@@ -7,7 +7,6 @@ import pyarrow as pa
 from pyspark.sql import types as T
 
 from userrep.sources.listing import spread
-from userrep.sources.read import CORRUPT
 from userrep.sources.text_blocks import blocks_of, json_object
 
 _FILES = 20
@@ -26,21 +25,13 @@ def sampled_fields(paths: Sequence[str]) -> T.StructType:
 def with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
     """Return the schema to read all lines with: objects and arrays are texts, unless one of ``names`` is below them.
 
-    A line that is not in the sample may have another type there, which Spark would reject. It includes the column for
-    lines that are no objects.
+    A line that is not in the sample may have another type there, which Spark would reject.
     """
-    return _with_texts(fields, names).add(CORRUPT, T.StringType())
-
-
-def _with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
     schema = T.StructType()
     for field in fields.fields:
         below = [name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}.")]
-        kind = field.dataType
-        if isinstance(kind, T.StructType) and below and field.name not in names:
-            schema.add(field.name, _with_texts(kind, below))
-        else:
-            schema.add(field.name, T.StringType())
+        is_parent = isinstance(field.dataType, T.StructType) and below and field.name not in names
+        schema.add(field.name, with_texts(field.dataType, below) if is_parent else T.StringType())
     return schema
 
 

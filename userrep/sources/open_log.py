@@ -191,7 +191,8 @@ def _open_json(
     if any(find_column(fields, name) is None for name in mapped):
         source = read_source(spark, log, what=what, files=paths)
         return source, _columns(source.schema, log)
-    return read_source(spark, log, what=what, files=[first], schema=with_texts(fields, mapped)), _columns(fields, log)
+    schema = with_texts(fields, mapped).add(CORRUPT, T.StringType())
+    return read_source(spark, log, what=what, files=[first], schema=schema), _columns(fields, log)
 
 
 def _depth_and_name(file: ListedFile) -> tuple[int, str]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, partial
 from typing import Any
@@ -17,9 +16,6 @@ from userrep.store.arrow import is_text
 _TIME = re.compile(
     r"\s*\+?([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T]([0-9]{1,2})(?::([0-9]{1,2})"
     r"(?::([0-9]{1,2})(?:[.]([0-9]*))?\s*([A-Z+-]\S*)?)?)?)?)?)?\s*"
-)
-_COMMON = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.](?:[0-9]{3}){1,2})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
 )
 # Java's ZoneId.SHORT_IDS, apart from those that the IANA database has, too
 _SHORT_ZONES = {
@@ -36,11 +32,15 @@ _FEW = 256  # texts that are parsed one by one if one of them is unusual
 _OFFSET = re.compile(r"(?:Z|(?:UTC|GMT|UT)?(?:([+-])([0-9]{1,2})(?::?([0-9]{2})(?::?([0-9]{2}))?)?)?)")
 _MICROSECONDS = pa.timestamp("us")
 
-
-# Texts whose zone Arrow reads as Spark does: all end in Z, or have an offset below 18 hours after whole seconds, or
-# after three or six digits of their fraction.
-_ZONED_TEXT = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d{3}(?:\d{3})?)?(?:Z|[+-](?:0\d|1[0-7]):[0-5]\d)$"
-_ZONED = (partial(pc.ends_with, pattern="Z"), partial(pc.match_substring_regex, pattern=_ZONED_TEXT))
+# The usual form. Arrow reads its zones as Spark does: Z, and an offset below 18 hours after whole seconds, or after
+# three or six digits of their fraction.
+_LOCAL = "[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]{3}(?:[0-9]{3})?)?"
+_IN_ZONE = "(?:Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9])"
+_USUAL = re.compile(f"{_LOCAL}{_IN_ZONE}?")
+_ZONED = (
+    partial(pc.ends_with, pattern="Z"),
+    partial(pc.match_substring_regex, pattern=f"^{_LOCAL}{_IN_ZONE}$"),
+)
 
 
 def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
@@ -60,13 +60,6 @@ def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
     first, last = (pa.scalar(datetime.fromisoformat(day), _MICROSECONDS) for day in (EARLIEST, LATEST))
     is_plausible = pc.and_(pc.greater_equal(at, first), pc.less_equal(at, last))
     return pc.if_else(is_plausible, at, pa.scalar(None, _MICROSECONDS))
-
-
-def _in_utc(at: datetime) -> datetime | None:
-    try:
-        return at.astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:  # at the ends of the calendar
-        return None
 
 
 def _to_utc(at: Any, zone: str) -> Any:
@@ -94,10 +87,7 @@ def _parsed(texts: pa.StringArray, zone: str) -> pa.Array:
 def _parsed_parts(texts: pa.StringArray, zone: str) -> Iterator[pa.Array]:
     """Parse distinct texts that Arrow's parser cannot read all; it reads those parts of them that it can."""
     if len(texts) <= _FEW:
-        read = [_time(text) for text in texts.to_pylist()]
-        naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
-        zoned = [_in_utc(at) if at is not None and at.tzinfo else None for at in read]
-        yield pc.coalesce(pa.array(zoned, _MICROSECONDS), _to_utc(naive, zone))
+        yield pa.array([_time(text, zone) for text in texts.to_pylist()], _MICROSECONDS)
         return
     for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]):
         alike = _parsed_alike(half, zone)
@@ -119,24 +109,24 @@ def _parsed_alike(texts: pa.StringArray, zone: str) -> pa.Array | None:
         return None
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: str, zone: str) -> datetime | None:
     """Parse one text. Zones are offsets, names of the IANA database, and abbreviations such as PST."""
-    if text is not None and _COMMON.fullmatch(text):
-        with suppress(ValueError):
-            at = datetime.fromisoformat(text)  # several times as fast
-            return at if abs(at.utcoffset() or timedelta(0)) <= _LARGEST_OFFSET else None
-    match = _TIME.fullmatch(text) if text is not None else None
-    if match is None:
-        return None
-    *fields, fraction, zone = match.groups()
-    year, month, day, hour, minute, second = (
-        int(field) if field else least for field, least in zip(fields, (1, 1, 1, 0, 0, 0), strict=True)
-    )
-    microsecond = int(f"{(fraction or '')[:6]:0<6}")
     try:
-        return datetime(year, month, day, hour, minute, second, microsecond, tzinfo=_zone(zone) if zone else None)
-    except (ValueError, KeyError, OSError):  # KeyError, OSError: no such zone
+        at = datetime.fromisoformat(text) if _USUAL.fullmatch(text) else _unusual(text)  # the first is faster
+        at = at if at.tzinfo else at.replace(tzinfo=_zone(zone))
+        return at.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, KeyError, OSError, OverflowError):  # no such zone; at the ends of the calendar
         return None
+
+
+def _unusual(text: str) -> datetime:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    *fields, fraction, zone = match.groups()
+    numbers = [int(field) if field else least for field, least in zip(fields, (1, 1, 1, 0, 0, 0), strict=True)]
+    microsecond = int(f"{(fraction or '')[:6]:0<6}")
+    return datetime(*numbers, microsecond, tzinfo=_zone(zone) if zone else None)
 
 
 @lru_cache(maxsize=256)

@@ -162,23 +162,23 @@ def test_names_agree_as_spark_names_columns(name: str, expected: str, is_named: 
 @pytest.mark.parametrize(
     ("header", "difference"),
     [
-        ("a,b", []),
-        ("\ufeffa,b", []),
-        ("\n\r\na,b\r", []),
-        ('"a","b"', []),
-        ("a", []),
-        ("a,b,new", []),
-        ("a,b,day", []),
-        ("1,2", [(1, "1", "a")]),  # a row instead of a header
-        ("b,a", [(1, "b", "a")]),
-        ("a,new,b", [(2, "new", "b")]),
+        ("a,b", None),
+        ("\ufeffa,b", None),
+        ("\n\r\na,b\r", None),
+        ('"a","b"', None),
+        ("a", None),
+        ("a,b,new", None),
+        ("a,b,day", None),
+        ("1,2", (1, "1", "a")),  # a row instead of a header
+        ("b,a", (1, "b", "a")),
+        ("a,new,b", (2, "new", "b")),
     ],
 )
 def test_a_file_may_lack_the_last_columns_or_have_more(
-    tmp_path: Path, header: str, difference: list[tuple[int, str, str]]
+    tmp_path: Path, header: str, difference: tuple[int, str, str] | None
 ) -> None:
     path = tmp_path / "day=1" / "a.csv"
     path.parent.mkdir()
     path.write_text(f"{header}\n1,2\n", encoding="utf-8")
-    found = list(_first_difference(str(path), ["a", "b", "day"]))
-    assert [(row["place"], row["name"], row["expected"]) for row in found] == difference
+    found = _first_difference(str(path), ["a", "b", "day"])
+    assert (found and (found["place"], found["name"], found["expected"])) == difference

@@ -141,16 +141,13 @@ def _rows_of_new(log: EventSource, new: Sequence[DataFile]) -> dict[str, dict[da
     """Return the rows of new files by day, from footers. Files that are missing here show nothing without a read."""
     if log.format not in ("parquet", "delta"):
         return {}
-    rows = {file.path: _rows_of(file, log.columns.event_at) for file in spread(new, _MOST_FOOTERS)}
-    looked_at = {path: by_day for path, by_day in rows.items() if by_day is not None}
-    num_bytes = sum(file.size for file in new if file.path in looked_at)
-    total: Counter[date] = Counter()
-    for by_day in looked_at.values():
-        total.update(by_day)
-    return looked_at | {
-        file.path: {day: round(num * file.size / num_bytes) for day, num in total.items()}
-        for file in new
-        if file.path not in rows and looked_at
+    footers = {file.path: _rows_of(file, log.columns.event_at) for file in spread(new, _MOST_FOOTERS)}
+    rows = {path: by_day for path, by_day in footers.items() if by_day is not None}
+    num_bytes = sum(file.size for file in new if file.path in rows)
+    total = sum(map(Counter, rows.values()), Counter[date]())
+    others = [file for file in new if file.path not in footers] if rows else []
+    return rows | {
+        file.path: {day: round(num * file.size / num_bytes) for day, num in total.items()} for file in others
     }
 
 

@@ -195,9 +195,8 @@ def _check_headers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile])
         return
     names = log.source.columns
 
-    def read_headers(files: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for file in files:
-            yield from _first_difference(file["path"], names)
+    def read_headers(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [row for file in files if (row := _first_difference(file["path"], names))]
 
     others = map_in_tasks(spark, [(file.path,) for file in new], "path STRING", read_headers, _OTHERS)
     faults = [
@@ -209,15 +208,15 @@ def _check_headers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile])
         raise UsageError([*faults, f"{log.what}: {cure} {', '.join(map(in_line, names))}, in this order."])
 
 
-def _first_difference(path: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _first_difference(path: str, names: Sequence[str]) -> dict[str, Any] | None:
     try:
         header = csv_header(*file_system(listed_uri(path)))
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError):  # Spark may have access, and reports errors better
-        return
+        return None
     for place, (name, expected) in enumerate(zip(header, columns_in_lines(names, path), strict=False), start=1):
         if not _is_named(name, expected, place):
-            yield {"path": path, "place": place, "name": name, "expected": expected}
-            return
+            return {"path": path, "place": place, "name": name, "expected": expected}
+    return None
 
 
 def _is_named(name: str, expected: str, place: int) -> bool:

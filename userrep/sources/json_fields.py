@@ -30,8 +30,10 @@ def with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
     schema = T.StructType()
     for field in fields.fields:
         below = [name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}.")]
-        is_parent = isinstance(field.dataType, T.StructType) and below and field.name not in names
-        schema.add(field.name, with_texts(field.dataType, below) if is_parent else T.StringType())
+        kind: T.DataType = T.StringType()
+        if isinstance(field.dataType, T.StructType) and below and field.name not in names:
+            kind = with_texts(field.dataType, below)
+        schema.add(field.name, kind)
     return schema
 
 

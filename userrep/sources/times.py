@@ -124,9 +124,11 @@ def _unusual(text: str) -> datetime:
     if match is None:
         raise ValueError(text)
     *fields, fraction, zone = match.groups()
-    numbers = [int(field) if field else least for field, least in zip(fields, (1, 1, 1, 0, 0, 0), strict=True)]
+    year, month, day, hour, minute, second = (
+        int(field) if field else least for field, least in zip(fields, (1, 1, 1, 0, 0, 0), strict=True)
+    )
     microsecond = int(f"{(fraction or '')[:6]:0<6}")
-    return datetime(*numbers, microsecond, tzinfo=_zone(zone) if zone else None)
+    return datetime(year, month, day, hour, minute, second, microsecond, tzinfo=_zone(zone) if zone else None)
 
 
 @lru_cache(maxsize=256)

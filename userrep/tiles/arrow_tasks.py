@@ -26,7 +26,7 @@ from userrep.tiles.by_arrow import TILES, tiles_of_files
 from userrep.tiles.column_paths import columns_of, is_ambiguous
 from userrep.tiles.content_hash import cells_of, content_of
 from userrep.tiles.day_events import MAX_ROWS, SourceFiles, can_open
-from userrep.tiles.inventory.day_files import FileDay, files_by_day, files_by_folder
+from userrep.tiles.inventory.day_files import FileDay, files_of_days
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
 
@@ -71,11 +71,7 @@ def arrow_days(
     if len(mapped) < len(logs) or is_ambiguous([name for found in mapped for name in found.context]):
         return {}, []
     in_folders = [log.settings.partition is not None for log in logs]
-    files = [
-        file._replace(source=k)
-        for k, log in enumerate(logs)
-        for file in (files_by_folder(log, dates) if in_folders[k] else files_by_day(tables, log, dates))
-    ]
+    files = [file._replace(source=k) for k, log in enumerate(logs) for file in files_of_days(tables, log, dates)]
     tasks = _tasks(files, shuffle_partitions(tables.spark))
     if not tasks or not all(can_open(path, mapped[k]) for k, path in {k: path for *_, k, path in tasks}.items()):
         return {}, []

@@ -91,12 +91,8 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
         built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(
             undated=undated and inventory.num_undated > 0
         )
-        inventory = inventory.counted(
-            {
-                day: (entry.num_events + (entry.num_rejected or 0), entry.num_rejected or 0)
-                for day, entry in (ledger.days | built).items()
-            }
-        )
+        entries = {day: (entry.num_events, entry.num_rejected or 0) for day, entry in (ledger.days | built).items()}
+        inventory = inventory.counted({day: (num + rejected, rejected) for day, (num, rejected) in entries.items()})
         inventory.check_days(events, list(stale))
     except Exception:
         with suppress(Exception):  # must not hide the error; maintenance removes what stays

@@ -24,6 +24,7 @@ from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
 _UNKNOWN = pa.null()  # of a column that Spark may resolve differently; matches no type
+_COMPARABLE = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "time": pa.timestamp("us")}
 _EXACT = 2**53  # larger integers lose digits as doubles
 
 
@@ -48,7 +49,7 @@ class ParquetFile:
         file = open_listed(path)
         metadata, schema, groups = file.metadata, file.schema_arrow, []
         event_at = columns.mapped["event_at"]
-        is_time = _is_time(type_in(schema, event_at))
+        is_time = _kind(type_in(schema, event_at)) == "time"
         for group in range(metadata.num_row_groups):
             times = times_of_group(metadata, group, ".".join(event_at))
             span = times.days if times else _days_in(file, group, event_at) if is_time else None
@@ -65,10 +66,8 @@ class ParquetFile:
         columns = self.columns
         if not _fits(self):
             raise NeedsSparkError
-        top_level = [path[0] for path in columns.texts.values() if len(path) == 1]
-        coded = [
-            name for name in top_level if name in self.schema.names and self.schema.field(name).type == pa.string()
-        ]
+        texts = [path for path in columns.texts.values() if len(path) == 1]
+        coded = [path[0] for path in texts if type_in(self.schema, path) == pa.string()]
         try:
             table = self._read(columns.mapped.values(), coded=coded)
             event_at = taken(table, columns.mapped["event_at"])
@@ -136,8 +135,19 @@ def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
 
 
-def _is_integer(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) and kind != pa.uint64())
+def _kind(type_: pa.DataType | None) -> str | None:
+    """Return what a type holds: text, integers, numbers or times; None if tasks do not read it as Spark does."""
+    if type_ is not None and pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if type_ is None or type_ == pa.uint64():
+        return None
+    if is_text(type_):
+        return "text"
+    if pa.types.is_integer(type_):
+        return "integer"
+    if type_ in (pa.float32(), pa.float64()):
+        return "number"
+    return "time" if pa.types.is_timestamp(type_) and type_.unit != "ns" else None
 
 
 def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
@@ -158,21 +168,13 @@ def _fits(file: ParquetFile) -> bool:
     return all(_type_fits(name, kind, columns) for name, kind in kinds.items() if kind is not None)
 
 
-def _type_fits(name: str, kind: pa.DataType, columns: LogColumns) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if name in columns.texts_to_parse:
-        return is_text(kind)
-    if name == "event_at":
-        return _is_time(kind)
-    if _is_integer(kind):
-        return name in columns.integers or name == "weight"
-    return name not in columns.integers and (
-        kind in (pa.float32(), pa.float64()) if name == "weight" else is_text(kind)
-    )
-
-
-def _is_time(kind: pa.DataType | None) -> bool:
-    return kind is not None and pa.types.is_timestamp(kind) and kind.unit != "ns"
+def _type_fits(name: str, type_: pa.DataType, columns: LogColumns) -> bool:
+    kind, is_integer = _kind(type_), name in columns.integers
+    if name == "event_at" and name not in columns.texts_to_parse:
+        return kind == "time"
+    if name == "weight" and name not in columns.texts_to_parse:
+        return kind == "integer" or (kind == "number" and not is_integer)
+    return kind == ("integer" if is_integer else "text")
 
 
 def _rows(table: pa.Table, columns: LogColumns) -> pa.Table:
@@ -194,18 +196,11 @@ def _or_null(table: pa.Table, path: Path) -> pa.ChunkedArray:
     return pa.chunked_array([pa.nulls(table.num_rows)]) if missing else taken(table, path)
 
 
-def _comparable_type(kind: pa.DataType) -> pa.DataType:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if is_text(kind):
-        return pa.string()
-    if _is_integer(kind):
-        return pa.int64()
-    if kind in (pa.float32(), pa.float64()):
-        return pa.float64()
-    if _is_time(kind):
-        return pa.timestamp("us")
-    if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_decimal(kind):
-        return kind
+def _comparable_type(type_: pa.DataType) -> pa.DataType:
+    if kind := _kind(type_):
+        return _COMPARABLE[kind]
+    if pa.types.is_boolean(type_) or pa.types.is_date(type_) or pa.types.is_decimal(type_):
+        return type_
     raise NeedsSparkError
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.config import Events
+from userrep.config import Events, Partition
 from userrep.sources.open_log import OpenLog
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import with_validity
@@ -34,11 +34,20 @@ class FileDay(NamedTuple):
     source: int = 0
 
 
-def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool = False) -> list[FileDay]:
-    """List the files with rows of these days or, with ``undated``, with rows without a readable time.
+def files_of_days(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool = False) -> list[FileDay]:
+    """List the files that may have rows of these days or, with ``undated``, rows without a readable time.
 
-    Driver memory: one entry per file and day.
+    Of a partitioned log, these are the files in the folders of these days; their rows are estimated by size. Of other
+    logs, and of undated rows in partitions by ingestion date, they are known from the inventory. Driver memory: one
+    entry per file and day.
     """
+    partition = log.settings.partition
+    if partition is not None and _is_by_partition(partition, undated=undated):
+        dates = {day + timedelta(days=late) for day in days for late in range(partition.late_days + 1)}
+        folders = ((file, folder_day(file.path, partition)) for file in log.files)
+        return [
+            FileDay(file.path, day, *[1 + rows_in(log.num_bytes(file))] * 2) for file, day in folders if day in dates
+        ]
     known, wanted = recorded(tables, log.mapping), {*days, *([NO_DAY] if undated else [])}
     return [
         FileDay(file.path, day, counts.num_rows, file_rows)
@@ -47,18 +56,6 @@ def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undate
         for day, counts in known.get(file, {}).items()
         if day in wanted and counts.num_rows > 0
     ]
-
-
-def files_by_folder(log: OpenLog, days: Collection[date], *, late_days: int = 0) -> list[FileDay]:
-    """List the files in the folders of these days and of ``late_days`` after each. Rows are estimated by size.
-
-    Driver memory: one entry per file.
-    """
-    partition = log.settings.partition
-    assert partition is not None
-    wanted = {day + timedelta(days=late) for day in days for late in range(late_days + 1)}
-    folders = ((file, folder_day(file.path, partition)) for file in log.files)
-    return [FileDay(file.path, day, *[1 + rows_in(log.num_bytes(file))] * 2) for file, day in folders if day in wanted]
 
 
 def read_days(tables: Tables, logs: Sequence[OpenLog], days: Collection[date], *, undated: bool) -> DataFrame:
@@ -96,15 +93,16 @@ def num_rejected_of(tables: Tables, revision: int, *, undated_on: date | None = 
 
 def _source_of_days(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool) -> DataFrame:
     partition = log.settings.partition
-    if partition is not None and (partition.holds == "event_date" or not undated):
-        if log.is_table:
-            return log.source.where(in_partitions(log.source, partition, days, late_days=partition.late_days))
-        files = files_by_folder(log, days, late_days=partition.late_days)
-    elif log.is_table:
-        return log.source
-    else:
-        files = files_by_day(tables, log, days, undated=undated)
-    return log.rows_of(sorted({file.path for file in files}))
+    if not log.is_table:
+        return log.rows_of(sorted({file.path for file in files_of_days(tables, log, days, undated=undated)}))
+    if partition is not None and _is_by_partition(partition, undated=undated):
+        return log.source.where(in_partitions(log.source, partition, days, late_days=partition.late_days))
+    return log.source
+
+
+def _is_by_partition(partition: Partition, *, undated: bool) -> bool:
+    """Return whether partitions show where rows are; a row without a day may have been ingested on any date."""
+    return partition.holds == "event_date" or not undated
 
 
 def _with_source(sources: list[DataFrame]) -> list[DataFrame]:

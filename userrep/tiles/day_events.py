@@ -3,7 +3,7 @@
 Array suffixes: N rows of what is read of a file; V valid rows of a day.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
@@ -15,7 +15,6 @@ from userrep.errors import NeedsSparkError
 from userrep.sources.text_blocks import blocks_of
 from userrep.sources.tombstones import Tombstones
 from userrep.tiles.arrow_rows import (
-    LogFile,
     Piece,
     codes_of,
     concatenated,
@@ -30,6 +29,8 @@ from userrep.tiles.parquet_file import ParquetFile
 from userrep.tiles.text_file import TextFile
 from userrep.utc import DAY_US, day_number
 
+# Spark may read such a file, for example one with a time too large for microseconds, or has a better message.
+_UNREADABLE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError)
 MAX_ROWS = 4_000_000  # of a file and of a day: what a task may hold in memory
 
 
@@ -70,61 +71,48 @@ def events_of_files(
 
     ``context``: of all sources.
     """
-    files, spark_days = _opened(source)
-    files.sort(key=lambda file: min(file.days), reverse=True)
+    days_of = {path: frozenset(map(day_number, of_file)) for path, of_file in source.days_by_path.items()}
+    paths = sorted(days_of, key=lambda path: min(days_of[path]), reverse=True)
     waiting: dict[int, list[Piece]] = defaultdict(list)
+    spark_days = set[int]()
     for number in map(day_number, sorted(days)):
-        while files and min(files[-1].days) <= number:
-            file = files.pop()
+        while paths and min(days_of[paths[-1]]) <= number:
+            path = paths.pop()
             try:
-                for piece_day, piece in _pieces_by_day(file, is_whole=source.in_folders).items():
-                    waiting[piece_day].append(piece)
-            except NeedsSparkError:
-                spark_days |= file.days
+                if not days_of[path] <= spark_days:
+                    _add_pieces(waiting, path, source, days_of[path])
+            except (NeedsSparkError, *_UNREADABLE):
+                spark_days |= days_of[path]
+        pieces = waiting.pop(number, [])
         try:
-            pieces = waiting.pop(number, [])
             yield None if number in spark_days else _events_of_day(pieces, source.columns, context, erased)
         except NeedsSparkError:
             yield None
 
 
-def _opened(source: SourceFiles) -> tuple[list[LogFile], set[int]]:
-    """Open the files; return those to read, and the days that need Spark."""
-    files: list[LogFile] = []
-    spark_days, num_rows, columns = set[int](), Counter[int](), source.columns
-    for path, of_file in source.days_by_path.items():
-        days = frozenset(map(day_number, of_file))
-        try:
-            is_text = columns.format in TEXT_FORMATS
-            file = TextFile(path, columns, days) if is_text else ParquetFile.of(path, columns, days)
-        except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
-            spark_days |= days
-            continue
-        files.append(file)
-        if source.in_folders:  # whose rows are not counted yet
-            num_rows.update(dict.fromkeys(days, file.num_rows))
-    spark_days.update(day for day, num in num_rows.items() if num > MAX_ROWS)
-    return [file for file in files if not file.days <= spark_days], spark_days
+def _add_pieces(waiting: dict[int, list[Piece]], path: str, source: SourceFiles, days: frozenset[int]) -> None:
+    """Read the rows of a file and add them to those that wait for their day.
 
-
-def _pieces_by_day(file: LogFile, *, is_whole: bool) -> dict[int, Piece]:
-    """Read the rows of the file's days as one piece per day.
-
-    Raises NeedsSparkError if Spark has to read the file or, with ``is_whole``, if the file has other rows.
+    Raises NeedsSparkError if Spark has to read the file or, in a partitioned log, whose rows are not counted before, if
+    the file has other rows or the day has more than ``MAX_ROWS``.
     """
+    is_text = source.columns.format in TEXT_FORMATS
+    file = TextFile(path, source.columns) if is_text else ParquetFile.of(path, source.columns, days)
+    if source.in_folders and file.num_rows > MAX_ROWS:
+        raise NeedsSparkError
     rows = file.rows()
     at_N = rows["at"].to_numpy()
     day_N = at_N // DAY_US
-    is_wanted = (at_N >= FIRST_TIME) & (at_N <= LAST_TIME) & np.isin(day_N, list(file.days))
+    is_wanted = (at_N >= FIRST_TIME) & (at_N <= LAST_TIME) & np.isin(day_N, list(days))
     indexes = np.flatnonzero(is_wanted)
-    if is_whole and len(indexes) < max(rows.num_rows, file.num_rows):
+    if source.in_folders and len(indexes) < max(rows.num_rows, file.num_rows):
         raise NeedsSparkError
     indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
-    days, starts = np.unique(day_N[indexes], return_index=True)
-    return {
-        int(day): Piece(rows if len(part) == rows.num_rows else rows.take(pa.array(part)), file, part)
-        for day, part in zip(days, np.split(indexes, starts[1:]), strict=False)
-    }
+    found, starts = np.unique(day_N[indexes], return_index=True)
+    for day, part in zip(found.tolist(), np.split(indexes, starts[1:]), strict=False):
+        waiting[day].append(Piece(rows if len(part) == rows.num_rows else rows.take(pa.array(part)), file, part))
+        if source.in_folders and sum(piece.rows.num_rows for piece in waiting[day]) > MAX_ROWS:
+            raise NeedsSparkError
 
 
 def _events_of_day(

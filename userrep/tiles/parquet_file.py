@@ -30,11 +30,10 @@ _EXACT = 2**53  # larger integers lose digits as doubles
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A file of the log, the days to read of it, and the row groups that may have rows of them."""
+    """A file of the log, and the row groups that may have rows of the days to read."""
 
     path: str
     columns: LogColumns
-    days: frozenset[int]
     metadata: pq.FileMetaData
     schema: pa.Schema
     groups: list[int]
@@ -55,27 +54,24 @@ class ParquetFile:
             span = times.days if times else _days_in(file, group, event_at) if is_time else None
             if span is None or any(day in span for day in days):
                 groups.append(group)
-        return cls(path, columns, days, metadata, schema, groups)
+        return cls(path, columns, metadata, schema, groups)
 
     @property
     def num_rows(self) -> int:
         return int(self.metadata.num_rows)
 
     def rows(self) -> pa.Table:
-        """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError."""
+        """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError, or Arrow's errors."""
         columns = self.columns
         if not _fits(self):
             raise NeedsSparkError
         texts = [path for path in columns.texts.values() if len(path) == 1]
         coded = [path[0] for path in texts if type_in(self.schema, path) == pa.string()]
-        try:
-            table = self._read(columns.mapped.values(), coded=coded)
-            event_at = taken(table, columns.mapped["event_at"])
-            is_parsed = "event_at" in columns.texts_to_parse
-            at_N = microseconds_of(times_of(event_at, columns.time_zone) if is_parsed else event_at)
-            return _rows(table, columns).append_column("at", pa.array(at_N))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # for example, a time too large for microseconds
-            raise NeedsSparkError from None
+        table = self._read(columns.mapped.values(), coded=coded)
+        event_at = taken(table, columns.mapped["event_at"])
+        is_parsed = "event_at" in columns.texts_to_parse
+        at_N = microseconds_of(times_of(event_at, columns.time_zone) if is_parsed else event_at)
+        return _rows(table, columns).append_column("at", pa.array(at_N))
 
     def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table:
         """Read columns of some rows in types that compare as in Spark. Raises NeedsSparkError if there is no such type.

@@ -29,21 +29,17 @@ _UNDATED = -1
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of lines, and the days to read of it."""
+    """A file of lines."""
 
     path: str
     columns: LogColumns
-    days: frozenset[int]
 
     num_rows = 0  # not known before a read
 
     def rows(self) -> pa.Table:
-        """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError."""
+        """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError, or Arrow's errors."""
         columns = self.columns
-        try:
-            tables = [parser.table(lines) for lines, parser in _blocks(self.path, columns)]
-        except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
-            raise NeedsSparkError from None
+        tables = [parser.table(lines) for lines, parser in _blocks(self.path, columns)]
         if not tables:
             return pa.table({"at": pa.array([], pa.int64())})
         table = pa.concat_tables(tables)

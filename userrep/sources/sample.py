@@ -125,17 +125,14 @@ def _head(file: pq.ParquetFile, group: int, num_rows: int, num_bytes: int) -> pa
 
 def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: str, max_bytes: int) -> Sample:
     parse = partial(csv_rows, names=csv_names(kept)) if format_ == "csv" else json_rows
-    tables, num_read, num_unparsable, is_whole, sees_end = [], 0, 0, len(kept) == len(files), True
-    for file in kept:
-        lines = read_lines(file, max_bytes // len(kept))
-        rows, num_bad = parse(lines.text)
-        tables.append(_with_partitions(rows, file))
-        num_read, num_unparsable = num_read + lines.num_bytes, num_unparsable + num_bad
-        is_whole, sees_end = is_whole and lines.is_whole, sees_end and lines.sees_end
-    rows = pa.concat_tables(tables, promote_options="permissive")
-    num_bytes, seen = sum(file.size for file in files), rows.num_rows + num_unparsable
-    total = seen if is_whole else round(seen * num_bytes / max(1, num_read))
-    return Sample(len(files), num_bytes, total, is_whole, rows, num_unparsable, sees_end)
+    lines = [read_lines(file, max_bytes // len(kept)) for file in kept]
+    tables, num_bad = zip(*(parse(part.text) for part in lines), strict=True)
+    rows = pa.concat_tables(map(_with_partitions, tables, kept), promote_options="permissive")
+    num_bytes, seen = sum(file.size for file in files), rows.num_rows + sum(num_bad)
+    is_whole = len(kept) == len(files) and all(part.is_whole for part in lines)
+    total = seen if is_whole else round(seen * num_bytes / max(1, sum(part.num_bytes for part in lines)))
+    sees_end = all(part.sees_end for part in lines)
+    return Sample(len(files), num_bytes, total, is_whole, rows, sum(num_bad), sees_end)
 
 
 def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:

@@ -40,7 +40,14 @@ class Piece(NamedTuple):
 def codes_of(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:
     """Return texts as codes into their distinct values, -1 for null, and these values."""
     coded = combined(column)
-    return coded.indices.fill_null(-1).to_numpy(), coded.dictionary
+    indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
+    return indices.to_numpy(), coded.dictionary
+
+
+def rows_at(rows: Any, index_N: RowIndexes) -> Any:
+    """Return some rows of a table or column; the table itself for all rows in order, since most days need no copy."""
+    is_whole = len(index_N) == len(rows) and np.array_equal(index_N, np.arange(len(rows)))
+    return rows if is_whole else rows.take(pa.array(index_N))
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
@@ -94,10 +101,12 @@ def without_copies(rows: pa.Table, pieces: Sequence[Piece], valid_V: RowIndexes,
     """
     if "event_id" not in rows.column_names:
         return _distinct_rows(rows, pieces, valid_V, columns)
-    ids = rows["event_id"].take(pa.array(valid_V))
+    ids = rows_at(rows["event_id"], valid_V)
     code_V, values = codes_of((ids.cast(pa.string()) if ids.type == pa.null() else ids).dictionary_encode())
     has_id = ~_is_blank(code_V, values) if pa.types.is_string(values.type) else code_V >= 0
     latest = _latest(rows, valid_V[has_id], code_V[has_id])
+    if has_id.all():
+        return latest
     distinct = _distinct_rows(rows, pieces, valid_V[~has_id], columns, code_V[~has_id])
     return np.sort(np.concatenate([latest, distinct]))
 
@@ -110,7 +119,7 @@ def _is_blank(code_N: NDArray[np.int32], values: pa.Array) -> NDArray[np.bool_]:
 
 def _mapped(rows: pa.Table, rows_V: RowIndexes) -> pa.Table:
     """Return some rows without event ids. Weights are multiples of 1/256, without negative zeros; 1 by default."""
-    kept = rows.select([name for name in rows.column_names if name != "event_id"]).take(pa.array(rows_V))
+    kept = rows_at(rows.select([name for name in rows.column_names if name != "event_id"]), rows_V)
     if "weight" not in kept.column_names:
         return kept.append_column("weight", pa.array(np.ones(len(rows_V))))
     weight_V = np.rint(kept["weight"].to_numpy() * WEIGHT_UNIT) / WEIGHT_UNIT + 0.0
@@ -199,5 +208,7 @@ def _in_use(column: pa.ChunkedArray) -> pa.DictionaryArray:
     code_V, values = codes_of(column)
     is_used = np.zeros(len(values), np.bool_)
     is_used[code_V] = True
+    if is_used.all():
+        return combined(column)
     new_code = np.cumsum(is_used, dtype=np.int32) - 1
     return pa.DictionaryArray.from_arrays(pa.array(new_code[code_V]), values.filter(pa.array(is_used)))

@@ -20,6 +20,7 @@ from userrep.tiles.arrow_rows import (
     concatenated,
     events_of,
     no_events,
+    rows_at,
     valid_rows,
     without_copies,
 )
@@ -110,7 +111,7 @@ def _add_pieces(waiting: dict[int, list[Piece]], path: str, source: SourceFiles,
     indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
     found, starts = np.unique(day_N[indexes], return_index=True)
     for day, part in zip(found.tolist(), np.split(indexes, starts[1:]), strict=False):
-        waiting[day].append(Piece(rows if len(part) == rows.num_rows else rows.take(pa.array(part)), file, part))
+        waiting[day].append(Piece(rows_at(rows, part), file, part))
         if source.in_folders and sum(piece.rows.num_rows for piece in waiting[day]) > MAX_ROWS:
             raise NeedsSparkError
 

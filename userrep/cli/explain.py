@@ -101,19 +101,15 @@ def explain_segments(
 
 
 def _snapshot(tables: "Tables", space_id: str | None, as_of: date | None) -> tuple["Space", "Snapshot"]:
-    """Return a space and its newest snapshot, of a date or of all dates."""
+    """Return a space and its newest snapshot: of a date, or the newest that is available."""
+    from userrep.joins.ledger import sources_of
     from userrep.spaces.registry import find_space
-    from userrep.spaces.snapshots import list_snapshots, newest_snapshot
+    from userrep.spaces.snapshots import newest_snapshot
 
     space = find_space(tables, space_id)
     if as_of is not None:
         return space, newest_snapshot(tables, space.space_id, as_of)
-    snapshots = list_snapshots(tables, space.space_id)
-    if not snapshots:
-        raise UsageError(
-            f"space {space.space_id} has no published snapshot. Run `userrep pipeline --as-of DATE` to build one."
-        )
-    return space, snapshots[-1]
+    return space, sources_of(tables, space).newest
 
 
 def _lines_of_space(explanation: "SpaceExplanation") -> list[str]:

@@ -179,6 +179,11 @@ class Config(Section):
         return self.training.future_days or near or self.windows_days[:1]
 
     @property
+    def longest_future(self) -> int:
+        """Longest prediction horizon in days; 0 if the model predicts nothing about the next days."""
+        return max(self.future_days, default=0)
+
+    @property
     def history_window(self) -> int | None:
         """Length of the additional window in days; None if it is disabled."""
         return (2 * self.windows_days[-1] if self.history_days is None else self.history_days) or None

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from userrep.config import Config
 from userrep.evaluation.metrics import Floats32, Ints, Mask
 from userrep.evaluation.sampled_rows import indices_in, where_in
-from userrep.items.vectors import side_by_side
+from userrep.items.vectors import side_by_side, slices_of
 from userrep.items.versions import Versions, read_vectors
 from userrep.store.arrow import combined
 from userrep.store.tables import Tables
@@ -50,8 +50,7 @@ class ItemVectors:
     def of(self, modality: str, day: date) -> tuple[Floats32, Mask]:
         """Return one modality's vectors valid at a date, and which items have one."""
         version, m = self.version_of[day], list(self.dims).index(modality)
-        start = sum(list(self.dims.values())[:m])
-        return self.vectors_IE[version][:, start : start + self.dims[modality]], self.has_IM[version][:, m]
+        return self.vectors_IE[version][:, slices_of(self.dims)[modality]], self.has_IM[version][:, m]
 
 
 def read_item_vectors(

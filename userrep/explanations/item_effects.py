@@ -18,6 +18,7 @@ from userrep.explanations.item_labels import MOST_ITEMS, ItemLabels, without_rep
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.sums.item_matrix import ItemMatrix, read_matrix
 from userrep.features.sums.item_vector_files import dated_vectors
+from userrep.items.vectors import slices_of
 from userrep.items.versions import version_records, versions_of
 from userrep.store.buckets import BucketRange, buckets_of_share
 from userrep.store.tables import Tables
@@ -56,8 +57,7 @@ def item_effects(layout: InputLayout, scaler: Scaler, weight_F: Floats, items: I
 
     ``weight_F``: weights of the score on scaled inputs. Blocks of a modality without a vector of the item are absent.
     """
-    spec, ends = layout.spec, np.cumsum([*layout.spec.modalities.values()])
-    offsets = {name: slice(end - dim, end) for (name, dim), end in zip(spec.modalities.items(), ends, strict=True)}
+    spec, slices = layout.spec, slices_of(layout.spec.modalities)
     blocks = {block.name: block for block in layout.blocks}
     windows = [(blocks[pooled.column], pooled.modality) for pooled in spec.pooled if pooled.window_days is not None]
     mark = {modality: k - len(spec.modalities) for k, modality in enumerate(spec.modalities)}
@@ -69,7 +69,7 @@ def item_effects(layout: InputLayout, scaler: Scaler, weight_F: Floats, items: I
         vectors_IX = items.vectors_IX[start : start + _CHUNK]
         x_IF = np.zeros((len(vectors_IX), layout.width), np.float32)
         for block, modality in windows:
-            x_IF[:, block.inputs] = vectors_IX[:, offsets[modality]]
+            x_IF[:, block.inputs] = vectors_IX[:, slices[modality]]
             x_IF[:, block.flag] = vectors_IX[:, mark[modality]]
         effects.append(scaler.apply(layout, x_IF).astype(np.float64) @ weights)
     return np.concatenate([np.zeros(0), *effects])

@@ -141,7 +141,7 @@ def _drop_features(tables: Tables, config: Config) -> int:
     features of a date or none.
     """
     training, registry, num_dates = config.training.as_ofs, read_registry(tables), 0
-    reach = timedelta(days=training.every_days * training.max_dates + 2 * max(config.future_days, default=0))
+    reach = timedelta(days=training.every_days * training.max_dates + 2 * config.longest_future)
     for table in features_tables(tables):
         lineage_id = table.name.removeprefix(schemas.USER_FEATURES)
         rows = [row for row in tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]

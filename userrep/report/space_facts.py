@@ -72,7 +72,8 @@ class TrainingFacts:
             if name.startswith(prefix):
                 kinds.setdefault(re.sub(r"_\d+d$", "", name.removeprefix(prefix)), []).append(value)
         means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
-        return sorted(((kind, mean) for kind, mean in means.items() if mean > 0), key=lambda of: -of[1])[:_MOST_KINDS]
+        positive = [(kind, mean) for kind, mean in means.items() if mean > 0]
+        return sorted(positive, key=lambda pair: -pair[1])[:_MOST_KINDS]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.config import Config
 from userrep.features.ledger import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
+from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
@@ -55,14 +57,16 @@ class MapFacts:
 def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> MapFacts | None:
     """Project a sample of a snapshot's users onto a plane and group them; None if the sample has fewer than 3 users.
 
-    The sample is the users in the lowest buckets, so it is the same at every date. Users are grouped by ranges of
-    their number of events in the longest window. If the features of the date do not exist, all users form one group.
+    The sample is the users in the lowest buckets, so it is the same at every date. Erased users are left out. Users
+    are grouped by ranges of their number of events in the longest window. If the features of the date do not exist, all
+    users form one group.
 
     Cost: the row groups of the snapshot's and the features' files up to the last of these users, without Spark below a
     root; two small Spark jobs in a catalog. Driver memory: about 2,000 vectors and ids.
     """
     limit = buckets_of_share(1.2 * MOST_USERS / max(1, snapshot.num_users))
     rows = rows_below(limit, tables, USER_EMBEDDINGS, [snapshot.key], ["user_bucket", "user_id", "embedding"])
+    rows = rows.filter(pa.array(~read_tombstones(tables).mask(combined(rows["user_id"]))))
     rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
     if rows.num_rows < 3:
         return None

@@ -45,7 +45,7 @@ def training_dates(config: Config, *, first: date, until: date, anchor: date | N
         If the log starts too late for any training date.
     """
     settings = config.training.as_ofs
-    future = timedelta(days=max(config.future_days, default=0))
+    future = timedelta(days=config.longest_future)
     grid = [until - future - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
     versions = Versions(lineage_of(config), anchor or until, config.refit_days, frozenset())
     dates = sorted(day for day in grid if versions.valid_at(day) >= first + MIN_HISTORY)
@@ -63,12 +63,12 @@ def needed_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
     A training needs at least ``least_days``, with shorter histories.
     """
     history = config.windows_days[-1] + _TRAINING_DAYS
-    return max(history + max(config.future_days, default=0) + room.days, least_days(config, room))
+    return max(history + config.longest_future + room.days, least_days(config, room))
 
 
 def least_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
     """Return the days of log with which a training always has a training date. ``room``: as of ``needed_days``."""
-    return (MIN_HISTORY + room).days + config.refit_days + max(config.future_days, default=0)
+    return (MIN_HISTORY + room).days + config.refit_days + config.longest_future
 
 
 def choose_fit(first: date, last: date) -> Fit:
@@ -132,7 +132,7 @@ def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> Iterato
     if longest > num_days:
         yield VerdictLine(WARN, f"windows_days: {num_days} days of history, but a window of {longest}. {advice}")
     else:
-        future = max(config.future_days, default=0)
+        future = config.longest_future
         parts = f"{needed - room.days - future} before the last training date + {future} that it looks ahead"
         parts += f" + {room.days} for the evaluation"
         what = f"windows_days: training with full windows needs {needed} days of log ({parts}), got {num_days}."

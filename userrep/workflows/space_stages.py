@@ -39,7 +39,7 @@ def check_quality(work: RunContext) -> SelfCheck | None:
     check = checks.plan_check(
         schedule.training_as_ofs,
         until=schedule.until,
-        future_days=max(work.config.future_days, default=0),
+        future_days=work.config.longest_future,
         every_days=work.config.training.as_ofs.every_days,
         horizons=work.config.evaluation.horizons_days,
     )

@@ -13,6 +13,7 @@ from tests.support.command_line import Userrep, config_file, with_tables
 from tests.unit.report.test_report_gather import a_run
 from userrep.config import Config
 from userrep.report.user_map import map_users
+from userrep.sources.tombstones import add_tombstones
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.file_tables import FileTables
@@ -73,6 +74,24 @@ def test_without_features_of_the_date_users_have_one_color(done: tuple[RunContex
     assert (found.coloured_by, [of.label for of in found.groups]) == (
         "nothing (the features of this date do not exist)", ["not known"],
     )  # fmt: skip
+
+
+def test_erased_users_are_not_on_the_map(done: tuple[RunContext, Config], log: Path, tmp_path: Path) -> None:
+    _, made = done
+    shutil.copytree(str(made.root), tmp_path / "root")
+    tables = FileTables(None, str(tmp_path / "root"))
+    space = find_space(tables, None)
+    newest = list_snapshots(tables, space.space_id)[-1]
+    users = pq.read_table(log / "users", columns=["user_id"])["user_id"].to_pylist()
+
+    def num_points() -> int:
+        found = map_users(tables, made, space, newest)
+        assert found is not None
+        return sum(len(of.points) for of in found.groups)
+
+    before = num_points()
+    add_tombstones(tables, users[: len(users) // 2])
+    assert 0 < num_points() < before
 
 
 def test_a_report_is_refused_before_spark_starts(

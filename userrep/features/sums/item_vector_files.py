@@ -57,12 +57,13 @@ def vector_files(tables: Tables, config: Config, lineage_id: str, versions: Iter
     for version in set(versions):
         if isinstance(tables, FileTables):
             files = tables.files(ITEM_VECTORS, matches([{"lineage_id": lineage_id, "valid_from": version}]))
-            paths = [(file.uri, file.values["modality"]) for file in files]
+            uris = [(file.values["modality"], file.uri) for file in files]
         else:
-            uris = read_vectors(tables, lineage_id, version).inputFiles()
-            paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
-        by_name = {
-            name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)
-        }
-        pinned[version] = VectorFiles(tuple(by_name.items()), records[version].largest if version in records else 0.0)
+            paths = read_vectors(tables, lineage_id, version).inputFiles()
+            uris = [(partition_values(path)["modality"], path) for path in paths]
+        by_modality = (
+            (name, tuple(sorted(uri for modality, uri in uris if modality == name)))
+            for name in sorted(config.item_vectors)
+        )
+        pinned[version] = VectorFiles(tuple(by_modality), records[version].largest if version in records else 0.0)
     return pinned

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -101,4 +100,6 @@ def _ranges(values: pa.Array, firsts: Sequence[int]) -> pa.Array:
     ends = [str(next_ - 1) for next_ in firsts[1:]]
     texts = [first if first == end else f"{first}-{end}" for first, end in zip(map(str, firsts), ends, strict=False)]
     number_N = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return pa.array(pd.cut(number_N, [*firsts, np.inf], right=False, labels=[*texts, f"{firsts[-1]}+"]))
+    index_N = np.searchsorted(firsts, number_N, "right") - 1
+    is_null_N = np.isnan(number_N)
+    return pa.array([*texts, f"{firsts[-1]}+"]).take(pa.array(np.maximum(index_N, 0), mask=is_null_N))

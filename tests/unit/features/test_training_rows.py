@@ -56,7 +56,7 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
     )
     work = RunContext(config, spark)
-    dates = sorted(work.schedule._training_feature_dates() | set(without_heads(work).schedule.training_as_ofs))
+    dates = sorted({*work.schedule.feature_dates(retrain=True), *without_heads(work).schedule.training_as_ofs})
     build_activity_tiles(work)
     train_item_vectors(work, dates)
     build_user_features(work, dates)

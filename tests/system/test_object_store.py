@@ -85,7 +85,7 @@ def test_files_of_an_export_are_whole_and_one_that_was_cut_off_is_taken_over(buc
     folder, rows = f"{bucket}/exports/of today", pa.table({"user_id": ["a", "b"], "embedding": [[0.5], [1.5]]})
     check_out(folder)
     export_folder._write_manifest(folder, {"state": "incomplete"})
-    parts = [export_files._write(folder, f"part-0000{k}.parquet", "user_id", rows, []) for k in range(2)]
+    parts = [export_files.write_part(folder, f"part-0000{k}.parquet", "user_id", rows) for k in range(2)]
     check_out(folder)
     export_folder._delete_others(folder, {parts[1].name})
     assert folder_names(folder) == [export_files.MANIFEST, "part-00001.parquet"]

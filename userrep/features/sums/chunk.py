@@ -47,9 +47,9 @@ class Chunk(NamedTuple):
     ``is_last``: no later chunk has rows of the same users.
     """
 
-    tiles: pa.Table = TILES.empty_table()
-    sums: pa.Table = SUMS.empty_table()
-    profiles: pa.Table = PROFILES.empty_table()
+    tiles: pa.Table = pa.Table.from_batches([], TILES)  # ``empty_table`` would import pandas
+    sums: pa.Table = pa.Table.from_batches([], SUMS)
+    profiles: pa.Table = pa.Table.from_batches([], PROFILES)
     is_last: bool = True
 
     def only_items(self, items: BucketRange) -> "Chunk":

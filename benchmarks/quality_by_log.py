@@ -31,7 +31,7 @@ from pyspark.sql import SparkSession
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
 from userrep.evaluation.dates import EvaluationPlan
-from userrep.evaluation.families import EMBEDDING, first_metrics, leads
+from userrep.evaluation.families import EMBEDDING, first_metrics, lead_inputs, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Measured, interval_of
 from userrep.evaluation.run import evaluate
@@ -102,7 +102,7 @@ def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
 
 
 def over_trainings(found: Sequence[Sequence[Measured]]) -> list[Measured]:
-    """Return the first training's results, and those of the embedding over all trainings.
+    """Return the results of the first training that leads are computed from, with the embedding's over all trainings.
 
     Intervals are over users and trainings: each resampling uses one of the trainings at random.
     """
@@ -114,7 +114,7 @@ def over_trainings(found: Sequence[Sequence[Measured]]) -> list[Measured]:
         drawn_B = np.stack([m.bootstraps_B for m in same])[training_B, np.arange(len(training_B))]
         return replace(one, by_seed=tuple(m.value for m in same), bootstraps_B=drawn_B)
 
-    return [over_all(one) if one.representation == EMBEDDING else one for one in found[0]]
+    return [over_all(one) if one.representation == EMBEDDING else one for one in lead_inputs(found[0])]
 
 
 def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:

@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 SnapshotDate = Annotated[
-    date | None, date_option("--as-of", "As-of date of the snapshot. Default: the space's newest one.")
+    date | None, date_option("--as-of", "As-of date of the snapshot. Default: the space's newest available one.")
 ]
 
 

@@ -84,6 +84,8 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
         return 0
     if set(names) != set(manifest["sha256"]):
         raise ValueError("its parts do not match its manifest")
+    if not names:
+        return 0
 
     def erase(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:

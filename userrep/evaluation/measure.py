@@ -11,7 +11,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from userrep.config import Evaluation
 from userrep.errors import UsageError
@@ -60,9 +60,10 @@ def measure(
     A task's probes run in one thread per core. Libraries use no threads of their own, so that results are the same on
     any machine.
     """
-    with catch_warnings(), threadpool_limits(1):
-        simplefilter("ignore", ConvergenceWarning)  # here, because a thread's own filters would change those of others
-        with ThreadPoolExecutor(os.cpu_count(), "probes", threadpool_limits, (1,)) as pool:
+    limit = partial(ThreadpoolController().limit, limits=1)  # finds the libraries once, before threads run
+    with catch_warnings(), limit():
+        simplefilter("ignore", ConvergenceWarning)  # filters that probes set themselves may change those of others
+        with ThreadPoolExecutor(os.cpu_count(), "probes", limit) as pool:
             return _measure(tasks, truth, described, settings, pool)
 
 

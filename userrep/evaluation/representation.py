@@ -57,6 +57,7 @@ from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout
 from userrep.features.ledger import feature_sets
 from userrep.model.artifact import Artifact
+from userrep.store.arrow import one_batch
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
 
@@ -133,8 +134,7 @@ class Context:
     def earlier_rows(self) -> Floats32:
         """About 20,000 scaled rows of ``earlier_features``, ordered by user and date: x_BF."""
         rows = self.earlier_features().toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
-        [batch] = rows.combine_chunks().to_batches()
-        return self.artifact.scaler.apply(self.layout, self.layout.raw(batch))
+        return self.artifact.scaler.apply(self.layout, self.layout.raw(one_batch(rows)))
 
 
 Matrix = Callable[[Context], Floats32]  # returns x_NF: a vector for each of the rows, from data before the row's date

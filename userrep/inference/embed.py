@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.inference.encoder import Encoder
-from userrep.store.arrow import combined, listed, one_batch
+from userrep.store.arrow import listed, one_batch
 from userrep.store.data_files import TableFile
 from userrep.store.filesystem import open_parquet, parquet_footer
 from userrep.store.parquet_writer import TableWriter, Target
@@ -106,7 +106,8 @@ def _write_embeddings(
     with open_parquet(file.uri, footer) as content:
         for k in row_groups:
             rows = content.read_row_group(k, columns=columns, use_threads=False)
-            batch, user_id = one_batch(rows), combined(rows.column("user_id"))
+            batch = one_batch(rows)
+            user_id = batch.column("user_id")
             vectors = {"user_bucket": bucket_of(user_id), "user_id": user_id, "embedding": listed(encoder.embed(batch))}
             writer.write(pa.table(vectors), values[file.values["as_of"]])
     return writer.close()

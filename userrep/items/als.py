@@ -163,8 +163,8 @@ def fit_versions(
         vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
         if not fit_rows.num_rows:
             continue
-        starts_there = planned.axes_from is not None and planned.axes_from < planned.version
-        start_ID = before_ID if starts_there else np.zeros_like(before_ID)
+        is_earlier = planned.axes_from is not None and planned.axes_from < planned.version
+        start_ID = before_ID if is_earlier else np.zeros_like(before_ID)
         items, factors_ID = _factors(fit_rows, start_ID, settings)
         vector_ID = aligned_directions(factors_ID, before_ID[items])
         if not is_last:

@@ -5,7 +5,7 @@ It shares the resolution of label times (ledger.py), the look-up of vectors (rea
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -49,6 +49,11 @@ class Resolved:
         limit_us = math.inf if options.max_age_days is None else options.max_age_days * DAY_US
         return cls(users, times, steps, number_N, at_N - as_of_K[number_N] * DAY_US > limit_us)
 
+    def slice(self, start: int, num: int) -> "Resolved":
+        """Return some consecutive labels."""
+        part, users, times = slice(start, start + num), self.users.slice(start, num), self.times.slice(start, num)
+        return replace(self, users=users, times=times, number_N=self.number_N[part], too_old_N=self.too_old_N[part])
+
     @property
     def snapshots(self) -> list[Snapshot]:
         """The snapshots that labels resolve to."""
@@ -87,21 +92,20 @@ def join_table(labels: pa.Table, *, tables: Tables, space: str, options: JoinOpt
         rows = tables.spark.createDataFrame(labels)
         return join_embeddings(rows, tables=tables, space=space, options=options).toArrow()
     sources = ledger.usable_sources(tables, space)
-    ledger.report_in_sample(sources.space, Resolved.of(labels, sources, options).snapshots, options)
-    return joined_arrow(labels, tables, sources, options)
+    resolved = Resolved.of(labels, sources, options)
+    ledger.report_in_sample(sources.space, resolved.snapshots, options)
+    return joined_arrow(labels, resolved, tables, sources, options)
 
 
-def joined_arrow(labels: pa.Table, tables: FileTables, sources: Sources, options: JoinOptions) -> pa.Table:
-    """Join labels with these sources; see ``join_table``. Keeps their order."""
+def joined_arrow(
+    labels: pa.Table, rows: Resolved, tables: FileTables, sources: Sources, options: JoinOptions
+) -> pa.Table:
+    """Join labels that are resolved on these sources; see ``join_table``. Keeps their order."""
     most_labels = max(1, _MOST_NUMBERS // (sources.dim or _WIDEST))
-    starts = range(0, max(1, labels.num_rows), most_labels)
-    parts = [_joined_part(labels.slice(k, most_labels), tables, sources, options) for k in starts]
-    return pa.concat_tables(parts)
-
-
-def _joined_part(labels: pa.Table, tables: FileTables, sources: Sources, options: JoinOptions) -> pa.Table:
-    """Join labels whose vectors fit into one array."""
-    rows = Resolved.of(labels, sources, options)
+    if labels.num_rows > most_labels:
+        starts = range(0, labels.num_rows, most_labels)
+        parts = ((labels.slice(k, most_labels), rows.slice(k, most_labels)) for k in starts)
+        return pa.concat_tables([joined_arrow(*part, tables, sources, options) for part in parts])
     space_id, steps = sources.space.space_id, rows.steps
     files = ledger.files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
     is_skipped_N = rows.too_old_N | rows.users.is_null().to_numpy(zero_copy_only=False)

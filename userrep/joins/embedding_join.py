@@ -108,7 +108,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
             handleInvalid="skip", missing="null", updates=False, vectors="vector", inSample="warn",
         )  # fmt: skip
         given = {name: value for name, value in self._input_kwargs.items() if value is not None}
-        given["userCol"] = given.pop("inputCol", None) or userCol
+        if "inputCol" in given:
+            given["userCol"] = given.pop("inputCol")
         if missing == "null":
             given.setdefault("handleInvalid", "keep")
         if root is not None:

@@ -17,7 +17,7 @@ from userrep.errors import UsageError
 from userrep.joins.options import Availability, InSampleWarning, JoinOptions, column
 from userrep.logs import warn_caller
 from userrep.spaces.registry import RETIRED, Space, artifact_folder, read_registry
-from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, available, list_snapshots
 from userrep.store.bucket_reader import BucketFiles
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
@@ -51,9 +51,8 @@ class Sources:
     @property
     def newest(self) -> Snapshot:
         """The newest published snapshot, by as-of date, then revision, that is available; if none is, the newest."""
-        published, now = [snapshot for snapshot in self.snapshots if snapshot.state == PUBLISHED], utc_now()
-        available = [snapshot for snapshot in published if snapshot.available_at and snapshot.available_at <= now]
-        return (available or published)[-1]
+        published = [snapshot for snapshot in self.snapshots if snapshot.state == PUBLISHED]
+        return (available(published, utc_now()) or published)[-1]
 
     @property
     def dim(self) -> int | None:

@@ -103,7 +103,7 @@ def create_training_table(
     span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
     use = [snapshot.snapshot_id for snapshot in resolved.snapshots], span["min"], span["max"]
     record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
-    rows = joined_arrow(labels, tables, sources, options)
+    rows = joined_arrow(labels, resolved, tables, sources, options)
     _name_in_registry(tables, record)
     return rows, record.training_set_id
 

@@ -17,7 +17,7 @@ from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, 
 from userrep.report.state import RootState
 from userrep.report.user_map import map_users
 from userrep.spaces.registry import Space
-from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, Snapshot, list_snapshots
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, Snapshot, available, list_snapshots
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
@@ -59,9 +59,10 @@ def gather(
     newest = {stage.stage: stage for stage in stages}
     night_id = next((newest[name].run_id for name in (_DAILY, _PIPELINE) if name in newest), None)
     limits = {WARN: config.freshness.warn_after, BAD: config.freshness.error_after}
-    of_space = _of_space(tables, config, space) if space else {}
-    if space and sample and state.snapshots[space.space_id]:
-        of_space |= _sampled(tables, config, space, state.snapshots[space.space_id][-1], models)
+    about_space = _of_space(tables, config, space) if space else {}
+    if space and sample and (published := state.snapshots[space.space_id]):
+        newest_snapshot = (available(published, made_at) or published)[-1]
+        about_space |= _sampled(tables, config, space, newest_snapshot, models)
     return Facts(
         made_at=made_at,
         root=tables.location,
@@ -77,7 +78,7 @@ def gather(
         storage=state.num_bytes,
         requests=[Request(row.request_id, row.num_users, row.due_at, row.state != ASKED) for row in state.requests],
         max_age={level: age for level, age in limits.items() if age is not None},
-        **of_space,
+        **about_space,
     )
 
 
@@ -145,7 +146,8 @@ def _run(stages: Sequence[Stage]) -> Run:
 def _space(state: RootState, space: Space, now: datetime) -> SpaceFacts:
     published = state.snapshots[space.space_id]
     newest = published[-1] if published else None
-    available = next((s for s in reversed(published) if s.available_at and s.available_at <= now), None)
+    usable = available(published, now)
+    newest_usable = usable[-1] if usable else None
     return SpaceFacts(
         space_id=space.space_id,
         state=space.state,
@@ -155,7 +157,7 @@ def _space(state: RootState, space: Space, now: datetime) -> SpaceFacts:
         num_snapshots=len(published),
         newest_as_of=newest.as_of if newest else None,
         newest_users=newest.num_users if newest else 0,
-        available_as_of=available.as_of if available else None,
-        available_at=available.available_at if available else None,
+        available_as_of=newest_usable.as_of if newest_usable else None,
+        available_at=newest_usable.available_at if newest_usable else None,
         stale=state.stale.get(space.space_id, []),
     )

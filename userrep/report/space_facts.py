@@ -61,7 +61,7 @@ class TrainingFacts:
         ]
 
     @property
-    def largest(self) -> list[tuple[str, float]]:
+    def largest_losses(self) -> list[tuple[str, float]]:
         """The kinds of blocks with the largest losses. The loss of a kind is the mean over its windows.
 
         Kinds with a negative loss are left out. That is the next-item loss, which is negative for any useful model.

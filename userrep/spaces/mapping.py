@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from userrep import config
 from userrep.errors import ArtifactError, UsageError
 from userrep.ids import checked_name
-from userrep.model.frozen_folder import Manifest, read_frozen, sealed, write_frozen
+from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, sealed, write_frozen
 from userrep.spaces.registry import Space, add_map
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.releases import Arrays, arrow_udf
@@ -211,4 +211,12 @@ def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, Linea
         raise ArtifactError(
             f"{folder}: the map from {manifest.from_space} to {manifest.to_space} was fitted on other artifacts. {cure}"
         )
+    _check(folder, tensors, cure)
     return manifest, LinearMap(tensors["weight_ED"], tensors["bias_D"])
+
+
+def _check(folder: str, tensors: Tensors, cure: str) -> None:
+    weight, bias = tensors.get("weight_ED"), tensors.get("bias_D")
+    fits = weight is not None and bias is not None and weight.ndim == 2 and bias.shape == weight.shape[1:]
+    if not fits or not all(np.isfinite(tensor).all() and tensor.dtype == np.float32 for tensor in tensors.values()):
+        raise ArtifactError(f"{folder}: the tensors are not a linear map of finite float32 numbers. {cure}")

@@ -63,7 +63,10 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Registry:
-    """All spaces, oldest first, and all consumers, ordered by name. ``read_at``: the time of its changes (UTC)."""
+    """All spaces, oldest first, and all consumers, ordered by name.
+
+    ``read_at``: when it was read (UTC), which transitions record as the time of a change.
+    """
 
     spaces: tuple[Space, ...] = ()
     consumers: tuple[Consumer, ...] = ()

@@ -79,6 +79,11 @@ def list_snapshots(tables: Tables, space_id: str, *, states: Sequence[str] = (PU
     return [Snapshot(**row.asDict()) for row in rows if row.state in states]
 
 
+def available(snapshots: Sequence[Snapshot], now: datetime) -> list[Snapshot]:
+    """Return the snapshots that are available to readers at a time, in their order."""
+    return [snapshot for snapshot in snapshots if snapshot.available_at and snapshot.available_at <= now]
+
+
 def newest_snapshot(
     tables: Tables, space_id: str, as_of: date, *, states: Sequence[str] = (PUBLISHED,),
     why_never: Callable[[], str | None] = lambda: None,

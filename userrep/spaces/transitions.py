@@ -86,7 +86,7 @@ def planned_promotion(registry: Registry, space: Space | str) -> Promotion:
 
 
 def promote(registry: Registry, space: Space | str) -> Registry:
-    """Make a ready space the serving one, and the serving space ready, in one commit.
+    """Make a ready space the serving one, and the serving space ready.
 
     Raises
     ------

@@ -44,10 +44,12 @@ def record_kept(tables: Tables, config: Config) -> None:
         path, folder = _path(tables, space.space_id), artifact_folder(tables, space)
         if not exists(path):
             continue
-        training = json.loads(read_bytes(path, max_bytes=_MAX_BYTES))
-        manifest = load_artifact(folder, space.content_hash).manifest
         try:
-            run = record_training(tracking_target(config), folder=folder, manifest=manifest, **training)
+            target = tracking_target(config)
+            training = json.loads(read_bytes(path, max_bytes=_MAX_BYTES))
+            manifest = load_artifact(folder, space.content_hash).manifest
+            ranks, environment = training["ranks"], training["environment"]
+            run = record_training(target, folder=folder, manifest=manifest, ranks=ranks, environment=environment)
         except (TrackingError, UsageError) as error:
             logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
-from operator import and_
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,9 @@ def _partitions(rows: pa.Table, partition_by: tuple[str, ...]) -> Iterator[tuple
         return
     keys = rows.select(list(partition_by)).group_by(list(partition_by)).aggregate([]).to_pylist()
     for values in keys:
-        same = [
-            pc.field(name).is_null() if value is None else pc.field(name) == value for name, value in values.items()
-        ]
-        yield values, rows if len(keys) == 1 else rows.filter(reduce(and_, same))
+        same = [_equal(rows[name], value) for name, value in values.items()]
+        yield values, rows if len(keys) == 1 else rows.filter(reduce(pc.and_kleene, same))
+
+
+def _equal(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
+    return column.is_null() if value is None else pc.equal(column, pa.scalar(value, column.type))

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.config import Storage
-from userrep.store.arrow import combined
+from userrep.store.arrow import combined, stacked
 
 Floats32 = NDArray[np.float32]
 
@@ -111,10 +110,13 @@ class VectorStorage:
         """
         if self.name == "float32":
             return rows, 0
-        vectors, dim = combined(rows[_COLUMN]), 1 if self.scale_D is None else len(self.scale_D)
-        z_ND = self.rounded(vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim))
+        vectors = combined(rows[_COLUMN])
+        present = vectors.drop_null()
+        dim = len(self.scale_D) if self.scale_D is not None else len(present[0]) if len(present) else 1
+        z_ND = self.rounded(stacked(present, dim))
         numbers = z_ND.astype(np.float16) if self.scale_D is None else (z_ND / self.scale_D).astype(np.int8)
-        offsets = pc.subtract(vectors.offsets, vectors.offsets[0])
+        ends = np.cumsum(np.where(vectors.is_valid().to_numpy(zero_copy_only=False), dim, 0))
+        offsets = pa.array(np.append(0, ends).astype(np.int32))
         lists = pa.ListArray.from_arrays(offsets, pa.array(numbers.ravel()), mask=vectors.is_null())
         scales = {} if self.scale_D is None else {SCALES: json.dumps(self.scale_D.tolist())}
         field = pa.field(_COLUMN, lists.type, metadata={STORAGE: self.name, **scales})

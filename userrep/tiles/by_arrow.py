@@ -64,9 +64,9 @@ def tiles_of_files(sources: Sequence[SourceFiles], erased: Tombstones = NO_TOMBS
     days = sorted({day for source in sources for days in source.days_by_path.values() for day in days})
     by_source = [events_of_files(source, days, context, erased) for source in sources]
     for day, *parts in zip(days, *by_source, strict=True):
-        found = [part for part in parts if part is not None]
-        tiles = _tiles(concatenated([part.events for part in found]), context) if len(found) == len(parts) else None
-        yield DayTiles(day, tiles, sum(part.num_rejected for part in found) if tiles is not None else 0)
+        built = [part for part in parts if part is not None]
+        tiles = _tiles(concatenated([part.events for part in built]), context) if len(built) == len(parts) else None
+        yield DayTiles(day, tiles, sum(part.num_rejected for part in built) if tiles is not None else 0)
 
 
 def _tiles(events: pa.Table, context: Sequence[str]) -> pa.Table | None:

@@ -99,7 +99,8 @@ def _add_pieces(waiting: dict[int, list[Piece]], path: str, source: SourceFiles,
     """
     is_text = source.columns.format in TEXT_FORMATS
     file = TextFile(path, source.columns) if is_text else ParquetFile.of(path, source.columns, days)
-    if source.in_folders and file.num_rows > MAX_ROWS:
+    num_waiting = sum(piece.rows.num_rows for day in days for piece in waiting[day])
+    if source.in_folders and num_waiting + file.num_rows > MAX_ROWS:
         raise NeedsSparkError
     rows = file.rows()
     at_N = rows["at"].to_numpy()
@@ -109,8 +110,8 @@ def _add_pieces(waiting: dict[int, list[Piece]], path: str, source: SourceFiles,
     if source.in_folders and len(indexes) < max(rows.num_rows, file.num_rows):
         raise NeedsSparkError
     indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
-    found, starts = np.unique(day_N[indexes], return_index=True)
-    for day, part in zip(found.tolist(), np.split(indexes, starts[1:]), strict=False):
+    piece_days, starts = np.unique(day_N[indexes], return_index=True)
+    for day, part in zip(piece_days.tolist(), np.split(indexes, starts[1:]), strict=False):
         waiting[day].append(Piece(rows_at(rows, part), file, part))
         if source.in_folders and sum(piece.rows.num_rows for piece in waiting[day]) > MAX_ROWS:
             raise NeedsSparkError

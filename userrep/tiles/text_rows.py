@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ class JsonLines:
 
     def table(self, lines: bytes) -> pa.Table:
         """Parse whole lines. A line that is no object is a row of nulls. Raises NeedsSparkError."""
-        return _parsed(lines, self._by_arrow, self._by_line)
+        sample = [row for row in map(json_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
+        schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
+        return _parsed(lines, partial(self._by_arrow, schema=schema), self._by_line)
 
     def comparable(self, line: bytes) -> str:
         """Return a text that is equal for lines of equal rows. Raises NeedsSparkError if the line is no object."""
@@ -61,9 +64,7 @@ class JsonLines:
             return pa.float64() if kinds and kinds <= {int, float} else pa.string()
         return _TYPES.get(kinds, pa.string())
 
-    def _by_arrow(self, lines: bytes, ends: Ends) -> pa.Table | None:
-        sample = [row for row in map(json_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
-        schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
+    def _by_arrow(self, lines: bytes, ends: Ends, schema: pa.Schema) -> pa.Table | None:
         starts = np.append(0, ends[:-1] + 1)
         if np.any(np.frombuffer(lines, np.uint8)[starts] != ord("{")):
             return None  # Arrow would crash on a first line that is null

@@ -114,3 +114,24 @@ def test_a_missing_map_is_refused_with_the_command_that_fits_it(tables: Tables) 
         UsageError, match=r"s002-b: no map to .* s001-a\. Fit one with `userrep spaces diff s001-a s002-b`"
     ):
         load_map(tables, NEW, OLD)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"weight_ED": WEIGHT_ED},
+        {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D[:1]},
+        {"weight_ED": WEIGHT_ED[0], "bias_D": BIAS_D},
+        {"weight_ED": np.zeros((2, 3, 2), np.float32), "bias_D": np.zeros((3, 2), np.float32)},
+        {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D.astype(np.float64)},
+        {"weight_ED": WEIGHT_ED * np.float32("nan"), "bias_D": BIAS_D},
+        {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D * np.float32("inf")},
+    ],
+)
+def test_tensors_that_are_no_finite_map_are_refused(tables: Tables, new: Space, tensors: dict[str, np.ndarray]) -> None:
+    manifest, _ = load_map(tables, new, OLD)
+    sealed = write_frozen(str(tables.artifacts_root) + "/other", manifest, tensors)
+    Path(tables.artifacts_root, "other").rename(map_folder(tables, new, OLD, sealed.content_hash))
+    renamed = replace(new, maps=(("s001-a", sealed.content_hash),))
+    with pytest.raises(ArtifactError, match="the tensors are not a linear map of finite float32 numbers"):
+        load_map(tables, renamed, OLD)

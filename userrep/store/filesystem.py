@@ -235,8 +235,7 @@ def delete_partials(uri: str, *, older_than: timedelta) -> int:
     files, path = file_system(uri)
     entries = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True))
     before = datetime.now(UTC) - older_than
-    partials = [entry for entry in entries if entry.base_name.startswith(PARTIAL)]
-    old = [entry for entry in partials if entry.mtime is not None and entry.mtime < before]
+    old = [entry for entry in entries if entry.base_name.startswith(PARTIAL) and entry.mtime and entry.mtime < before]
     for entry in old:
         is_folder = entry.type == pyarrow.fs.FileType.Directory
         files.delete_dir(entry.path) if is_folder else files.delete_file(entry.path)

@@ -95,8 +95,8 @@ class SparkCommits:
 
     def _file_names(self, version: int, where: str) -> set[str]:
         """Return the files of some partitions at a version. Cost: the footers of these files."""
-        files = f"SELECT DISTINCT _metadata.file_path FROM {self.name} VERSION AS OF {version} WHERE {where}"
-        return {row.file_path for row in self.spark.sql(files).collect()}
+        rows = self.spark.sql(f"SELECT * FROM {self.name} VERSION AS OF {version}").where(where)
+        return {row.file_path for row in rows.select("_metadata.file_path").distinct().collect()}
 
     def _is_committed(self, mark: str) -> bool:
         return any(row.userMetadata == mark for row in self._history())

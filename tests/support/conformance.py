@@ -243,6 +243,12 @@ class Conformance(LedgerConformance):
             tables.replace(share(tables, D1, "c"), SHARES, [{"day": D1}], since=since)
         assert users_of(tables) == {D1: ["b"]}
 
+    def test_all_rows_of_a_new_table_are_replaced(self, tables: Tables) -> None:
+        tables.create(SHARES)
+        tables.replace(share(tables, D1, "a"), SHARES, [{}], since=tables.version(SHARES))
+        tables.replace(share(tables, D2, "b"), SHARES, [{}], since=tables.version(SHARES))
+        assert users_of(tables) == {D2: ["b"]}
+
     def test_changes_of_other_partitions_do_not_prevent_a_replacement_and_earlier_changes_of_the_same_do(
         self, tables: Tables
     ) -> None:

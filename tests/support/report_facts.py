@@ -180,9 +180,10 @@ def hostile(value: Any) -> Any:
     if isinstance(value, str):
         return f"{HOSTILE}{value}"
     if isinstance(value, dict):
-        return {f"{HOSTILE}{key}": hostile(of) for key, of in value.items()}
+        return {f"{HOSTILE}{key}": hostile(part) for key, part in value.items()}
     if isinstance(value, list):
         return [
-            {key: hostile(part) for key, part in of.items()} if isinstance(of, dict) else hostile(of) for of in value
+            {key: hostile(part) for key, part in row.items()} if isinstance(row, dict) else hostile(row)
+            for row in value
         ]
     return value

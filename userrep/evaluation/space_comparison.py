@@ -185,8 +185,8 @@ def paired_difference(metric: str, old: Scores, new: Scores, weight_UB: Counts) 
     values = value_of(metric, old), value_of(metric, new)
     with np.errstate(invalid="ignore"):  # both are infinite if all drawn labels are equal
         difference_B = bootstrapped(metric, new, weight_UB) - bootstrapped(metric, old, weight_UB)
-    difference, *ends = interval_of(values[1] - values[0], difference_B)
-    return Difference(len(old.user_M), *values, difference, (ends[0], ends[1]), verdict_of(*ends))
+    difference, low, high = interval_of(values[1] - values[0], difference_B)
+    return Difference(len(old.user_M), *values, difference, (low, high), verdict_of(low, high))
 
 
 def verdict_of(low: float, high: float) -> str:

@@ -18,7 +18,7 @@ from userrep.features.ledger import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.spaces.registry import Space, check_lineage
 from userrep.spaces.snapshots import Snapshot
-from userrep.store.arrow import combined, stacked
+from userrep.store.arrow import combined, one_batch, stacked
 from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import buckets_of_share
 from userrep.store.tables import Tables
@@ -86,5 +86,4 @@ def sample_users(
             f"than {_LEAST_USERS}. Choose an --as-of with more users."
         )
     z_ND = stacked(combined(vectors["embedding"]), len(vectors["embedding"][0]))
-    [batch] = features.combine_chunks().to_batches()
-    return SampledUsers(combined(vectors["user_id"]), z_ND, batch, limit)
+    return SampledUsers(combined(vectors["user_id"]), z_ND, one_batch(features), limit)

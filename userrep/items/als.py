@@ -65,8 +65,8 @@ def interactions(tiles: DataFrame, item_index: DataFrame, bucket_limits: Mapping
 class PlannedFit(NamedTuple):
     """A version to fit, on the users below a bucket.
 
-    ``axes_from``: the version whose axes the result is rotated onto; None keeps the fit's own axes. The fit also starts
-    from the vectors of an earlier version.
+    ``axes_from``: the version whose axes the result is rotated onto; None keeps the fit's own axes. If that version is
+    earlier, the fit also starts from its vectors.
     """
 
     version: date

@@ -118,9 +118,9 @@ def _matching_layers(
     has_future = all(f"{layer}.weight" in earlier_shapes for layer in groups[-1])
     same_targets = same_items and targets == earlier.targets and has_future
     reasons = None, other_widths.get("decoder_dim"), None if same_targets else f"{earlier.space_id} has other targets"
-    of_groups = [(group, reason) for group, reason in zip(groups, reasons, strict=True) if group]
-    layers = [layer for group, reason in of_groups if reason is None for layer in group]
-    return layers, [f"{', '.join(group)}: fresh, {reason}" for group, reason in of_groups if reason is not None]
+    with_reasons = [(group, reason) for group, reason in zip(groups, reasons, strict=True) if group]
+    layers = [layer for group, reason in with_reasons if reason is None for layer in group]
+    return layers, [f"{', '.join(group)}: fresh, {reason}" for group, reason in with_reasons if reason is not None]
 
 
 def _matching_blocks(

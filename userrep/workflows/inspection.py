@@ -159,7 +159,8 @@ def _table(facts: dict[str, Any]) -> list[str]:
         ("heaviest_users", "heaviest users", ", ".join(heavy), sampled),
     ]
     cells = [
-        [label, value, basis if key in facts["estimates"] else "exact" * bool(key)] for key, label, value, basis in rows
+        [label, value, basis if key in facts["estimates"] else "exact" if key else ""]
+        for key, label, value, basis in rows
     ]
     return in_columns(["fact", "value", "basis"], cells)
 

@@ -17,6 +17,7 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
     AlreadyRunningError
         If another process runs the same job on these tables.
     """
+    assert not retrain or name in ("train_item_vectors", "build_user_features"), f"{name} does not take retrain"
     with work.lease(name):
         match name:
             case "build_activity_tiles":

@@ -67,7 +67,7 @@ def needed_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
 
 
 def least_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
-    """Return the days of log with which a training always has a training date. ``room``: as of ``needed_days``."""
+    """Return the days of log with which a training always has a training date. ``room``: as in ``needed_days``."""
     return (MIN_HISTORY + room).days + config.refit_days + config.longest_future
 
 

@@ -85,7 +85,7 @@ class RunContext:
     def schedule(self) -> Schedule:
         """The dates of this run. Runs the stage ``take_inventory``, which reads the new files of the log.
 
-        Raises the errors of ``Schedule.check``. A date that is refused is no failure of the stage.
+        Raises the errors of ``Schedule.check``. A refused date does not fail the stage, whose record names it.
         """
         with self.runs.stage("take_inventory") as run:
             inventory = take_inventory(self.tables, self.config.events, self.logs)

@@ -42,8 +42,8 @@ def write_manifest(folder: Path, **values: Any) -> None:
 def test_only_the_rows_of_erased_users_leave_a_part(tmp_path: Path) -> None:
     rows = rows_of("a", "b", "c", "b")
     write_part(str(tmp_path), NAME, "user_id", rows, [])
-    part, num_gone = _erase_from_part(str(tmp_path), NAME, is_user("b", "nobody"))
-    assert (part, num_gone) == (Part(NAME, 2, sha256(tmp_path / NAME)), 2)
+    part, num_erased = _erase_from_part(str(tmp_path), NAME, is_user("b", "nobody"))
+    assert (part, num_erased) == (Part(NAME, 2, sha256(tmp_path / NAME)), 2)
     assert pq.read_table(tmp_path / NAME).equals(rows.take([0, 2]))
     assert names(tmp_path) == [NAME]
 
@@ -57,8 +57,8 @@ def test_a_part_that_loses_no_row_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_part_may_lose_all_its_rows(tmp_path: Path) -> None:
     write_part(str(tmp_path), NAME, "user_id", rows_of("a"), [])
-    part, num_gone = _erase_from_part(str(tmp_path), NAME, is_user("a"))
-    assert (part.num_rows, num_gone) == (0, 1)
+    part, num_erased = _erase_from_part(str(tmp_path), NAME, is_user("a"))
+    assert (part.num_rows, num_erased) == (0, 1)
     assert pq.read_table(tmp_path / NAME).equals(rows_of())
 
 

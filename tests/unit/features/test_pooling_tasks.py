@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from userrep.features.sums.bucket_files import BucketedFile
 from userrep.features.sums.plan import PoolingPlan, PoolingTask
-from userrep.features.sums.pooling_tasks import files_of
+from userrep.features.sums.pooling_tasks import files_of_task
 from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
 
 pytestmark = pytest.mark.fast
@@ -29,7 +29,7 @@ def reads_of(plan: PoolingPlan, files: list[BucketedFile]) -> Counter[tuple[str,
     return Counter(
         (file.path, task.range)
         for task in [*plan.tasks(in_parts=False), *plan.tasks(in_parts=True)]
-        for file in files_of(task, range_of(task.range, plan.num_ranges), files)
+        for file in files_of_task(task, range_of(task.range, plan.num_ranges), files)
     )
 
 
@@ -56,7 +56,7 @@ def test_each_range_reads_each_file_that_meets_it_once(
 def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() -> None:
     files = files_in_slices([100, 101, 102, 103], 1)
     found = [
-        [file.path.rpartition("-")[0] for file in files_of(PoolingTask(0, part, 3), BucketRange(0, 10), files)]
+        [file.path.rpartition("-")[0] for file in files_of_task(PoolingTask(0, part, 3), BucketRange(0, 10), files)]
         for part in range(3)
     ]
     assert found == [["tiles-102", "sums-100", "profiles-0"], ["tiles-100", "tiles-103"], ["tiles-101"]]
@@ -64,6 +64,6 @@ def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() 
 
 def test_a_file_that_ends_where_a_range_begins_is_not_read() -> None:
     listed = [file_of("tiles", 1, BucketRange(0, 10)), file_of("tiles", 2, BucketRange(10, 20))]
-    assert [file.day for file in files_of(PoolingTask(0), BucketRange(10, 20), listed)] == [2]
-    assert [file.day for file in files_of(PoolingTask(0), BucketRange(0, 10), listed)] == [1]
-    assert [file.day for file in files_of(PoolingTask(0), BucketRange(9, 11), listed)] == [1, 2]
+    assert [file.day for file in files_of_task(PoolingTask(0), BucketRange(10, 20), listed)] == [2]
+    assert [file.day for file in files_of_task(PoolingTask(0), BucketRange(0, 10), listed)] == [1]
+    assert [file.day for file in files_of_task(PoolingTask(0), BucketRange(9, 11), listed)] == [1, 2]

@@ -172,4 +172,4 @@ def test_all_that_enters_a_chart_is_escaped() -> None:
     ]
     assert all(isinstance(of, Markup) for of in drawn)
     assert not any("<b>" in of for of in drawn)
-    assert [of.count("&lt;b&gt;&amp;") for of in (drawn[0], *drawn[2:])] == [3, 2, 5]
+    assert [chart.count("&lt;b&gt;&amp;") for chart in (drawn[0], *drawn[2:])] == [3, 2, 5]

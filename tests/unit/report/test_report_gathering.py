@@ -85,9 +85,9 @@ def test_erased_users_are_not_on_the_map(done: tuple[RunContext, Config], log: P
     users = pq.read_table(log / "users", columns=["user_id"])["user_id"].to_pylist()
 
     def num_points() -> int:
-        found = map_users(tables, made, space, newest)
-        assert found is not None
-        return sum(len(of.points) for of in found.groups)
+        user_map = map_users(tables, made, space, newest)
+        assert user_map is not None
+        return sum(len(group.points) for group in user_map.groups)
 
     before = num_points()
     add_tombstones(tables, users[: len(users) // 2])

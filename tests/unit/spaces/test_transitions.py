@@ -130,9 +130,11 @@ def test_consumers_are_seen_whenever_they_change_and_only_then() -> None:
     known = transitions.register(two_spaces(consumer("mail")), "ads", owner="team", pin="serving")
     assert known.consumers == (Consumer("ads", "team", NOW, NOW), consumer("mail"))
     for change in (
-        lambda of: transitions.declare_ready(later(of), "ads", B),
-        lambda of: transitions.pin(later(of), "ads", A),
-        lambda of: transitions.record_training_set(later(of), "ads", training_set_id="t", snapshot_ids=["x"]),
+        lambda registry: transitions.declare_ready(later(registry), "ads", B),
+        lambda registry: transitions.pin(later(registry), "ads", A),
+        lambda registry: transitions.record_training_set(
+            later(registry), "ads", training_set_id="t", snapshot_ids=["x"]
+        ),
     ):
         after = change(known)
         ads, mail = after.consumers

@@ -34,14 +34,15 @@ NOON = datetime(2024, 5, 2, 12)
 class Online:
     """An online store that holds these vectors of a space, and counts who was asked for."""
 
-    def __init__(self, space_id: str, **found: Embedding) -> None:
-        self.space_id, self.found = space_id, {user: of._replace(space_id=space_id) for user, of in found.items()}
+    def __init__(self, space_id: str, **embeddings: Embedding) -> None:
+        self.space_id = space_id
+        self.embeddings = {user: embedding._replace(space_id=space_id) for user, embedding in embeddings.items()}
         self.asked: list[str] = []
 
     def read(self, space_id: str, user_ids: list[str]) -> list[Embedding | None]:
         assert space_id == self.space_id
         self.asked += user_ids
-        return [self.found.get(user) for user in user_ids]
+        return [self.embeddings.get(user) for user in user_ids]
 
 
 def streamed(as_of: date, *vector: float) -> Embedding:
@@ -80,7 +81,7 @@ def tables(config: Config) -> Tables:
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=D1, content_hash="c")
         mark_ready(tables, find_space(tables, space_id))
     promote(tables, find_space(tables, "s1"))
-    publish(tables, "s1", D1, 3, a=[1, 1], gone=[9, 9])
+    publish(tables, "s1", D1, 3, a=[1, 1], former=[9, 9])
     publish(tables, "s1", D2, 1, a=[2, 2], b=[3, 3])
     publish(tables, "s1", D2, 2, a=[4, 5], b=[6, 7])
     publish(tables, "s1", D3, 1, STAGED, a=[8, 8])
@@ -100,24 +101,24 @@ def write_config(folder: Path, config: Config) -> Path:
     return file
 
 
-def as_values(found: list[Embedding | None]) -> list[tuple[Any, ...] | None]:
-    return [None if of is None else (*of[:3], of.vector.tolist()) for of in found]
+def as_values(embeddings: list[Embedding | None]) -> list[tuple[Any, ...] | None]:
+    return [None if embedding is None else (*embedding[:3], embedding.vector.tolist()) for embedding in embeddings]
 
 
 def test_of_a_snapshot_the_newest_published_revision_is_read_in_the_order_asked_for(tables: Tables) -> None:
-    found = look_up(tables, ["b", "nobody", "a", "gone", "b"])
-    assert as_values(found) == [
+    embeddings = look_up(tables, ["b", "nobody", "a", "former", "b"])
+    assert as_values(embeddings) == [
         ("s1", D2, None, [6, 7]), None, ("s1", D2, None, [4, 5]), None, ("s1", D2, None, [6, 7]),
     ]  # fmt: skip
-    assert all(of.vector.dtype == np.float32 for of in found if of is not None)
+    assert all(embedding.vector.dtype == np.float32 for embedding in embeddings if embedding is not None)
 
 
 def test_a_streamed_vector_is_taken_only_if_its_date_is_later_or_the_snapshot_lacks_the_user(tables: Tables) -> None:
     online = Online(
         "s1", later=streamed(D3, 1, 1), a=streamed(D3, 2, 2), b=streamed(D2, 3, 3), only_streamed=streamed(D1, 4, 4)
     )
-    found = look_up(tables, ["later", "a", "b", "only_streamed", "nobody"], online)
-    assert as_values(found) == [
+    embeddings = look_up(tables, ["later", "a", "b", "only_streamed", "nobody"], online)
+    assert as_values(embeddings) == [
         ("s1", D3, NOON, [1, 1]),
         ("s1", D3, NOON, [2, 2]),
         ("s1", D2, None, [6, 7]),  # of one date, the snapshot's
@@ -129,8 +130,8 @@ def test_a_streamed_vector_is_taken_only_if_its_date_is_later_or_the_snapshot_la
 
 def test_a_space_that_is_named_is_looked_up_instead_of_the_one_that_serves(tables: Tables) -> None:
     online = Online("s2", b=streamed(D3, 7, 7))
-    found = look_up(tables, ["a", "b"], online, "s2")
-    assert as_values(found) == [("s2", D3, None, [-1, -2]), ("s2", D3, NOON, [7, 7])]
+    embeddings = look_up(tables, ["a", "b"], online, "s2")
+    assert as_values(embeddings) == [("s2", D3, None, [-1, -2]), ("s2", D3, NOON, [7, 7])]
 
 
 def test_a_snapshot_from_before_widths_were_recorded_is_read_as_it_is(tables: Tables) -> None:

@@ -81,8 +81,9 @@ class RowProblem:
         if choice.num_rounds is not None:
             predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.num_rounds, self._objective)
             outputs["trees"] = predict(x_TF)[:, None]
-        by_metric = {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()} if len(outputs) > 1 else {}
-        by_metric = {self.metric: np.mean(list(outputs.values()), axis=0)} | by_metric
+        by_metric: dict[str, Floats] = {self.metric: np.mean(list(outputs.values()), axis=0)}
+        if len(outputs) > 1:
+            by_metric |= {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()}
         return {metric: self._scores(out_TK, test, fitted) for metric, out_TK in by_metric.items()}
 
     def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:

@@ -139,9 +139,8 @@ def _pooled(
         sums_UX = by_window[spec.windows.index(block.window_days)] if block.window_days else picks_UX
         weight_U = sums_UX[:, modalities.index(block.modality) - len(modalities)]
         weighted_UX = sums_UX[:, parts[block.modality]]
-        pooled_UP[:, targets[block.column]] = (
-            weighted_UX / np.where(weight_U > 0, weight_U, 1)[:, None]
-        )  # no weight: sums are 0
+        divisor_U = np.where(weight_U > 0, weight_U, 1)  # without weight, the sums are 0
+        pooled_UP[:, targets[block.column]] = weighted_UX / divisor_U[:, None]
         flags[block.flag] = pa.array(weight_U > 0)
     return pooled_UP, flags
 

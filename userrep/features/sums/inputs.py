@@ -2,7 +2,7 @@
 
 from datetime import date
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from userrep.features.sums.bucket_files import BucketedFile
 from userrep.features.sums.generations import Generation, TileDays
 from userrep.features.sums.shuffled import in_common_schema
-from userrep.store.buckets import range_of_slice
+from userrep.store.buckets import BucketRange, range_of_slice
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
@@ -35,22 +35,23 @@ class PoolingInputs(NamedTuple):
 
 def listed_files(tables: FileTables, inputs: PoolingInputs) -> list[BucketedFile]:
     """List the files of all inputs. Driver memory: one entry per file."""
-    tiles, sums, listed = inputs.tiles, inputs.sums, []
+    tiles, sums, listed = inputs.tiles, inputs.sums, list[BucketedFile]()
 
-    def add(kind: str, file: TableFile, *constants: Any) -> None:
-        listed.append(BucketedFile(kind, file.uri, range_of_slice(file.values["user_slice"]), *constants))
+    def buckets_of(file: TableFile) -> BucketRange:
+        return range_of_slice(file.values["user_slice"])
 
     if tiles:
         for file in tables.files(USER_ITEM_DAYS, lambda v: (v["event_date"], v["revision"]) in tiles):
             day, revision = file.values["event_date"], file.values["revision"]
-            add("tiles", file, day_number(day), *tiles[day, revision])
+            before, after = tiles[day, revision]
+            listed.append(BucketedFile("tiles", file.uri, buckets_of(file), day_number(day), before, after))
     if sums is not None:
         key = sums.lineage_id, sums.generation
         for file in tables.files(USER_WINDOW_SUMS, lambda v: (v["lineage_id"], v["generation"]) == key):
-            add("sums", file, day_number(sums.as_of))
+            listed.append(BucketedFile("sums", file.uri, buckets_of(file), day_number(sums.as_of)))
     if inputs.profiles_version is not None:
         for file in tables.files(USER_PROFILES, version=inputs.profiles_version):
-            add("profiles", file)
+            listed.append(BucketedFile("profiles", file.uri, buckets_of(file)))
     return listed
 
 

@@ -181,17 +181,20 @@ def _file_tasks(
     ranges: Sequence[tuple[PoolingTask, BucketRange]],
     sink: Sink,
 ) -> DataFrame:
-    """Run a job in tasks, by their numbers, that read their files themselves. All tasks receive the list of files."""
+    """Run a job in tasks, by their numbers, that read their files themselves.
+
+    All tasks receive the list of files: one entry per file of all inputs.
+    """
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for task, within in (ranges[number] for batch in batches for number in batch.column("id").to_pylist()):
-            files = files_of(task, within, listed)
+            files = files_of_task(task, within, listed)
             yield from sink(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
 
     return numbers.mapInArrow(work, sink.SCHEMA)
 
 
-def files_of(task: PoolingTask, within: BucketRange, listed: Sequence[BucketedFile]) -> list[BucketedFile]:
+def files_of_task(task: PoolingTask, within: BucketRange, listed: Sequence[BucketedFile]) -> list[BucketedFile]:
     """Return the files that a task reads. ``within``: the buckets of its range."""
     overlaps = [file for file in listed if file.buckets.start < within.stop and file.buckets.stop > within.start]
     return [file for file in overlaps if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]

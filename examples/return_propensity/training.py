@@ -34,6 +34,7 @@ from userrep.workflows.space_diff import ModelLoss, model_loss
 
 CONSUMER, OWNER = "return_propensity", "userrep"
 INPUTS = ("embedding", "recency", "pooled_averages")
+_ROWS_PER_TASK = 50_000  # each iteration of a fit is a Spark job, whose start would cost more than its work on fewer
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,10 @@ def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str
     dimension. It prevents overfitting to few labels and has little effect with many.
     """
     num_dims = len(rows.select(name).first()[0])  # type: ignore[index]
-    regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=num_dims / num_train)
+    regression = LogisticRegression(
+        featuresCol=name, labelCol="label", maxIter=50, tol=1e-4, regParam=num_dims / num_train
+    )
+    rows = rows.coalesce(-(-num_train // _ROWS_PER_TASK))
     model = SparkPipeline(stages=[join, regression] if join else [regression]).fit(rows.where("split = 'train'"))
     if join is not None:
         with around("model:return_propensity"):

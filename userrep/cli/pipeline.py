@@ -10,6 +10,7 @@ import typer
 
 from userrep.cli.error_report import report_error
 from userrep.cli.options import (
+    FOR_TRAINING,
     AsJson,
     AsOf,
     Output,
@@ -91,7 +92,7 @@ def pipeline(
     """
     if dry_run:
         return _dry_run(config, "pipeline", [as_of], lambda plan: plan.pipeline(retrain=retrain))
-    work = context_for_run(config, as_of)
+    work = context_for_run(config, as_of, imports=FOR_TRAINING)
     from userrep.workflows.pipeline import run_pipeline  # imports torch, which the checks before Spark do not need
 
     serving = run_pipeline(work, retrain=retrain)

@@ -83,7 +83,7 @@ def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: F
         w_FK, bias_K = flat.reshape(shape)[:-1], flat.reshape(shape)[-1]
         z_NK = x_NF @ w_FK.astype(np.float32) + bias_K.astype(np.float32)
         p_NK = expit(z_NK)
-        value = np.logaddexp(0, z_NK).sum(dtype=np.float64) - (w_FK * matched_FK).sum() - bias_K @ num_K
+        value = _softplus(z_NK).sum(dtype=np.float64) - (w_FK * matched_FK).sum() - bias_K @ num_K
         gradient_GK = np.empty(shape)
         gradient_GK[:-1] = (x_NF.T @ p_NK - matched_FK) / num_rows + strength_K * w_FK
         gradient_GK[-1] = (p_NK.sum(axis=0, dtype=np.float64) - num_K) / num_rows
@@ -109,7 +109,7 @@ def linear(x_NF: Floats32, w_GK: Floats) -> Floats:
 
 def log_loss(z: Floats, y: Floats32) -> Floats:
     """Return the mean log loss of logits per label."""
-    value: Floats = np.mean(np.logaddexp(0, z) - y * z, axis=0)
+    value: Floats = np.mean(_softplus(z) - y * z, axis=0)
     return value
 
 
@@ -181,6 +181,12 @@ def fit_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) ->
         _TREES | {"objective": objective}, lightgbm.Dataset(x_NF, y_N, params=_TREES), max(1, num_rounds)
     )
     return lambda rows_NF: np.asarray(booster.predict(rows_NF, raw_score=True), np.float64)
+
+
+def _softplus(z: Floats) -> Floats:
+    """Return log(1 + exp(z)), several times as fast as ``np.logaddexp``, which would take half of a fit."""
+    value: Floats = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+    return value
 
 
 def _minimized(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:

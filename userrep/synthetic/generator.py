@@ -67,7 +67,10 @@ def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
     """
     for name, table in log_tables(spark, spec).items():
         if name == "events":
-            table.repartition("ingest_date").write.partitionBy("ingest_date").parquet(f"{out}/{name}", mode="overwrite")
+            num_tasks = min(spec.num_days, 4 * spark.sparkContext.defaultParallelism)
+            table.repartition(num_tasks, "ingest_date").write.partitionBy("ingest_date").parquet(
+                f"{out}/{name}", mode="overwrite"
+            )
         else:
             table.write.parquet(f"{out}/{name}", mode="overwrite")
 

@@ -68,7 +68,7 @@ def warm_start(
     same_items: bool,
     seed: int,
 ) -> WarmStart:
-    """Carry over the weights of an earlier space. All others are drawn from ``seed``, as in a cold start.
+    """Carry over the weights of an earlier space. All others are drawn from ``seed``.
 
     - Layers: the encoder if its widths match, then the decoder if its width matches. The predictions of the next days
       if the targets are equal; their targets keep the earlier scale. Propensities are always fitted again.

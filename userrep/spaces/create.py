@@ -17,6 +17,7 @@ from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import Tensors, sealed, tensor_bytes
+from userrep.model.principal_start import principal_start
 from userrep.model.propensities import fitted_propensities, knots_of, used_inputs, used_targets, with_hinges
 from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
@@ -38,7 +39,7 @@ from userrep.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
-_STANDARDIZATION_ROWS = 16_384  # maximum training rows that the latent code is standardized on
+_SAMPLE_ROWS = 16_384  # maximum training rows for the principal axes, and to standardize the latent code
 _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
 _SELF_CHECK_ROWS = 100_000  # maximum training rows of a self-check model
 
@@ -127,16 +128,17 @@ def _train(
     inputs = training_inputs(tables, config, plan, space_id=space_id)
     empty_F = empty_input(inputs.layout, inputs.scaler)
     steps = read_steps_per_epoch(inputs.files, config.training)
-    initial = _initial_weights(tables, config, inputs, plan.versions.lineage_id)
+    x_BF = _first_rows(inputs, max_rows=_SAMPLE_ROWS)[:, : inputs.layout.width]
+    first = find_space(tables, config.training.init_from) if config.training.init_from else None
+    initial = _initial_weights(tables, config, inputs, first, x_BF, lineage_id=plan.versions.lineage_id)
     propensities, row_weight = _propensities(inputs, config.model)  # after the checks above, because it takes minutes
     task = TrainingTask(
         files=inputs.files, steps=steps, layout=inputs.layout, targets=inputs.targets,
         model=config.model, training=config.training, empty_F=empty_F,
         folder=f"{training_folder(tables, space_id)}/checkpoints", candidates=inputs.candidates, row_weight=row_weight,
-        initial=initial,
+        initial=initial, starts_from=first.content_hash if first else "",
     )  # fmt: skip
     result = run_training(task, spark=tables.spark)
-    x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : inputs.layout.width]
     weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | propensities
     manifest = SpaceManifest(
         space_id=space_id, lineage_id=plan.versions.lineage_id, trained_until=plan.until, created_at=datetime.now(UTC),
@@ -192,21 +194,29 @@ def _propensities(inputs: TrainingInputs, model: Model) -> tuple[Tensors, float]
     return fitted, row_weight
 
 
-def _initial_weights(tables: Tables, config: Config, inputs: TrainingInputs, lineage_id: str) -> bytes:
-    """Return the weights of the space ``training.init_from`` that fit this model; empty if it is not set."""
-    if config.training.init_from is None:
-        return b""
-    space = find_space(tables, config.training.init_from)
+def _initial_weights(
+    tables: Tables,
+    config: Config,
+    inputs: TrainingInputs,
+    first: Space | None,
+    x_BF: NDArray[np.float32],
+    *,
+    lineage_id: str,
+) -> bytes:
+    """Return the weights of the space ``first`` that fit this model; without one, those of ``principal_start``."""
+    layout, targets, seed = inputs.layout, inputs.targets, config.training.seed
+    if first is None:
+        return tensor_bytes(principal_start(layout, targets, config.model, x_BF, seed=seed))
     start = warm_start(
-        load_artifact(artifact_folder(tables, space), space.content_hash),
-        layout=inputs.layout,
-        targets=inputs.targets,
+        load_artifact(artifact_folder(tables, first), first.content_hash),
+        layout=layout,
+        targets=targets,
         scaler=inputs.scaler,
         model=config.model,
-        same_items=space.lineage_id == lineage_id,
-        seed=config.training.seed,
+        same_items=first.lineage_id == lineage_id,
+        seed=seed,
     )
-    logger.info(f"training: starting from weights of space {space.space_id}: {', '.join(start.carried) or 'none fit'}")
+    logger.info(f"training: starting from weights of space {first.space_id}: {', '.join(start.carried) or 'none fit'}")
     for line in start.fresh:
         logger.info(f"training: not carried over: {line}")
     return tensor_bytes(start.tensors)

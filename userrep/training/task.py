@@ -26,6 +26,7 @@ class TrainingTask:
 
     ``empty_F``: the scaled inputs of a user without any data. ``folder``: a path or URI that driver and ranks share;
     it contains the checkpoints. ``initial``: initial weights as safetensors; if empty, the seed determines them.
+    ``starts_from``: content hash of the space that they are from; if empty, ``files`` and the seed determine them.
     ``candidates``: path and SHA-256 of a safetensors file with the items that may be predicted; None if the model
     predicts no items. ``row_weight``: the mean weight of a row in the item loss.
     """
@@ -39,6 +40,7 @@ class TrainingTask:
     empty_F: NDArray[np.float32]
     folder: str
     initial: bytes = b""
+    starts_from: str = ""
     candidates: tuple[str, str] | None = None
     row_weight: float = 1.0
 
@@ -57,10 +59,9 @@ class TrainingTask:
         """Hash of everything that determines the result. A checkpoint with another identity cannot be resumed from."""
         layouts = [self.layout.model_dump_json(), self.targets.model_dump_json()]
         facts = [self.files, self.steps, *layouts, self.model.model_dump(), self.training.recipe]
-        facts += [self.candidates[1] if self.candidates else None, self.row_weight]
+        facts += [self.candidates[1] if self.candidates else None, self.row_weight, self.starts_from]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
         digest.update(self.empty_F.tobytes())
-        digest.update(self.initial)
         return digest.hexdigest()
 
 

@@ -182,15 +182,16 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_reports_what_did_not_f
 def test_a_damaged_space_to_start_from_is_reported_before_propensities_are_fitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def initial_weights(*_: object) -> bytes:
+    def initial_weights(*_: object, **__: object) -> bytes:
         raise ArtifactError("damaged")
 
-    inputs: Any = SimpleNamespace(layout=None, scaler=None, files={})
+    inputs: Any = SimpleNamespace(layout=SimpleNamespace(width=2), scaler=None, files={})
     plan: Any = SimpleNamespace(versions=SimpleNamespace(lineage_id="l1"))
     steps, fitted = [], []
     monkeypatch.setattr(create, "training_inputs", lambda *_, **__: inputs)
     monkeypatch.setattr(create, "empty_input", lambda *_: None)
     monkeypatch.setattr(create, "read_steps_per_epoch", lambda *_: steps.append(1))
+    monkeypatch.setattr(create, "_first_rows", lambda *_, **__: np.zeros((1, 3), np.float32))
     monkeypatch.setattr(create, "_initial_weights", initial_weights)
     monkeypatch.setattr(create, "_propensities", lambda *_: fitted.append(1))
     tables: Any = None

@@ -60,7 +60,7 @@ def test_a_split_without_rows_cannot_be_trained_on() -> None:
     "other",
     [
         {"files": {"train": []}}, {"steps": 17}, {"layout": OTHER}, {"targets": NO_TARGETS},
-        {"initial": b"weights"},
+        {"starts_from": "5b3c"},
         {"empty_F": np.ones(LAYOUT.width, np.float32)}, {"model": config.Model(latent_dim=17)},
         {"training": config.Training(num_shards=4, batch_size=32, max_epochs=2, weight_decay=0.02)},
     ],
@@ -72,9 +72,11 @@ def test_everything_that_determines_the_result_is_part_of_the_identity(
     assert replace(task, **other).identity != task.identity
 
 
-def test_backend_and_folder_are_not_part_of_the_identity(task: TrainingTask) -> None:
+def test_backend_folder_and_weights_computed_from_the_files_are_not_part_of_the_identity(task: TrainingTask) -> None:
     neutral = {"backend": "torch_distributor", "num_workers": 2, "threads": 3, "max_restarts": 9}
-    elsewhere = replace(task, folder="s3://bucket", training=task.training.model_copy(update=neutral))
+    elsewhere = replace(
+        task, folder="s3://bucket", initial=b"from the same files", training=task.training.model_copy(update=neutral)
+    )
     assert elsewhere.identity == task.identity
     assert pickle.loads(pickle.dumps(task)).identity == task.identity  # as it reaches the ranks
 

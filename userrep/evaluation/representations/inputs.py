@@ -15,7 +15,7 @@ from userrep.features.layout import Block, InputLayout
 from userrep.features.spec import counts_of
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
-from userrep.model.autoencoder import Autoencoder
+from userrep.model.principal_start import principal_start
 from userrep.model.standard import standardized_code
 
 
@@ -36,15 +36,15 @@ def trained(context: Context) -> Artifact:
 
 
 def untrained(context: Context) -> Artifact:
-    """Return the space's artifact with the network's initial weights instead of the trained ones.
+    """Return the space's artifact with the weights that a training starts from instead of the trained ones.
 
     Scaler, propensities and everything else that is fitted outside the network stay. The difference to the embedding is
-    the benefit of training. Cost: 20,000 rows on the driver, to standardize the code.
+    the benefit of training. Cost: 20,000 rows on the driver, for the principal axes and to standardize the code.
     """
-    manifest, tensors = context.artifact.manifest, context.artifact.tensors
-    initial = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
-    weights = {name: tensor.numpy() for name, tensor in initial.items() if not name.startswith("propensity")}
-    return replace(context.artifact, tensors=tensors | standardized_code(weights, context.earlier_rows))
+    manifest, x_BF = context.artifact.manifest, context.earlier_rows
+    initial = principal_start(context.layout, manifest.targets, manifest.model, x_BF, seed=context.seed)
+    weights = {name: tensor for name, tensor in initial.items() if not name.startswith("propensity")}
+    return replace(context.artifact, tensors=context.artifact.tensors | standardized_code(weights, x_BF))
 
 
 def popularity(_: Context) -> Matrix:

@@ -48,8 +48,8 @@ from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 
 PEERS = (
-    "untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
-    "als_refitted", "nmf", "picks",
+    "untrained", "principal", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static",
+    "als_folded", "als_refitted", "nmf", "picks",
 )  # fmt: skip
 
 STORAGES = (f"{STORED}float16", f"{STORED}int8")

@@ -391,9 +391,9 @@ def test_representations_have_the_rows_and_the_widths_that_they_declare(site: Si
         widths[name] = x_NF.shape[1]
     layout = site.context.layout
     expected = {
-        "embedding": 48, "untrained": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "picks": 2 * 17,
-        "pooled_longest": 2 * 17, "pooled_all": 8 * 17, "raw": layout.width, "pca": min(120, layout.width),
-        "als_static": 81, "als_folded": 81, "als_refitted": 81, "nmf": 81,
+        "embedding": 48, "untrained": 48, "principal": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3,
+        "picks": 2 * 17, "pooled_longest": 2 * 17, "pooled_all": 8 * 17, "raw": layout.width,
+        "pca": min(120, layout.width), "als_static": 81, "als_folded": 81, "als_refitted": 81, "nmf": 81,
     }  # fmt: skip
     assert widths == {name: expected[name] for name in widths}
 

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.fast
 def test_the_embedding_comes_first_and_every_name_is_a_valid_name() -> None:
     names = list(representations())
     assert names == [
-        "embedding", "untrained", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw",
-        "pca", "als_static", "als_folded", "als_refitted", "nmf",
+        "embedding", "untrained", "principal", "popularity", "rfm", "rfm_history", "picks", "pooled_longest",
+        "pooled_all", "raw", "pca", "als_static", "als_folded", "als_refitted", "nmf",
     ]  # fmt: skip
     assert PICKS in names
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)

@@ -1,5 +1,6 @@
 """Representations that are the user features themselves, or some of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,13 +23,14 @@ from userrep.evaluation.representations.inputs import (
     pooled,
     pooled_longest,
     popularity,
+    principal,
     raw,
     recent_counts,
     untrained,
 )
 from userrep.features.layout import Block, InputLayout
 from userrep.inference.encoder import Encoder
-from userrep.model.artifact import load_artifact
+from userrep.model.artifact import Artifact, load_artifact
 
 pytestmark = pytest.mark.fast
 
@@ -109,14 +111,15 @@ def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_war
     assert asked == [1, len(context.rows)]
 
 
-def test_an_untrained_embedding_differs_in_the_learned_code_only(
-    tmp_path: Path,
+@pytest.mark.parametrize("weights_of", [untrained, principal])
+def test_an_embedding_before_training_differs_in_the_learned_code_only(
+    weights_of: Callable[[Context], Artifact], tmp_path: Path
 ) -> None:
     saved(tmp_path / "s1", model=LINEAR)
     artifact, batch = load_artifact(str(tmp_path / "s1")), features(40)
     rows = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
     context = SimpleNamespace(artifact=artifact, layout=artifact.layout, seed=5, earlier_rows=rows)
-    found_ND = Encoder(untrained(cast(Context, context))).embed(batch)
+    found_ND = Encoder(weights_of(cast(Context, context))).embed(batch)
     trained_ND = Encoder(artifact).embed(batch)
     np.testing.assert_allclose(found_ND[:, 14:], trained_ND[:, 14:], rtol=1e-4, atol=1e-4)  # propensities
     np.testing.assert_allclose(found_ND[:, :14].mean(axis=0), 0, atol=1e-4)

@@ -25,6 +25,7 @@ def representations(storages: Sequence[Storage] = ()) -> dict[str, Fit]:
     fits: dict[str, Fit] = {
         "embedding": embedding(inputs.trained),
         "untrained": embedding(inputs.untrained),
+        "principal": embedding(inputs.principal),
         "popularity": inputs.popularity,
         "rfm": blocks(inputs.recent_counts),
         "rfm_history": blocks(inputs.counts),

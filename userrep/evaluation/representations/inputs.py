@@ -15,6 +15,8 @@ from userrep.features.layout import Block, InputLayout
 from userrep.features.spec import counts_of
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
+from userrep.model.autoencoder import Autoencoder
+from userrep.model.frozen_folder import Tensors
 from userrep.model.principal_start import principal_start
 from userrep.model.standard import standardized_code
 
@@ -36,15 +38,30 @@ def trained(context: Context) -> Artifact:
 
 
 def untrained(context: Context) -> Artifact:
-    """Return the space's artifact with the weights that a training starts from instead of the trained ones.
+    """Return the space's artifact with random weights instead of the trained ones."""
+    manifest = context.artifact.manifest
+    drawn = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
+    return _with_weights(context, {name: tensor.numpy() for name, tensor in drawn.items()})
 
-    Scaler, propensities and everything else that is fitted outside the network stay. The difference to the embedding is
-    the benefit of training. Cost: 20,000 rows on the driver, for the principal axes and to standardize the code.
+
+def principal(context: Context) -> Artifact:
+    """Return the space's artifact with the weights that a training starts from: see ``principal_start``.
+
+    The difference to the embedding is the benefit of training.
     """
     manifest, x_BF = context.artifact.manifest, context.earlier_rows
-    initial = principal_start(context.layout, manifest.targets, manifest.model, x_BF, seed=context.seed)
-    weights = {name: tensor for name, tensor in initial.items() if not name.startswith("propensity")}
-    return replace(context.artifact, tensors=context.artifact.tensors | standardized_code(weights, x_BF))
+    start = principal_start(context.layout, manifest.targets, manifest.model, x_BF, seed=context.seed)
+    return _with_weights(context, start)
+
+
+def _with_weights(context: Context, weights: Tensors) -> Artifact:
+    """Replace the network's weights; scaler, propensities and all else that is fitted outside the network stay.
+
+    Cost: 20,000 rows on the driver, to standardize the code.
+    """
+    network = {name: tensor for name, tensor in weights.items() if not name.startswith("propensity")}
+    standardized = standardized_code(network, context.earlier_rows)
+    return replace(context.artifact, tensors=context.artifact.tensors | standardized)
 
 
 def popularity(_: Context) -> Matrix:

@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
@@ -41,17 +41,26 @@ def with_split(features: DataFrame, *, held_out_share: float, later_dates: list[
 def vocabulary(rows: DataFrame, spec: FeatureSpec) -> dict[str, list[str]]:
     """Return the most frequent values of each attribute and of the context, followed by ``(other)``.
 
-    Cost: one small job per attribute; at most 64 values of each reach the driver.
+    Cost: one pass over these columns, and a shuffle of the number of rows of each value; at most 64 values of each
+    column reach the driver.
     """
-    columns: dict[str, Column] = {f"attribute_{name}": F.col(f"attribute_{name}") for name in spec.attributes}
+    values: dict[str, Column] = {f"attribute_{name}": F.array(f"attribute_{name}") for name in spec.attributes}
     if spec.context_column:
-        columns[spec.context_column] = F.explode(F.map_keys(spec.context_column))
-    vocabularies = {}
-    for name, values in columns.items():
-        counts = rows.select(values.alias("value")).where("value IS NOT NULL").groupBy("value").count()
-        top = counts.orderBy(F.desc("count"), "value").limit(VOCABULARY_SIZE).collect()
-        vocabularies[name] = [*sorted(row.value for row in top if row.value != UNKNOWN), UNKNOWN]
-    return vocabularies
+        values[spec.context_column] = F.coalesce(F.map_keys(spec.context_column), F.array().cast("array<string>"))
+    if not values:
+        return {}
+    pairs = F.inline(F.concat(*(_named(name, column) for name, column in values.items())))
+    counts = rows.select(pairs).where("value IS NOT NULL").groupBy("name", "value").count()
+    rank = F.row_number().over(Window.partitionBy("name").orderBy(F.desc("count"), "value"))
+    top = counts.withColumn("rank", rank).where(F.col("rank") <= VOCABULARY_SIZE).collect()
+    return {
+        name: [*sorted(row.value for row in top if row.name == name and row.value != UNKNOWN), UNKNOWN]
+        for name in values
+    }
+
+
+def _named(name: str, values: Column) -> Column:
+    return F.transform(values, lambda value: F.struct(F.lit(name).alias("name"), value.alias("value")))
 
 
 def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do n
 
 logger = logging.getLogger(__name__)
 
-FOR_TRAINING = ("torch", "lightgbm")  # packages that a training needs and that take seconds to import
-
 PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
 
 
@@ -147,13 +145,13 @@ def _check_root(config: Config) -> None:
 def session_of(config: Config) -> "SparkSession":
     """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
     _check_root(config)
-    return _start_session(config, FOR_TRAINING)
+    return _start_session(config, with_torch=True)
 
 
-def context_for_run(config: Config, *as_ofs: date | None, imports: Sequence[str] = ("torch",)) -> "RunContext":
+def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
     """Check root, sources and dates as far as possible without Spark, then start Spark and open the run.
 
-    The run's as-of date is the last of ``as_ofs``. ``imports``: packages that the run will need.
+    The run's as-of date is the last of ``as_ofs``.
 
     Raises
     ------
@@ -166,7 +164,7 @@ def context_for_run(config: Config, *as_ofs: date | None, imports: Sequence[str]
     _check_root(config)
     listings = Listings()
     check_before_spark(config, [day for day in as_ofs if day], listings)
-    spark = _start_session(config, imports)
+    spark = _start_session(config, with_torch=True)
     from userrep.workflows.run_context import RunContext
 
     return RunContext(config, spark, as_ofs[-1] if as_ofs else None, listings=listings)
@@ -193,18 +191,18 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
     return tables
 
 
-def _start_session(config: Config, imports: Sequence[str] = ()) -> "SparkSession":
+def _start_session(config: Config, *, with_torch: bool = False) -> "SparkSession":
     """Log the start of Spark, and start it. The application has the name of the script: userrep, or a job's.
 
-    ``imports``: packages to import while the JVM starts, because that takes as long. They must not import pyspark.
+    ``with_torch``: also import torch, meanwhile, because that takes half as long. It does not import pyspark.
     """
     from userrep.spark.session import get_session
 
     where = "spark-submit" if under_submit() else config.spark.master or "existing session"
     logger.info(f"starting Spark ({where}); root {config.root or config.catalog}")
     with ThreadPoolExecutor(1) as meanwhile:
-        for package in imports:
-            meanwhile.submit(import_module, package)  # an error is raised by the import that needs the package
+        if with_torch:
+            meanwhile.submit(import_module, "torch")  # an error is raised again by the import that needs it
         return get_session(config.spark.master, config.spark.conf, app_name=Path(sys.argv[0]).stem)
 
 

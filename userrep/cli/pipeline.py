@@ -10,7 +10,6 @@ import typer
 
 from userrep.cli.error_report import report_error
 from userrep.cli.options import (
-    FOR_TRAINING,
     AsJson,
     AsOf,
     Output,
@@ -92,7 +91,7 @@ def pipeline(
     """
     if dry_run:
         return _dry_run(config, "pipeline", [as_of], lambda plan: plan.pipeline(retrain=retrain))
-    work = context_for_run(config, as_of, imports=FOR_TRAINING)
+    work = context_for_run(config, as_of)
     from userrep.workflows.pipeline import run_pipeline  # imports torch, which the checks before Spark do not need
 
     serving = run_pipeline(work, retrain=retrain)

@@ -18,6 +18,7 @@ from torch.nn.functional import gelu, linear, relu
 from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
+from userrep.model.frozen_folder import Tensors
 from userrep.model.weights import propensities_of, weight_shapes
 
 
@@ -102,6 +103,12 @@ class Autoencoder(nn.Module):
             self.item_worth.weight[0] if has_items else empty_B0[0],
             self.next_days(code_BL) if hasattr(self, "next_days") else empty_B0,
         )
+
+
+def drawn_weights(layout: InputLayout, model: config.Model, targets: TargetLayout, *, seed: int) -> Tensors:
+    """Return the initial weights that ``Autoencoder`` draws from a seed, by name."""
+    state = Autoencoder(layout, model, targets, seed=seed).state_dict()
+    return {name: tensor.numpy() for name, tensor in state.items()}
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
-from userrep.model.autoencoder import Autoencoder
+from userrep.model.autoencoder import drawn_weights
 from userrep.model.frozen_folder import Tensors
 
 
@@ -26,8 +26,7 @@ def principal_start(
     rows. Their coordinates are rotated at random, so that all dimensions have similar variance, as with random weights.
     With a hidden layer in the decoder, as in the paper, all weights are drawn. Cost: an eigendecomposition of F x F.
     """
-    drawn = Autoencoder(layout, model, targets, seed=seed)
-    tensors = {name: tensor.numpy() for name, tensor in drawn.state_dict().items()}
+    tensors = drawn_weights(layout, model, targets, seed=seed)
     if model.decoder_dim:
         return tensors
     num_learned = len(tensors["encoder_linear.bias"])
@@ -36,11 +35,14 @@ def principal_start(
     with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
         _, ascending_FF = np.linalg.eigh(centered_BF.T @ centered_BF)
         axes_FC = ascending_FF[:, ::-1][:, :num_learned]
-        random = np.random.default_rng(seed)
-        rotation_LL = np.linalg.qr(random.standard_normal((num_learned, num_learned)))[0]
-        encoder_LF = rotation_LL[:, : axes_FC.shape[1]] @ axes_FC.T
+        encoder_LF = random_rotation(num_learned, seed=seed)[:, : axes_FC.shape[1]] @ axes_FC.T
     fitted = {
         "encoder_linear.weight": encoder_LF, "encoder_linear.bias": -encoder_LF @ mean_F,
         "decoder_output.weight": encoder_LF.T, "decoder_output.bias": mean_F,
     }  # fmt: skip
     return tensors | {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in fitted.items()}
+
+
+def random_rotation(size: int, *, seed: int) -> NDArray[np.float64]:
+    """Return an orthogonal matrix: in its coordinates, all principal components mix, so none is the weakest."""
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]

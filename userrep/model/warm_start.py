@@ -16,7 +16,7 @@ from userrep.errors import shortened
 from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
-from userrep.model.autoencoder import Autoencoder
+from userrep.model.autoencoder import drawn_weights
 from userrep.model.frozen_folder import Tensors
 from userrep.model.weights import weight_shapes
 
@@ -79,8 +79,7 @@ def warm_start(
 
     Inputs beyond ``CLIP`` and pooled vectors are not reproduced exactly. Memory: a few float64 copies of the weights.
     """
-    drawn = Autoencoder(layout, model, targets, seed=seed)
-    tensors = {name: tensor.numpy() for name, tensor in drawn.state_dict().items()}
+    tensors = drawn_weights(layout, model, targets, seed=seed)
     layers, fresh = _matching_layers(earlier.manifest, layout, targets, model, same_items=same_items)
     if not layers:
         return WarmStart(tensors, [], fresh)
@@ -90,7 +89,8 @@ def warm_start(
         parts = [name for name in (f"{layer}.weight", f"{layer}.bias") if name in tensors]
         carried = [earlier.tensors[name].astype(np.float64) for name in parts]
         if layer in ("encoder_linear", "encoder_hidden"):
-            carried = _first_layer(maps, carried[0], carried[1], tensors[parts[0]] * (layer == "encoder_hidden"))
+            fresh_HF = tensors[parts[0]].astype(np.float64) * (layer == "encoder_hidden")
+            carried = _first_layer(maps, carried[0], carried[1], fresh_HF)
         elif layer == "decoder_output":
             carried = _last_layer(maps, *carried, *(tensors[name] for name in parts))
         tensors |= {name: tensor.astype(np.float32) for name, tensor in zip(parts, carried, strict=True)}

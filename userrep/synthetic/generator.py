@@ -67,6 +67,7 @@ def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
     """
     for name, table in log_tables(spark, spec).items():
         if name == "events":
+            # without a number, Spark would join the days of a small log in one task
             num_tasks = min(spec.num_days, int(str(spark.conf.get("spark.sql.shuffle.partitions"))))
             table.repartition(num_tasks, "ingest_date").write.partitionBy("ingest_date").parquet(
                 f"{out}/{name}", mode="overwrite"

@@ -106,7 +106,7 @@ def as_values(embeddings: list[Embedding | None]) -> list[tuple[Any, ...] | None
 
 
 def test_of_a_snapshot_the_newest_published_revision_is_read_in_the_order_asked_for(tables: Tables) -> None:
-    embeddings = look_up(tables, ["b", "nobody", "a", "former", "b"])
+    embeddings = look_up(tables, ["b", "unknown", "a", "former", "b"])
     assert as_values(embeddings) == [
         ("s1", D2, None, [6, 7]), None, ("s1", D2, None, [4, 5]), None, ("s1", D2, None, [6, 7]),
     ]  # fmt: skip
@@ -117,7 +117,7 @@ def test_a_streamed_vector_is_taken_only_if_its_date_is_later_or_the_snapshot_la
     online = Online(
         "s1", later=streamed(D3, 1, 1), a=streamed(D3, 2, 2), b=streamed(D2, 3, 3), only_streamed=streamed(D1, 4, 4)
     )
-    embeddings = look_up(tables, ["later", "a", "b", "only_streamed", "nobody"], online)
+    embeddings = look_up(tables, ["later", "a", "b", "only_streamed", "unknown"], online)
     assert as_values(embeddings) == [
         ("s1", D3, NOON, [1, 1]),
         ("s1", D3, NOON, [2, 2]),
@@ -125,7 +125,7 @@ def test_a_streamed_vector_is_taken_only_if_its_date_is_later_or_the_snapshot_la
         ("s1", D1, NOON, [4, 4]),
         None,
     ]
-    assert online.asked == ["later", "a", "b", "only_streamed", "nobody"]
+    assert online.asked == ["later", "a", "b", "only_streamed", "unknown"]
 
 
 def test_a_space_that_is_named_is_looked_up_instead_of_the_one_that_serves(tables: Tables) -> None:

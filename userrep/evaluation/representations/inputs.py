@@ -15,9 +15,9 @@ from userrep.features.layout import Block, InputLayout
 from userrep.features.spec import counts_of
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
-from userrep.model.autoencoder import Autoencoder
+from userrep.model.autoencoder import drawn_weights
 from userrep.model.frozen_folder import Tensors
-from userrep.model.principal_start import principal_start
+from userrep.model.principal_start import principal_start, random_rotation
 from userrep.model.standard import standardized_code
 
 
@@ -40,8 +40,7 @@ def trained(context: Context) -> Artifact:
 def untrained(context: Context) -> Artifact:
     """Return the space's artifact with random weights instead of the trained ones."""
     manifest = context.artifact.manifest
-    drawn = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
-    return _with_weights(context, {name: tensor.numpy() for name, tensor in drawn.items()})
+    return _with_weights(context, drawn_weights(context.layout, manifest.model, manifest.targets, seed=context.seed))
 
 
 def principal(context: Context) -> Artifact:
@@ -130,6 +129,5 @@ def fit_pca(context: Context, num_components: int = 120) -> Matrix:
     """
     x_BF = context.earlier_rows.astype(np.float64)
     model = PCA(min(num_components, *x_BF.shape), svd_solver="covariance_eigh").fit(x_BF)
-    shape = model.n_components_, model.n_components_
-    rotation_CC = np.linalg.qr(np.random.default_rng(context.seed).standard_normal(shape))[0]
+    rotation_CC = random_rotation(model.n_components_, seed=context.seed)
     return lambda context: np.asarray(model.transform(context.scaled()) @ rotation_CC, np.float32)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from numpy.typing import NDArray
+from pyarrow.dataset import Dataset
 from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.logs import link_files
@@ -102,14 +103,21 @@ class Users:
         """Where a peer writes its Delta table."""
         return f"{self.config.root}/peer"
 
+    @property
+    def _features(self) -> DeltaTable:
+        return DeltaTable(self.tables.uri(features_table(self.config, LINEAGE)))
+
     def encode(self) -> None:
         """Encode all users with the snapshot job."""
         stage_snapshots(self.tables, self.config, self.space, [AS_OF])
 
+    def dataset(self) -> Dataset:
+        """The features for readers without Spark."""
+        return self._features.to_pyarrow_dataset()
+
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read the features without Spark."""
-        files = DeltaTable(self.tables.uri(features_table(self.config, LINEAGE))).file_uris()
-        for file in sorted(files):
+        """Read the features without Spark, in the order of their files."""
+        for file in sorted(self._features.file_uris()):
             yield from pa.parquet.ParquetFile(file).iter_batches(_CHUNK)
 
     def check(self) -> None:

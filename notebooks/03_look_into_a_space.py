@@ -66,7 +66,7 @@ SAMPLE = 1000
 
 def sample_of(snapshot) -> pd.DataFrame:
     """Return the vectors of the snapshot's first users, by user_id."""
-    rows = tables.read(USER_EMBEDDINGS).where(snapshot.where).orderBy("user_bucket", "user_id").limit(SAMPLE)
+    rows = tables.read(USER_EMBEDDINGS, [snapshot.key]).orderBy("user_bucket", "user_id").limit(SAMPLE)
     return rows.select("user_id", "embedding").toPandas().set_index("user_id")["embedding"]
 
 

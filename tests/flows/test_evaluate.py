@@ -231,9 +231,7 @@ def test_a_log_too_short_after_the_training_is_refused_with_the_date_that_would_
 def test_the_embedding_of_a_row_is_that_of_the_published_snapshot(site: Site) -> None:
     as_of = site.plan.train[0]
     snapshot = newest_snapshot(site.work.tables, site.space.space_id, as_of)
-    stored = {
-        row.user_id: row.embedding for row in site.work.tables.read(USER_EMBEDDINGS).where(snapshot.where).collect()
-    }
+    stored = {row.user_id: row.embedding for row in site.work.tables.read(USER_EMBEDDINGS, [snapshot.key]).collect()}
     x_ND = representations()["embedding"](site.context)(site.context)
     mine = np.flatnonzero(site.rows.as_of_N == np.datetime64(as_of))
     assert len(mine) == len(stored)

@@ -11,7 +11,7 @@ from tests.support.builders import in_time_zone
 from userrep.errors import UsageError, UserrepError
 from userrep.store.data_dictionary import described
 from userrep.store.schemas import REGISTRY, TableSchema
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
 LEDGER = TableSchema(
@@ -295,6 +295,16 @@ class Conformance(LedgerConformance):
         tables.vacuum(LEDGER, timedelta(0))
         assert sorted(row.name for row in tables.ledger(LEDGER)) == ["a", "b", "c"]
         assert tables.version(LEDGER) >= before
+
+    def test_some_partitions_can_be_read_with_all_columns_in_their_order(self, tables: Tables) -> None:
+        for day, part in ((D1, "p"), (D1, "q"), (D2, "p")):
+            tables.append(share(tables, day, f"{day} {part}", part=part), SHARES)
+        assert [tuple(row) for row in tables.read(SHARES, [{"day": D2}]).collect()] == [(D2, "p", f"{D2} p")]
+        keys: Keys = [{"day": D1, "part": "q"}, {"day": D2, "part": "q"}]
+        assert [row.user_id for row in tables.read(SHARES, keys).collect()] == [f"{D1} q"]
+        assert tables.read(SHARES, [{}]).count() == 3
+        nothing = tables.read(SHARES, [])
+        assert (nothing.count(), nothing.schema) == (0, tables.read(SHARES).schema)
 
     def test_earlier_versions_can_be_read(self, tables: Tables) -> None:
         tables.add(LEDGER, ROWS)

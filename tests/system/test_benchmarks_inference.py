@@ -24,6 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name",
     [
         "inference_vs_torch",
+        "inference_vs_torch_script",
         "inference_vs_map_in_arrow",
         "inference_vs_pandas_udf",
         "inference_vs_predict_batch_udf",

@@ -69,7 +69,7 @@ class SnapshotUsers:
             for batch in batches:
                 yield from score(pa.Table.from_batches([batch]).cast(ROWS)).to_batches()
 
-        rows = self.erased.without(self.tables.read(USER_EMBEDDINGS).where(self.snapshot.where)).select(*ROWS.names)
+        rows = self.erased.without(self.tables.read(USER_EMBEDDINGS, [self.snapshot.key])).select(*ROWS.names)
         scores = rows.mapInArrow(scored, "user_id STRING, score DOUBLE")
         return scores.orderBy(F.desc("score"), "user_id").limit(num_users).toArrow().cast(SCORES)
 

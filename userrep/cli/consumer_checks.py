@@ -72,7 +72,7 @@ def _vectors(tables: Tables, newest: Snapshot) -> str:
         for file in tables.files(USER_EMBEDDINGS, matches([newest.key]))[:1]:
             parquet_footer(file.uri)
     else:
-        tables.read(USER_EMBEDDINGS).where(newest.where).limit(1).collect()
+        tables.read(USER_EMBEDDINGS, [newest.key]).limit(1).collect()
     return "readable"
 
 

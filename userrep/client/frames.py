@@ -122,7 +122,7 @@ def newest_frame(tables: Tables, space: str) -> DataFrame:
 
     sources = usable_sources(tables, space)
     snapshot = sources.newest
-    rows = tables.read(USER_EMBEDDINGS, version=sources.version).where(snapshot.where)
+    rows = tables.read(USER_EMBEDDINGS, [snapshot.key], version=sources.version)
     return rows.select("user_id", F.lit(snapshot.snapshot_id).alias("snapshot_id"), "as_of", "embedding")
 
 

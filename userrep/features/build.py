@@ -166,7 +166,7 @@ class Features:
 
 def stored_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
     """Read the features of some as-of dates in their stored form. Only the partitions of these dates are read."""
-    return tables.read(features_table(config, lineage_id)).where(sql_in("as_of", list(as_ofs)))
+    return tables.read(features_table(config, lineage_id), [{"as_of": as_of} for as_of in as_ofs])
 
 
 def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:

@@ -21,7 +21,6 @@ from userrep.items.vectors import side_by_side, slices_of
 from userrep.items.versions import Versions
 from userrep.store.arrow import combined
 from userrep.store.schemas import ITEM_VECTORS
-from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
 
@@ -118,8 +117,8 @@ def _vectors(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read the vectors of item_id and valid_from, all modalities side by side, and which modalities each row has."""
     numbered = items.append_column("number", pa.array(np.arange(items.num_rows), pa.int32()))
-    condition = sql_in("valid_from", combined(numbered.column("valid_from")).unique().to_pylist())
-    rows = tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}'").where(condition)
+    versions = combined(numbered.column("valid_from")).unique().to_pylist()
+    rows = tables.read(ITEM_VECTORS, [{"lineage_id": lineage_id, "valid_from": version} for version in versions])
     numbers = F.broadcast(tables.spark.createDataFrame(numbered))
     joined = rows.join(numbers, on=["valid_from", "item_id"], how="inner")
     vectors = joined.select("modality", "number", "vector").toArrow()

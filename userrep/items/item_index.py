@@ -9,7 +9,7 @@ from userrep.errors import UsageError, UserrepError
 from userrep.sources.columns import as_text, check_columns, configured, id_text, named, type_of
 from userrep.sources.read import read_source
 from userrep.store.schemas import ITEM_INDEX
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 
 _ATTEMPTS = 20  # to commit item numbers, each on the newest table version
 
@@ -24,16 +24,17 @@ def extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, til
     seen = tiles.select("item_id")
     if items is not None:
         seen = seen.unionByName(items.select("item_id"))
+    own: Keys = [{"lineage_id": lineage_id}]
     for _ in range(_ATTEMPTS):
         since = tables.version(ITEM_INDEX)
-        known = tables.read(ITEM_INDEX, version=since).where(f"lineage_id = '{lineage_id}'")
+        known = tables.read(ITEM_INDEX, own, version=since)
         new = seen.distinct().join(known.select("item_id"), on="item_id", how="left_anti")
         [(start,)] = known.agg(F.coalesce(F.max("item_index") + 1, F.lit(0))).collect()
         in_order = new.select("item_id").repartition(1).sortWithinPartitions("item_id")
         number = (F.lit(start) + F.monotonically_increasing_id()).cast("int")  # 0, 1, ... in the only partition
         numbered = in_order.select(F.lit(lineage_id).alias("lineage_id"), "item_id", number.alias("item_index"))
         if tables.append(numbered, ITEM_INDEX, since=since):
-            return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
+            return tables.read(ITEM_INDEX, own).select("item_id", "item_index")
     raise UserrepError(f"item_index: changed by other runs, gave up after {_ATTEMPTS} attempts. Run the command again.")
 
 

@@ -118,17 +118,17 @@ class _Inputs:
     def _behaviour(
         self, name: str, settings: AlsVectors, group: Sequence[date], present: AbstractSet[date]
     ) -> DataFrame:
-        plan, stored = [], set()
+        plan, stored = [], set[date]()
         for k, version in enumerate(group):
             available = {*present, *group[:k]}
             earlier, later = [v for v in available if v < version], [v for v in available if v > version]
             axes_from = max(earlier) if earlier else min(later, default=None)
             plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from))
-            stored |= {axes_from} & present
+            stored |= present & ({axes_from} if axes_from else set())
         known = None
         if stored:
-            is_stored = F.col("valid_from").isin(sorted(stored)) & (F.col("modality") == name)
-            known = self.tables.read(ITEM_VECTORS).where(F.col("lineage_id") == self.lineage_id).where(is_stored)
+            keys: Keys = [{"lineage_id": self.lineage_id, "valid_from": day, "modality": name} for day in stored]
+            known = self.tables.read(ITEM_VECTORS, keys)
         return behaviour_vectors(self.pairs, plan, known, settings=settings)
 
 

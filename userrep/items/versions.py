@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from userrep.config import Config
 from userrep.ids import short_hash
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
-from userrep.store.sql import sql_date
 from userrep.store.tables import Tables
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
@@ -64,7 +63,7 @@ def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
 
 def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
     """Read the vectors of a version: one row per modality and item."""
-    return tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
+    return tables.read(ITEM_VECTORS, [{"lineage_id": lineage_id, "valid_from": version}])
 
 
 def items_without_vector(tables: Tables, lineage_id: str, version: date) -> dict[str, int]:

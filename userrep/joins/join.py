@@ -23,7 +23,6 @@ from userrep.spaces.snapshots import PUBLISHED
 from userrep.spark.session import shuffle_partitions
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
-from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 
 
@@ -79,7 +78,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     space, steps = sources.space, ledger.steps_of(sources.snapshots, options.availability)
     rows = ledger.with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
     if options.updates:
-        updates = tables.read(EMBEDDING_UPDATES).where(f"space_id = '{space.space_id}'")
+        updates = tables.read(EMBEDDING_UPDATES, [{"space_id": space.space_id}])
         if sources.updates_until is not None:
             updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
         rows = with_update(rows, updates, options)
@@ -109,7 +108,7 @@ def _join_vectors(
 ) -> DataFrame:
     """Add __embedding with a Spark join of labels and all usable vectors: one shuffle of both inputs."""
     published = [snapshot.key for _, snapshot in steps if snapshot.state == PUBLISHED]
-    vectors = tables.read(USER_EMBEDDINGS, version=version).where(sql_any(published))
+    vectors = tables.read(USER_EMBEDDINGS, published, version=version)
     vectors = vectors.selectExpr(
         "user_id AS __user", "as_of AS __as_of", "revision AS __revision", "embedding AS __embedding"
     )

@@ -111,7 +111,7 @@ def _measure(
     """Measure the vectors, and the inputs if both dates have features and the space is of this configuration."""
     limit, few = (_num_buckets(num, snapshot, before) for num in (config.drift.sample_users, _NEIGHBOURS_AMONG))
     in_sample = F.col("user_bucket") < limit
-    vectors = [tables.read(USER_EMBEDDINGS).where(s.where).where(in_sample) for s in (snapshot, before)]
+    vectors = [tables.read(USER_EMBEDDINGS, [s.key]).where(in_sample) for s in (snapshot, before)]
     some = [
         rows_below(min(limit, few), tables, USER_EMBEDDINGS, [s.key], _VECTORS.names).cast(_VECTORS)
         for s in (snapshot, before)

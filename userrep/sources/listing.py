@@ -217,11 +217,6 @@ def is_pattern(path: str) -> bool:
     return _GLOB.search(path) is not None
 
 
-def not_a_pattern(path: str) -> str:
-    """Return the path of one file so that Spark does not read it as a pattern."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
-
-
 def folders_of(path: str) -> dict[str, str]:
     """Return the folders named ``column=value`` on a path, from which Spark may read columns, by lower-case name."""
     return {unquote(name).lower(): value for name, value in re.findall(r"([^/=]+)=([^/]*)/", path)}

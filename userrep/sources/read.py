@@ -14,8 +14,9 @@ from pyspark.sql import types as T
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
 from userrep.sources.columns import as_text, event_columns, find_column, id_text, named, type_of
-from userrep.sources.listing import base_folder, check_local, is_pattern, not_a_pattern
+from userrep.sources.listing import base_folder, check_local, is_pattern
 from userrep.sources.partitions import partition_day
+from userrep.spark.paths import not_a_pattern
 from userrep.store.sql import sql_name
 
 CORRUPT = "_corrupt_record"

@@ -30,7 +30,6 @@ from userrep.spark.releases import Arrays, arrow_udf
 from userrep.spark.sums import sum_over
 from userrep.store.arrow import listed, stacked
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 
 RIDGE = 1e-4  # relative to the mean variance of a dimension; keeps the weights of dead dimensions bounded
@@ -86,8 +85,8 @@ def vector_pairs(tables: Tables, new: Space, old: Space, as_ofs: Sequence[date])
     user_hash = F.pmod(F.xxhash64("user_id", F.lit("map")), F.lit(1_000_000))
 
     def rows(space: Space, name: str) -> DataFrame:
-        where = sql_any([snapshot.key for snapshot in newest[space.space_id].values()])
-        sampled = tables.read(USER_EMBEDDINGS).where(where).where(user_hash < int(share * 1_000_000))
+        keys = [snapshot.key for snapshot in newest[space.space_id].values()]
+        sampled = tables.read(USER_EMBEDDINGS, keys).where(user_hash < int(share * 1_000_000))
         return sampled.select("as_of", "user_id", F.col("embedding").alias(name))
 
     pairs = rows(new, "z_new").join(rows(old, "z_old"), on=["as_of", "user_id"], how="inner")

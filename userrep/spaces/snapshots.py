@@ -19,7 +19,7 @@ from userrep.spaces.registry import Space, artifact_folder
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
-from userrep.store.sql import sql_any, sql_in, sql_key
+from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
@@ -61,11 +61,6 @@ class Snapshot:
     def dim(self) -> int | None:
         """Number of dimensions of the vectors, as recorded by the gates; None before the gates were applied."""
         return self.facts.get("dim")
-
-    @property
-    def where(self) -> str:
-        """SQL predicate that selects the snapshot's rows in ``user_embeddings``."""
-        return sql_key(self.key)
 
     @property
     def key(self) -> dict[str, str | date | int]:
@@ -183,7 +178,7 @@ def publish_snapshots(
 
     artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     dim, storages = artifact.manifest.model.latent_dim, {s.as_of: artifact.storage(s.facts["storage"]) for s in staged}
-    rows = tables.read(USER_EMBEDDINGS).where(sql_any([snapshot.key for snapshot in staged]))
+    rows = tables.read(USER_EMBEDDINGS, [snapshot.key for snapshot in staged])
     stats = snapshot_stats(rows, dim=dim, storages=storages)
     finished = list_snapshots(tables, space.space_id, states=_FINISHED)
     gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)

@@ -24,7 +24,7 @@ from userrep.model.frozen_folder import WEIGHTS, Manifest, Tensors, read_frozen,
 from userrep.store.buckets import buckets_of_share, user_bucket
 from userrep.store.filesystem import all_exist, delete_folder
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import TileLedger
 from userrep.training.data.shards import ShardFiles, shard_files
 
@@ -126,8 +126,9 @@ def _build(
         for k, days in enumerate(config.future_days)
     ]
     sharded = training_rows(rows, futures, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
-    tables.replace(sharded, TRAINING_ROWS, [{"space_id": space_id}])
-    pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(f"space_id = '{space_id}'")
+    own: Keys = [{"space_id": space_id}]
+    tables.replace(sharded, TRAINING_ROWS, own)
+    pinned = tables.read(TRAINING_ROWS, own, version=tables.version(TRAINING_ROWS))
     files = shard_files(pinned.inputFiles(), settings.num_shards)
     candidates: Tensors = {}
     if _predicts_items(config):

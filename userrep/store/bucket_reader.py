@@ -18,7 +18,6 @@ from userrep.store.data_files import TableFile, matches
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet, parquet_footer
 from userrep.store.schemas import TableSchema
-from userrep.store.sql import sql_any
 from userrep.store.tables import Keys, Tables
 from userrep.store.xxhash import bucket_of
 
@@ -100,7 +99,7 @@ def rows_below(limit: int, tables: Tables, table: TableSchema, keys: Keys, colum
     Spark job in a catalog. Memory: the rows, and one row group.
     """
     if not isinstance(tables, FileTables):
-        return tables.read(table).where(sql_any(keys)).where(user_bucket() < limit).select(*columns).toArrow()
+        return tables.read(table, keys).where(user_bucket() < limit).select(*columns).toArrow()
     parts = [pa.table({name: pa.nulls(0) for name in columns})]
     for file in tables.files(table, matches(keys)):
         if file.possible_buckets[0] >= limit:
@@ -125,7 +124,7 @@ def rows_of_users(
         from pyspark.sql import functions as F
 
         ids = tables.spark.createDataFrame(pa.table({"user_id": user_ids}))
-        rows = tables.read(table).where(sql_any(keys)).join(F.broadcast(ids), on="user_id", how="left_semi")
+        rows = tables.read(table, keys).join(F.broadcast(ids), on="user_id", how="left_semi")
         return rows.select(*columns).toArrow()
     found = BucketFiles.of(tables.files(table, matches(keys))).rows_of_users(user_ids, columns)
     return pa.table({name: pa.nulls(0) for name in columns}) if found is None else found.select(columns)

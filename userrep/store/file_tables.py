@@ -14,6 +14,7 @@ from deltalake.exceptions import CommitFailedError
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
+from userrep.spark.paths import not_a_pattern
 from userrep.store.data_dictionary import described
 from userrep.store.data_files import PartitionFilter, TableFile, matches
 from userrep.store.delta_files import DeltaFiles, Files
@@ -21,13 +22,13 @@ from userrep.store.filesystem import folder_names, root_path
 from userrep.store.parquet_writer import Target
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
-from userrep.store.sql import sql_any
 from userrep.store.tables import Keys, PartitionStatistics, Rows, Session, Tables, TransactionId
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row
     from pyspark.sql.types import StructType
 
+_MOST_PATHS = 1000  # that are passed to Spark one by one
 _RESTORE_SEARCH = 1000  # newest commits that are searched for a RESTORE
 
 
@@ -73,6 +74,17 @@ class FileTables(Tables):
         return DeltaTable(self.uri(table))
 
     # Reading
+
+    def _rows(self, table: TableSchema, keys: Keys | None, version: int | None) -> DataFrame:
+        """Read few files as plain Parquet: to find them in a log, Delta would run Spark jobs of a second in all."""
+        files = self.files(table, matches(keys) if keys is not None else lambda _: True, version=version)
+        if len(files) > _MOST_PATHS:
+            return super()._rows(table, keys, version)
+        fields = self.fields(table)
+        if not files:
+            return self.spark.createDataFrame([], fields)
+        reader = self.spark.read.schema(fields).option("basePath", self.uri(table))
+        return reader.parquet(*(not_a_pattern(file.uri) for file in files)).to(fields)
 
     def version(self, table: TableSchema) -> int:
         return self._loaded(table).version() if self.exists(table) else 0
@@ -197,7 +209,7 @@ class FileTables(Tables):
 
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
         since = self.version(table)
-        rows = self.read(table, version=since).where(sql_any(keys)).repartition(*table.partition_by)
+        rows = self.read(table, keys, version=since).repartition(*table.partition_by)
         try:
             with around(f"join:{table.name}"):
                 self.replace(rows, table, keys, since=since)

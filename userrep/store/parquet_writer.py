@@ -20,6 +20,7 @@ from userrep.store.vector_storage import is_vector, rounded_vectors
 _GROUP_BYTES = 32 * 2**20
 _PAGE_BYTES = 2**20
 _CODECS = {"snappy": "snappy", "lz4_raw": "lz4"}  # Spark's names to pyarrow's names
+_NULL = "__HIVE_DEFAULT_PARTITION__"  # the folder of a partition without a value
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class _File:
     """An open Parquet file that buffers rows up to one row group."""
 
     def __init__(self, target: Target, values: dict[str, Any]) -> None:
-        folders = "/".join(f"{name}={value}" for name, value in values.items())
+        folders = "/".join(f"{name}={_NULL if value is None else value}" for name, value in values.items())
         self._path = "/".join(part for part in (folders, f"part-{uuid4()}.parquet") if part)
         self._values, self._schema, self._num_rows = values, _dense(target.schema), 0
         self._buckets: tuple[int, int] | None = None

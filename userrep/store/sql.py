@@ -1,5 +1,6 @@
 """SQL identifiers, and literals and predicates from dates, numbers and validated names."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -27,8 +28,20 @@ def sql_key(key: Mapping[str, str | date | int]) -> str:
 
 
 def sql_any(keys: Sequence[Mapping[str, str | date | int]]) -> str:
-    """Return the predicate that a row matches any of the keys. An empty key matches all rows; no keys match none."""
-    return " OR ".join(f"({sql_key(key) or 'true'})" for key in keys) or "false"
+    """Return the predicate that a row matches any of the keys. An empty key matches all rows; no keys match none.
+
+    Keys that differ only in a date share one list of dates: the parsers of SQL allow only so many nested ORs.
+    """
+    if not all(keys):
+        return "true"
+    days_by_rest: dict[tuple[str, str], list[date]] = defaultdict(list)
+    for key in keys:
+        dates = {name: value for name, value in key.items() if isinstance(value, date)}
+        column = next(iter(dates), "")
+        rest = sql_key({name: value for name, value in key.items() if name != column})
+        days_by_rest[rest, column] += [dates[column]] if column else []
+    parts = ([rest, sql_in(column, days) if column else ""] for (rest, column), days in days_by_rest.items())
+    return " OR ".join(f"({' AND '.join(filter(None, part))})" for part in parts) or "false"
 
 
 def _sql(value: str | date | int) -> str:

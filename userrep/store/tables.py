@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from userrep.errors import UsageError, UserrepError, in_line
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
+from userrep.store.sql import sql_any
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -138,12 +139,19 @@ class Tables(ABC):
 
     # Reading
 
-    def read(self, table: TableSchema, *, version: int | None = None) -> DataFrame:
-        """Read a table, by default at its newest version. A table that does not exist gives an empty frame."""
+    def read(self, table: TableSchema, keys: Keys | None = None, *, version: int | None = None) -> DataFrame:
+        """Read some partitions of a table, by default all, at a version, by default the newest.
+
+        A table that does not exist gives an empty frame.
+        """
         if not self.exists(table):
             return self.spark.createDataFrame([], table.fields())
+        return self._rows(table, keys, version)
+
+    def _rows(self, table: TableSchema, keys: Keys | None, version: int | None) -> DataFrame:
         at = f" VERSION AS OF {version}" if version is not None else ""
-        return self.spark.sql(f"SELECT * FROM {self.name(table)}{at}")
+        rows = self.spark.sql(f"SELECT * FROM {self.name(table)}{at}")
+        return rows if keys is None else rows.where(sql_any(keys))
 
     @abstractmethod
     def version(self, table: TableSchema) -> int:

@@ -9,7 +9,6 @@ from userrep.errors import UsageError
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
-from userrep.store.sql import sql_date
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
 
@@ -43,11 +42,11 @@ def verify_updates(tables: Tables, space: Space, as_of: date) -> StreamAgreement
         If the date has no snapshot or no streamed vectors.
     """
     snapshot = newest_snapshot(tables, space.space_id, as_of)
-    updates = tables.read(EMBEDDING_UPDATES).where(f"space_id = '{space.space_id}' AND as_of = {sql_date(as_of)}")
+    updates = tables.read(EMBEDDING_UPDATES, [{"space_id": space.space_id, "as_of": as_of}])
     if updates.isEmpty():
         raise UsageError(f"stream verify: no streamed vectors of space {space.space_id} for as-of date {as_of}.")
     active = read_tiles(tables, start=as_of - timedelta(days=1), end=as_of).select("user_id").distinct()
-    published = tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", F.col("embedding").alias("batch"))
+    published = tables.read(USER_EMBEDDINGS, [snapshot.key]).select("user_id", F.col("embedding").alias("batch"))
     last = F.max_by("embedding", F.struct("event_at", "computed_at"))
     streamed = updates.groupBy("user_id").agg(last.alias("stream"))
     both = streamed.join(active, on="user_id", how="full_outer").join(published, on="user_id", how="left")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.sources.open_log import OpenLog
@@ -28,7 +27,7 @@ from userrep.tiles.content_hash import cells_of, content_of
 from userrep.tiles.day_events import MAX_ROWS, SourceFiles, can_open
 from userrep.tiles.inventory.day_files import FileDay, files_of_days
 from userrep.tiles.inventory.log_days import LogDay
-from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
+from userrep.tiles.ledger import NO_ROWS, NUM_CELLS, revision_keys
 
 _MAX_READS = 2  # of a file on average, by the tasks whose days it has rows of
 _LISTED = "event_date DATE, source INT, path STRING"
@@ -115,8 +114,7 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_con
                 counts_by_day[day].update(_counts(tiles))
         yield pa.RecordBatch.from_pylist([_row(day, counts) for day, counts in counts_by_day.items()], _BUILT)
 
-    in_days = F.col("event_date").isin(list(days)) & (F.col("revision") == revision)
-    tiles = tables.read(USER_ITEM_DAYS).where(in_days).select("event_date", *names)
+    tiles = tables.read(USER_ITEM_DAYS, revision_keys(dict.fromkeys(days, revision))).select("event_date", *names)
     counts_by_day = {day: Counter(num_events=0, num_tiles=0, content=0) for day in days}
     for row in tiles.mapInArrow(count, from_arrow_schema(_BUILT)).collect():
         counts_by_day[row.event_date].update(json.loads(row.counts))

@@ -20,13 +20,14 @@ from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import power_of_two
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.day_files import has_event_ids, num_rejected_of, read_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
-from userrep.tiles.ledger import NO_ROWS, TileLedger, revisions_predicate, tile_ledger
+from userrep.tiles.ledger import NO_ROWS, TileLedger, revision_keys, tile_ledger
 from userrep.utc import utc_now
 
 _ATTEMPTS = 5  # each starts from the current ledger
@@ -106,7 +107,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if undated:
         undated_rows = replace(NO_TILES, num_rejected=inventory.num_undated)
         rows.append(_row(None, undated_rows, inventory.undated_fingerprint, revision))
-    own_rows = f"revision = {revision} OR {revisions_predicate(same)}"  # days that did not change keep a revision
+    own_rows = sql_any([{"revision": revision}, *revision_keys(same)])  # days that did not change keep a revision
     while not tables.add(TILE_DAYS, rows, replacing=own_rows, since=since):
         since, now = tables.version(TILE_DAYS), tile_ledger(tables)
         if (now.days, now.undated) != (ledger.days, ledger.undated):  # otherwise its files were only compacted

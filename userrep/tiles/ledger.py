@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from userrep.ids import short_hash
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
-from userrep.store.sql import sql_date
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
@@ -110,7 +109,7 @@ def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[dat
 
 def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
     """Read the tiles of some days, each in a given revision. Spark reads only their files."""
-    return tables.read(USER_ITEM_DAYS).where(revisions_predicate(days))
+    return tables.read(USER_ITEM_DAYS, revision_keys(days))
 
 
 def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:
@@ -118,14 +117,6 @@ def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, e
     return short_hash(sorted((d, c) for d, (c, _) in days.items() if d < end and (start is None or d >= start)))
 
 
-def revisions_predicate(days: Mapping[date, int]) -> str:
-    """Return the predicate on some (day, revision) pairs, as ranges of days with the same revision."""
-    ranges: list[tuple[int, date, date]] = []
-    for day in sorted(days):
-        revision = days[day]
-        if ranges and ranges[-1][0] == revision and ranges[-1][2] + timedelta(days=1) == day:
-            ranges[-1] = (revision, ranges[-1][1], day)
-        else:
-            ranges.append((revision, day, day))
-    parts = [f"(revision = {r} AND event_date BETWEEN {sql_date(a)} AND {sql_date(b)})" for r, a, b in ranges]
-    return " OR ".join(parts) or "false"
+def revision_keys(days: Mapping[date, int]) -> Keys:
+    """Return the keys of some days, each in a given revision."""
+    return [{"event_date": day, "revision": revision} for day, revision in days.items()]

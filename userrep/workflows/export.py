@@ -47,7 +47,7 @@ def export_embeddings(
     rows = ExportedRows(
         fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
         snapshot.num_users,
-        lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where),
+        lambda: tables.read(USER_EMBEDDINGS, [snapshot.key]),
         partition_files(tables, USER_EMBEDDINGS, snapshot.key),
         storage=artifact.storage(storage),
     )

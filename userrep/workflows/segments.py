@@ -165,11 +165,7 @@ def _assigned_rows(
     return ExportedRows(
         fields_of(_COLUMNS),
         snapshot.num_users,
-        lambda: (
-            tables.read(USER_EMBEDDINGS)
-            .where(snapshot.where)
-            .mapInArrow(lambda batches: map(assign, batches), _COLUMNS)
-        ),
+        lambda: tables.read(USER_EMBEDDINGS, [snapshot.key]).mapInArrow(lambda rows: map(assign, rows), _COLUMNS),
         partition_files(tables, USER_EMBEDDINGS, snapshot.key),
         assign,
     )

@@ -56,7 +56,7 @@ def test_a_rollback_and_the_snapshots_built_after_it_contain_no_erased_user(
     served = list_snapshots(tables, first.space_id)
     assert {s.as_of for s in served} >= {*days, NIGHT, NIGHT + timedelta(days=1)}
     for snapshot in [*served, *list_snapshots(tables, second.space_id)]:
-        users = {row.user_id for row in tables.read(USER_EMBEDDINGS).where(snapshot.where).collect()}
+        users = {row.user_id for row in tables.read(USER_EMBEDDINGS, [snapshot.key]).collect()}
         assert len(users) == snapshot.num_users > 0
         assert users.isdisjoint(FORGOTTEN)
     assert files_naming(world.root, *FORGOTTEN) == []

@@ -112,7 +112,7 @@ def test_a_night_whose_credentials_expire_leaves_what_is_whole_and_run_again_end
     assert "Renew them, and run the command again" in night(world, WHILE_IT_WRITES[when])
     again = RunContext(world, work.tables.spark, NIGHT)
     for snapshot in list_snapshots(again.tables, again.schedule.space_to_use().space_id):
-        assert again.tables.read(USER_EMBEDDINGS).where(snapshot.where).count() == snapshot.num_users > 0
+        assert again.tables.read(USER_EMBEDDINGS, [snapshot.key]).count() == snapshot.num_users > 0
     daily(again, on_time=True)
     root = _on_disk(world, tmp_path / "root")
     assert contents(root) == undisturbed

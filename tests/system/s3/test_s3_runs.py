@@ -37,7 +37,7 @@ def test_tables_are_those_of_a_disk_and_snapshots_are_whole(work: RunContext, tm
     snapshots = list_snapshots(work.tables, find_space(work.tables, None).space_id)
     assert [snapshot.as_of for snapshot in snapshots][-2:] == [AS_OF, AS_OF + timedelta(days=1)]
     for snapshot in snapshots:
-        rows = work.tables.read(USER_EMBEDDINGS).where(snapshot.where)
+        rows = work.tables.read(USER_EMBEDDINGS, [snapshot.key])
         assert rows.count() == rows.select("user_id").distinct().count() == snapshot.num_users
 
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ from userrep.spaces.snapshots import (
 )
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, SNAPSHOTS
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 from userrep.store.vector_storage import VectorStorage
 
 pytestmark = pytest.mark.fast
@@ -61,14 +60,14 @@ def stats(monkeypatch: pytest.MonkeyPatch) -> dict[date, SnapshotStats]:
     """Aggregates of staged rows, in place of those that Spark computes."""
     known: dict[date, SnapshotStats] = {}
 
-    def of_rows(where: str, *, dim: int, storages: dict[date, VectorStorage]) -> dict[date, SnapshotStats]:
+    def of_rows(keys: Keys, *, dim: int, storages: dict[date, VectorStorage]) -> dict[date, SnapshotStats]:
         assert dim == DIM
         assert set(storages.values()) == {VectorStorage()}
-        assert "space_id = 's001-a'" in where
+        assert {key["space_id"] for key in keys} == {"s001-a"}
         return known
 
     monkeypatch.setattr(snapshots, "utc_now", lambda: NOW)
-    monkeypatch.setattr(Tables, "read", lambda *_: SimpleNamespace(where=lambda condition: condition))
+    monkeypatch.setattr(Tables, "read", lambda _self, _table, keys: keys)
     monkeypatch.setattr(snapshots, "snapshot_stats", of_rows)
     return known
 
@@ -133,7 +132,7 @@ def test_a_recorded_snapshot_takes_the_place_of_its_earlier_state(tables: Tables
 
 
 def test_rows_of_a_snapshot_are_selected_by_space_date_and_revision() -> None:
-    assert snapshot(D1, 3).where == "space_id = 's001-a' AND as_of = DATE'2024-05-01' AND revision = 3"
+    assert snapshot(D1, 3).key == {"space_id": "s001-a", "as_of": D1, "revision": 3}
     assert snapshot(D1, dim=16).dim == 16
     assert (snapshot(D1).dim, replace(snapshot(D1), gates="").dim) == (None, None)
 

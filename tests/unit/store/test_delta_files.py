@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 
@@ -149,3 +149,20 @@ def test_files_that_are_added_bring_a_writer_s_transaction(tables: Tables) -> No
     }  # fmt: skip
     tables.append(rows.where("false"), SHARES, transaction=("writer", 1))  # Spark reads the same record
     assert tables.last_transaction(SHARES, "writer") == 1
+
+
+def test_many_files_are_read_by_delta_with_the_same_rows_as_few(tables: Tables) -> None:
+    (file, *_), first = written(tables, date(2024, 5, 1), bucketed(3)), date(2024, 5, 1)
+    folder, copies = Path(tables.uri(SHARES)), []
+    for k in range(1001):
+        day = first + timedelta(days=k)
+        path = f"day={day}/user_slice=0-of-1/{k}.parquet"
+        copies.append(file._replace(path=path, values=file.values | {"day": day}))
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).hardlink_to(folder / file.path)
+    tables.add_files(SHARES, copies)
+    assert tables.read(SHARES).count() == 3003
+    few = tables.read(SHARES, [{"day": first}, {"day": first + timedelta(days=7)}])
+    many = tables.read(SHARES).where("day IN (DATE'2024-05-01', DATE'2024-05-08')")
+    assert few.schema == many.schema
+    assert sorted(few.collect()) == sorted(many.collect()) != []

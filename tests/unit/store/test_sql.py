@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hostile import fuzzed
-from userrep.store.sql import sql_date, sql_in, sql_key
+from userrep.store.sql import sql_any, sql_date, sql_in, sql_key
 
 pytestmark = pytest.mark.fast
 
@@ -55,3 +55,28 @@ def test_a_key_selects_the_rows_that_have_all_its_values(
         if key.items() <= {"name": name, "as_of": day, "revision": number}.items()
     }
     assert rows_where(table, sql_key(key)) == wanted
+
+
+KEYS = st.dictionaries(st.sampled_from(["name", "as_of", "revision"]), st.none()).flatmap(
+    lambda columns: st.fixed_dictionaries(
+        {name: st.sampled_from({"name": NAMES, "as_of": DAYS, "revision": [0, 1, 10]}[name]) for name in columns}
+    )
+)
+
+
+@fuzzed(50)
+@given(keys=st.lists(KEYS, max_size=4))
+def test_some_keys_select_the_rows_that_have_all_values_of_any_of_them(
+    table: duckdb.DuckDBPyConnection, keys: list[dict[str, str | date | int]]
+) -> None:
+    rows = (dict(zip(("name", "as_of", "revision"), row, strict=True)) for row in ROWS)
+    wanted = {tuple(row.values()) for row in rows if any(key.items() <= row.items() for key in keys)}
+    assert rows_where(table, sql_any(keys)) == wanted
+
+
+def test_keys_that_differ_only_in_a_date_are_one_list() -> None:
+    keys = [{"as_of": day, "revision": 2 if day == DAYS[1] else 1} for day in DAYS[:3]]
+    assert sql_any(keys) == (
+        "(revision = 1 AND as_of IN (DATE'2024-02-28', DATE'2024-03-01'))"
+        " OR (revision = 2 AND as_of IN (DATE'2024-02-29'))"
+    )

@@ -1,15 +1,11 @@
 """The ledger of days decides which tiles are read: only the newest revision of each day."""
 
-from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import TILE_DAYS
@@ -17,7 +13,6 @@ from userrep.store.tables import Tables
 from userrep.tiles import ledger
 from userrep.tiles.ledger import (
     days_fingerprint,
-    revisions_predicate,
     tile_ledger,
     tiles_by_cell,
 )
@@ -56,26 +51,6 @@ def test_undated_rows_have_a_fingerprint_but_no_day(tables: Tables) -> None:
     assert ledger.latest == {D1: ("a", 2)}
     counts = [(entry.num_events, entry.num_rejected) for entry in (ledger.undated, ledger.days[D1])]
     assert counts == [(0, 4), (5, 0)]
-
-
-@settings(deadline=None, max_examples=20)
-@given(days=st.dictionaries(st.dates(D1, D1 + timedelta(days=9)), st.integers(1, 3), max_size=10))
-def test_the_predicate_selects_exactly_the_wanted_revision_of_each_wanted_day(days: Mapping[date, int]) -> None:
-    """DuckDB evaluates it on all revisions of all days; Spark reads the same SQL."""
-    all_rows = (
-        "SELECT DATE '2024-05-01' + CAST(d AS INT) AS event_date, r AS revision FROM range(10) a(d), range(5) b(r)"
-    )
-    found = duckdb.sql(f"SELECT event_date, revision FROM ({all_rows}) WHERE {revisions_predicate(days)}").fetchall()
-    assert sorted(found) == sorted(days.items())
-
-
-def test_consecutive_days_of_one_revision_make_one_range() -> None:
-    predicate = revisions_predicate({D2: 1, D1: 1, D4: 1, D3: 2})
-    assert predicate == (
-        "(revision = 1 AND event_date BETWEEN DATE'2024-05-01' AND DATE'2024-05-02')"
-        " OR (revision = 2 AND event_date BETWEEN DATE'2024-05-03' AND DATE'2024-05-03')"
-        " OR (revision = 1 AND event_date BETWEEN DATE'2024-05-04' AND DATE'2024-05-04')"
-    )
 
 
 # Fingerprints

@@ -14,8 +14,7 @@ from userrep.store.buckets import BucketRange, range_of_slice
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
-from userrep.store.sql import sql_key
-from userrep.store.tables import Tables
+from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import rows_of_revisions
 from userrep.utc import day_number
 
@@ -65,8 +64,8 @@ def rows_of_inputs(inputs: PoolingInputs) -> DataFrame:
         constants = {"day": F.unix_date("event_date"), "before": F.lit(before), "after": F.lit(after)}
         frames.append(in_common_schema(rows_of_revisions(tables, days).withColumns(constants), "tiles"))
     if sums is not None:
-        keys = sql_key({"lineage_id": sums.lineage_id, "generation": sums.generation})
-        rows = tables.read(USER_WINDOW_SUMS).where(keys).withColumn("day", F.lit(day_number(sums.as_of)))
+        keys: Keys = [{"lineage_id": sums.lineage_id, "generation": sums.generation}]
+        rows = tables.read(USER_WINDOW_SUMS, keys).withColumn("day", F.lit(day_number(sums.as_of)))
         frames.append(in_common_schema(rows, "sums"))
     if inputs.profiles_version is not None:
         frames.append(in_common_schema(inputs.profile_rows(), "profiles"))

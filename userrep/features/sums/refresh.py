@@ -43,7 +43,6 @@ from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
-from userrep.store.sql import sql_key
 from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import day_number, utc_now
@@ -243,7 +242,7 @@ def _write_sums(
     keys: Keys = [{"lineage_id": state.lineage_id, "generation": state.generation} for state in replaced]
     columns = {name: F.lit(value) for name, value in keys[0].items()} | {"user_slice": user_slice(plan.num_ranges)}
     tables.replace(sums.withColumns(columns), USER_WINDOW_SUMS, keys)
-    return tables.read(USER_WINDOW_SUMS).where(sql_key(keys[0])).count()
+    return tables.read(USER_WINDOW_SUMS, keys[:1]).count()
 
 
 def _record(tables: Tables, target: Generation, *, num_users: int) -> None:

@@ -84,11 +84,10 @@ def has_event_ids(events: Events) -> bool:
 
 def num_rejected_of(tables: Tables, revision: int, *, undated_on: date | None = None) -> dict[date, int]:
     """Count the rejected rows of a revision by day, without undated rows, which are stored under ``undated_on``."""
-    is_counted = F.col("revision") == revision
+    rejected = tables.read(REJECTED_EVENTS, [{"revision": revision}])
     if undated_on:
-        is_counted &= ~(F.col("reason").isin(*UNDATED) & (F.col("event_date") == F.lit(undated_on)))
-    rows = tables.read(REJECTED_EVENTS).where(is_counted).groupBy("event_date").agg(F.count("*").alias("n")).collect()
-    return {row.event_date: row.n for row in rows}
+        rejected = rejected.where(~(F.col("reason").isin(*UNDATED) & (F.col("event_date") == F.lit(undated_on))))
+    return {row.event_date: row.n for row in rejected.groupBy("event_date").agg(F.count("*").alias("n")).collect()}
 
 
 def _source_of_days(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool) -> DataFrame:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from numpy.typing import NDArray
-from pyarrow.dataset import Dataset
+from pyarrow.dataset import Dataset, dataset
 from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.logs import link_files
@@ -104,8 +104,8 @@ class Users:
         return f"{self.config.root}/peer"
 
     @property
-    def _features(self) -> DeltaTable:
-        return DeltaTable(self.tables.uri(features_table(self.config, LINEAGE)))
+    def _features(self) -> list[str]:
+        return sorted(DeltaTable(self.tables.uri(features_table(self.config, LINEAGE))).file_uris())
 
     def encode(self) -> None:
         """Encode all users with the snapshot job."""
@@ -113,11 +113,11 @@ class Users:
 
     def dataset(self) -> Dataset:
         """The features for readers without Spark."""
-        return self._features.to_pyarrow_dataset()
+        return dataset(self._features)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the features without Spark, in the order of their files."""
-        for file in sorted(self._features.file_uris()):
+        for file in self._features:
             yield from pa.parquet.ParquetFile(file).iter_batches(_CHUNK)
 
     def check(self) -> None:

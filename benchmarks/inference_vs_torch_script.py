@@ -32,12 +32,12 @@ def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
 
 def encode(users: Users) -> None:
     """Encode all users in this process."""
-    artifact = load_artifact(users.artifact)
+    artifact, features = load_artifact(users.artifact), users.dataset()
     model = artifact.encoder()
 
     @torch.inference_mode()
     def embeddings() -> Iterator[pa.RecordBatch]:
-        for batch in users.dataset().to_batches():
+        for batch in features.to_batches():
             x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
             z_BD = model.encode(torch.from_numpy(x_BF)).numpy()
             yield pa.RecordBatch.from_arrays([batch.column("user_id"), listed(z_BD)], schema=_SCHEMA)

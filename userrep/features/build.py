@@ -26,7 +26,7 @@ from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import FEATURE_SETS, TableSchema
-from userrep.store.sql import sql_in
+from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import utc_now
@@ -126,7 +126,7 @@ class Features:
 
     def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, *, since: int) -> Counts:
         """Run a job and let Spark write its features. ``since``: the version that ``begin`` returned."""
-        pooled = pooled_rows(inputs, job, plan, self.tables.read(self.table).schema)
+        pooled = pooled_rows(inputs, job, plan, self.tables.fields(self.table))
         self.tables.replace(pooled, self.table, [{"as_of": day} for day in self.dates], since=since)
         rows = stored_features(self.tables, self.config, self.versions.lineage_id, self.dates)
         counts = rows.groupBy("as_of").agg(F.count("*"), F.count_if(~F.col("is_exact"))).collect()
@@ -161,7 +161,7 @@ class Features:
 
     @property
     def _ledger_condition(self) -> str:
-        return f"lineage_id = '{self.versions.lineage_id}' AND {sql_in('as_of', list(self.dates))}"
+        return sql_any([{"lineage_id": self.versions.lineage_id, "as_of": day} for day in self.dates])
 
 
 def stored_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:

@@ -118,13 +118,14 @@ class _Inputs:
     def _behaviour(
         self, name: str, settings: AlsVectors, group: Sequence[date], present: AbstractSet[date]
     ) -> DataFrame:
-        plan, stored = [], set[date]()
+        plan, stored = [], set()
         for k, version in enumerate(group):
             available = {*present, *group[:k]}
             earlier, later = [v for v in available if v < version], [v for v in available if v > version]
             axes_from = max(earlier) if earlier else min(later, default=None)
             plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from))
-            stored |= present & ({axes_from} if axes_from else set())
+            if axes_from is not None and axes_from in present:
+                stored.add(axes_from)
         known = None
         if stored:
             keys: Keys = [{"lineage_id": self.lineage_id, "valid_from": day, "modality": name} for day in stored]

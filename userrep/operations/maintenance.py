@@ -19,7 +19,7 @@ from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_sna
 from userrep.store import schemas
 from userrep.store.filesystem import delete_partials
 from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, USER_EMBEDDINGS, USER_ITEM_DAYS, TableSchema
-from userrep.store.sql import sql_in
+from userrep.store.sql import sql_any
 from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION
 from userrep.utc import utc_now
@@ -153,7 +153,7 @@ def _drop_features(tables: Tables, config: Config) -> int:
         if old and tables.change(
             schemas.FEATURE_SETS,
             partial(_removed, old),
-            replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}",
+            replacing=sql_any([{"lineage_id": lineage_id, "as_of": as_of} for as_of in dates]),
             lineage_id=lineage_id,
         ):
             tables.drop_partitions(table, [{"as_of": as_of} for as_of in dates])

@@ -91,6 +91,12 @@ def files_of(table: DeltaTable) -> list[TableFile]:
     ]
 
 
+def in_folders(file: TableFile, partition_by: Sequence[str]) -> bool:
+    """Return whether the file's folders name its partition values, which readers of plain Parquet need."""
+    folders = file.path.split("/")[:-1]
+    return [folder.partition("=")[0] for folder in folders] == list(partition_by)
+
+
 def _statistics(file: TableFile) -> dict[str, Any]:
     if file.buckets is None:
         return {"numRecords": file.num_rows}

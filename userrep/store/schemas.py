@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 
 
 PROPERTIES = {  # of all tables
-    # Training reads plain Parquet, which does not apply deletion vectors. User ids must not be in the log's statistics.
+    # Files are read as plain Parquet, without deletion vectors. User ids must not be in the log's statistics.
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }

@@ -30,18 +30,31 @@ def sql_key(key: Mapping[str, str | date | int]) -> str:
 def sql_any(keys: Sequence[Mapping[str, str | date | int]]) -> str:
     """Return the predicate that a row matches any of the keys. An empty key matches all rows; no keys match none.
 
-    Keys that differ only in a date share one list of dates: the parsers of SQL allow only so many nested ORs.
+    Keys that differ only in a date share one list of dates, and ORs are nested as a balanced tree: the parser of
+    delta-rs overflows its stack at some thousand ORs in a row.
     """
     if not all(keys):
         return "true"
-    days_by_rest: dict[tuple[str, str], list[date]] = defaultdict(list)
+    dates_by_rest: dict[tuple[str, str], list[date]] = defaultdict(list)
+    parts = []
     for key in keys:
         dates = {name: value for name, value in key.items() if isinstance(value, date)}
-        column = next(iter(dates), "")
-        rest = sql_key({name: value for name, value in key.items() if name != column})
-        days_by_rest[rest, column] += [dates[column]] if column else []
-    parts = ([rest, sql_in(column, days) if column else ""] for (rest, column), days in days_by_rest.items())
-    return " OR ".join(f"({' AND '.join(filter(None, part))})" for part in parts) or "false"
+        if dates:
+            column, day = dates.popitem()
+            rest = sql_key({name: value for name, value in key.items() if name != column})
+            dates_by_rest[rest, column].append(day)
+        else:
+            parts.append(sql_key(key))
+    for (rest, column), days in dates_by_rest.items():
+        parts.append(f"{rest} AND {sql_in(column, days)}" if rest else sql_in(column, days))
+    return _any(parts)
+
+
+def _any(parts: Sequence[str]) -> str:
+    if len(parts) < 2:
+        return f"({parts[0]})" if parts else "false"
+    middle = len(parts) // 2
+    return f"({_any(parts[:middle])} OR {_any(parts[middle:])})"
 
 
 def _sql(value: str | date | int) -> str:

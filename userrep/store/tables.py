@@ -142,8 +142,11 @@ class Tables(ABC):
     def read(self, table: TableSchema, keys: Keys | None = None, *, version: int | None = None) -> DataFrame:
         """Read some partitions of a table, by default all, at a version, by default the newest.
 
-        A table that does not exist gives an empty frame.
+        ``keys`` have values of partition columns: ``[{}]`` reads everything, ``[]`` nothing. A table that does not
+        exist gives an empty frame. Below a root, the frame has the rows of this moment, even if the table changes
+        before it is computed. Cost: a read of the log. Driver memory: one entry per file of the table.
         """
+        assert all(set(key) <= set(table.partition_by) for key in keys or ())
         if not self.exists(table):
             return self.spark.createDataFrame([], table.fields())
         return self._rows(table, keys, version)

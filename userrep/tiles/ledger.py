@@ -85,8 +85,8 @@ def tile_ledger(tables: Tables) -> TileLedger:
 def read_tiles(tables: Tables, *, start: date | None, end: date, ledger: TileLedger | None = None) -> DataFrame:
     """Read the tiles of the days ``[start, end)``. ``start`` None: all days before ``end``.
 
-    ``ledger``: the ledger pinned by the run, whose revisions are read; by default, the newest. Revisions become a
-    predicate on the partition columns, so Spark reads only their files.
+    ``ledger``: the ledger pinned by the run, whose revisions are read; by default, the newest. Only files of these
+    revisions are read.
     """
     return rows_of_revisions(tables, (ledger or tile_ledger(tables)).revisions(start, end))
 
@@ -108,7 +108,7 @@ def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[dat
 
 
 def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
-    """Read the tiles of some days, each in a given revision. Spark reads only their files."""
+    """Read the tiles of some days, each in a given revision. Only their files are read."""
     return tables.read(USER_ITEM_DAYS, revision_keys(days))
 
 

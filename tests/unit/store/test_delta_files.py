@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from tests.support.builders import EVENT_COLUMNS, config_of
+from userrep.errors import UserrepError
 from userrep.features.spec import FeatureSpec
 from userrep.store import delta_files
 from userrep.store.data_dictionary import described
@@ -21,6 +22,7 @@ from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import ALL, TableSchema, user_features
+from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
@@ -166,3 +168,42 @@ def test_many_files_are_read_by_delta_with_the_same_rows_as_few(tables: Tables) 
     many = tables.read(SHARES).where("day IN (DATE'2024-05-01', DATE'2024-05-08')")
     assert few.schema == many.schema
     assert sorted(few.collect()) == sorted(many.collect()) != []
+
+
+def test_a_frame_has_the_rows_of_the_moment_at_which_it_was_read(tables: Tables) -> None:
+    tables.commit(SHARES, written(tables, date(2024, 5, 1), bucketed(3)), replacing=lambda _: False, since=0)
+    rows, day = tables.read(SHARES), date(2024, 5, 2)
+    tables.commit(SHARES, written(tables, day, bucketed(4)), replacing=lambda _: False, since=1)
+    assert (rows.count(), tables.read(SHARES).count()) == (3, 7)
+    assert (tables.read(SHARES, [{"day": day}], version=1).count(), tables.read(SHARES, [{"day": day}]).count()) == (
+        0,
+        4,
+    )
+
+
+def test_files_outside_of_partition_folders_are_read_by_delta(tables: Tables) -> None:
+    day = date(2024, 5, 1)
+    (file,) = written(tables, day, bucketed(3))
+    folder = Path(tables.uri(SHARES))
+    (folder / "Xy").mkdir()
+    (folder / file.path).rename(folder / "Xy" / "1.parquet")
+    tables.add_files(SHARES, [file._replace(path="Xy/1.parquet")])
+    assert {(row.day, row.user_slice, row.user_id) for row in tables.read(SHARES, [{"day": day}]).collect()} == {
+        (day, "0-of-1", f"u{k}") for k in range(3)
+    }
+
+
+@pytest.mark.parametrize("feature", ["enableDeletionVectors' = 'true", "columnMapping.mode' = 'name"])
+def test_a_table_whose_files_are_not_its_rows_is_refused(spark: SparkSession, tmp_path: Path, feature: str) -> None:
+    tables = FileTables(spark, str(tmp_path))
+    tables.add(LEDGER, ROWS)
+    spark.sql(f"ALTER TABLE {tables.name(LEDGER)} SET TBLPROPERTIES ('delta.{feature}')")
+    with pytest.raises(UserrepError, match=f"has the Delta feature {feature[:6].replace('enable', 'deleti')}"):
+        FileTables(spark, str(tmp_path)).read(LEDGER)
+
+
+def test_delta_rs_reads_the_predicate_of_thousands_of_keys(tables: Tables) -> None:
+    tables.add(LEDGER, ROWS)
+    keys = [{"day": date(2000, 1, 1) + timedelta(days=k), "num": k} for k in range(3000)]
+    tables.add(LEDGER, [], replacing=sql_any([*keys, {"name": "a"}]))
+    assert [row.name for row in tables.ledger(LEDGER)] == ["b"]

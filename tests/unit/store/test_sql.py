@@ -77,6 +77,6 @@ def test_some_keys_select_the_rows_that_have_all_values_of_any_of_them(
 def test_keys_that_differ_only_in_a_date_are_one_list() -> None:
     keys = [{"as_of": day, "revision": 2 if day == DAYS[1] else 1} for day in DAYS[:3]]
     assert sql_any(keys) == (
-        "(revision = 1 AND as_of IN (DATE'2024-02-28', DATE'2024-03-01'))"
-        " OR (revision = 2 AND as_of IN (DATE'2024-02-29'))"
+        "((revision = 1 AND as_of IN (DATE'2024-02-28', DATE'2024-03-01'))"
+        " OR (revision = 2 AND as_of IN (DATE'2024-02-29')))"
     )

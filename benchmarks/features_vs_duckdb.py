@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
@@ -62,6 +63,8 @@ def duckdb_features(tiles: str, items: Path, out: Path, *, as_of: date = AS_OF, 
     out.mkdir(parents=True)
     with duckdb.connect() as db:
         db.execute(f"SET threads = {num_threads}; SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+        # Half of the machine's memory, and the disk above: the rest is for NumPy's arrays and the session of our side.
+        db.execute(f"SET memory_limit = '{psutil.virtual_memory().total // 2}B'; SET temp_directory = '{out}.spilled'")
         kind = "TABLE" if kept else "VIEW"
         db.execute(f"CREATE {kind} tiles AS SELECT *, DATE '{as_of}' - event_date AS age FROM {tiles}")
         db.execute(_user_days())

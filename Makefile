@@ -110,7 +110,7 @@ FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late
     features-growth features-skew tiles-vs-duckdb
 TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-dataset reader-vs-hf-datasets \
     reader-vs-torch-distributor training-start training-memory
-INFERENCE_BENCHES := inference-vs-torch inference-vs-map-in-arrow inference-vs-pandas-udf \
+INFERENCE_BENCHES := inference-vs-torch inference-vs-torch-script inference-vs-map-in-arrow inference-vs-pandas-udf \
     inference-vs-predict-batch-udf inference-vs-mlflow-spark-udf
 JOIN_BENCHES := join-vs-duckdb join-growth join-into-fit join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss

@@ -207,3 +207,8 @@ class RankFailedError(UserrepError):
 
 class TrackingError(UserrepError):
     """A training could not be recorded with MLflow. The training itself is complete, in ``root``."""
+
+
+def changed_meanwhile(table: str) -> UserrepError:
+    """Return the error of a commit whose source rows another run has changed."""
+    return UserrepError(f"{table}: another run has changed the same rows meanwhile. Run the command again.")

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
+from userrep.errors import changed_meanwhile
 from userrep.features.layout import exported_form
 from userrep.features.ledger import features_table, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
@@ -22,7 +23,6 @@ from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.pooling_tasks import Written, pooled_rows, write_outputs
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import FEATURE_SETS, TableSchema
@@ -126,7 +126,7 @@ class Features:
 
     def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, *, since: int) -> Counts:
         """Run a job and let Spark write its features. ``since``: the version that ``begin`` returned."""
-        pooled = pooled_rows(inputs, job, plan, self.tables.fields(self.table))
+        pooled = pooled_rows(inputs, job, plan, self.table.fields())
         self.tables.replace(pooled, self.table, [{"as_of": day} for day in self.dates], since=since)
         rows = stored_features(self.tables, self.config, self.versions.lineage_id, self.dates)
         counts = rows.groupBy("as_of").agg(F.count("*"), F.count_if(~F.col("is_exact"))).collect()

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import AlsVectors, Config, TextVectors
+from userrep.errors import changed_meanwhile
 from userrep.items.als import PlannedFit, behaviour_vectors, interactions, memory_error_with_advice
 from userrep.items.item_index import extended_index, read_items
 from userrep.items.text import text_vectors
@@ -18,7 +19,6 @@ from userrep.items.vectors import given_vectors
 from userrep.items.versions import VersionRecord, Versions, version_records
 from userrep.spark.releases import repartition_by_number
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any
 from userrep.store.tables import Keys, Tables

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.errors import UsageError, UserrepError, shortened
+from userrep.errors import UsageError, UserrepError, changed_meanwhile, shortened
 from userrep.ids import checked_name, short_hash
 from userrep.joins.arrow_join import Resolved, joined_arrow
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
@@ -20,7 +20,6 @@ from userrep.joins.statuses import SPACE_ID
 from userrep.spaces.consumers import record_training_set
 from userrep.spaces.registry import Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, TRAINING_SETS
 from userrep.store.tables import Tables

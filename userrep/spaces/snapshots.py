@@ -10,13 +10,12 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 from userrep.config import Config
-from userrep.errors import GateRefusedError, UsageError
+from userrep.errors import GateRefusedError, UsageError, changed_meanwhile
 from userrep.features.ledger import FeatureSet, feature_sets
 from userrep.ids import short_hash, snapshot_id
 from userrep.spaces.current_view import keep_current_view
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.store.sql import sql_in

@@ -18,17 +18,17 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from userrep.errors import UserrepError, in_one_line
+from userrep.errors import UserrepError, changed_meanwhile, in_one_line
 from userrep.failpoints import around
 from userrep.store.data_files import PartitionFilter, TableFile, adding, files_of, removing
 from userrep.store.filesystem import file_system
+from userrep.store.table_formats import check_features
 from userrep.store.tables import Rows, TransactionId
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql.types import StructType
 
 _ATTEMPTS = 20  # per commit, each on the newest version
-_NOT_IN_FILES = {"deletionVectors", "columnMapping"}  # features that Parquet readers do not apply
 _MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark
 _MARK_SEARCH = 100  # newest commits that are searched for a mark
 
@@ -81,15 +81,7 @@ class DeltaFiles:
                 "program has enabled a newer Delta feature, disable that feature or upgrade userrep."
             ) from None
         properties: dict[str, str | None] = dict(table.metadata().configuration)
-        features = {*(table.protocol().reader_features or [])}
-        if properties.get("delta.columnMapping.mode", "none") != "none":  # a feature without a name in old tables
-            features.add("columnMapping")
-        if hidden := _NOT_IN_FILES & features:
-            raise UserrepError(
-                f"table {self.uri} has the Delta feature {', '.join(sorted(hidden))}, with which its files do not "
-                "contain its rows as they are. Another program has enabled it. Drop the feature with ALTER TABLE, or "
-                "restore the table from a backup."
-            )
+        check_features(self.uri, table.protocol().reader_features or [], properties)
         return [field.name for field in table.schema().fields], properties
 
     def schema(self) -> pa.Schema:
@@ -103,7 +95,7 @@ class DeltaFiles:
     def contents(self, version: int | None) -> tuple[int, StructType, list[TableFile]]:
         """Return version, Spark schema and files of a version, by default the newest. Cost: one read of the log."""
         table = DeltaTable(self.uri, version=version)
-        return table.version(), _fields(table), self._files(table)
+        return table.version(), _fields(table), [file._replace(table_uri=self.uri) for file in files_of(table)]
 
     def dataset(self) -> Any:
         """Return the rows of the newest version as a dataset of pyarrow, to be read in batches.
@@ -130,10 +122,7 @@ class DeltaFiles:
 
     def files(self, version: int | None = None) -> list[TableFile]:
         """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
-        return self._files(DeltaTable(self.uri, version=version))
-
-    def _files(self, table: DeltaTable) -> list[TableFile]:
-        return [file._replace(table_uri=self.uri) for file in files_of(table)]
+        return [file._replace(table_uri=self.uri) for file in files_of(DeltaTable(self.uri, version=version))]
 
     def add_files(self, added: Files, *, since: int | None = None, transaction: TransactionId | None = None) -> bool:
         """Add files in one commit; with ``since``, only if that version is still the newest.
@@ -248,11 +237,6 @@ class DeltaFiles:
         except DeltaError:
             return False
         return True
-
-
-def changed_meanwhile(table: str) -> UserrepError:
-    """Return the error of a commit whose source rows another run has changed."""
-    return UserrepError(f"{table}: another run has changed the same rows meanwhile. Run the command again.")
 
 
 def _fields(table: DeltaTable) -> StructType:

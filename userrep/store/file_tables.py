@@ -18,7 +18,7 @@ from userrep.spark.paths import not_a_pattern
 from userrep.store.data_dictionary import described
 from userrep.store.data_files import PartitionFilter, TableFile, in_folders, matches
 from userrep.store.delta_files import DeltaFiles, Files
-from userrep.store.filesystem import folder_names, root_path
+from userrep.store.filesystem import folder_names, root_path, with_retries
 from userrep.store.parquet_writer import Target
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
@@ -105,7 +105,8 @@ class FileTables(Tables):
             return []
         dataset = self.delta(table).dataset()
         matching = pq.filters_to_expression([(name, "=", value) for name, value in equal.items()]) if equal else None
-        return arrow_rows(dataset.to_table(columns=list(columns) if columns else None, filter=matching))
+        names = list(columns) if columns else None
+        return arrow_rows(with_retries(lambda: dataset.to_table(columns=names, filter=matching)))
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
         counts: Counter[tuple[Any, ...]] = Counter()

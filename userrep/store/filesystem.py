@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ _READ_ATTEMPTS = 5
 _NOT_RETRIED = "INTERNAL_FAILURE during GetObject"  # pyarrow's error for a failed S3 read that it does not retry itself
 _SMALL = 1 << 16  # bytes up to which a remote file is fetched in one request instead of many small reads
 PARTIAL = "."  # prefix of the names of incomplete files and folders: PARTIAL, name, "-" and a random id
+Content = TypeVar("Content")
 
 
 def absolute(path: str) -> str:
@@ -99,10 +101,10 @@ def _stream(uri: str) -> pa.NativeFile:
     if is_local(uri) or size > _SMALL:
         return stream
     with stream:
-        return pa.BufferReader(_with_retries(lambda: stream.read_at(size, 0)))
+        return pa.BufferReader(with_retries(lambda: stream.read_at(size, 0)))
 
 
-def _with_retries(read: Callable[[], bytes]) -> bytes:
+def with_retries(read: Callable[[], Content]) -> Content:
     """Read, and retry the errors that pyarrow does not retry itself."""
     for _ in range(_READ_ATTEMPTS - 1):
         try:
@@ -202,7 +204,7 @@ def read_bytes(uri: str, *, max_bytes: int) -> bytes:
         with files.open_input_stream(path) as stream:
             return stream.readall()  # type: ignore[no-any-return]
 
-    return _with_retries(read_all)
+    return with_retries(read_all)
 
 
 def exists(uri: str) -> bool:

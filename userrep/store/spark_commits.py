@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.errors import UserrepError
+from userrep.errors import UserrepError, changed_meanwhile
 from userrep.failpoints import around
 from userrep.ids import short_hash
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_name
 from userrep.store.tables import TransactionId

@@ -10,10 +10,9 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from userrep.errors import UserrepError
+from userrep.errors import UserrepError, changed_meanwhile
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.filesystem import folder_names, root_path
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema

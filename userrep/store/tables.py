@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from userrep.errors import UsageError, UserrepError, in_line
+from userrep.errors import UsageError, UserrepError
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 from userrep.store.sql import sql_any
+from userrep.store.table_formats import FORMAT, FORMAT_KEY, check_layout
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -24,7 +25,6 @@ Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the 
 RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read
 _ATTEMPTS = 50  # to change a ledger, each from its newest rows; of concurrent changes one succeeds in each round
 _LONGEST_PAUSE = 0.05  # seconds between two attempts; random, so that concurrent changes do not stay in step
-FORMAT_KEY, FORMAT = "userrep.format", 1  # incremented when the meaning of existing columns changes
 
 
 class PartitionStatistics(NamedTuple):
@@ -97,7 +97,7 @@ class Tables(ABC):
             return True
         layout = self._layout(table)
         if layout is not None:
-            self._check_layout(table, *layout)
+            check_layout(self.name(table), table, *layout)
             self._known.add(table.name)
         elif self._expected:
             self.check_any()
@@ -112,19 +112,6 @@ class Tables(ABC):
         if not self.exists(table):
             self._create(table, PROPERTIES | {FORMAT_KEY: str(FORMAT)} | dict(table.properties))
             self.exists(table)
-
-    def _check_layout(self, table: TableSchema, columns: Sequence[str], properties: Mapping[str, str | None]) -> None:
-        """Raise UsageError if the table has another format or other columns."""
-        if (table_format := properties.get(FORMAT_KEY) or "none") != str(FORMAT):
-            raise UsageError(
-                f"table {self.name(table)} has format {in_line(table_format)}, but this release reads format {FORMAT}. "
-                "Use the release that wrote it, or choose another root."
-            )
-        if set(table.names) != set(columns):
-            raise UsageError(
-                f"table {self.name(table)} has the columns {', '.join(columns)}; this release expects "
-                f"{', '.join(table.names)}. Use the release that wrote it, or choose another root."
-            )
 
     @abstractmethod
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:

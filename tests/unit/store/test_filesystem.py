@@ -172,12 +172,12 @@ def failing(times: int, message: str) -> tuple[Callable[[], bytes], list[int]]:
 
 def test_a_read_is_repeated_up_to_five_times_for_errors_that_pyarrow_does_not_retry() -> None:
     read, calls = failing(4, "AWS Error INTERNAL_FAILURE during GetObject operation")
-    assert filesystem._with_retries(read) == b"content"
+    assert filesystem.with_retries(read) == b"content"
     assert len(calls) == 5
     for times, message, expected in ((5, "INTERNAL_FAILURE during GetObject", 5), (1, "ACCESS_DENIED", 1)):
         read, calls = failing(times, message)
         with pytest.raises(OSError, match=message):
-            filesystem._with_retries(read)
+            filesystem.with_retries(read)
         assert len(calls) == expected
 
 

@@ -13,7 +13,8 @@ from userrep.errors import UsageError, UserrepError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EXPORTS
 from userrep.store.spark_tables import SparkTables
-from userrep.store.tables import FORMAT, Tables
+from userrep.store.table_formats import FORMAT
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 

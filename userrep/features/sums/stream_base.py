@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pyspark.sql import Row
 
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, changed_meanwhile
 from userrep.features.profiles import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import Generation
@@ -20,7 +20,6 @@ from userrep.features.sums.pooling import Output
 from userrep.features.sums.pooling_tasks import write_outputs
 from userrep.features.sums.refresh import SumsUpdate
 from userrep.items.versions import Versions
-from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import OPENINGS, USER_OPENINGS

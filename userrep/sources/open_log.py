@@ -20,6 +20,7 @@ from userrep.sources.listing import DataFile, Listings, deletions_version, drive
 from userrep.sources.partitions import folder_day
 from userrep.sources.read import CORRUPT, read_source, readable
 from userrep.store.filesystem import absolute
+from userrep.store.table_formats import NOT_IN_FILES
 from userrep.utc import EPOCH
 
 
@@ -71,7 +72,7 @@ class DeltaLog:
         return cls(
             table_id=str(facts.get("id")),
             hides_deletes="deletionVectors" in features,
-            is_plain=not {"deletionVectors", "columnMapping"} & set(features),
+            is_plain=not NOT_IN_FILES & set(features),
             has_changes=(facts.get("properties") or {}).get("delta.enableChangeDataFeed") == "true",
             newest=int(newest.version) if newest else None,
             bytes_per_file=int((facts.get("sizeInBytes") or 0) / max(1, facts.get("numFiles") or 0)),

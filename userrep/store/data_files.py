@@ -72,7 +72,7 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def files_of(table: DeltaTable) -> list[TableFile]:
+def files_of(table: DeltaTable, table_uri: str = "") -> list[TableFile]:
     """Return the files of a table at its loaded version. Driver memory: one entry per file."""
     actions = pa.table(table.get_add_actions(flatten=True)).to_pydict()
     paths, prefix = actions["path"], "partition."
@@ -86,6 +86,7 @@ def files_of(table: DeltaTable) -> list[TableFile]:
             {key.removeprefix(prefix): actions[key][k] for key in keys},
             None if firsts[k] is None or lasts[k] is None else (firsts[k], lasts[k]),
             actions["modification_time"][k],
+            table_uri,
         )
         for k, path in enumerate(paths)
     ]

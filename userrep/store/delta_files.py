@@ -95,7 +95,7 @@ class DeltaFiles:
     def contents(self, version: int | None) -> tuple[int, StructType, list[TableFile]]:
         """Return version, Spark schema and files of a version, by default the newest. Cost: one read of the log."""
         table = DeltaTable(self.uri, version=version)
-        return table.version(), _fields(table), [file._replace(table_uri=self.uri) for file in files_of(table)]
+        return table.version(), _fields(table), files_of(table, self.uri)
 
     def dataset(self) -> Any:
         """Return the rows of the newest version as a dataset of pyarrow, to be read in batches.
@@ -122,7 +122,7 @@ class DeltaFiles:
 
     def files(self, version: int | None = None) -> list[TableFile]:
         """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
-        return [file._replace(table_uri=self.uri) for file in files_of(DeltaTable(self.uri, version=version))]
+        return files_of(DeltaTable(self.uri, version=version), self.uri)
 
     def add_files(self, added: Files, *, since: int | None = None, transaction: TransactionId | None = None) -> bool:
         """Add files in one commit; with ``since``, only if that version is still the newest.

@@ -6,7 +6,7 @@ from userrep.errors import UsageError, UserrepError, in_line
 from userrep.store.schemas import TableSchema
 
 FORMAT_KEY, FORMAT = "userrep.format", 1  # incremented when the meaning of existing columns changes
-_NOT_IN_FILES = {"deletionVectors", "columnMapping"}  # features that Parquet readers do not apply
+NOT_IN_FILES = {"deletionVectors", "columnMapping"}  # features that Parquet readers do not apply
 
 Properties = Mapping[str, str | None]
 
@@ -27,7 +27,7 @@ def check_layout(name: str, table: TableSchema, columns: Sequence[str], properti
 
 def check_features(uri: str, features: Collection[str], properties: Properties) -> None:
     """Raise UserrepError if the rows of a table are not those of its files. ``features``: those of Delta's readers."""
-    hidden = _NOT_IN_FILES & set(features)
+    hidden = NOT_IN_FILES & set(features)
     if properties.get("delta.columnMapping.mode", "none") != "none":  # older tables do not name the feature
         hidden.add("columnMapping")
     if hidden:

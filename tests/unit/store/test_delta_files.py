@@ -112,11 +112,11 @@ def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
     files, real, calls = written(tables, date(2024, 5, 1), bucketed(3)), delta_files.files_of, []
     other = tables.spark.createDataFrame([(date(2024, 6, 1), "0-of-1", 1, "u", [0.5])], tables.read(SHARES).schema)
 
-    def overtaken(table: DeltaTable) -> list[TableFile]:
+    def overtaken(table: DeltaTable, table_uri: str = "") -> list[TableFile]:
         if len(calls) < 2:
             tables.append(other, SHARES)
         calls.append(table)
-        return real(table)
+        return real(table, table_uri)
 
     monkeypatch.setattr(delta_files, "files_of", overtaken)
     tables.commit(SHARES, files, replacing=lambda _: False, since=0)
@@ -193,12 +193,17 @@ def test_files_outside_of_partition_folders_are_read_by_delta(tables: Tables) ->
     }
 
 
-@pytest.mark.parametrize("feature", ["enableDeletionVectors' = 'true", "columnMapping.mode' = 'name"])
-def test_a_table_whose_files_are_not_its_rows_is_refused(spark: SparkSession, tmp_path: Path, feature: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "feature"),
+    [("enableDeletionVectors' = 'true", "deletionVectors"), ("columnMapping.mode' = 'name", "columnMapping")],
+)
+def test_a_table_whose_files_are_not_its_rows_is_refused(
+    spark: SparkSession, tmp_path: Path, setting: str, feature: str
+) -> None:
     tables = FileTables(spark, str(tmp_path))
     tables.add(LEDGER, ROWS)
-    spark.sql(f"ALTER TABLE {tables.name(LEDGER)} SET TBLPROPERTIES ('delta.{feature}')")
-    with pytest.raises(UserrepError, match=f"has the Delta feature {feature[:6].replace('enable', 'deleti')}"):
+    spark.sql(f"ALTER TABLE {tables.name(LEDGER)} SET TBLPROPERTIES ('delta.{setting}')")
+    with pytest.raises(UserrepError, match=f"has the Delta feature {feature}"):
         FileTables(spark, str(tmp_path)).read(LEDGER)
 
 

@@ -114,7 +114,7 @@ INFERENCE_BENCHES := inference-vs-torch inference-vs-torch-script inference-vs-m
     inference-vs-predict-batch-udf inference-vs-mlflow-spark-udf
 JOIN_BENCHES := join-vs-duckdb join-growth join-into-fit join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss
-PIPELINE_BENCHES := pipeline-vs-script daily-vs-script item-vectors-sample
+PIPELINE_BENCHES := pipeline-vs-script pipeline-vs-script-10m daily-vs-script item-vectors-sample
 STREAMING_BENCHES := stream-latency stream-new-user stream-throughput stream-growth stream-kills
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -sl '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \

@@ -114,8 +114,9 @@ def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 def read_tiles(config: Config) -> Tiles:
     """Read the log without duplicates, and count."""
     events = config.events
+    assert events.path is not None
     assert events.columns is not None
-    names = events.columns
+    names, files = events.columns, f"{events.path}/**/*.parquet" if Path(events.path).is_dir() else events.path
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         found = db.sql(
@@ -127,7 +128,7 @@ def read_tiles(config: Config) -> Tiles:
                 SELECT {names.user_id}::VARCHAR AS user_id, {names.item_id}::VARCHAR AS item_id,
                        {names.event_at}::DATE - DATE '1970-01-01' AS day, epoch_us({names.event_at}) AS moment,
                        hour({names.event_at}) AS hour
-                FROM (SELECT DISTINCT * FROM read_parquet('{events.path}'))
+                FROM (SELECT DISTINCT * FROM read_parquet('{files}'))
             )
             WHERE user_id IS NOT NULL AND item_id IS NOT NULL GROUP BY ALL ORDER BY day
             """

@@ -60,12 +60,12 @@ class FirstRun:
         return replace(self, as_of=date.fromordinal(ordinal))
 
 
-def measure(run: FirstRun, root: Path, runs: int) -> list[Line]:
-    """Run both alternately, compare their results, and return both lines."""
+def measure(run: FirstRun, root: Path, runs: int, *, name: str = "pipeline_vs_script") -> list[Line]:
+    """Run both alternately, compare their results, and return both lines: ``name``, and without the training."""
     log = load_config(run.config).events.path
     if log is None or not Path(log).exists():
         raise Skipped(f"{run.config} names a log that is not here: {log}")
-    folder = root / "pipeline_vs_script"
+    folder = root / name
     ours: list[dict[str, float]] = []
     theirs: list[dict[str, float]] = []
     sessions = []
@@ -91,8 +91,8 @@ def measure(run: FirstRun, root: Path, runs: int) -> list[Line]:
             check_same(config, plan)
     size = {"log": Path(run.config).stem, "as_ofs": len(plan["as_ofs"]), "cores": os.cpu_count()}
     return [
-        _line("pipeline_vs_script", size, ours, theirs, sessions, without=()),
-        _line("pipeline_vs_script_untrained", size, ours, theirs, sessions, without=("train", "train_autoencoder")),
+        _line(name, size, ours, theirs, sessions, without=()),
+        _line(f"{name}_untrained", size, ours, theirs, sessions, without=("train", "train_autoencoder")),
     ]
 
 

@@ -180,7 +180,6 @@ IN_TABLE = {
     ("training_sets", "name"): "name of the training set",
     ("training_sets", "snapshot_ids"): "snapshots that the labels were joined with",
     ("registry", "registered_at"): "registration time of the consumer",
-    ("registry", "content_hash"): "content hash of the space's artifact",
     ("registry", "training_set_id"): "training set that the consumer was last trained on",
     ("registry", "snapshot_ids"): "snapshots of that training set",
 }

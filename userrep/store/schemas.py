@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
-    from pyspark.sql import types as T
+    from pyspark.sql.types import StructType
 
 
 PROPERTIES = {  # of all tables
@@ -33,9 +33,9 @@ class TableSchema:
     @property
     def names(self) -> list[str]:
         """Names of the columns."""
-        return [name for name, _ in _name_and_type(self.columns)]
+        return [name for name, _ in _columns(self.columns)]
 
-    def fields(self) -> T.StructType:
+    def fields(self) -> StructType:
         """Return the Spark schema."""
         return fields_of(self.columns)
 
@@ -44,33 +44,27 @@ class TableSchema:
         return dict(zip(self.partition_by, values, strict=True))
 
 
-def fields_of(ddl: str) -> T.StructType:
+def fields_of(ddl: str) -> StructType:
     """Parse DDL with the supported types. Unlike Spark's own parser, this needs no session."""
-    from pyspark.sql import types as T
+    from pyspark.sql.types import StructType
 
-    return T.StructType([T.StructField(name, _parse_type(kind)) for name, kind in _name_and_type(ddl)])
+    return StructType.fromJson({"fields": [{"name": name, "type": _json_type(kind)} for name, kind in _columns(ddl)]})
 
 
-def _name_and_type(ddl: str) -> list[tuple[str, str]]:
+def _columns(ddl: str) -> list[tuple[str, str]]:
     columns = re.split(r",\s*(?![^<(]*[>)])", ddl)  # at commas outside types
     pairs = (column.split(None, 1) for column in columns)
     return [(name.strip("`"), kind) for name, kind in pairs]
 
 
-def _parse_type(text: str) -> T.DataType:
-    from pyspark.sql import types as T
-
-    if match := re.fullmatch(r"ARRAY<(.+)>", text):
-        return T.ArrayType(_parse_type(match[1]))
-    if match := re.fullmatch(r"MAP<(\w+),(.+)>", text):
-        return T.MapType(_parse_type(match[1]), _parse_type(match[2]))
-    if match := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
-        return T.DecimalType(int(match[1]), int(match[2]))
-    plain = (
-        T.StringType, T.BinaryType, T.BooleanType, T.IntegerType, T.LongType, T.FloatType, T.DoubleType, T.DateType,
-        T.TimestampType,
-    )  # fmt: skip
-    return {kind().simpleString().upper(): kind() for kind in plain}[text]
+def _json_type(kind: str) -> Any:
+    """Return a type of DDL in the JSON form of Spark's schemas."""
+    if match := re.fullmatch(r"ARRAY<(.+)>", kind):
+        return {"type": "array", "elementType": _json_type(match[1]), "containsNull": True}
+    if match := re.fullmatch(r"MAP<(\w+),(.+)>", kind):
+        key, value = map(_json_type, match.groups())
+        return {"type": "map", "keyType": key, "valueType": value, "valueContainsNull": True}
+    return {"INT": "integer", "BIGINT": "long"}.get(kind, kind.lower())
 
 
 SOURCE_FILES = TableSchema(

@@ -18,11 +18,11 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
@@ -37,11 +37,18 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 HEARTBEAT = timedelta(seconds=10)
 EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
 _CERTAINLY_GONE = timedelta(days=1)  # without a heartbeat, however wrong the holder's clock is
-_own_lease_ids: set[object] = set()  # of this process
+_own_lease_ids: set[str] = set()  # of this process
 
 
-# The leases that the running code holds: rows of the ledger, with its tables.
-_leases: ContextVar[tuple[tuple[Tables, dict[str, object]], ...]] = ContextVar("leases", default=())
+class _Lease(NamedTuple):
+    """A lease on the root of ``tables``."""
+
+    tables: Tables
+    job: str
+    lease_id: str
+
+
+_leases: ContextVar[tuple[_Lease, ...]] = ContextVar("leases", default=())  # that the running code holds
 
 
 @contextmanager
@@ -59,20 +66,19 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
         If other runs keep changing the table of leases.
     """
     leases, root = _leases.get(), tables.artifacts_root
-    if nested and (root, job) in [(holding.artifacts_root, lease["job"]) for holding, lease in leases]:
+    if nested and any((lease.tables.artifacts_root, lease.job) == (root, job) for lease in leases):
         yield
         return
-    row = _acquire(tables, job)
-    token = _leases.set((*leases, (tables, row)))
-    try:
-        with _heartbeat(_file(tables, row)):
-            yield
-            check_held()
-    finally:
-        _leases.reset(token)
-        _own_lease_ids.discard(row["lease_id"])
-        with suppress(Exception):  # must not hide an error of the job; the lease expires anyway
-            _release(tables, row)
+    lease = _Lease(tables, job, uuid.uuid4().hex)
+    with ExitStack() as at_end:
+        _own_lease_ids.add(lease.lease_id)  # before the row is visible
+        at_end.callback(_own_lease_ids.discard, lease.lease_id)
+        _acquire(lease)
+        at_end.callback(_release, lease)
+        at_end.callback(_leases.reset, _leases.set((*leases, lease)))
+        at_end.enter_context(_heartbeat(_file(tables, job, lease.lease_id)))
+        yield
+        check_held()
 
 
 def check_held() -> None:
@@ -84,14 +90,13 @@ def check_held() -> None:
         If another run has taken one. What this run has committed stays.
     """
     leases = _leases.get()
-    for root, tables in {tables.artifacts_root: tables for tables, _ in leases}.items():
+    for root, tables in {lease.tables.artifacts_root: lease.tables for lease in leases}.items():
         try:
             current = {row.lease_id for row in tables.ledger(LEASES, ("lease_id",))}
         except (OSError, UserrepError):  # the store may be unreachable for a moment
             continue
-        lost = [
-            own["job"] for held_in, own in leases if held_in.artifacts_root == root and own["lease_id"] not in current
-        ]
+        own = [lease for lease in leases if lease.tables.artifacts_root == root]
+        lost = [lease.job for lease in own if lease.lease_id not in current]
         if lost:
             raise AlreadyRunningError(
                 f"{lost[0]}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has taken "
@@ -122,45 +127,44 @@ def _heartbeat(file: str) -> Iterator[None]:
         thread.join()
 
 
-def _acquire(tables: Tables, job: str) -> dict[str, object]:
-    """Replace the row of the job, whose holder must be gone, by one of this process; return the new row."""
-    lease: dict[str, object] = {
-        "job": job,
-        "lease_id": uuid.uuid4().hex,
-        "run_id": this_run_id(),
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": os.getpid(),
-        "ended_at": None,
-    }
-    _own_lease_ids.add(lease["lease_id"])  # before the row is visible
+def _acquire(lease: _Lease) -> None:
+    """Replace the row of the job, whose holder must be gone, by one of this process."""
+    tables, job, lease_id = lease
     before: list[Row] = []
 
     def with_lease(rows: list[Row]) -> list[dict[str, object]]:
         before[:] = [row for row in rows if row.job == job]
         for holder in before:
             _check_gone(tables, holder)
-        lease["started_at"] = utc_now()
-        return [*(row.asDict() for row in rows if row.job != job and row.ended_at is None), lease]
+        own = {
+            "job": job,
+            "lease_id": lease_id,
+            "run_id": this_run_id(),
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "started_at": utc_now(),
+        }
+        return [*(row.asDict() for row in rows if row.job != job and row.ended_at is None), own]
 
-    try:
-        tables.change(LEASES, with_lease)
-    except BaseException:
-        _own_lease_ids.discard(lease["lease_id"])
-        raise
+    tables.change(LEASES, with_lease)
     for holder in before:
-        _delete_quietly(_file(tables, holder))
-    return lease
+        with suppress(OSError):
+            delete_file(_file(tables, job, holder.lease_id))
 
 
-def _release(tables: Tables, lease: dict[str, object]) -> None:
+def _release(lease: _Lease) -> None:
+    """Record the end of a lease, unless another run has taken it."""
+    tables, job, lease_id = lease
+
     def released(rows: list[Row]) -> list[dict[str, object]] | None:
-        if lease["lease_id"] not in {row.lease_id for row in rows}:
+        if lease_id not in {row.lease_id for row in rows}:
             return None
-        return [row.asDict() | ({"ended_at": utc_now()} if row.lease_id == lease["lease_id"] else {}) for row in rows]
+        return [row.asDict() | ({"ended_at": utc_now()} if row.lease_id == lease_id else {}) for row in rows]
 
-    tables.change(LEASES, released)
-    _delete_quietly(_file(tables, lease))
+    with suppress(Exception):  # must not hide an error of the job; the lease expires anyway
+        tables.change(LEASES, released)
+        delete_file(_file(tables, job, lease_id))
 
 
 def under_way(tables: Tables, *, but: str) -> dict[str, str]:
@@ -217,18 +221,13 @@ def _last_heartbeat(tables: Tables, holder: Row) -> datetime:
     """Return the time of a holder's last heartbeat, or its start time if there is none."""
     heartbeat_at: datetime = holder.started_at
     with suppress(OSError, ValueError):  # not written yet
-        text = read_bytes(_file(tables, holder), max_bytes=64).decode()
+        text = read_bytes(_file(tables, holder.job, holder.lease_id), max_bytes=64).decode()
         heartbeat_at = max(heartbeat_at, datetime.fromisoformat(text))
     return heartbeat_at
 
 
-def _file(tables: Tables, row: Row | dict[str, object]) -> str:
-    return f"{tables.artifacts_root}/artifacts/leases/{row['job']}-{row['lease_id']}"
-
-
-def _delete_quietly(file: str) -> None:
-    with suppress(OSError):
-        delete_file(file)
+def _file(tables: Tables, job: str, lease_id: str) -> str:
+    return f"{tables.artifacts_root}/artifacts/leases/{job}-{lease_id}"
 
 
 def _machine() -> str:

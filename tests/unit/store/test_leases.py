@@ -127,7 +127,7 @@ def test_a_holder_that_goes_on_writing_its_file_loses_its_lease_all_the_same(tab
             (row,) = tables.ledger(LEASES)
             taken_by_another_run(tables)
             time.sleep(2 * HEARTBEAT.total_seconds())
-            assert Path(leases._file(tables, row.asDict())).exists()
+            assert Path(leases._file(tables, row.job, row.lease_id)).exists()
 
     with pytest.raises(AlreadyRunningError, match="daily: this run sent no heartbeat"):
         slept()

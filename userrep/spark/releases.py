@@ -36,7 +36,6 @@ _RELEASES = {
     "4.1": Release("io.delta:delta-spark_4.1_2.13:4.1.0", "4.1.1", "3.4.2", "2.29.52"),
     "4.2": Release("io.delta:delta-spark_4.2_2.13:4.4.0", "4.2.0", "3.5.0", "2.35.4"),
 }
-_NEWEST = max(_RELEASES)
 
 
 def release_of(version: str) -> tuple[str, Release]:
@@ -45,7 +44,8 @@ def release_of(version: str) -> tuple[str, Release]:
     The newest series for all other versions.
     """
     series = ".".join(version.split(".")[:2])
-    return (series, _RELEASES[series]) if series in _RELEASES else (_NEWEST, _RELEASES[_NEWEST])
+    series = series if series in _RELEASES else max(_RELEASES)
+    return series, _RELEASES[series]
 
 
 SERIES, RELEASE = release_of(pyspark.__version__)

@@ -86,5 +86,4 @@ def partition_values(path: str) -> dict[str, str]:
 
 def range_of_slice(user_slice: str) -> BucketRange:
     """Return the buckets of a slice with a name such as ``3-of-16``."""
-    number, num_slices = user_slice.split("-of-")
-    return range_of(int(number), int(num_slices))
+    return range_of(*map(int, user_slice.split("-of-")))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.fs
 from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from userrep.errors import UserrepError, changed_meanwhile, in_one_line
@@ -71,10 +71,10 @@ class DeltaFiles:
         UserrepError
             If the table cannot be read: its log is damaged, or it uses a Delta feature that delta-rs does not support.
         """
-        if not self.exists():
-            return None
         try:
             table = DeltaTable(self.uri)
+        except TableNotFoundError:
+            return None
         except DeltaError as error:
             raise UserrepError(
                 f"table {self.uri} is not readable ({in_one_line(error)}). Restore it from a backup. If another "

@@ -22,6 +22,7 @@ from pyspark.sql.types import StructType
 from userrep.spark.releases import repartition_by_number
 from userrep.store import buckets, xxhash
 from userrep.store.arrow import combined
+from userrep.store.data_files import TableFile
 from userrep.store.filesystem import PARTIAL, file_system, open_parquet, read_bytes
 from userrep.store.vector_storage import VectorStorage, own_metadata
 
@@ -34,8 +35,6 @@ _MOST_BYTES = 2**28  # of a manifest, which has one line per part
 PART = pa.schema(
     [("name", pa.string()), ("num_rows", pa.int64()), ("sha256", pa.string()), ("num_at_limit", pa.int64())]
 )
-
-PartitionValues = Mapping[str, Any]
 
 
 class Part(NamedTuple):
@@ -77,8 +76,8 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
 
 
 def write_parts_here(
-    files: Iterable[tuple[str, PartitionValues]],
-    convert: Callable[[pa.RecordBatch, PartitionValues], pa.RecordBatch],
+    files: Iterable[TableFile],
+    convert: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch],
     columns: StructType,
     folder: str,
     *,
@@ -91,7 +90,7 @@ def write_parts_here(
 
     Cost: the ids of all rows are read once per part, the rows once. Memory: the rows of one part.
     """
-    key, stored = order[0], [(open_parquet(file), values) for file, values in files]
+    key, stored = order[0], [(open_parquet(file.uri), file.values) for file in files]
     num_parts, parts = _num_parts(sum(file.metadata.num_rows for file, _ in stored)), []
     schema = to_arrow_schema(columns)
     for part in range(num_parts):

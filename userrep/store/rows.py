@@ -15,7 +15,7 @@ def arrow_rows(table: pa.Table) -> list[Row]:
     """Return the rows of an Arrow table, with times as naive UTC, whatever the time zone of this process."""
     naive = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
     records = table.cast(pa.schema(naive)).to_pylist(maps_as_pydicts="strict")
-    return cast("list[Row]", [LedgerRow(record) for record in records])
+    return cast("list[Row]", list(map(LedgerRow, records)))
 
 
 class LedgerRow(tuple[Any, ...]):

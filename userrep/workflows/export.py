@@ -21,7 +21,7 @@ from userrep.model.artifact import load_artifact
 from userrep.sources.listing import Listings
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.store.data_files import matches
+from userrep.store.data_files import TableFile, matches
 from userrep.store.export_files import Part, write_parts, write_parts_here
 from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
@@ -138,14 +138,14 @@ def _why_never(config: Config, as_of: date) -> str | None:
 class ExportedRows(NamedTuple):
     """Rows to export: their columns and number, how Spark reads them, and their files if Spark is not needed.
 
-    ``files``: with their partition values; ``convert`` is applied to a batch of them. ``storage``: type of the vectors
+    ``convert`` is applied to a batch of ``files``. ``storage``: type of the vectors
     in the column ``embedding``, if there is one.
     """
 
     columns: StructType
     num_rows: int
     read: Callable[[], DataFrame]
-    files: list[tuple[str, Mapping[str, Any]]] | None = None
+    files: list[TableFile] | None = None
     convert: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
     storage: VectorStorage = VectorStorage()
 
@@ -163,13 +163,9 @@ class ExportedRows(NamedTuple):
         return pa.record_batch(stored | constant).select(self.columns.names)
 
 
-def partition_files(
-    tables: Tables, table: TableSchema, key: Mapping[str, Any]
-) -> list[tuple[str, Mapping[str, Any]]] | None:
+def partition_files(tables: Tables, table: TableSchema, key: Mapping[str, Any]) -> list[TableFile] | None:
     """Return the files of a partition, or None if the tables cannot be read without Spark."""
-    if not isinstance(tables, FileTables):
-        return None
-    return [(f"{tables.uri(table)}/{file.path}", file.values) for file in tables.files(table, matches([key]))]
+    return tables.files(table, matches([key])) if isinstance(tables, FileTables) else None
 
 
 def _write(rows: ExportedRows, out: str, what: str, as_of: date, details: dict[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
         rewritten = _rewrite(tables, table, users, files)
         for file, _, num_rows, hashes in rewritten:
             erased.add(file, num_rows, hashes)
-        if tables.delta(table).rewrite([(file, new) for file, new, _, _ in rewritten]):
+        if tables.commits(table).rewrite([(file, new) for file, new, _, _ in rewritten]):
             return erased
     raise UserrepError(f"forget: other runs keep writing to {tables.name(table)}. Run the command again.")
 

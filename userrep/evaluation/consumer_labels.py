@@ -26,7 +26,7 @@ from userrep.spaces.snapshots import PUBLISHED
 from userrep.spaces.verdicts import LabelTable
 from userrep.store.arrow import combined, is_text, stacked
 from userrep.store.buckets import NUM_BUCKETS
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.data_files import dataset_of
 from userrep.store.filesystem import absolute, exists
 from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
@@ -147,7 +147,7 @@ def _dataset(table: LabelTable) -> ds.Dataset:
         raise UsageError(f"--labels {table.labels}: not found.")
     format_ = detect_format(path, "labels", Listings())
     if format_ == "delta":
-        return DeltaFiles(path).dataset()
+        return dataset_of(path)
     if format_ not in ("parquet", "csv"):
         raise UsageError(f"--labels {table.labels}: the format is {format_}. Use Parquet, Delta or CSV.")
     as_text = pyarrow.csv.ConvertOptions(column_types={table.user_column: pa.string()})

@@ -6,6 +6,7 @@ from datetime import date
 from functools import partial
 
 import pyarrow as pa
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -17,7 +18,7 @@ from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, check_times
 from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file
 from userrep.sources.text_blocks import csv_header
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.data_files import spark_schema
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, Times, times_of_footer
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import last_event_day, numbered_day, utc_now
@@ -87,7 +88,7 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
         return None
     if source.format == "delta":
         with suppress(DeltaError):
-            return DeltaFiles(as_spark_reads(source.path)).fields()
+            return spark_schema(DeltaTable(as_spark_reads(source.path)))
     if source.format == "csv":
         return _csv_schema(source, what, listings)
     footers = listings.footers(source, what)

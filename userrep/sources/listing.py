@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError
 
 from userrep.config import Source
 from userrep.errors import UsageError
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.data_files import files_of
 from userrep.store.filesystem import absolute, file_system
 from userrep.utc import EPOCH
 
@@ -68,7 +68,7 @@ class Listings:
 
     def _read_footers(self, source: Source, what: str) -> list[pq.FileMetaData]:
         try:
-            if source.format == "delta" and len(DeltaFiles(source.path).files()) > _MAX_FOOTERS:
+            if source.format == "delta" and len(DeltaTable(source.path).file_uris()) > _MAX_FOOTERS:
                 return []  # without a look at each file
             files = self.files(source, what)
             return [read_footer(file) for file in files] if len(files) <= _MAX_FOOTERS else []
@@ -104,7 +104,7 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
         store, target = file_system(location)
         base = file_system(base_folder(location))[1]
         if format_ == "delta":
-            infos = store.get_file_info([f"{target}/{file.path}" for file in DeltaFiles(location).files()])
+            infos = store.get_file_info([f"{target}/{file.path}" for file in files_of(DeltaTable(location))])
         elif store.get_file_info(target).type == pyarrow.fs.FileType.File:
             infos = [store.get_file_info(target)]
         else:
@@ -167,7 +167,7 @@ def detect_format(path: str, what: str, listings: Listings) -> str:
 
 def _is_delta(path: str) -> bool:
     try:
-        return DeltaFiles(as_spark_reads(path)).exists()
+        return bool(DeltaTable.is_deltatable(as_spark_reads(path)))
     except (OSError, DeltaError):
         return False
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from userrep.errors import UserrepError
+from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
 from userrep.spark.paths import not_a_pattern
 from userrep.store.data_dictionary import described
-from userrep.store.data_files import PartitionFilter, TableFile, in_folders, matches
-from userrep.store.delta_files import DeltaFiles, Files
+from userrep.store.data_files import TableFile, arrow_schema, dataset_of, files_of, in_folders, matches, spark_schema
+from userrep.store.delta_commits import DeltaCommits, Files
 from userrep.store.filesystem import folder_names, root_path, with_retries
 from userrep.store.parquet_writer import Target
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
-from userrep.store.tables import Keys, PartitionStatistics, Rows, Session, Tables, TransactionId
+from userrep.store.table_formats import check_features
+from userrep.store.tables import Keys, PartitionFilter, PartitionStatistics, Rows, Session, Tables, TransactionId
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame, Row
@@ -61,17 +62,29 @@ class FileTables(Tables):
             self.check_any()
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
-        self.delta(table).create(described(table).json(), table.partition_by, properties)
+        self.commits(table).create(described(table).json(), table.partition_by, properties)
 
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
-        return self.delta(table).layout()
+        uri = self.uri(table)
+        try:
+            loaded = DeltaTable(uri)
+        except TableNotFoundError:
+            return None
+        except DeltaError as error:
+            raise UserrepError(
+                f"table {uri} is not readable ({in_one_line(error)}). Restore it from a backup. If another program has "
+                "enabled a newer Delta feature, disable that feature or upgrade userrep."
+            ) from None
+        properties = loaded.metadata().configuration
+        check_features(uri, loaded.protocol().reader_features or [], properties)
+        return [field.name for field in loaded.schema().fields], properties
 
-    def delta(self, table: TableSchema) -> DeltaFiles:
-        """Return the files and commits of a table."""
-        return DeltaFiles(self.uri(table))
+    def commits(self, table: TableSchema) -> DeltaCommits:
+        """Return the commits of a table."""
+        return DeltaCommits(self.uri(table))
 
-    def _loaded(self, table: TableSchema) -> DeltaTable:
-        return DeltaTable(self.uri(table))
+    def _loaded(self, table: TableSchema, version: int | None = None) -> DeltaTable:
+        return DeltaTable(self.uri(table), version=version)
 
     # Reading
 
@@ -80,14 +93,13 @@ class FileTables(Tables):
 
         These jobs take about a second. Above 32 paths, Spark runs a short job of its own, which looks at each file.
         """
-        version, fields, files = self.delta(table).contents(version)
-        if keys is not None:
-            is_wanted = matches(keys)
-            files = [file for file in files if is_wanted(file.values)]
+        loaded = self._loaded(table, version)
+        is_wanted, fields = matches([{}] if keys is None else keys), spark_schema(loaded)
+        files = [file for file in files_of(loaded, self.uri(table)) if is_wanted(file.values)]
         if not files:
             return self.spark.createDataFrame([], fields)
         if len(files) > _MOST_PATHS or not all(in_folders(file, table.partition_by) for file in files):
-            return super()._rows(table, keys, version)
+            return super()._rows(table, keys, loaded.version())
         reader = self.spark.read.schema(fields).option("basePath", self.uri(table))
         return reader.parquet(*(not_a_pattern(file.uri) for file in files)).to(fields)
 
@@ -95,22 +107,21 @@ class FileTables(Tables):
         return self._loaded(table).version() if self.exists(table) else 0
 
     def fields(self, table: TableSchema) -> StructType:
-        return self.delta(table).fields()
+        return spark_schema(self._loaded(table))
 
     def num_bytes(self, table: TableSchema) -> int:
-        return sum(file.size for file in self.delta(table).files()) if self._is_stored(table) else 0
+        return sum(file.size for file in files_of(self._loaded(table))) if self._is_stored(table) else 0
 
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
         if not self.exists(table):
             return []
-        dataset = self.delta(table).dataset()
+        dataset = dataset_of(self.uri(table))
         matching = pq.filters_to_expression([(name, "=", value) for name, value in equal.items()]) if equal else None
-        names = list(columns) if columns else None
-        return arrow_rows(with_retries(lambda: dataset.to_table(columns=names, filter=matching)))
+        return arrow_rows(with_retries(lambda: dataset.to_table(columns=columns and list(columns), filter=matching)))
 
     def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
         counts: Counter[tuple[Any, ...]] = Counter()
-        for batch in self.delta(table).dataset().to_batches(columns=list(columns)) if self.exists(table) else ():
+        for batch in dataset_of(self.uri(table)).to_batches(columns=list(columns)) if self.exists(table) else ():
             groups = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
             for row in groups.to_pylist():
                 counts[tuple(row[name] for name in columns)] += row["count_all"]
@@ -125,13 +136,21 @@ class FileTables(Tables):
     def files(
         self, table: TableSchema, keeps: PartitionFilter = lambda _: True, *, version: int | None = None
     ) -> list[TableFile]:
-        """Return the files of the partitions for whose values ``keeps`` returns True.
+        """Return the files, by default of the newest version, whose partition values ``keeps`` accepts.
 
-        ``version`` defaults to the newest version. Driver memory: one entry per file of the table.
+        Driver memory: one entry per file of the table.
         """
         if not self.exists(table):
             return []
-        return [file for file in self.delta(table).files(version) if keeps(file.values)]
+        return [file for file in files_of(self._loaded(table, version), self.uri(table)) if keeps(file.values)]
+
+    def has_version(self, table: TableSchema, version: int) -> bool:
+        """Return whether a version can still be read; Delta cleans its log after 30 days."""
+        try:
+            self._loaded(table, version)
+        except DeltaError:
+            return False
+        return True
 
     def was_restored(self, table: TableSchema, since: datetime) -> bool:
         """Return whether a table was restored to an earlier version since a time (naive UTC).
@@ -150,19 +169,18 @@ class FileTables(Tables):
 
     def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
-        return self.delta(table).add_rows(rows, replacing=replacing, since=since)
+        return self.commits(table).add_rows(rows, replacing=replacing, since=since)
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
-        return self.delta(table).reserve(counter, first=first)
+        return self.commits(table).reserve(counter, first=first)
 
     # Large changes, by tasks
 
     def target(self, table: TableSchema) -> Target:
         """Return what tasks need to write files of a table. Creates the table unless it exists."""
         self.create(table)
-        schema = self.delta(table).schema()
-        fields = [field for field in schema if field.name not in table.partition_by]
+        fields = [field for field in arrow_schema(self._loaded(table)) if field.name not in table.partition_by]
         return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
 
     def commit(self, table: TableSchema, written: Files, *, replacing: PartitionFilter, since: int) -> None:
@@ -171,14 +189,11 @@ class FileTables(Tables):
         ``replacing`` is a predicate on partition values. ``since`` is the table's version when the work began. Raises
         UserrepError if these partitions have changed since then.
         """
-        self.delta(table).swap(written, replacing, since=since)
+        self.commits(table).swap(written, replacing, since=since)
 
     def add_files(self, table: TableSchema, written: Files, *, transaction: TransactionId | None = None) -> None:
-        """Add files that tasks have written, in one commit. ``transaction`` is that of ``append``.
-
-        Without files, nothing is committed.
-        """
-        self.delta(table).add_files(written, transaction=transaction)
+        """Add files that tasks have written, if any, in one commit. ``transaction`` is that of ``append``."""
+        self.commits(table).add_files(written, transaction=transaction)
 
     def append(
         self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
@@ -186,7 +201,7 @@ class FileTables(Tables):
         from userrep.store.task_writes import write_files
 
         written = write_files(rows, self.target(table))
-        return self.delta(table).add_files(written, since=since, transaction=transaction)
+        return self.commits(table).add_files(written, since=since, transaction=transaction)
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         from userrep.store.task_writes import write_files
@@ -201,17 +216,15 @@ class FileTables(Tables):
     # Upkeep
 
     def compact(self, table: TableSchema, *, at_least: int) -> int:
-        if not self.exists(table):
-            return 0
-        loaded = self._loaded(table)
-        if (num := len(loaded.file_uris())) < at_least:
+        num_files = len(self.files(table))
+        if num_files < at_least:
             return 0
         with around(f"join:{table.name}"):
             try:
-                loaded.optimize.compact()
+                self._loaded(table).optimize.compact()
             except CommitFailedError:
                 return 0
-        return num
+        return num_files
 
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
         since = self.version(table)
@@ -225,7 +238,7 @@ class FileTables(Tables):
 
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
         if self.exists(table):
-            hours, kept = int(age.total_seconds() // 3600), [n for n in keep if self.delta(table).has_version(n)]
+            hours, kept = int(age.total_seconds() // 3600), [n for n in keep if self.has_version(table, n)]
             with around(f"vacuum:{table.name}"):
                 self._loaded(table).vacuum(
                     hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept

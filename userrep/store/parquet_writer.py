@@ -66,21 +66,13 @@ class _File:
     def __init__(self, target: Target, values: dict[str, Any]) -> None:
         folders = "/".join(f"{name}={_NULL if value is None else value}" for name, value in values.items())
         self._path = "/".join(part for part in (folders, f"part-{uuid4()}.parquet") if part)
-        self._values, self._schema, self._num_rows = values, _dense(target.schema), 0
+        self._target, self._values, self._schema, self._num_rows = target, values, _dense(target.schema), 0
         self._buckets: tuple[int, int] | None = None
         self._buffered: list[pa.Table] = []
-        settings = dict(target.properties)
-        self._group_bytes = int(settings.get("parquet.block.size", _GROUP_BYTES))
-        self._table_uri = target.uri
+        self._group_bytes = int(dict(target.properties).get("parquet.block.size", _GROUP_BYTES))
         files, path = file_system(f"{target.uri}/{self._path}")
         files.create_dir(path.rpartition("/")[0], recursive=True)
         self._stream = files.open_output_stream(path)
-        self._options: dict[str, Any] = {
-            "compression": _CODECS[settings.get("parquet.compression", "snappy")],
-            "use_dictionary": _dictionaries(target),
-            "data_page_size": int(settings.get("parquet.page.size", _PAGE_BYTES)),
-            "write_statistics": [USER_BUCKET, "item_bucket"],  # for skipping row groups; user ids stay out of footers
-        }
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, rows: pa.Table) -> None:
@@ -99,15 +91,14 @@ class _File:
             self._writer.close()
         size = self._stream.tell()
         self._stream.close()
-        return TableFile(self._path, size, self._num_rows, self._values, self._buckets, table_uri=self._table_uri)
+        return TableFile(self._path, size, self._num_rows, self._values, self._buckets, table_uri=self._target.uri)
 
     def _flush(self) -> None:
         if self._buffered:
             table = pa.concat_tables(self._buffered)
             bytes_per_row = max(1, table.nbytes // table.num_rows)
             if self._writer is None:
-                self._options["use_dictionary"] += rounded_vectors(table)
-                self._writer = pq.ParquetWriter(self._stream, self._schema, **self._options)
+                self._writer = pq.ParquetWriter(self._stream, self._schema, **_options(self._target, table))
             self._writer.write_table(table, row_group_size=max(1, self._group_bytes // bytes_per_row))
             self._buffered = []
 
@@ -118,9 +109,15 @@ def _dense(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(vector) if is_vector(field) else field for field in schema])
 
 
-def _dictionaries(target: Target) -> list[str]:
-    """Return the columns to write with dictionary encoding."""
+def _options(target: Target, first: pa.Table) -> dict[str, Any]:
+    """Return pyarrow's options for a file whose first row group has the rows ``first``."""
     settings = dict(target.properties)
     by_default = settings.get("parquet.enable.dictionary", "true")
-    names = [name for name in target.schema.names if not pa.types.is_nested(target.schema.field(name).type)]
-    return [name for name in names if settings.get(f"parquet.enable.dictionary#{name}", by_default) == "true"]
+    plain = [field.name for field in target.schema if not pa.types.is_nested(field.type)]
+    coded = [name for name in plain if settings.get(f"parquet.enable.dictionary#{name}", by_default) == "true"]
+    return {
+        "compression": _CODECS[settings.get("parquet.compression", "snappy")],
+        "use_dictionary": coded + rounded_vectors(first),
+        "data_page_size": int(settings.get("parquet.page.size", _PAGE_BYTES)),
+        "write_statistics": [USER_BUCKET, "item_bucket"],  # for skipping row groups; user ids stay out of footers
+    }

@@ -22,6 +22,7 @@ Session: TypeAlias = "SparkSession | Callable[[], SparkSession] | None"
 Rows = Sequence[Mapping[str, Any]]
 TransactionId = tuple[str, int]  # name of a writer, and the number of its transaction
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
+PartitionFilter = Callable[[dict[str, Any]], bool]  # a predicate on partition values
 RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read
 _ATTEMPTS = 50  # to change a ledger, each from its newest rows; of concurrent changes one succeeds in each round
 _LONGEST_PAUSE = 0.05  # seconds between two attempts; random, so that concurrent changes do not stay in step

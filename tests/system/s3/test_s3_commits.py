@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tests.system.s3.conftest import Bucket
 from userrep.errors import UserrepError
 from userrep.spaces.registry import add_candidate, read_registry
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.delta_commits import DeltaCommits
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EXPORTS, REGISTRY, REJECTED_EVENTS, TableSchema
 from userrep.store.tables import Tables
@@ -84,14 +84,14 @@ def test_a_change_of_the_registry_whose_answer_is_lost_counts(tables: Tables, bu
 
 @pytest.mark.full
 def test_a_driver_that_comes_second_on_the_same_rows_fails_with_an_error(tables: Tables, bucket: Bucket) -> None:
-    rows, replace = row_of(tables), DeltaFiles.swap
+    rows, replace = row_of(tables), DeltaCommits.swap
 
-    def overtaken(self: DeltaFiles, *args: Any, **more: Any) -> None:
+    def overtaken(self: DeltaCommits, *args: Any, **more: Any) -> None:
         FileTables(None, tables.artifacts_root).add(EXPORTS, [ROW])
         replace(self, *args, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DeltaFiles, "swap", overtaken)
+        patch.setattr(DeltaCommits, "swap", overtaken)
         with pytest.raises(
             UserrepError, match=r"tables/exports: another run has changed the same rows meanwhile\. Run"
         ):

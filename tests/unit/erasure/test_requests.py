@@ -26,7 +26,7 @@ from userrep.erasure.requests import Erasure
 from userrep.erasure.rewrite import ErasedUsers, erase_rows
 from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.delta_commits import DeltaCommits
 from userrep.store.export_files import MANIFEST
 from userrep.store.export_folder import recorded_folder
 from userrep.store.file_tables import FileTables
@@ -254,16 +254,16 @@ def test_rows_that_lie_in_another_run_s_new_files_are_found_there(
 ) -> None:
     publish(tables, {snapshot(D1): VECTORS})
     add_tombstones(tables, [BOB])
-    rewrite = DeltaFiles.rewrite
+    rewrite = DeltaCommits.rewrite
 
-    def after_a_compaction(self: DeltaFiles, pairs: Any) -> bool:
-        monkeypatch.setattr(DeltaFiles, "rewrite", rewrite)
+    def after_a_compaction(self: DeltaCommits, pairs: Any) -> bool:
+        monkeypatch.setattr(DeltaCommits, "rewrite", rewrite)
         tables.spark.sql(f"OPTIMIZE {tables.name(USER_EMBEDDINGS)}")
         rows = tables.read(USER_EMBEDDINGS)
         tables.replace(rows.localCheckpoint(), USER_EMBEDDINGS, [{}])
         return rewrite(self, pairs)
 
-    monkeypatch.setattr(DeltaFiles, "rewrite", after_a_compaction)
+    monkeypatch.setattr(DeltaCommits, "rewrite", after_a_compaction)
     erase_rows(tables, USER_EMBEDDINGS, ErasedUsers.of(read_tombstones(tables), [BOB]))
     assert users_in(tables) == {ANN, EVE}
     assert tables.read(USER_EMBEDDINGS).count() == 2

@@ -17,7 +17,7 @@ from userrep.errors import UserrepError
 from userrep.operations import maintenance
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.snapshots import REFUSED
-from userrep.store import delta_files
+from userrep.store import delta_commits
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
     ALL,
@@ -148,7 +148,7 @@ def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
     """A run that replaces rows of a ledger just when its files are joined does it again."""
     for day in (D1, D2):
         publish(tables, {snapshot(day): {"u": [1.0]}})
-    write, calls = delta_files.write_deltalake, []
+    write, calls = delta_commits.write_deltalake, []
 
     def after_a_join(*arguments: Any, **options: Any) -> None:
         calls.append(1)
@@ -156,7 +156,7 @@ def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
             assert tables.compact(SNAPSHOTS, at_least=2) == 2
         write(*arguments, **options)
 
-    monkeypatch.setattr(delta_files, "write_deltalake", after_a_join)
+    monkeypatch.setattr(delta_commits, "write_deltalake", after_a_join)
     changed = replace(snapshot(D1), num_users=7)
     tables.add(SNAPSHOTS, [vars(changed)], replacing=f"as_of = {sql_date(D1)}")
     assert sorted((row.as_of, row.num_users) for row in tables.ledger(SNAPSHOTS)) == [(D1, 7), (D2, 2)]
@@ -164,7 +164,7 @@ def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
     def never(*_: Any, **__: Any) -> None:
         raise CommitFailedError("another")
 
-    monkeypatch.setattr(delta_files, "write_deltalake", never)
+    monkeypatch.setattr(delta_commits, "write_deltalake", never)
     with pytest.raises(UserrepError, match="other runs keep committing"):
         tables.add(SNAPSHOTS, [vars(changed)], replacing="true")
 

@@ -54,7 +54,7 @@ def test_a_kill_between_the_look_and_the_commit_leaves_the_registry_as_it_was(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("userrep.store.delta_files.write_deltalake", killed)
+        patch.setattr("userrep.store.delta_commits.write_deltalake", killed)
         with pytest.raises(KeyboardInterrupt):
             promote(tables, find_space(tables, B))
     assert (read_registry(tables), tables.version(REGISTRY)) == (before, version)

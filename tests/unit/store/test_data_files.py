@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from userrep.store.data_files import TableFile, adding, files_of, removing
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.delta_commits import DeltaCommits
 from userrep.store.schemas import TableSchema
 
 pytestmark = pytest.mark.fast
@@ -32,27 +32,27 @@ BARE = TableFile("b.parquet", 50, 0, values(None, 2, "0-of-1"))
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> DeltaFiles:
+def commits(tmp_path: Path) -> DeltaCommits:
     """A table whose columns are those of ``ROWS``, and whose files exist in its log only."""
     properties = {"delta.dataSkippingNumIndexedCols": "0", "delta.dataSkippingStatsColumns": "user_bucket"}
-    table = DeltaFiles(str(tmp_path / "rows"))
-    table.create(json.dumps(ROWS.fields().jsonValue()), ROWS.partition_by, properties)
-    return table
+    commits = DeltaCommits(str(tmp_path / "rows"))
+    commits.create(json.dumps(ROWS.fields().jsonValue()), ROWS.partition_by, properties)
+    return commits
 
 
-def test_files_are_listed_as_they_were_added_with_typed_values(files: DeltaFiles) -> None:
+def test_files_are_listed_as_they_were_added_with_typed_values(commits: DeltaCommits) -> None:
     before = int(time.time() * 1000)
-    files.add_files([FULL, BARE], transaction=("writer", 1))
-    found = sorted(files_of(DeltaTable(files.uri)), key=lambda file: -file.size)
+    commits.add_files([FULL, BARE], transaction=("writer", 1))
+    found = sorted(files_of(DeltaTable(commits.uri)), key=lambda file: -file.size)
     assert [file._replace(added_at=0) for file in found] == [FULL, BARE]
     assert all(before <= file.added_at <= time.time() * 1000 for file in found)
 
 
-def test_removed_files_are_no_longer_listed(files: DeltaFiles) -> None:
-    files.add_files([FULL, BARE], transaction=("writer", 1))
-    assert files.rewrite([(BARE, None)])
-    assert [file.path for file in files.files()] == [FULL.path]
-    assert [file.path for file in files.files(version=1)] == [FULL.path, BARE.path]
+def test_removed_files_are_no_longer_listed(commits: DeltaCommits) -> None:
+    commits.add_files([FULL, BARE], transaction=("writer", 1))
+    assert commits.rewrite([(BARE, None)])
+    assert [file.path for file in files_of(DeltaTable(commits.uri))] == [FULL.path]
+    assert [file.path for file in files_of(DeltaTable(commits.uri, version=1))] == [FULL.path, BARE.path]
 
 
 def test_partition_values_are_written_to_the_log_as_text_and_missing_ones_as_null() -> None:
@@ -77,16 +77,17 @@ def test_a_task_returns_files_as_json_with_partition_values_as_text() -> None:
     assert TableFile.from_json(BARE.to_json()) == BARE
 
 
-def test_a_file_knows_where_it_is(files: DeltaFiles) -> None:
-    files.add_files([FULL])
-    assert [file.uri for file in files.files()] == [f"{files.uri}/{FULL.path}"]
+def test_a_file_knows_where_it_is(commits: DeltaCommits) -> None:
+    commits.add_files([FULL])
+    files = files_of(DeltaTable(commits.uri), commits.uri)
+    assert [file.uri for file in files] == [f"{commits.uri}/{FULL.path}"]
 
 
 def test_files_of_a_table_without_partitions_have_no_values(tmp_path: Path) -> None:
-    table = DeltaFiles(str(tmp_path / "plain"))
+    commits = DeltaCommits(str(tmp_path / "plain"))
     schema = TableSchema("plain", "one row per test", "name STRING")
-    table.create(json.dumps(schema.fields().jsonValue()), (), {})
-    table.add_rows([{"name": "a"}, {"name": "b"}])
-    (file,) = table.files()
+    commits.create(json.dumps(schema.fields().jsonValue()), (), {})
+    commits.add_rows([{"name": "a"}, {"name": "b"}])
+    (file,) = files_of(DeltaTable(commits.uri))
     assert (file.num_rows, file.values, file.buckets) == (2, {}, None)
     assert file.size == (tmp_path / "plain" / file.path).stat().st_size

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EXPORTS, JOB_RUNS
 
@@ -38,9 +37,9 @@ def data_files(tables: FileTables) -> list[Path]:
 def test_a_ledger_is_joined_once_it_has_as_many_files_as_stated(tables: FileTables) -> None:
     add(tables, "a", "b", "c")
     assert tables.compact(JOB_RUNS, at_least=4) == 0
-    assert len(DeltaFiles(tables.uri(JOB_RUNS)).files()) == 3
+    assert len(tables.files(JOB_RUNS)) == 3
     assert tables.compact(JOB_RUNS, at_least=3) == 3
-    assert len(DeltaFiles(tables.uri(JOB_RUNS)).files()) == 1
+    assert len(tables.files(JOB_RUNS)) == 1
     assert runs(tables) == ["a", "b", "c"]
     assert tables.compact(EXPORTS, at_least=1) == 0  # a table that did not exist yet
 
@@ -70,7 +69,7 @@ def test_vacuum_deletes_files_that_no_commit_names(tables: FileTables) -> None:
 
 def test_a_version_exists_until_the_log_forgets_it(tables: FileTables) -> None:
     add(tables, "a")
-    assert [tables.delta(JOB_RUNS).has_version(version) for version in (0, 1, 2)] == [True, True, False]
+    assert [tables.has_version(JOB_RUNS, version) for version in (0, 1, 2)] == [True, True, False]
 
 
 def test_a_restore_is_noticed_only_from_the_moment_it_happened(tables: FileTables) -> None:

@@ -156,7 +156,7 @@ def _build(
 
 def base_files(tables: FileTables, key: tuple[str, date], version: int) -> set[str] | None:
     """Return the paths of a base's files at a version of ``user_openings``; None if it is no longer readable."""
-    if not tables.delta(USER_OPENINGS).has_version(version):
+    if not tables.has_version(USER_OPENINGS, version):
         return None
     files = tables.files(USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version)
     return {file.path for file in files}

@@ -15,10 +15,10 @@ from pyspark.sql.types import StructType
 from tests.support.builders import EVENT_COLUMNS, config_of
 from userrep.errors import UserrepError
 from userrep.features.spec import FeatureSpec
-from userrep.store import delta_files
+from userrep.store import delta_commits
 from userrep.store.data_dictionary import described
 from userrep.store.data_files import TableFile
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.delta_commits import DeltaCommits
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import ALL, TableSchema, user_features
@@ -109,7 +109,7 @@ def test_what_tasks_write_counts_once_it_is_committed_and_takes_the_place_of_wha
 def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, real, calls = written(tables, date(2024, 5, 1), bucketed(3)), delta_files.files_of, []
+    files, real, calls = written(tables, date(2024, 5, 1), bucketed(3)), delta_commits.files_of, []
     other = tables.spark.createDataFrame([(date(2024, 6, 1), "0-of-1", 1, "u", [0.5])], tables.read(SHARES).schema)
 
     def overtaken(table: DeltaTable, table_uri: str = "") -> list[TableFile]:
@@ -118,7 +118,7 @@ def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
         calls.append(table)
         return real(table, table_uri)
 
-    monkeypatch.setattr(delta_files, "files_of", overtaken)
+    monkeypatch.setattr(delta_commits, "files_of", overtaken)
     tables.commit(SHARES, files, replacing=lambda _: False, since=0)
     assert len(calls) == 3
     assert tables.read(SHARES).where("day < DATE'2024-06-01'").count() == 3
@@ -129,9 +129,8 @@ def test_a_table_that_many_make_at_once_is_there_for_all(tmp_path: Path) -> None
 
     def made(k: int) -> list[str]:
         begin.wait()
-        files = DeltaFiles(f"{tmp_path}/{k}")
-        files.create(schema, SHARES.partition_by, {})
-        return files.layout()[0]
+        DeltaCommits(f"{tmp_path}/{k}").create(schema, SHARES.partition_by, {})
+        return [field.name for field in DeltaTable(f"{tmp_path}/{k}").schema().fields]
 
     begin = Barrier(6)  # for each six
     with ThreadPoolExecutor(6) as pool:

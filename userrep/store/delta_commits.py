@@ -1,32 +1,23 @@
-"""Access to Delta tables below a path without Spark, through delta-rs.
+"""Commits to a Delta table below a path without Spark, through delta-rs.
 
-Spark takes about a second to read a table of ten rows and a third of a second to commit; delta-rs does either in a few
-milliseconds. The driver therefore reads and writes ledgers here, and commits the files that tasks have written.
+Spark takes a third of a second to commit, delta-rs a few milliseconds. The driver therefore writes ledgers here, and
+commits the files that tasks have written.
 """
 
-from __future__ import annotations
-
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs
 from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from userrep.errors import UserrepError, changed_meanwhile, in_one_line
+from userrep.errors import UserrepError, changed_meanwhile
 from userrep.failpoints import around
-from userrep.store.data_files import PartitionFilter, TableFile, adding, files_of, removing
-from userrep.store.filesystem import file_system
-from userrep.store.table_formats import check_features
-from userrep.store.tables import Rows, TransactionId
-
-if TYPE_CHECKING:  # so that readers of a root need not have PySpark
-    from pyspark.sql.types import StructType
+from userrep.store.data_files import TableFile, adding, arrow_schema, files_of, removing
+from userrep.store.tables import PartitionFilter, Rows, TransactionId
 
 _ATTEMPTS = 20  # per commit, each on the newest version
 _MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark
@@ -35,20 +26,16 @@ _MARK_SEARCH = 100  # newest commits that are searched for a mark
 Files = Sequence[TableFile]
 
 
-class DeltaFiles:
-    """The Delta table at ``uri``.
+class DeltaCommits:
+    """The commits to the Delta table at ``uri``.
 
-    Commits are optimistic: a commit that another writer has overtaken is repeated on the newest version, 20 times at
-    most. With ``since``, a commit is a compare-and-swap on that version and is not repeated.
+    They are optimistic: a commit that another writer has overtaken is repeated on the newest version, 20 times at most.
+    With ``since``, a commit is a compare-and-swap on that version and is not repeated.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._name = uri.rpartition("/")[2]  # in failpoints
-
-    def exists(self) -> bool:
-        """Return whether the table exists."""
-        return bool(DeltaTable.is_deltatable(self.uri))
 
     def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> None:
         """Create the table unless it exists. ``schema`` is a Spark schema as JSON."""
@@ -63,49 +50,6 @@ class DeltaFiles:
                 raise_if_key_not_exists=False,  # the properties include Parquet settings
             )
 
-    def layout(self) -> tuple[list[str], dict[str, str | None]] | None:
-        """Return the names of the columns, and the properties; None if the table does not exist.
-
-        Raises
-        ------
-        UserrepError
-            If the table cannot be read: its log is damaged, or it uses a Delta feature that delta-rs does not support.
-        """
-        try:
-            table = DeltaTable(self.uri)
-        except TableNotFoundError:
-            return None
-        except DeltaError as error:
-            raise UserrepError(
-                f"table {self.uri} is not readable ({in_one_line(error)}). Restore it from a backup. If another "
-                "program has enabled a newer Delta feature, disable that feature or upgrade userrep."
-            ) from None
-        properties: dict[str, str | None] = dict(table.metadata().configuration)
-        check_features(self.uri, table.protocol().reader_features or [], properties)
-        return [field.name for field in table.schema().fields], properties
-
-    def schema(self) -> pa.Schema:
-        """Return the Arrow schema."""
-        return _schema(DeltaTable(self.uri))
-
-    def fields(self) -> StructType:
-        """Return the Spark schema."""
-        return _fields(DeltaTable(self.uri))
-
-    def contents(self, version: int | None) -> tuple[int, StructType, list[TableFile]]:
-        """Return version, Spark schema and files of a version, by default the newest. Cost: one read of the log."""
-        table = DeltaTable(self.uri, version=version)
-        return table.version(), _fields(table), files_of(table, self.uri)
-
-    def dataset(self) -> Any:
-        """Return the rows of the newest version as a dataset of pyarrow, to be read in batches.
-
-        Raises DeltaError if the table needs a newer reader, for example for deletion vectors.
-        """
-        files, path = file_system(self.uri)
-        # With delta-rs's Python file system, reader threads can abort the process while it is exiting.
-        return DeltaTable(self.uri).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(path, files))
-
     def add_rows(self, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         """Append rows in one commit; with ``since``, only if that version is still the newest.
 
@@ -115,14 +59,10 @@ class DeltaFiles:
         how: dict[str, Any] = {"mode": "append"} if replacing is None else {"mode": "overwrite", "predicate": replacing}
 
         def attempt(table: DeltaTable) -> bool:
-            data = pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(table))
+            data = pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema(table))
             return self._try_commit(lambda made: write_deltalake(table, data, commit_properties=made, **how))
 
         return self._commit(attempt, since)
-
-    def files(self, version: int | None = None) -> list[TableFile]:
-        """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
-        return files_of(DeltaTable(self.uri, version=version), self.uri)
 
     def add_files(self, added: Files, *, since: int | None = None, transaction: TransactionId | None = None) -> bool:
         """Add files in one commit; with ``since``, only if that version is still the newest.
@@ -163,7 +103,7 @@ class DeltaFiles:
         UserrepError
             If another commit has changed these partitions since that version, or if every attempt was overtaken.
         """
-        before = {file.path for file in self.files(since) if replaces(file.values)}
+        before = {file.path for file in files_of(DeltaTable(self.uri, version=since)) if replaces(file.values)}
 
         def attempt(table: DeltaTable) -> bool:
             removed = [file for file in files_of(table) if replaces(file.values)]
@@ -229,22 +169,3 @@ class DeltaFiles:
             # writer had been first, although this one was.
             return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_MARK_SEARCH))
         return True
-
-    def has_version(self, version: int) -> bool:
-        """Return whether a version can still be read; Delta cleans its log after 30 days."""
-        try:
-            DeltaTable(self.uri, version=version)
-        except DeltaError:
-            return False
-        return True
-
-
-def _fields(table: DeltaTable) -> StructType:
-    from pyspark.sql.types import StructType
-
-    return StructType.fromJson(json.loads(table.schema().to_json()))
-
-
-def _schema(table: DeltaTable) -> pa.Schema:
-    """Return a table's Arrow schema, without the comments on columns."""
-    return pa.schema([field.remove_metadata() for field in pa.schema(table.schema().to_arrow())])

@@ -15,8 +15,8 @@ def sql_date(day: date) -> str:
     return f"DATE'{day:%Y-%m-%d}'"
 
 
-def sql_in(column: str, values: list[str] | list[date]) -> str:
-    """Return the predicate ``column IN (...)`` for validated names or dates; ``false`` if there are no values."""
+def sql_in(column: str, values: Sequence[str | date | int]) -> str:
+    """Return the predicate ``column IN (...)`` for validated names, dates or numbers; ``false`` if there are none."""
     if not values:
         return "false"
     return f"{column} IN ({', '.join(map(_sql, values))})"
@@ -30,24 +30,17 @@ def sql_key(key: Mapping[str, str | date | int]) -> str:
 def sql_any(keys: Sequence[Mapping[str, str | date | int]]) -> str:
     """Return the predicate that a row matches any of the keys. An empty key matches all rows; no keys match none.
 
-    Keys that differ only in a date share one list of dates, and ORs are nested as a balanced tree: the parser of
-    delta-rs overflows its stack at some thousand ORs in a row.
+    Keys that differ only in a date, or without one only in the last column, share one list. ORs are nested as a
+    balanced tree: the parser of delta-rs overflows its stack at some thousand ORs in a row.
     """
     if not all(keys):
         return "true"
-    dates_by_rest: dict[tuple[str, str], list[date]] = defaultdict(list)
-    parts = []
+    values_by_rest: dict[tuple[str, str], list[str | date | int]] = defaultdict(list)
     for key in keys:
-        dates = {name: value for name, value in key.items() if isinstance(value, date)}
-        if dates:
-            column, day = dates.popitem()
-            rest = sql_key({name: value for name, value in key.items() if name != column})
-            dates_by_rest[rest, column].append(day)
-        else:
-            parts.append(sql_key(key))
-    for (rest, column), days in dates_by_rest.items():
-        parts.append(f"{rest} AND {sql_in(column, days)}" if rest else sql_in(column, days))
-    return _any(parts)
+        *rest, (column, value) = sorted(key.items(), key=lambda item: isinstance(item[1], date))  # a date comes last
+        values_by_rest[sql_key(dict(rest)), column].append(value)
+    lists = [(rest, sql_in(column, values)) for (rest, column), values in values_by_rest.items()]
+    return _any([f"{rest} AND {any_value}" if rest else any_value for rest, any_value in lists])
 
 
 def _any(parts: Sequence[str]) -> str:

@@ -22,24 +22,23 @@ def filtered_stderr() -> Iterator[None]:
     Their stdout goes to the same stderr, because Delta's VACUUM prints to stdout, which must have only a command's
     result.
     """
-    terminal, stdout = os.dup(2), os.dup(1)
+    saved = {number: os.dup(number) for number in (1, 2)}
     read_end, write_end = os.pipe()
-    os.dup2(write_end, 2)
-    os.dup2(write_end, 1)
+    for number in saved:
+        os.dup2(write_end, number)
     os.close(write_end)
-    threading.Thread(target=_forward, args=(read_end, os.dup(terminal)), daemon=True, name="jvm-stderr").start()
+    threading.Thread(target=_forward, args=(read_end, os.dup(saved[2])), daemon=True, name="jvm-stderr").start()
     try:
         yield
     finally:
-        os.dup2(terminal, 2)
-        os.dup2(stdout, 1)
-        os.close(terminal)
-        os.close(stdout)
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _forward(source: int, target: int) -> None:
     """Forward lines until the last process with an open pipe end has ended."""
-    with os.fdopen(source, "rb", closefd=True) as lines:
+    with os.fdopen(source, "rb") as lines:
         for line in lines:
             if not any(note in line for note in _NOISE):
                 os.write(target, line)

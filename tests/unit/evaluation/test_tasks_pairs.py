@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from tests.support.builders import config_of
 from tests.support.evaluation_world import (
@@ -102,7 +103,8 @@ def test_exchanged_pairs_are_two_positives_whose_items_are_swapped_and_never_a_b
     rng = np.random.default_rng(seed)
     positives = np.unique(rng.integers(0, 8 * num_items, num_positives))
     barred = np.unique(np.concatenate([positives, rng.integers(0, 8 * num_items, 10)]))
-    row_P, item_P, is_positive_P = exchanged(*np.divmod(positives, num_items), barred, num_items, rng)
+    never = csr_array((np.ones(len(barred)), np.divmod(barred, num_items)), shape=(8, num_items))
+    row_P, item_P, is_positive_P = exchanged(*np.divmod(positives, num_items), never, rng)
     half = len(row_P) // 2
     assert is_positive_P.tolist() == [True] * half + [False] * half
     keys = row_P * num_items + item_P

@@ -146,39 +146,36 @@ def _problem(truth: Truth, seed: int, *, days: int, only_new: bool = False) -> P
 def draw_pairs(truth: Truth, days: int, rng: np.random.Generator, *, only_new: bool = False) -> PairProblem:
     """Draw positives, and exchange their items for negatives among rows of the same date and role."""
     taken = truth.futures.num_events(days)
-    excluded = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
+    excluded = truth.activity.picked[truth.rows.user_N]
     if only_new:
         excluded = excluded + truth.futures.history
-    never = _keys(csr_array(taken + excluded))  # must not be negatives
-    row_P, item_P = _pairs_of(taken)
+    never = taken + excluded  # must not be negatives
+    row_P, item_P = taken.nonzero()
     sold_P = truth.activity.is_sold_DI[truth.rows.date_N[row_P], item_P]
-    is_allowed_P = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(excluded))
+    is_allowed_P = sold_P & ~_is_in(excluded, row_P, item_P)
     row_P, item_P = _at_most_per_row(row_P[is_allowed_P], item_P[is_allowed_P], rng)
     parts = []
     for d in range(len(truth.rows.dates)):
         for role in ROLES.values():
             is_in_group_P = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
-            parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, taken.shape[1], rng))
+            parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, rng))
     return PairProblem(truth, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def exchanged(
-    row_P: Ints, item_P: Ints, never: Ints, num_items: int, rng: np.random.Generator
-) -> tuple[Ints, Ints, Mask]:
+def exchanged(row_P: Ints, item_P: Ints, never: csr_array, rng: np.random.Generator) -> tuple[Ints, Ints, Mask]:
     """Match positives in pairs so that the item of each is a negative of the other; return row, item, is_positive.
 
-    ``never``: ascending keys (row x num_items + item) of pairs that must not be negatives. Positives without a match
-    after ``_ATTEMPTS`` attempts are dropped; these are mostly items that nearly all users have.
+    ``never``: N x I, not zero for pairs that must not be negatives. Positives without a match after ``_ATTEMPTS``
+    attempts are dropped; these are mostly items that nearly all users have.
     """
     waiting, matched = np.arange(len(row_P)), []
     for _ in range(_ATTEMPTS):
         waiting = rng.permutation(waiting)
         half = len(waiting) // 2
         first, second = waiting[:half], waiting[half : 2 * half]
-        is_match = ~_is_among(row_P[first] * num_items + item_P[second], never)
-        is_match &= ~_is_among(row_P[second] * num_items + item_P[first], never)
-        matched.append(np.stack([first[is_match], second[is_match]]))
-        waiting = np.concatenate([first[~is_match], second[~is_match], waiting[2 * half :]])
+        is_barred = _is_in(never, row_P[first], item_P[second]) | _is_in(never, row_P[second], item_P[first])
+        matched.append(np.stack([first[~is_barred], second[~is_barred]]))
+        waiting = np.concatenate([first[is_barred], second[is_barred], waiting[2 * half :]])
     first, second = np.concatenate(matched, axis=1)
     own, other = np.concatenate([first, second]), np.concatenate([second, first])
     return (
@@ -188,22 +185,9 @@ def exchanged(
     )
 
 
-def _pairs_of(matrix: csr_array) -> tuple[Ints, Ints]:
-    row_P, item_P = matrix.nonzero()
-    return row_P.astype(np.int64), item_P.astype(np.int64)
-
-
-def _keys(matrix: csr_array) -> Ints:
-    row_P, item_P = _pairs_of(matrix)
-    return np.sort(row_P * matrix.shape[1] + item_P)
-
-
-def _is_among(keys: Ints, ascending: Ints) -> Mask:
-    if not len(ascending):
-        return np.zeros(len(keys), bool)
-    index = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    is_present: Mask = ascending[index] == keys
-    return is_present
+def _is_in(matrix: csr_array, row_P: Ints, item_P: Ints) -> Mask:
+    """Return which pairs have an entry in a matrix."""
+    return np.asarray(matrix[row_P, item_P] > 0) if len(row_P) else np.zeros(0, bool)  # otherwise sparse
 
 
 def _at_most_per_row(row_P: Ints, item_P: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:

@@ -46,7 +46,7 @@ class RowProblem:
 
     Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
     outputs; ``metric``_linear and ``metric``_trees are those of each probe. Without trees (``has_trees``), results do
-    not depend on the coordinates of a representation.
+    not depend on the coordinates of a representation. The unit of a number changes neither a penalty nor a tree.
     """
 
     rows: Rows
@@ -62,29 +62,28 @@ class RowProblem:
     def choose(self, x_NF: Floats32) -> Setting:
         """Choose penalties and rounds on the validation rows."""
         x_NF, train, valid = self._inputs(x_NF), self._rows_in(TRAIN), self._rows_in(VALID)
-        y_NK = self._targets(train)
-        (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], y_NK[rows]) for rows in (train, valid))
+        (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], self.y_NK[rows]) for rows in (train, valid))
+        num_labels = self.y_NK.shape[1]
         strength_K = penalty_path(
-            lambda strength, previous: self._fit(x_train, y_train, np.full(y_NK.shape[1], strength), previous),
+            lambda strength, previous: self._fit(x_train, y_train, np.full(num_labels, strength), previous),
             lambda w_GK: self._loss(linear(x_valid, w_GK), y_valid),
         )
-        if y_NK.shape[1] > 1 or not self.has_trees:
+        if num_labels > 1 or not self.has_trees:
             return Setting(strength_K, None)
-        return Setting(strength_K, choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective))
+        return Setting(strength_K, choose_rounds(x_NF, self.y_NK[:, 0], train, valid, self._objective))
 
     def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
         """Fit on training and validation rows; return logits or numbers of the test rows by metric."""
         x_NF, fitted, test = self._inputs(x_NF), self._rows_in(TRAIN, VALID), self._rows_in(TEST)
-        x_TF, y_NK = x_NF[test], self._targets(fitted)
-        w_GK = self._fit(x_NF[fitted], y_NK[fitted], choice.strength_K)
-        outputs = {"linear": linear(x_TF, w_GK)}
+        outputs = {"linear": linear(x_NF[test], self._fit(x_NF[fitted], self.y_NK[fitted], choice.strength_K))}
         if choice.num_rounds is not None:
-            predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.num_rounds, self._objective)
-            outputs["trees"] = predict(x_TF)[:, None]
+            predict = fit_trees(x_NF[fitted], self.y_NK[fitted, 0], choice.num_rounds, self._objective)
+            outputs["trees"] = predict(x_NF[test])[:, None]
         by_metric: dict[str, Floats] = {self.metric: np.mean(list(outputs.values()), axis=0)}
         if len(outputs) > 1:
             by_metric |= {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()}
-        return {metric: self._scores(out_TK, test, fitted) for metric, out_TK in by_metric.items()}
+        label_TK, user_T = self.y_NK[test].astype(np.float64), self.rows.user_N[test]
+        return {metric: Scores(out_TK, label_TK, user_T) for metric, out_TK in by_metric.items()}
 
     def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
         if self.metric == "auc":
@@ -106,21 +105,6 @@ class RowProblem:
 
     def _inputs(self, x_NF: Floats32) -> Floats32:
         return standardized(x_NF, np.isin(self.rows.role_N, (TRAIN, VALID)))
-
-    def _unit(self, fitted: Ints) -> tuple[float, float]:
-        """Return the mean and standard deviation that numbers are standardized by; (0, 1) for yes or no."""
-        if self.metric == "auc":
-            return 0.0, 1.0
-        return float(self.y_NK[fitted].mean()), max(float(self.y_NK[fitted].std()), 1e-6)
-
-    def _targets(self, fitted: Ints) -> Floats32:
-        center, scale = self._unit(fitted)
-        targets_NK: Floats32 = ((self.y_NK - center) / scale).astype(np.float32)
-        return targets_NK
-
-    def _scores(self, out_TK: Floats, test: Ints, fitted: Ints) -> Scores:
-        center, scale = self._unit(fitted)
-        return Scores(out_TK * scale + center, self.y_NK[test].astype(np.float64), self.rows.user_N[test])
 
 
 def will_return(days: int) -> Task:

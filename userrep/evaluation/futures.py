@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from userrep.config import Onboarding
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.metrics import Floats, Ints, Mask
-from userrep.evaluation.sampled_rows import Rows, indices_in, only_sampled, where_in
+from userrep.evaluation.sampled_rows import Rows, indices_in, where_in
 from userrep.features.profiles import read_picks
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
@@ -115,7 +115,6 @@ def read_activity(
     plan: EvaluationPlan,
     *,
     onboarding: Onboarding | None,
-    seed: int,
     ledger: TileLedger | None = None,
 ) -> Activity:
     """Read the sampled users' tiles of all days, and the popularity of their items.
@@ -126,13 +125,13 @@ def read_activity(
     """
     boundaries = boundaries_of(plan)
     tiles = read_tiles(tables, start=None, end=boundaries[-1], ledger=ledger)
-    sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", slot_of(boundaries).alias("slot")).agg(
+    sums = rows.only_sampled(tiles).groupBy("user_id", "item_id", slot_of(boundaries).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip
     entries = sums.toArrow()
     picks = NO_PICKS
     if onboarding is not None:
-        picked = only_sampled(read_picks(tables.spark, onboarding), rows, seed=seed)
+        picked = rows.only_sampled(read_picks(tables.spark, onboarding))
         picks = picked.select("user_id", "item_id").distinct().toArrow()
     items = [chunk for table in (entries, picks) for chunk in table.column("item_id").cast(pa.string()).chunks]
     item_ids = pa.chunked_array(items, pa.string()).unique().sort()

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from userrep.errors import in_line
 from userrep.evaluation.metrics import Ints, Mask
-from userrep.evaluation.sampled_rows import indices_in
+from userrep.evaluation.sampled_rows import row_of_each
 from userrep.features.sums.generations import generations
 from userrep.store.arrow import combined
 from userrep.store.bucket_reader import rows_of_users
@@ -62,8 +62,7 @@ def label_slices(
 
 def _activity(rows: pa.Table, users: pa.StringArray, as_of_M: Ints) -> tuple[Ints, Ints]:
     """Return the number of active days before each label's as-of date, and the first one, or the as-of date if none."""
-    index_M = indices_in(users, combined(rows["user_id"]))
-    days = combined(rows["active_at"]).take(pa.array(index_M, mask=index_M < 0))
+    days = combined(row_of_each(users, rows)["active_at"])
     lengths_M = days.value_lengths().fill_null(0).to_numpy()
     label_A = np.repeat(np.arange(len(users)), lengths_M)
     day_A = days.flatten().to_numpy() // DAY_US
@@ -75,8 +74,7 @@ def _activity(rows: pa.Table, users: pa.StringArray, as_of_M: Ints) -> tuple[Int
 
 
 def _by_value(profiles: pa.Table, attributes: Sequence[str], users: pa.StringArray) -> dict[str, Mask]:
-    index_M = indices_in(users, combined(profiles["user_id"]))
-    values_M = combined(profiles["attributes"]).take(pa.array(index_M, mask=index_M < 0))
+    values_M = combined(row_of_each(users, profiles)["attributes"])
     slices: dict[str, Mask] = {}
     for k, name in enumerate(attributes):
         value_M = pc.list_element(values_M, k)

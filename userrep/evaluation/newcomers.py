@@ -19,7 +19,7 @@ from userrep.evaluation.metrics import Ints, Mask
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
 from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.results import Measured
-from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, Rows, row_of_each
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec
@@ -110,8 +110,7 @@ def read_truncated_rows(context: Context, versions: Versions, *, most: int) -> T
     """
     tables, config, rows = context.tables, context.config, context.rows
     spec = FeatureSpec.of(config)
-    tiles = read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger)
-    tiles = only_sampled(tiles, rows, seed=context.seed)
+    tiles = rows.only_sampled(read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger))
     candidates = newest_tiles(tiles, rows.dates, most=max(1, most), context=bool(spec.context)).toArrow()
     newest = newest_by_row(candidates, rows, span=spec.span)
     dated = dated_vectors(tables, config, versions, rows.dates)
@@ -124,10 +123,9 @@ def read_profiles(context: Context) -> pa.Table:
     tables, rows, profiles = context.tables, context.rows, refresh_profiles(context.tables, context.config)
     table = PROFILES.empty_table()
     if profiles.version is not None:
-        sampled = only_sampled(tables.read(USER_PROFILES, version=profiles.version), rows, seed=context.seed)
+        sampled = rows.only_sampled(tables.read(USER_PROFILES, version=profiles.version))
         table = in_common_schema(sampled, "profiles").select(PROFILES.names).toArrow().cast(PROFILES)
-    index_U = indices_in(rows.user_ids, combined(table.column("user_id")))
-    return table.take(pa.array(index_U, mask=index_U < 0))
+    return row_of_each(rows.user_ids, table)
 
 
 def measure_newcomers(

@@ -92,13 +92,13 @@ def read_context_and_truth(
     """Read the data of an evaluation: what representations may use, and what labels are computed from."""
     settings, seed = config.evaluation, config.evaluation.seed
     rows = read_rows(tables, config, artifact.manifest.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
-    activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed, ledger=ledger)
+    activity = read_activity(tables, rows, plan, onboarding=config.onboarding, ledger=ledger)
     futures = Futures(rows, activity)
     check_futures(futures, plan)
     items = read_item_vectors(tables, config, versions, activity.item_ids, [plan.until, *plan.dates])
     vectors_IE, has_I = items.of(content_modality(config), plan.until)
     cluster_I = clustered(vectors_IE, has_I, num_clusters=settings.num_clusters, seed=seed)
-    attributes = read_attributes(tables.spark, config, rows, seed=seed)
+    attributes = read_attributes(tables.spark, config, rows)
     return Context(tables, config, artifact, plan, ledger, futures, seed), Truth(futures, items, cluster_I, attributes)
 
 

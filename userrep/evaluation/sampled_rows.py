@@ -20,6 +20,7 @@ from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.metrics import Ints
 from userrep.features.build import stored_features
 from userrep.features.ledger import feature_sets
+from userrep.store.arrow import combined
 from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
 
@@ -36,8 +37,8 @@ class Rows:
 
     ``user_ids`` are distinct and ascend; ``user_N`` and ``date_N`` are indices into ``user_ids`` and ``dates``.
     ``role_N``: TRAIN or VALID at training dates, by user; TEST at test dates. A task may assign other roles, and
-    NO_ROLE to rows that it does not use. ``features``: the rows of ``user_features``, all columns. ``limit``: users
-    with a draw up to it are sampled.
+    NO_ROLE to rows that it does not use. ``features``: the rows of ``user_features``, all columns. ``seed``, ``limit``:
+    users whose draw for this seed is at most ``limit`` are sampled.
     """
 
     user_ids: pa.StringArray
@@ -46,6 +47,7 @@ class Rows:
     date_N: Ints
     role_N: NDArray[np.int8]
     features: pa.RecordBatch
+    seed: int = 0
     limit: int = _DRAWS
 
     def __len__(self) -> int:
@@ -55,6 +57,13 @@ class Rows:
     def as_of_N(self) -> NDArray[np.datetime64]:
         """As-of date of each row."""
         return np.array(self.dates, "datetime64[D]")[self.date_N]
+
+    def only_sampled(self, frame: DataFrame) -> DataFrame:
+        """Keep the rows of sampled users, without a join.
+
+        May include users without any of the evaluation's rows, because the filter is by draw.
+        """
+        return frame.where(draw(self.seed) <= F.lit(self.limit))
 
 
 def read_rows(
@@ -89,14 +98,6 @@ def draw(seed: int) -> Column:
     return F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(_DRAWS))
 
 
-def only_sampled(frame: DataFrame, rows: Rows, *, seed: int) -> DataFrame:
-    """Keep the rows of sampled users, without a join.
-
-    May include users without any of the evaluation's rows, because the filter is by draw.
-    """
-    return frame.where(draw(seed) <= F.lit(rows.limit))
-
-
 def where_in(frame: DataFrame, column: str, ids: pa.StringArray) -> DataFrame:
     """Keep the rows whose ``column`` is one of ``ids``, by a broadcast join."""
     keys = frame.sparkSession.createDataFrame(pa.table({column: ids}))
@@ -124,7 +125,7 @@ def rows_of(features: pa.Table, plan: EvaluationPlan, *, seed: int, limit: int =
     user_N, date_N = indices_in(users, user_ids), indices_in(batch.column("as_of"), pa.array(plan.dates, pa.date32()))
     is_valid_U = hash64(user_ids, seed=seed) % _VALID_EVERY == 0
     role_N = np.where(date_N >= len(plan.train), TEST, np.where(is_valid_U[user_N], VALID, TRAIN))
-    return Rows(user_ids, plan.dates, user_N, date_N, role_N.astype(np.int8), batch, limit)
+    return Rows(user_ids, plan.dates, user_N, date_N, role_N.astype(np.int8), batch, seed, limit)
 
 
 def _at_most(drawn: pa.Table, max_rows: int) -> tuple[pa.Table, int]:
@@ -141,3 +142,8 @@ def indices_in(values: pa.Array, among: pa.Array) -> Ints:
     """Return the index of each value in ``among``, -1 if absent."""
     indices = pc.index_in(values, value_set=among).fill_null(-1)
     return indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def row_of_each(user_ids: pa.StringArray, table: pa.Table) -> pa.Table:
+    """Return each user's row of a table with a column ``user_id``; nulls for users without one."""
+    return table.take(pc.index_in(user_ids, value_set=combined(table["user_id"]).cast(pa.string())))

@@ -21,7 +21,7 @@ def test_attributes_are_read_for_the_users_of_the_rows(spark: SparkSession, tmp_
     table += [{"id": "u0007", "Age": 90, "home": {"town": None}}, {"id": None, "Age": 1, "home": {"town": "c"}}]
     users = {"path": str(write_rows(tmp_path / "users" / "part.parquet", table)), "columns": {"user_id": "id"}}
     config = config_of(tmp_path, users=users, evaluation={"attributes": ["Age", "home.town"]})
-    found = read_attributes(spark, config, rows, seed=1)
+    found = read_attributes(spark, config, rows)
     assert list(found) == ["age", "home_town"]
     known = {user: 20.0 + user for user in range(5, 40)} | {7: 90.0}
     edges = np.quantile(list(known.values()), [0.25, 0.5, 0.75])
@@ -30,7 +30,7 @@ def test_attributes_are_read_for_the_users_of_the_rows(spark: SparkSession, tmp_
         for user in range(40)
     ]
     assert found["home_town"].to_pylist() == [None] * 5 + ["ab"[k % 2] for k in range(5, 40)]
-    assert read_attributes(spark, config_of(tmp_path), rows, seed=1) == {}
+    assert read_attributes(spark, config_of(tmp_path), rows) == {}
 
 
 def test_a_column_that_the_users_table_lacks_is_refused_with_those_there_are(

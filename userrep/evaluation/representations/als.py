@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from userrep.config import AlsVectors
 from userrep.evaluation.metrics import Floats, Floats32
 from userrep.evaluation.representation import Context, Fit, Matrix
-from userrep.evaluation.sampled_rows import indices_in, only_sampled, where_in
+from userrep.evaluation.sampled_rows import indices_in, where_in
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.als_on_spark import fit_als, with_dense_numbers
 from userrep.spark.sums import sum_over
@@ -76,7 +76,7 @@ def factorized(context: Context, settings: AlsVectors) -> Factors:
         numbered = events.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
         model, dim = fit_als(numbered, settings=settings), settings.dim
         sampled_items = where_in(items, "item_id", context.activity.item_ids)
-        sampled_users = only_sampled(users, context.rows, seed=context.seed)
+        sampled_users = context.rows.only_sampled(users)
         item_ID = _factors_of(model.itemFactors, sampled_items, "item_index", context.activity.item_ids, dim)
         user_UD = _factors_of(model.userFactors, sampled_users, "user_number", context.rows.user_ids, dim)
         factors = model.itemFactors.select("features")

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, Rows, row_of_each
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth, too_few_values
 from userrep.sources.categories import as_categories
@@ -62,7 +62,7 @@ def split_by_user(rows: Rows) -> Rows:
     return replace(rows, role_N=role_N)
 
 
-def read_attributes(spark: SparkSession, config: Config, rows: Rows, *, seed: int) -> dict[str, pa.StringArray]:
+def read_attributes(spark: SparkSession, config: Config, rows: Rows) -> dict[str, pa.StringArray]:
     """Read ``evaluation.attributes`` of the U sampled users, in the order of ``rows.user_ids``; null if unknown.
 
     If a user has several rows, the largest value counts. Numeric attributes with more than 10 distinct values become
@@ -79,7 +79,6 @@ def read_attributes(spark: SparkSession, config: Config, rows: Rows, *, seed: in
         F.max(F.col(name).cast("double" if isinstance(type_of(users, name), T.NumericType) else "string")).alias(name)
         for name in names
     ]
-    by_user = only_sampled(users, rows, seed=seed).groupBy("user_id").agg(*largest).toArrow()
-    index_U = indices_in(rows.user_ids, combined(by_user.column("user_id")).cast(pa.string()))
-    sampled = by_user.take(pa.array(index_U, mask=index_U < 0))
+    by_user = rows.only_sampled(users).groupBy("user_id").agg(*largest).toArrow()
+    sampled = row_of_each(rows.user_ids, by_user)
     return {name: as_categories(combined(sampled.column(name))) for name in names}

@@ -1,17 +1,16 @@
 """Output of an evaluation: a folder with metrics and a chart, rows of ``space_metrics``, a table for stdout."""
 
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
-from userrep.evaluation.families import lead_inputs, leads
-from userrep.evaluation.results import Comparison, Results
+from userrep.evaluation.families import EMBEDDING, lead_inputs, leads
+from userrep.evaluation.results import Comparison, Measured, Results, comparisons
 from userrep.ids import short_hash
 from userrep.model.self_check import AKIN_NOTE, MEAN, OTHERS_MEAN, Interval, marked
 from userrep.store.filesystem import absolute, write_folder
@@ -36,7 +35,7 @@ def write_results(tables: Tables, results: Results, out: str) -> dict[str, Any]:
     tables.add(SPACE_METRICS, table_rows(results, tree), replacing=f"evaluation_id = '{tree['evaluation_id']}'")
     files = {
         CHART: chart(results),
-        METRICS: json.dumps(to_jsonable_python(tree, inf_nan_mode="null"), indent=1).encode(),
+        METRICS: to_json(tree, indent=1, inf_nan_mode="null"),
     }
     write_folder(absolute(out.rstrip("/")), files)
     return tree
@@ -44,7 +43,7 @@ def write_results(tables: Tables, results: Results, out: str) -> dict[str, Any]:
 
 def as_json(results: Results) -> dict[str, Any]:
     """Return all results as a tree: manifest, tasks, leads by peer and family of tasks, costs, and what is left out."""
-    manifest = dict(results.manifest)
+    manifest, lines = dict(results.manifest), results.lines
     return {
         "evaluation_id": f"e{short_hash(manifest)}",
         "evaluated_at": utc_now(),
@@ -52,9 +51,9 @@ def as_json(results: Results) -> dict[str, Any]:
         "tasks": {
             task: {
                 "touched_by_training_heads": task in results.akin,
-                "metrics": {metric: _values(results, task, metric) for name, metric in results.lines if name == task},
+                "metrics": {metric: _values(measured) for (name, metric), measured in lines.items() if name == task},
             }
-            for task in dict.fromkeys(task for task, _ in results.lines)
+            for task in dict.fromkeys(task for task, _ in lines)
         },
         "leads": leads(results.measured, results.akin) if lead_inputs(results.measured) else {},
         "left_out": dict(results.left_out),
@@ -70,10 +69,8 @@ def table_rows(results: Results, tree: Mapping[str, Any]) -> list[dict[str, Any]
     common = {key: results.manifest[key] for key in ("space_id", "content_hash", "config_hash", "code_hash")}
     common |= {key: tree[key] for key in ("evaluation_id", "evaluated_at")}
     rows = []
-    for task, metric in results.lines:
-        by_baseline = {item.baseline: item for item in results.comparisons(task, metric)}
-        for result in results.of(task, metric):
-            comparison = by_baseline.get(result.representation)
+    for (task, metric), measured in results.lines.items():
+        for result, comparison in zip(measured, [None, *comparisons(measured)], strict=True):
             lead = (*comparison.difference, comparison.share_above) if comparison else (None,) * 4
             rows.append(common | result.interval()._asdict() | {
                 "task": task, "metric": metric, "representation": result.representation,
@@ -89,11 +86,10 @@ def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
     The last column is the embedding's lead over the best other representation, with the interval. Tasks akin to
     training are marked (see ``AKIN_NOTE``).
     """
-    names = [result.representation for result in results.of(*results.lines[0])]
+    names = [result.representation for result in next(iter(results.lines.values()))]
     rows = []
-    for task, metric in results.lines:
-        measured = results.of(task, metric)
-        others = [each for each in results.comparisons(task, metric) if not each.baseline.startswith(STORED)]
+    for (task, metric), measured in results.lines.items():
+        others = [each for each in comparisons(measured) if not each.baseline.startswith(STORED)]
         best = min(others, key=lambda comparison: comparison.difference.value, default=None)
         last = f"{_signed(best.difference)} over {best.baseline}" if best else ""
         values = {result.representation: f"{result.value:.4f}" for result in measured}
@@ -121,10 +117,10 @@ def loss_lines(results: Results) -> tuple[list[str], list[list[str]]]:
     of the embedding.
     """
     rows, names = [], []
-    for task, metric in results.lines:
-        losses = [each for each in results.comparisons(task, metric) if each.baseline.startswith(STORED)]
+    for (task, metric), measured in results.lines.items():
+        losses = [each for each in comparisons(measured) if each.baseline.startswith(STORED)]
         if losses:
-            value, names = results.of(task, metric)[0].value, [loss.baseline for loss in losses]
+            value, names = measured[0].value, [loss.baseline for loss in losses]
             shares = [f"{loss.difference.value / abs(value):+.3%}" if value else "" for loss in losses]
             cells = zip((_signed(loss.difference, 6) for loss in losses), shares, strict=True)
             rows.append([marked(task, task in results.akin), metric, *(cell for pair in cells for cell in pair)])
@@ -133,20 +129,21 @@ def loss_lines(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def chart(results: Results) -> bytes:
     """Draw each task's first metric as SVG with searchable text. Needs no display."""
-    first = dict(reversed(dict(reversed(results.lines)).items()))  # the first metric of each task
+    first: dict[str, list[Measured]] = {}  # by task
+    for (task, _), measured in results.lines.items():
+        first.setdefault(task, measured)
     num_rows = -(-len(first) // _PANEL_COLUMNS)
-    height = 0.24 * len(results.of(*results.lines[0])) + 0.75
+    height = 0.24 * max(map(len, first.values())) + 0.75
     figure = Figure(figsize=(4.6 * _PANEL_COLUMNS, height * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, _PANEL_COLUMNS, squeeze=False).ravel()
-    for panel, (task, metric) in zip(panels, first.items(), strict=False):
-        measured = results.of(task, metric)[::-1]
-        for line, result in enumerate(measured):
+    for panel, (task, measured) in zip(panels, first.items(), strict=False):
+        for line, result in enumerate(reversed(measured)):
             interval = result.interval()
-            color = _EMBEDDING_COLOR if result.representation == "embedding" else _OTHER_COLOR
+            color = _EMBEDDING_COLOR if result.representation == EMBEDDING else _OTHER_COLOR
             panel.plot([interval.low, interval.high], [line, line], color=color, linewidth=2)
             panel.plot([interval.value], [line], "o", color=color, markersize=5)
-        panel.set_yticks(range(len(measured)), [result.representation for result in measured])
-        panel.set_title(f"{marked(task, task in results.akin)}: {metric}", fontsize=10, loc="left")
+        panel.set_yticks(range(len(measured)), [result.representation for result in reversed(measured)])
+        panel.set_title(f"{marked(task, task in results.akin)}: {measured[0].metric}", fontsize=10, loc="left")
         panel.grid(axis="x", linewidth=0.4)
         panel.tick_params(labelsize=8)
     for panel in panels[len(first) :]:
@@ -159,8 +156,7 @@ def chart(results: Results) -> bytes:
     return svg.getvalue()
 
 
-def _values(results: Results, task: str, metric: str) -> dict[str, Any]:
-    measured = results.of(task, metric)
+def _values(measured: Sequence[Measured]) -> dict[str, Any]:
     return {
         "num_examples": dict(measured[0].num_examples),
         "representations": {
@@ -170,7 +166,7 @@ def _values(results: Results, task: str, metric: str) -> dict[str, Any]:
             }
             for result in measured
         },
-        "embedding_ahead_of": {item.baseline: _comparison_tree(item) for item in results.comparisons(task, metric)},
+        "embedding_ahead_of": {item.baseline: _comparison_tree(item) for item in comparisons(measured)},
     }  # fmt: skip
 
 

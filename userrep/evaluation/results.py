@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -110,16 +111,16 @@ class Results:
     left_out: Mapping[str, str]
     akin: Sequence[str] = ()
 
-    def of(self, task: str, metric: str) -> list[Measured]:
-        """Return a task's results in one metric, by representation."""
-        return [result for result in self.measured if (result.task, result.metric) == (task, metric)]
+    @cached_property
+    def lines(self) -> dict[tuple[str, str], list[Measured]]:
+        """Results of all representations by task and metric, in order; the embedding comes first."""
+        lines: dict[tuple[str, str], list[Measured]] = {}
+        for result in self.measured:
+            lines.setdefault((result.task, result.metric), []).append(result)
+        return lines
 
-    @property
-    def lines(self) -> list[tuple[str, str]]:
-        """Pairs of task and metric, in order."""
-        return list(dict.fromkeys((result.task, result.metric) for result in self.measured))
 
-    def comparisons(self, task: str, metric: str) -> list[Comparison]:
-        """Compare the embedding, which comes first, with each other representation."""
-        embedding, *baselines = self.of(task, metric)
-        return [Comparison.of(embedding, baseline) for baseline in baselines]
+def comparisons(measured: Sequence[Measured]) -> list[Comparison]:
+    """Compare the embedding, which comes first, with each other representation at the same task and metric."""
+    embedding, *baselines = measured
+    return [Comparison.of(embedding, baseline) for baseline in baselines]

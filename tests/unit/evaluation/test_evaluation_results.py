@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from userrep.evaluation.results import Comparison, Cost, Measured, Results, interval_of
+from userrep.evaluation.results import Comparison, Cost, Measured, Results, comparisons, interval_of
 from userrep.model.self_check import Interval
 
 pytestmark = pytest.mark.fast
@@ -64,11 +64,11 @@ def test_results_list_tasks_and_metrics_in_the_order_measured_and_compare_within
         for name, value in zip(("embedding", "raw", "rfm"), values, strict=True)
     ]  # fmt: skip
     results = Results({}, found, {}, {})
-    assert results.lines == [("return_7d", "auc"), ("next_item_7d", "auc"), ("next_item_7d", "accuracy")]
-    assert [one.value for one in results.of("next_item_7d", "auc")] == [0.6, 0.5, 0.4]
-    comparisons = results.comparisons("next_item_7d", "accuracy")
-    assert [one.baseline for one in comparisons] == ["raw", "rfm"]
-    assert [one.difference.value for one in comparisons] == pytest.approx([0.2, 0.1])
+    assert list(results.lines) == [("return_7d", "auc"), ("next_item_7d", "auc"), ("next_item_7d", "accuracy")]
+    assert [one.value for one in results.lines["next_item_7d", "auc"]] == [0.6, 0.5, 0.4]
+    compared = comparisons(results.lines["next_item_7d", "accuracy"])
+    assert [one.baseline for one in compared] == ["raw", "rfm"]
+    assert [one.difference.value for one in compared] == pytest.approx([0.2, 0.1])
 
 
 def test_seconds_are_scaled_from_the_rows_to_a_million() -> None:

@@ -25,11 +25,10 @@ from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
 from userrep.evaluation.representation import Context, Matrix
 from userrep.evaluation.representations.catalog import REFITTED, representations
-from userrep.evaluation.representations.inputs import blocks, fit_pca
+from userrep.evaluation.representations.inputs import fit_pca
 from userrep.evaluation.run import read_context_and_truth
 from userrep.evaluation.sampled_rows import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
-from userrep.features.layout import Block, InputLayout
 from userrep.features.profiles import read_picks
 from userrep.model.artifact import load_artifact
 from userrep.model.self_check import AKIN_NOTE
@@ -394,14 +393,6 @@ def test_representations_have_the_rows_and_the_widths_that_they_declare(site: Si
         "pca": min(120, layout.width), "als_static": 81, "als_folded": 81, "als_refitted": 81, "nmf": 81,
     }  # fmt: skip
     assert widths == {name: expected[name] for name in widths}
-
-
-def test_a_representation_without_a_block_is_reported(site: Site) -> None:
-    def none(_: InputLayout) -> list[Block]:
-        return []
-
-    with pytest.raises(ValueError, match="none: the space's inputs have no block of this kind"):
-        blocks(none)(site.context)
 
 
 def test_principal_components_find_the_directions_of_most_variance() -> None:

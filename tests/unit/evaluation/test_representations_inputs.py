@@ -28,7 +28,6 @@ from userrep.evaluation.representations.inputs import (
     recent_counts,
     untrained,
 )
-from userrep.features.layout import Block, InputLayout
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
 
@@ -85,14 +84,6 @@ def test_blocks_are_unscaled_and_followed_by_their_presence_flags(context: Conte
     assert rfm_NF.shape[1] == 9 + 3
     assert rfm_NF[:, -1].tolist() == known.tolist()
     np.testing.assert_allclose(rfm_NF[:, 0], np.log1p(features.column("num_events_7d").to_numpy()), rtol=1e-5)
-
-
-def test_a_space_without_such_a_block_is_refused(context: Context) -> None:
-    def picks(_: InputLayout) -> list[Block]:
-        return []
-
-    with pytest.raises(ValueError, match="picks: the space's inputs have no block of this kind"):
-        blocks(picks)(context)
 
 
 def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_warms_it_up_with_one_row(

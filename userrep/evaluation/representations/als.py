@@ -77,8 +77,8 @@ def factorized(context: Context, settings: AlsVectors) -> Factors:
         model, dim = fit_als(numbered, settings=settings), settings.dim
         sampled_items = where_in(items, "item_id", context.activity.item_ids)
         sampled_users = context.rows.only_sampled(users)
-        item_ID = _factors_of(model.itemFactors, sampled_items, "item_index", context.activity.item_ids, dim)
-        user_UD = _factors_of(model.userFactors, sampled_users, "user_number", context.rows.user_ids, dim)
+        item_ID = _factors_of(model.itemFactors, sampled_items, context.activity.item_ids, dim)
+        user_UD = _factors_of(model.userFactors, sampled_users, context.rows.user_ids, dim)
         factors = model.itemFactors.select("features")
         gram = sum_over(factors, lambda batch: {"gram_DD": _gram(stacked(batch.column("features"), dim))})
         return Factors(user_UD, ItemFactors(item_ID, gram["gram_DD"]))
@@ -124,12 +124,11 @@ def folded(history_NI: csr_array, items: ItemFactors, settings: AlsVectors) -> F
     the sums run over the factors y of the row's n items. Rows without an item are zeros. Cost: N x D^3 + E x D^2
     multiplications in float64 on one core.
     """
-    num_items, dim = items.item_ID.shape
-    kept = np.flatnonzero(items.item_ID.any(axis=1))
-    seen_NI = csr_array(history_NI @ csr_array((np.ones(len(kept)), (kept, kept)), shape=(num_items, num_items)))
+    has_factors_I = items.item_ID.any(axis=1)
+    seen_NI, item_ID = history_NI[:, has_factors_I], items.item_ID[has_factors_I].astype(np.float64)
     seen_NI.eliminate_zeros()
-    starts, num_N = seen_NI.indptr, np.diff(seen_NI.indptr)
-    extra_E, item_ID = settings.alpha * np.log1p(seen_NI.data), items.item_ID.astype(np.float64)
+    starts, num_N, dim = seen_NI.indptr, np.diff(seen_NI.indptr), item_ID.shape[1]
+    extra_E = settings.alpha * np.log1p(seen_NI.data)
     x_ND = np.zeros((len(num_N), dim), np.float32)
     with threadpool_limits(1):  # small systems; one thread makes the sums independent of the number of cores
         for first in range(0, len(num_N), _CHUNK):
@@ -150,13 +149,13 @@ def flagged(x_ND: Floats32) -> Floats32:
     return np.hstack([x_ND, x_ND.any(axis=1, keepdims=True).astype(np.float32)])
 
 
-def _factors_of(factors: DataFrame, numbers: DataFrame, number: str, ids: pa.StringArray, dim: int) -> Floats32:
+def _factors_of(factors: DataFrame, numbers: DataFrame, ids: pa.StringArray, dim: int) -> Floats32:
     """Return ``factors`` (id, features) in the order of ``ids``, zeros for missing ids.
 
-    ``numbers`` maps the factors' id, its column ``number``, to ours, its other column.
+    ``numbers`` has our ids and then the numbers that are the ids of the factors.
     """
+    column, number = numbers.columns
     numbered = factors.withColumnRenamed("id", number).join(F.broadcast(numbers), on=number, how="inner")
-    [column] = {*numbers.columns} - {number}
     rows = numbered.select(column, "features").toArrow()
     x_ID = np.zeros((len(ids), dim), np.float32)
     index = indices_in(combined(rows.column(column)).cast(pa.string()), ids)

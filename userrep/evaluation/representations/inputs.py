@@ -76,16 +76,13 @@ def raw(_: Context) -> Matrix:
 def blocks(selected: Callable[[InputLayout], list[Block]]) -> Fit:
     """Return the fit of some blocks of the inputs with their presence flags.
 
-    Counts and days are log1p values, pooled vectors are unchanged. The fit raises ValueError if the space has no such
-    block.
+    Counts and days are log1p values, pooled vectors are unchanged.
     """
 
     def fit(context: Context) -> Matrix:
         chosen = selected(context.layout)
         flags = [block.flag for block in chosen if block.flag is not None]
         columns = [k for block in chosen for k in range(block.start, block.stop)] + flags
-        if not columns:
-            raise ValueError(f"{selected.__name__}: the space's inputs have no block of this kind")
         return lambda context: np.ascontiguousarray(context.raw()[:, columns])
 
     return fit

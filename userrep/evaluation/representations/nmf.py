@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 from sklearn.decomposition import NMF
 from sklearn.preprocessing import normalize
 
@@ -38,11 +38,8 @@ class SampledCounts:
 
     def columns_of(self, counts_NI: csr_array, item_ids: pa.StringArray) -> csr_array:
         """Rearrange counts of ``item_ids`` into the sample's columns: N x V. Other items are dropped."""
-        column_I = indices_in(item_ids, self.item_ids)
-        known_I = np.flatnonzero(column_I >= 0)
-        shape = (len(item_ids), len(self.item_ids))
-        column_map_IV = csr_array((np.ones(len(known_I)), (known_I, column_I[known_I])), shape=shape)
-        return csr_array(counts_NI @ column_map_IV)
+        zeros_N1 = csr_array((counts_NI.shape[0], 1))  # the last column, of items that are not in ``item_ids``
+        return hstack([counts_NI, zeros_N1], format="csr")[:, indices_in(self.item_ids, item_ids)]
 
 
 def read_sample(interactions: DataFrame, *, seed: int) -> SampledCounts:

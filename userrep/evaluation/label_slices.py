@@ -63,9 +63,7 @@ def label_slices(
 def _activity(rows: pa.Table, users: pa.StringArray, as_of_M: Ints) -> tuple[Ints, Ints]:
     """Return the number of active days before each label's as-of date, and the first one, or the as-of date if none."""
     days = combined(row_of_each(users, rows)["active_at"])
-    lengths_M = days.value_lengths().fill_null(0).to_numpy()
-    label_A = np.repeat(np.arange(len(users)), lengths_M)
-    day_A = days.flatten().to_numpy() // DAY_US
+    label_A, day_A = pc.list_parent_indices(days).to_numpy(), days.flatten().to_numpy() // DAY_US
     is_before_A = day_A < as_of_M[label_A]
     num_days_M = np.bincount(label_A[is_before_A], minlength=len(users)).astype(np.int64)
     first_day_M = as_of_M.copy()

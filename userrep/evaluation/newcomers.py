@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.evaluation.futures import Futures
@@ -29,7 +30,7 @@ from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.pooling import PoolingJob
 from userrep.features.sums.shuffled import in_common_schema
 from userrep.items.versions import Versions
-from userrep.store.arrow import combined
+from userrep.store.arrow import combined, one_batch
 from userrep.store.schemas import USER_PROFILES
 from userrep.tiles.ledger import read_tiles
 from userrep.utc import DAY_US, day_number
@@ -56,8 +57,7 @@ class TruncatedRows:
     def role_N(self, days: int) -> NDArray[np.int8]:
         """Return the rows' roles, NO_ROLE for test rows of users known for more than ``days`` days."""
         first_day_U = np.minimum(self.newest.first_day_U, self._known_since_U // DAY_US)
-        limit_day_N = np.array([day_number(day) for day in self.rows.dates])[self.rows.date_N] - days
-        is_old_N = first_day_U[self.rows.user_N] < limit_day_N
+        is_old_N = first_day_U[self.rows.user_N] < self.rows.as_of_N.astype(np.int64) - days
         return np.where((self.rows.role_N == TEST) & is_old_N, NO_ROLE, self.rows.role_N).astype(np.int8)
 
     def features(self, most: int) -> pa.RecordBatch:
@@ -67,18 +67,16 @@ class TruncatedRows:
         once per part and date if items are in several parts. Memory: the vectors of one part and of one date's
         versions.
         """
-        parts, order = [], []
+        parts = []
         for d, (as_of, files) in enumerate(self.dated):
-            row_index = np.flatnonzero(self.rows.date_N == d)
+            chunk = self._chunk(np.flatnonzero(self.rows.date_N == d), as_of, most)
             job = PoolingJob(self.spec, ((as_of, files),), ("features",), item_parts=self.item_parts)
-            parts += [result.rows for result in job.run([self._chunk(row_index, as_of, most)])]
-            order.append(row_index)
+            parts += [result.rows for result in job.run([chunk])]
         table = pa.Table.from_batches(parts)
         assert table.num_rows == len(self.rows), f"expected {len(self.rows)} truncated rows, got {table.num_rows}"
-        table = table.take(pa.array(np.argsort(np.concatenate(order))))
-        columns = {name: combined(table.column(name)) for name in table.column_names}
-        columns["user_id"] = self.rows.user_ids.take(pa.array(self.rows.user_N))
-        return pa.RecordBatch.from_pydict(columns)
+        table = table.take(pc.sort_indices(table["user_id"].cast(pa.int64())))  # numbers of rows: see ``_keyed_by``
+        user_ids = self.rows.user_ids.take(pa.array(self.rows.user_N))
+        return one_batch(table.set_column(table.column_names.index("user_id"), "user_id", user_ids))
 
     def _chunk(self, row_M: Ints, as_of: date, most: int) -> Chunk:
         """Collect the tiles and profiles of some rows of one date; each row is treated as a user."""
@@ -97,8 +95,7 @@ class TruncatedRows:
         """First registration or pick of each user, in microseconds since 1970; NO_DAY if none."""
         known_since_U = self.profiles.column("registered_at").fill_null(NO_DAY).to_numpy().copy()
         picked_at = combined(self.profiles.column("picked_at"))
-        lengths = picked_at.value_lengths().fill_null(0).to_numpy()
-        np.minimum.at(known_since_U, np.repeat(np.arange(len(lengths)), lengths), picked_at.flatten().to_numpy())
+        np.minimum.at(known_since_U, pc.list_parent_indices(picked_at).to_numpy(), picked_at.flatten().to_numpy())
         return known_since_U  # type: ignore[no-any-return]
 
 
@@ -171,11 +168,10 @@ def _with_stand_in_picks(profiles: pa.Table, is_known_M: Mask) -> pa.Table:
 
     Features are computed for known users only, but a user whose attributes alone are known must get features too.
     """
-    index = pa.array(np.where(is_known_M, np.arange(len(is_known_M)), len(is_known_M)))
     for name, stand_in in (("pick_items", _NO_ITEM), ("picked_at", 0)):
         position, field = profiles.column_names.index(name), PROFILES.field(name)
-        column = pa.concat_arrays([combined(profiles.column(name)), pa.array([[stand_in]], field.type)])
-        profiles = profiles.set_column(position, field, column.take(index))
+        column = pc.if_else(pa.array(is_known_M), profiles.column(name), pa.scalar([stand_in], field.type))
+        profiles = profiles.set_column(position, field, column)
     return profiles
 
 

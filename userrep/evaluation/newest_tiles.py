@@ -18,9 +18,9 @@ from userrep.evaluation.metrics import Ints
 from userrep.evaluation.sampled_rows import Rows, indices_in
 from userrep.features.sums.chunk import TILES, schema_of
 from userrep.store.arrow import combined
-from userrep.utc import day_number
 
 NO_DAY = np.iinfo(np.int64).max  # the user has no tile
+_RANKS = "date_index", "rank", "first_day"  # columns that ``newest_tiles`` adds
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def newest_tiles(tiles: DataFrame, dates: Sequence[date], *, most: int, context:
     earlier = earlier.withColumn("first_day", F.min("day").over(Window.partitionBy("user_id")))
     of_slots = _newest(earlier, "slot", most)  # fewer rows to repeat for each date; slot d ends at date d
     of_dates = of_slots.withColumn("date_index", F.explode(F.sequence("slot", F.lit(len(dates) - 1))))
-    return _newest(of_dates, "date_index", most).select(
-        "user_id", "date_index", "rank", "first_day", *_columns(context=context)
-    )
+    names = [name for name in schema_of("tiles", context=context).names if name != "user_bucket"]
+    return _newest(of_dates, "date_index", most).select(*_RANKS, *names)
 
 
 def _newest(tiles: DataFrame, column: str, most: int) -> DataFrame:
@@ -86,20 +85,15 @@ def newest_by_row(candidates: pa.Table, rows: Rows, *, span: int) -> NewestTiles
     """
     user_E = indices_in(combined(candidates.column("user_id")).cast(pa.string()), rows.user_ids)
     candidates, user_E = candidates.filter(pa.array(user_E >= 0)), user_E[user_E >= 0]
-    date_E, rank_E, day_E, first_day_E = (
-        candidates.column(name).to_numpy().astype(np.int64) for name in ("date_index", "rank", "day", "first_day")
+    date_E, rank_E, first_day_E, day_E = (
+        candidates.column(name).to_numpy().astype(np.int64) for name in (*_RANKS, "day")
     )
     first_day_U = np.full(len(rows.user_ids), NO_DAY)
     first_day_U[user_E] = first_day_E
     row_UD = np.full((len(rows.user_ids), len(rows.dates)), -1)
     row_UD[rows.user_N, rows.date_N] = np.arange(len(rows))
     row_E = row_UD[user_E, date_E]
-    kept = (row_E >= 0) & (np.array([day_number(day) for day in rows.dates])[date_E] - day_E <= span)
-    names = [name for name in _columns(context=True) if name in candidates.column_names]
-    columns = [candidates.column(name).filter(pa.array(kept)).cast(TILES.field(name).type) for name in names]
-    return NewestTiles(pa.table(columns, names=names), row_E[kept], rank_E[kept], first_day_U)
-
-
-def _columns(*, context: bool) -> list[str]:
-    """Return the columns of a chunk's tiles other than the user."""
-    return [name for name in schema_of("tiles", context=context).names if name not in ("user_bucket", "user_id")]
+    kept = (row_E >= 0) & (rows.as_of_N.astype(np.int64)[row_E] - day_E <= span)
+    tiles = candidates.filter(pa.array(kept)).drop_columns([*_RANKS, "user_id"])
+    tiles = tiles.cast(pa.schema([TILES.field(name) for name in tiles.column_names]))
+    return NewestTiles(tiles, row_E[kept], rank_E[kept], first_day_U)

@@ -6,10 +6,10 @@ Shapes: N labels, M judged labels, D dimensions of the old space, U users, B res
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from userrep.config import Evaluation
@@ -27,7 +27,7 @@ from userrep.evaluation.metrics import (
     value_of,
 )
 from userrep.evaluation.results import interval_of
-from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, Rows, indices_in, num_by_role
+from userrep.evaluation.sampled_rows import TEST, TRAIN, VALID, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import RowMetric, RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES
 from userrep.spaces.consumer_model import ConsumerModel
@@ -37,6 +37,7 @@ from userrep.store.xxhash import hash64
 
 TOLERATED_LOSS = 0.005  # of AUC or R2
 RETRAINED, MAPPED, MODEL = "retrained", "mapped", "model"  # what the consumer does with the new space
+ALL = "all"  # name of the slice of all judged labels
 AUTO = "auto"
 AUC: RowMetric = "auc"
 R2: RowMetric = "r2"
@@ -57,14 +58,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Differences:
-    """A metric's difference for all judged labels, and by slice."""
-
-    overall: Difference
-    slices: Mapping[str, Difference] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Split:
     """Labels with roles: probes are fitted on the earlier half of the labels, and judged on those from ``cut_us`` on.
 
@@ -80,7 +73,7 @@ class Split:
 
     @property
     def test(self) -> Ints:
-        return np.flatnonzero(self.problem.rows.role_N == TEST)
+        return np.flatnonzero(self.problem.role_N == TEST)
 
     @classmethod
     def of(cls, labels: LabelRows, metric: str, *, seed: int) -> "Split":
@@ -95,12 +88,10 @@ class Split:
         cut_us = _cut(labels.at_N)
         is_valid_N = hash64(labels.users, seed=seed) % _VALID_EVERY == 0
         role_N = np.where(labels.at_N >= cut_us, TEST, np.where(is_valid_N, VALID, TRAIN)).astype(np.int8)
-        users = labels.users.unique()
-        no_dates = np.zeros(len(labels), np.int64)
-        rows = Rows(users, (), indices_in(labels.users, users), no_dates, role_N, pa.RecordBatch.from_pydict({}))
-        if reason := _too_few(rows, labels.y_N, judged_by):
+        if reason := _too_few(role_N, labels.y_N, judged_by):
             raise UsageError(f"labels: too few: {reason}. Add labels, or labels of more dates.")
-        return cls(RowProblem(rows, labels.y_N[:, None], judged_by, has_trees=False), cut_us)
+        user_N = indices_in(labels.users, labels.users.unique())
+        return cls(RowProblem(role_N, user_N, labels.y_N[:, None], judged_by, has_trees=False), cut_us)
 
 
 def _metric(y_N: Floats32, metric: str) -> RowMetric:
@@ -124,20 +115,20 @@ def _cut(at_N: Ints) -> int:
     return int(later.min()) if median == at_N.min() and len(later) else median
 
 
-def _too_few(rows: Rows, y_N: Floats32, metric: str) -> str | None:
+def _too_few(role_N: NDArray[np.int8], y_N: Floats32, metric: str) -> str | None:
     """Return why probes cannot be fitted or judged on a split, or None."""
     if metric == AUC:
-        return too_few_rows(rows, y_N > 0)
-    if few := next((split for split in num_by_role(rows.role_N).items() if split[1] < MIN_EXAMPLES), None):
+        return too_few_rows(role_N, y_N > 0)
+    if few := next((split for split in num_by_role(role_N).items() if split[1] < MIN_EXAMPLES), None):
         return f"{few[1]} rows in the {few[0]} split; at least {MIN_EXAMPLES} are required"
-    return None if len(np.unique(y_N[rows.role_N == TEST])) > 1 else "all rows in the test split have one value"
+    return None if len(np.unique(y_N[role_N == TEST])) > 1 else "all rows in the test split have one value"
 
 
 def compare(
     labels: LabelRows, split: Split, linear_map: LinearMap, settings: Evaluation, *, slices: Mapping[str, Mask],
     model: ConsumerModel | None = None,
-) -> dict[str, Differences]:  # fmt: skip
-    """Compare two spaces on the judged labels, for each way in which a consumer may use the new space.
+) -> dict[str, dict[str, Difference]]:  # fmt: skip
+    """Compare two spaces on all judged labels and on slices, for each way in which a consumer may use the new space.
 
     ``retrained``: a regression of each space on its own vectors. ``mapped``: the old space's regression on its vectors,
     and on the new vectors mapped into the old space's coordinates. ``model``: the same with the consumer's own model.
@@ -160,17 +151,14 @@ def compare(
         scores[MODEL] = old._replace(score_MK=own), old._replace(score_MK=own_mapped)
     users, user_M = np.unique(old.user_M, return_inverse=True)
     weight_UB = resampled_users(len(users), settings.num_bootstraps, settings.seed)
-    kept = {name: mask_M for name, mask_M in slices.items() if _is_judged(old.label_MK[mask_M], split.metric)}
+    kept = {ALL: np.ones(len(test), bool)}
+    kept |= {name: mask_M for name, mask_M in slices.items() if _is_judged(old.label_MK[mask_M], split.metric)}
 
     def difference(way: str, mask_M: Mask) -> Difference:
         before, after = (Scores(s.score_MK[mask_M], s.label_MK[mask_M], user_M[mask_M]) for s in scores[way])
         return paired_difference(split.metric, before, after, weight_UB)
 
-    everyone = np.ones(len(test), bool)
-    return {
-        way: Differences(difference(way, everyone), {name: difference(way, mask_M) for name, mask_M in kept.items()})
-        for way in scores
-    }
+    return {way: {name: difference(way, mask_M) for name, mask_M in kept.items()} for way in scores}
 
 
 def _is_judged(label_MK: Floats, metric: str) -> bool:

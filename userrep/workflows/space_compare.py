@@ -10,7 +10,7 @@ from userrep.errors import UsageError
 from userrep.evaluation import space_comparison
 from userrep.evaluation.consumer_labels import read_label_rows
 from userrep.evaluation.label_slices import label_slices
-from userrep.evaluation.space_comparison import AUTO, TOLERATED_LOSS, Difference, Differences, Split
+from userrep.evaluation.space_comparison import ALL, AUTO, TOLERATED_LOSS, Difference, Split
 from userrep.items.versions import lineage_of
 from userrep.logs import in_columns
 from userrep.spaces.consumer_model import read_model
@@ -33,6 +33,7 @@ class SpaceComparison:
 
     ``judged``: the comparison that the verdict is from: ``model`` if a model was given, otherwise ``retrained``.
     ``judged_from``: time of the first judged label (UTC). ``num_fitted``: labels that probes were fitted on.
+    ``comparisons``: by what the consumer does with the new space, then by slice of the labels.
     """
 
     old: str
@@ -41,19 +42,19 @@ class SpaceComparison:
     judged: str
     judged_from: datetime
     num_fitted: int
-    comparisons: Mapping[str, Differences]
+    comparisons: Mapping[str, Mapping[str, Difference]]
 
     @property
     def overall(self) -> Difference:
         """The difference that decides the verdict."""
-        return self.comparisons[self.judged].overall
+        return self.comparisons[self.judged][ALL]
 
     @property
     def result(self) -> dict[str, Any]:
         """The comparison as ``--json`` prints it."""
         comparisons = {
-            way: asdict(comparison.overall) | {"slices": {name: asdict(d) for name, d in comparison.slices.items()}}
-            for way, comparison in self.comparisons.items()
+            way: asdict(slices[ALL]) | {"slices": {name: asdict(d) for name, d in slices.items() if name != ALL}}
+            for way, slices in self.comparisons.items()
         }
         return comparisons[self.judged] | vars(self) | {"tolerated_loss": TOLERATED_LOSS, "comparisons": comparisons}
 
@@ -120,7 +121,7 @@ def comparison_lines(comparison: SpaceComparison) -> Iterator[str]:
     head = ["users", "labels", old, new, "difference", "90% interval", "verdict"]
     for way, compared in comparison.comparisons.items():
         yield f"{_WAYS[way].format(old=old, new=new)}:"
-        rows = [_row(name, d) for name, d in ({"all": compared.overall} | {**compared.slices}).items()]
+        rows = [_row(name, difference) for name, difference in compared.items()]
         yield from (f"  {line}" for line in in_columns(head, rows))
     low, high = overall.interval
     yield (

@@ -13,7 +13,7 @@ from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.consumer_labels import LabelRows
 from userrep.evaluation.metrics import Scores, resampled_users
-from userrep.evaluation.space_comparison import Differences, Split, compare, paired_difference, verdict_of
+from userrep.evaluation.space_comparison import Difference, Split, compare, paired_difference, verdict_of
 from userrep.spaces.consumer_model import ConsumerModel
 
 pytestmark = pytest.mark.fast
@@ -36,7 +36,7 @@ def rows_of(new: Planted, *, is_binary: bool = True) -> LabelRows:
     )
 
 
-def compared(new: Planted, *, is_binary: bool = True, **given: Any) -> dict[str, Differences]:
+def compared(new: Planted, *, is_binary: bool = True, **given: Any) -> dict[str, dict[str, Difference]]:
     labels = rows_of(new, is_binary=is_binary)
     split = Split.of(labels, "auto", seed=1)
     assert (split.metric, split.cut_us, len(split.test)) == ("auc" if is_binary else "r2", 20, len(labels) // 2)
@@ -46,15 +46,15 @@ def compared(new: Planted, *, is_binary: bool = True, **given: Any) -> dict[str,
 @pytest.mark.parametrize("is_binary", [True, False])
 def test_planted_spaces_get_their_verdicts(is_binary: bool) -> None:
     same = compared(rotated, is_binary=is_binary)
-    assert [same[way].overall.verdict for way in ("retrained", "mapped")] == ["pass", "pass"]
-    assert abs(same["mapped"].overall.difference) < 1e-4
+    assert [same[way]["all"].verdict for way in ("retrained", "mapped")] == ["pass", "pass"]
+    assert abs(same["mapped"]["all"].difference) < 1e-4
     worse = compared(noise, is_binary=is_binary)
-    assert [worse[way].overall.verdict for way in ("retrained", "mapped")] == ["fail", "fail"]
-    assert worse["retrained"].overall.interval[1] < -0.1
+    assert [worse[way]["all"].verdict for way in ("retrained", "mapped")] == ["fail", "fail"]
+    assert worse["retrained"]["all"].interval[1] < -0.1
     better = compared(richer, is_binary=is_binary)
-    assert better["retrained"].overall.verdict == "pass"
-    assert better["retrained"].overall.interval[0] > 0.05
-    assert abs(better["mapped"].overall.difference) < 1e-6  # the map drops what the old space lacks
+    assert better["retrained"]["all"].verdict == "pass"
+    assert better["retrained"]["all"].interval[0] > 0.05
+    assert abs(better["mapped"]["all"].difference) < 1e-6  # the map drops what the old space lacks
 
 
 @pytest.mark.parametrize("metric", ["auc", "r2"])
@@ -103,20 +103,20 @@ def test_slices_are_compared_on_their_own_labels_and_small_ones_are_left_out() -
     few = np.isin(np.arange(num), np.flatnonzero(y_M)[:9]) | ~y_M  # nine positives
     slices = {"half": half, "few": few, "ones": y_M, "none": np.zeros(num, bool)}
     result = compared(richer, slices=slices)["retrained"]
-    assert list(result.slices) == ["half"]
-    assert result.slices["half"].num_labels == half.sum()
-    assert result.slices["half"].verdict == "pass"
-    assert result.slices["half"].interval != result.overall.interval
+    assert list(result) == ["all", "half"]
+    assert result["half"].num_labels == half.sum()
+    assert result["half"].verdict == "pass"
+    assert result["half"].interval != result["all"].interval
 
 
 def test_a_consumers_model_is_judged_on_old_and_on_mapped_vectors() -> None:
     model = ConsumerModel(space_id=OLD, weights=[1.0, -1.0, 0.5, 0.0], intercept=0.25)
     labels, num = rows_of(rotated), len(TASTES.users)
     expected = roc_auc_score(labels.y_N[num:], TASTES.taste_UD @ [1.0, -1.0, 0.5, 0.0])
-    same = compared(rotated, model=model)["model"].overall
+    same = compared(rotated, model=model)["model"]["all"]
     assert (same.verdict, same.old_value) == ("pass", pytest.approx(expected, abs=1e-6))
     assert same.new_value == pytest.approx(expected, abs=1e-4)
-    assert compared(noise, model=model)["model"].overall.verdict == "fail"
+    assert compared(noise, model=model)["model"]["all"].verdict == "fail"
     assert model.scores(np.ones((2, DIM), np.float32)).tolist() == [0.75, 0.75]
 
 

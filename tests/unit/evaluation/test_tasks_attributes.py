@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.evaluation_world import PLAN, Event, judged, truth_of, truth_with, user_ids
 from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, rows_of
-from userrep.evaluation.tasks.attributes import attribute_value, split_by_user
+from userrep.evaluation.tasks.attributes import attribute_value, roles_by_user
 from userrep.evaluation.tasks.rows import RowProblem
 
 pytestmark = pytest.mark.fast
@@ -26,12 +26,13 @@ def test_each_user_is_in_one_row_its_newest_and_in_one_part() -> None:
         "user_id": ["a", "b", "b", "c", *(f"u{k}" for k in range(200) for _ in PLAN.dates)],
         "as_of": pa.array([PLAN.dates[-1], *PLAN.dates[:2], PLAN.dates[1], *(PLAN.dates * 200)], pa.date32()),
     })  # fmt: skip
-    rows = split_by_user(rows_of(features, PLAN, seed=1))
-    taking_part = np.flatnonzero(rows.role_N != NO_ROLE)
+    rows = rows_of(features, PLAN, seed=1)
+    role_N = roles_by_user(rows)
+    taking_part = np.flatnonzero(role_N != NO_ROLE)
     assert rows.user_N[taking_part].tolist() == list(range(203))
     for n in taking_part:
         assert rows.date_N[n] == rows.date_N[rows.user_N == rows.user_N[n]].max()
-    shares = Counter(rows.role_N[taking_part].tolist())
+    shares = Counter(role_N[taking_part].tolist())
     assert 0.3 < shares[TRAIN] / 203 < 0.5
     assert 0.1 < shares[VALID] / 203 < 0.3
     assert 0.3 < shares[TEST] / 203 < 0.5
@@ -46,11 +47,11 @@ def test_labels_are_the_values_of_the_newest_rows_and_the_most_frequent_ten_coun
     kept = [
         value for value in enough
         if all(sum(truth.attributes["many"][int(u)].as_py() == value
-                   for u in problem.rows.user_N[problem.rows.role_N == role]) >= 10 for role in (TRAIN, VALID, TEST))
+                   for u in problem.user_N[problem.role_N == role]) >= 10 for role in (TRAIN, VALID, TEST))
     ]  # fmt: skip
     assert problem.y_NK.shape[1] == len(kept) > 0
-    for n in np.flatnonzero(problem.rows.role_N != NO_ROLE):
-        value = truth.attributes["many"][int(problem.rows.user_N[n])].as_py()
+    for n in np.flatnonzero(problem.role_N != NO_ROLE):
+        value = truth.attributes["many"][int(problem.user_N[n])].as_py()
         assert value is not None
         assert problem.y_NK[n].tolist() == [float(value == of) for of in kept]
     assert sum(problem.num_examples.values()) == sum(counts.values())
@@ -91,7 +92,7 @@ def test_labels_do_not_depend_on_what_users_did() -> None:
     assert all(isinstance(problem, RowProblem) for problem in made)
     first, second = (problem for problem in made if isinstance(problem, RowProblem))
     assert (first.y_NK == second.y_NK).all()
-    assert (first.rows.role_N == second.rows.role_N).all()
+    assert (first.role_N == second.role_N).all()
 
 
 def test_an_attribute_names_its_task_and_is_not_drawn() -> None:

@@ -116,7 +116,7 @@ def test_the_mean_of_both_probes_counts_and_both_are_given(planted: World) -> No
     problem = will_return(7).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     rng = np.random.default_rng(0)
-    noisy_NF = (problem.y_NK + rng.normal(scale=2, size=(len(problem.rows), 20))).astype(np.float32)
+    noisy_NF = (problem.y_NK + rng.normal(scale=2, size=(len(problem.role_N), 20))).astype(np.float32)
     distance_NF = (rng.normal(size=noisy_NF.shape) * (0.3 + problem.y_NK)).astype(np.float32)  # its square tells
     for x_NF, better, worse in ((noisy_NF, "linear", "trees"), (distance_NF, "trees", "linear")):
         setting = problem.choose(x_NF)
@@ -134,7 +134,7 @@ def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> N
     for task in (will_return(7), volume(30), next_categories(30)):
         problem = task.problem(planted.truth, 1)
         assert isinstance(problem, RowProblem)
-        x_NF, is_test_N = planted.taste_of_rows(), problem.rows.role_N == TEST
+        x_NF, is_test_N = planted.taste_of_rows(), problem.role_N == TEST
         changed = replace(problem, y_NK=np.where(is_test_N[:, None], 1 - problem.y_NK, problem.y_NK))
         settings = [one.choose(x_NF) for one in (problem, changed)]
         assert str(settings[0]) == str(settings[1])
@@ -152,17 +152,17 @@ def test_several_labels_are_read_by_a_regression_alone(planted: World) -> None:
 
 
 def test_ten_rows_of_either_kind_in_each_part_are_enough_and_nine_are_not(planted: World) -> None:
-    rows = planted.rows
-    enough = np.zeros(len(rows), bool)
+    role_N = planted.rows.role_N
+    enough = np.zeros(len(role_N), bool)
     for role in (TRAIN, VALID, TEST):
-        enough[np.flatnonzero(rows.role_N == role)[:10]] = True
-    assert too_few_rows(rows, enough) is None
-    assert too_few_rows(rows, ~enough) is None
+        enough[np.flatnonzero(role_N == role)[:10]] = True
+    assert too_few_rows(role_N, enough) is None
+    assert too_few_rows(role_N, ~enough) is None
     for name, role in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
         too_few = enough.copy()
-        too_few[np.flatnonzero(enough & (rows.role_N == role))[0]] = False
-        assert too_few_rows(rows, too_few) == f"9 positive rows in the {name} split; at least 10 are required"
-        assert too_few_rows(rows, ~too_few) == f"9 negative rows in the {name} split; at least 10 are required"
+        too_few[np.flatnonzero(enough & (role_N == role))[0]] = False
+        assert too_few_rows(role_N, too_few) == f"9 positive rows in the {name} split; at least 10 are required"
+        assert too_few_rows(role_N, ~too_few) == f"9 negative rows in the {name} split; at least 10 are required"
 
 
 def test_only_clusters_with_enough_rows_of_either_kind_are_labels(planted: World) -> None:

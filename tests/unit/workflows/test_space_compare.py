@@ -63,7 +63,7 @@ def test_the_verdict_of_a_given_model_takes_precedence(tmp_path: Path) -> None:
     )
     assert (comparison.judged, comparison.overall.verdict) == ("model", "pass")
     assert abs(comparison.overall.difference) < 1e-6
-    assert comparison.comparisons["retrained"].overall.difference > 0.05
+    assert comparison.comparisons["retrained"]["all"].difference > 0.05
     verdict = comparison.verdict_for("ads", LabelTable("/l"))
     assert (verdict.low, verdict.high) == comparison.overall.interval
 

@@ -4,18 +4,17 @@ An attribute does not change over time, so a probe would recognize users that it
 on other users than those for training and validation. Shapes: N rows, U users, K values.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, Rows, row_of_each
-from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
+from userrep.evaluation.sampled_rows import NO_ROLE, TEST, TRAIN, VALID, Rows, indices_in, row_of_each
+from userrep.evaluation.tasks.rows import RowProblem, frequent_labels
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth, too_few_values
 from userrep.sources.categories import as_categories
 from userrep.sources.columns import id_text, named, type_of
@@ -37,29 +36,27 @@ def attribute_value(attribute: str) -> Task:
 
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
         values = truth.attributes_of_rows(attribute)
-        is_known_N = values.is_valid().to_numpy(zero_copy_only=False)
-        rows = split_by_user(truth.rows)
-        rows = replace(rows, role_N=np.where(is_known_N, rows.role_N, NO_ROLE).astype(np.int8))
-        counts = pc.value_counts(values.filter(pa.array(rows.role_N != NO_ROLE)))
+        role_N = np.where(values.is_valid(), roles_by_user(truth.rows), NO_ROLE).astype(np.int8)
+        counts = pc.value_counts(values.filter(pa.array(role_N != NO_ROLE)))
         if reason := too_few_values(attribute, len(counts)):
             return reason
         top = sorted(counts.to_pylist(), key=lambda count: (-count["counts"], count["values"]))[:_MAX_VALUES]
-        is_value_KN = [pc.equal(values, kind["values"]).fill_null(False).to_numpy(zero_copy_only=False) for kind in top]
-        labels_KN = [is_value_N for is_value_N in is_value_KN if too_few_rows(rows, is_value_N) is None]
-        if not labels_KN:
+        value_N = indices_in(values, pa.array([count["values"] for count in top]))
+        has_value_NK = frequent_labels(role_N, value_N[:, None] == np.arange(len(top)))
+        if not has_value_NK.size:
             lacking = f"no value of {attribute} has {MIN_EXAMPLES} users with and {MIN_EXAMPLES} users without it"
             return LeftOut(f"{lacking} in each split")
-        return RowProblem(rows, np.stack(labels_KN, axis=1).astype(np.float32), "auc")
+        return RowProblem(role_N, truth.rows.user_N, has_value_NK, "auc")
 
     return Task(f"attribute_{attribute}", problem, is_drawn=False)
 
 
-def split_by_user(rows: Rows) -> Rows:
-    """Assign roles by user to the newest row of each user, and NO_ROLE to the other rows."""
+def roles_by_user(rows: Rows) -> NDArray[np.int8]:
+    """Return roles, drawn by user, for the newest row of each user, and NO_ROLE for the other rows."""
     newest = np.flatnonzero(np.append(rows.user_N[1:] != rows.user_N[:-1], True))
     role_N = np.full(len(rows), NO_ROLE, np.int8)
     role_N[newest] = _PARTS[hash64(rows.user_ids, seed=_SEED) % len(_PARTS)]
-    return replace(rows, role_N=role_N)
+    return role_N
 
 
 def read_attributes(spark: SparkSession, config: Config, rows: Rows) -> dict[str, pa.StringArray]:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from userrep.evaluation.metrics import Floats, Floats32, Ints, Mask, Scores
 from userrep.evaluation.probes import (
@@ -20,7 +21,7 @@ from userrep.evaluation.probes import (
     penalty_path,
     standardized,
 )
-from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, Rows, num_by_role
+from userrep.evaluation.sampled_rows import ROLES, TEST, TRAIN, VALID, num_by_role
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Task, Truth
 
 RowMetric = Literal["auc", "r2"]
@@ -42,14 +43,16 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class RowProblem:
-    """All rows with labels y_NK: yes or no (1 and 0), judged by AUC, or one number, judged by R2.
+    """All rows, with the role and user of each, and labels y_NK: yes or no (1 and 0), judged by AUC, or one number,
+    judged by R2.
 
     Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
     outputs; ``metric``_linear and ``metric``_trees are those of each probe. Without trees (``has_trees``), results do
     not depend on the coordinates of a representation. The unit of a number changes neither a penalty nor a tree.
     """
 
-    rows: Rows
+    role_N: NDArray[np.int8]
+    user_N: Ints
     y_NK: Floats32
     metric: RowMetric
     has_trees: bool = True
@@ -57,7 +60,7 @@ class RowProblem:
     @property
     def num_examples(self) -> dict[str, int]:
         """Number of rows by role."""
-        return num_by_role(self.rows.role_N)
+        return num_by_role(self.role_N)
 
     def choose(self, x_NF: Floats32) -> Setting:
         """Choose penalties and rounds on the validation rows."""
@@ -82,7 +85,7 @@ class RowProblem:
         by_metric: dict[str, Floats] = {self.metric: np.mean(list(outputs.values()), axis=0)}
         if len(outputs) > 1:
             by_metric |= {f"{self.metric}_{probe}": out_TK for probe, out_TK in outputs.items()}
-        label_TK, user_T = self.y_NK[test].astype(np.float64), self.rows.user_N[test]
+        label_TK, user_T = self.y_NK[test].astype(np.float64), self.user_N[test]
         return {metric: Scores(out_TK, label_TK, user_T) for metric, out_TK in by_metric.items()}
 
     def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
@@ -101,10 +104,10 @@ class RowProblem:
         return "binary" if self.metric == "auc" else "regression"
 
     def _rows_in(self, *roles: int) -> Ints:
-        return np.flatnonzero(np.isin(self.rows.role_N, roles))
+        return np.flatnonzero(np.isin(self.role_N, roles))
 
     def _inputs(self, x_NF: Floats32) -> Floats32:
-        return standardized(x_NF, np.isin(self.rows.role_N, (TRAIN, VALID)))
+        return standardized(x_NF, np.isin(self.role_N, (TRAIN, VALID)))
 
 
 def will_return(days: int) -> Task:
@@ -112,8 +115,8 @@ def will_return(days: int) -> Task:
 
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
         comes_back_N = truth.futures.num_events(days).sum(axis=1) > 0
-        reason = too_few_rows(truth.rows, comes_back_N)
-        return reason or RowProblem(truth.rows, _column(comes_back_N), "auc")
+        reason = too_few_rows(truth.rows.role_N, comes_back_N)
+        return reason or RowProblem(truth.rows.role_N, truth.rows.user_N, _column(comes_back_N), "auc")
 
     return Task(f"return_{days}d", problem, is_drawn=False)
 
@@ -123,8 +126,9 @@ def volume(days: int) -> Task:
 
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
         volume_N = np.log1p(truth.futures.weight(days).sum(axis=1))
-        reason = too_few_rows(truth.rows, volume_N > np.median(volume_N))  # enough rows, and not all of one value
-        return reason or RowProblem(truth.rows, _column(volume_N), "r2")
+        is_large_N = volume_N > np.median(volume_N)
+        reason = too_few_rows(truth.rows.role_N, is_large_N)  # enough rows, and not all of one value
+        return reason or RowProblem(truth.rows.role_N, truth.rows.user_N, _column(volume_N), "r2")
 
     return Task(f"volume_{days}d", problem, is_drawn=False)
 
@@ -136,13 +140,12 @@ def next_categories(days: int) -> Task:
     """
 
     def problem(truth: Truth, _: int) -> RowProblem | LeftOut:
-        has_event_NC = events_by_cluster(truth, days) > 0
-        enough = [c for c in range(has_event_NC.shape[1]) if too_few_rows(truth.rows, has_event_NC[:, c]) is None]
-        if not enough:
+        has_event_NK = frequent_labels(truth.rows.role_N, events_by_cluster(truth, days) > 0)
+        if not has_event_NK.size:
             return LeftOut(
                 f"no cluster of items has {MIN_EXAMPLES} positive and {MIN_EXAMPLES} negative rows in each split"
             )
-        return RowProblem(truth.rows, has_event_NC[:, enough].astype(np.float32), "auc")
+        return RowProblem(truth.rows.role_N, truth.rows.user_N, has_event_NK, "auc")
 
     return Task(f"next_categories_{days}d", problem, is_drawn=False)
 
@@ -156,10 +159,16 @@ def events_by_cluster(truth: Truth, days: int) -> Floats:
     return counts_NC
 
 
-def too_few_rows(rows: Rows, is_positive_N: Mask) -> LeftOut | None:
+def frequent_labels(role_N: NDArray[np.int8], label_NK: Mask) -> Floats32:
+    """Return the labels that have enough positive and negative rows in each split."""
+    enough = [k for k in range(label_NK.shape[1]) if too_few_rows(role_N, label_NK[:, k]) is None]
+    return label_NK[:, enough].astype(np.float32)
+
+
+def too_few_rows(role_N: NDArray[np.int8], is_positive_N: Mask) -> LeftOut | None:
     """Return a reason to leave a label out if a split has too few positive or negative rows; otherwise None."""
     for name, role in ROLES.items():
-        is_positive_R = is_positive_N[rows.role_N == role]
+        is_positive_R = is_positive_N[role_N == role]
         for kind, count in (("positive", int(is_positive_R.sum())), ("negative", int((~is_positive_R).sum()))):
             if count < MIN_EXAMPLES:
                 return LeftOut(f"{count} {kind} rows in the {name} split; at least {MIN_EXAMPLES} are required")

@@ -74,8 +74,7 @@ def _leads_over(peer: str, judged: Mapping[tuple[str, str], Measured], akin: Col
 def _lead(ours: Measured, theirs: Measured) -> Floats:
     """Return the lead at a task for each resampling, and the point estimate last."""
     embedding, peer = (np.append(result.bootstraps_B, result.value) for result in (ours, theirs))
-    lead: Floats = embedding - peer if theirs.metric == "r2" else embedding / np.maximum(peer, 1e-9) - 1
-    return lead
+    return np.asarray(embedding - peer if theirs.metric == "r2" else embedding / np.maximum(peer, 1e-9) - 1)
 
 
 def _with_interval(lead: Floats) -> Interval:

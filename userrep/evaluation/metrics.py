@@ -49,15 +49,13 @@ def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     total_B = weight_MB.sum(axis=0, dtype=np.float64)
     mean_B = label_M @ weight_MB / total_B
     spread_B = np.square(label_M) @ weight_MB / total_B - np.square(mean_B)
-    value_B: Floats = 1 - error_M @ weight_MB / total_B / spread_B
-    return value_B
+    return np.asarray(1 - error_M @ weight_MB / total_B / spread_B)
 
 
 def mean(score_MK: Floats | Mask, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the mean score, for metrics that are computed per example."""
     del label_MK
-    value_B: Floats = score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64)
-    return value_B
+    return np.asarray(score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64))
 
 
 def recall(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
@@ -104,8 +102,7 @@ def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
     num_ranks = gain_QP.shape[1]
     discount_P = 1 / np.log2(np.arange(2, num_ranks + 2))
     best_Q = np.concatenate([[0.0], np.cumsum(discount_P)])[np.minimum(ideal_Q, num_ranks)]
-    value_Q: Floats = gain_QP @ discount_P / best_Q
-    return value_Q
+    return np.asarray(gain_QP @ discount_P / best_Q)
 
 
 def _mean_over_labels(metric: Metric, score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
@@ -122,8 +119,7 @@ def _auc(score_M: Floats, label_M: Floats, weight_MB: Counts) -> Floats:
     lower, upper = (np.searchsorted(score_M[negative], score_M[positive], side=side) for side in ("left", "right"))
     weight_PB = weight_MB[positive]
     won_B = (weight_PB * (below_NB[lower] + below_NB[upper])).sum(axis=0, dtype=np.float64) / 2
-    value_B: Floats = won_B / weight_PB.sum(axis=0, dtype=np.float64) / below_NB[-1]
-    return value_B
+    return np.asarray(won_B / weight_PB.sum(axis=0, dtype=np.float64) / below_NB[-1])
 
 
 def _top(score_M: Floats, label_M: Floats, weight_MB: Counts) -> tuple[Floats, Floats]:

@@ -41,8 +41,7 @@ def standardized(x_NF: Floats32, fitted_N: Mask) -> Floats32:
     mean_F = x_NF[fitted_N].mean(axis=0, dtype=np.float64)
     spread_F = x_NF[fitted_N].std(axis=0, dtype=np.float64)
     factor_F = np.where(spread_F > 1e-6, 1 / np.maximum(spread_F, 1e-6), 0)
-    clipped_NF: Floats32 = np.clip((x_NF - mean_F) * factor_F, -_CLIP, _CLIP).astype(np.float32)
-    return clipped_NF
+    return np.asarray(np.clip((x_NF - mean_F) * factor_F, -_CLIP, _CLIP).astype(np.float32))
 
 
 def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit], Floats]) -> Floats:
@@ -103,14 +102,12 @@ def fit_ridge(x_NF: Floats32, y_N: Floats32, strength: float) -> Floats:
 
 def linear(x_NF: Floats32, w_GK: Floats) -> Floats:
     """Return the linear outputs of rows for weights with biases last."""
-    out_NK: Floats = (x_NF @ w_GK[:-1].astype(np.float32)).astype(np.float64) + w_GK[-1]
-    return out_NK
+    return np.asarray((x_NF @ w_GK[:-1].astype(np.float32)).astype(np.float64) + w_GK[-1])
 
 
 def log_loss(z: Floats, y: Floats32) -> Floats:
     """Return the mean log loss of logits per label."""
-    value: Floats = np.mean(_softplus(z) - y * z, axis=0)
-    return value
+    return np.asarray(np.mean(_softplus(z) - y * z, axis=0))
 
 
 class PairInputs(NamedTuple):
@@ -157,8 +154,7 @@ def pair_logits(inputs: PairInputs, w_GE: Floats) -> Floats:
     chunks = [slice(first, first + step) for first in range(0, len(row_P), step)]
     match_P = np.concatenate([np.einsum("pe,pe->p", query_NE[row_P[s]], item_ME[item_P[s]]) for s in chunks])
     own_M = item_ME @ w_GE[-1].astype(np.float32)
-    logit_P: Floats = match_P.astype(np.float64) + own_M[item_P]
-    return logit_P
+    return np.asarray(match_P.astype(np.float64) + own_M[item_P])
 
 
 def choose_rounds(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> int:
@@ -185,11 +181,9 @@ def fit_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) ->
 
 def _softplus(z: Floats) -> Floats:
     """Return log(1 + exp(z)), several times as fast as ``np.logaddexp``, which would take half of a fit."""
-    value: Floats = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-    return value
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
 def _minimized(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:
     options = {"maxiter": _MAX_STEPS, "gtol": 1e-5, "ftol": 1e-9}
-    minimum: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    return minimum
+    return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x)

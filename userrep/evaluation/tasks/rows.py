@@ -96,8 +96,7 @@ class RowProblem:
     def _loss(self, out_NK: Floats, y_NK: Floats32) -> Floats:
         if self.metric == "auc":
             return log_loss(out_NK, y_NK)
-        loss_K: Floats = np.square(out_NK - y_NK).mean(axis=0)
-        return loss_K
+        return np.asarray(np.square(out_NK - y_NK).mean(axis=0))
 
     @property
     def _objective(self) -> str:
@@ -155,8 +154,7 @@ def events_by_cluster(truth: Truth, days: int) -> Floats:
     known = np.flatnonzero(truth.cluster_I >= 0)
     shape = (len(truth.cluster_I), int(truth.cluster_I.max(initial=-1)) + 1)
     is_in_cluster_IC = scipy.sparse.csr_array((np.ones(len(known)), (known, truth.cluster_I[known])), shape=shape)
-    counts_NC: Floats = (truth.futures.num_events(days) @ is_in_cluster_IC).toarray()
-    return counts_NC
+    return np.asarray((truth.futures.num_events(days) @ is_in_cluster_IC).toarray())
 
 
 def frequent_labels(role_N: NDArray[np.int8], label_NK: Mask) -> Floats32:

@@ -253,7 +253,7 @@ def test_a_sample_takes_whole_users_by_chance_and_never_more_rows_than_asked_for
 def test_what_users_did_equals_their_tiles(site: Site) -> None:
     plan: EvaluationPlan = site.plan
     few = read_rows(site.work.tables, site.config, site.space.lineage_id, plan, max_rows=300, seed=17)
-    activity = read_activity(site.work.tables, few, plan, onboarding=site.config.onboarding)
+    activity = read_activity(site.work.tables, few, plan, onboarding=site.config.onboarding, ledger=site.work.tiles)
     futures = Futures(few, activity)
     tiles = read_tiles(site.work.tables, start=None, end=plan.end).collect()
     items = activity.item_ids.to_pylist()

@@ -23,6 +23,7 @@ from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.metrics import Floats, Ints, Mask
 from userrep.evaluation.sampled_rows import Rows, indices_in, where_in
 from userrep.features.profiles import read_picks
+from userrep.store.arrow import combined
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles
 
@@ -110,12 +111,7 @@ def boundaries_of(plan: EvaluationPlan) -> tuple[date, ...]:
 
 
 def read_activity(
-    tables: Tables,
-    rows: Rows,
-    plan: EvaluationPlan,
-    *,
-    onboarding: Onboarding | None,
-    ledger: TileLedger | None = None,
+    tables: Tables, rows: Rows, plan: EvaluationPlan, *, onboarding: Onboarding | None, ledger: TileLedger
 ) -> Activity:
     """Read the sampled users' tiles of all days, and the popularity of their items.
 
@@ -133,8 +129,8 @@ def read_activity(
     if onboarding is not None:
         picked = rows.only_sampled(read_picks(tables.spark, onboarding))
         picks = picked.select("user_id", "item_id").distinct().toArrow()
-    items = [chunk for table in (entries, picks) for chunk in table.column("item_id").cast(pa.string()).chunks]
-    item_ids = pa.chunked_array(items, pa.string()).unique().sort()
+    items = pa.concat_tables([entries.select(["item_id"]), picks.select(["item_id"])], promote_options="permissive")
+    item_ids = items["item_id"].cast(pa.string()).unique().sort()
     popularity = popularity_of(where_in(tiles, "item_id", item_ids), rows.dates).toArrow()
     return activity_of(
         rows.user_ids, item_ids, entries, popularity, boundaries=boundaries, dates=rows.dates, picks=picks
@@ -169,23 +165,34 @@ def activity_of(
     ``entries``: user_id, item_id, slot, num_events, weight. ``popularity``: the result of ``popularity_of`` for
     ``dates``. ``picks``: user_id, item_id.
     """
-    user_E = indices_in(entries.column("user_id").combine_chunks(), user_ids)
-    entries, user_E = entries.filter(pa.array(user_E >= 0)), user_E[user_E >= 0]
-    item_E = indices_in(entries.column("item_id").combine_chunks(), item_ids)
-    slot_E, num_events_E, weight_E = (entries.column(name).to_numpy() for name in ("slot", "num_events", "weight"))
-    pick_ids = zip(("user_id", "item_id"), (user_ids, item_ids), strict=True)
-    user_P, item_P = (indices_in(picks.column(name).combine_chunks(), ids) for name, ids in pick_ids)
-    is_known_P, shape = user_P >= 0, (len(user_ids), len(item_ids))
-    picked = csr_array((np.ones(is_known_P.sum(), bool), (user_P[is_known_P], item_P[is_known_P])), shape=shape)
-    index_V = indices_in(popularity.column("item_id").combine_chunks(), item_ids)
+    entries, user_E, item_E = _numbered(entries, user_ids, item_ids)
+    slot_E, num_events_E, weight_E = (entries[name].to_numpy() for name in ("slot", "num_events", "weight"))
+    picks, user_P, item_P = _numbered(picks, user_ids, item_ids)
+    picked = csr_array((np.ones(len(picks), bool), (user_P, item_P)), shape=(len(user_ids), len(item_ids)))
+    index_V = indices_in(combined(popularity["item_id"]), item_ids)
     popularity_DI, is_sold_DI = np.zeros((len(dates), len(item_ids))), np.zeros((len(dates), len(item_ids)), bool)
-    for d, day in enumerate(dates):
-        popularity_DI[d, index_V] = popularity.column(f"before_{d}").to_numpy()
-        is_sold_DI[d, index_V] = popularity.column("first_day").to_numpy() < np.datetime64(day)
+    popularity_DI[:, index_V] = [popularity[f"before_{d}"].to_numpy() for d in range(len(dates))]
+    is_sold_DI[:, index_V] = popularity["first_day"].to_numpy() < np.array(dates, "datetime64[D]")[:, None]
     return Activity(
-        boundaries, user_ids, item_ids, user_E, item_E, slot_E.astype(np.int64), num_events_E, weight_E,
-        picked, popularity_DI, is_sold_DI,
-    )  # fmt: skip
+        boundaries,
+        user_ids,
+        item_ids,
+        user_E,
+        item_E,
+        slot_E,
+        num_events_E,
+        weight_E,
+        picked,
+        popularity_DI,
+        is_sold_DI,
+    )
+
+
+def _numbered(rows: pa.Table, user_ids: pa.StringArray, item_ids: pa.StringArray) -> tuple[pa.Table, Ints, Ints]:
+    """Return the rows of ``user_ids``, with the index of each row's user and item."""
+    user_N = indices_in(combined(rows["user_id"]), user_ids)
+    rows = rows.filter(pa.array(user_N >= 0))
+    return rows, user_N[user_N >= 0], indices_in(combined(rows["item_id"]), item_ids)
 
 
 def slot_of(boundaries: Sequence[date]) -> Column:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pydantic_core import to_json
 
 from userrep.evaluation.families import EMBEDDING, lead_inputs, leads
-from userrep.evaluation.results import Comparison, Measured, Results, comparisons
+from userrep.evaluation.results import Measured, Results, comparisons
 from userrep.ids import short_hash
 from userrep.model.self_check import AKIN_NOTE, MEAN, OTHERS_MEAN, Interval, marked
 from userrep.store.filesystem import absolute, write_folder
@@ -166,16 +166,14 @@ def _values(measured: Sequence[Measured]) -> dict[str, Any]:
             }
             for result in measured
         },
-        "embedding_ahead_of": {item.baseline: _comparison_tree(item) for item in comparisons(measured)},
+        "embedding_ahead_of": {
+            lead.baseline: {
+                "difference": _rounded(lead.difference), "share_of_bootstraps_above_0": round(lead.share_above, 4),
+                "relative_gain": lead.gain and _rounded(lead.gain),
+            }
+            for lead in comparisons(measured)
+        },
     }  # fmt: skip
-
-
-def _comparison_tree(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "difference": _rounded(comparison.difference),
-        "share_of_bootstraps_above_0": round(comparison.share_above, 4),
-        "relative_gain": _rounded(comparison.gain) if comparison.gain else None,
-    }
 
 
 def _rounded(interval: Interval) -> dict[str, float]:

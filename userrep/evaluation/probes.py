@@ -49,20 +49,14 @@ def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit]
 
     ``fit`` takes a penalty and the previous fit as its starting point.
     """
-    fitted = fit(STRENGTHS[0], None)
-    best_K = loss_K(fitted)
-    least_mean = best_K.mean()
-    strength_K = np.full(len(best_K), STRENGTHS[0])
-    for strength in STRENGTHS[1:]:
+    losses: list[Floats] = []  # of each label, by penalty
+    fitted: Fit | None = None
+    for strength in STRENGTHS:
         fitted = fit(strength, fitted)
-        current_K = loss_K(fitted)
-        is_better_K = current_K < best_K
-        best_K = np.where(is_better_K, current_K, best_K)
-        strength_K[is_better_K] = strength
-        if current_K.mean() >= least_mean:
+        losses.append(loss_K(fitted))
+        if len(losses) > 1 and losses[-1].mean() >= losses[-2].mean():
             break
-        least_mean = current_K.mean()
-    return strength_K
+    return np.asarray(np.take(STRENGTHS, np.argmin(losses, axis=0)))
 
 
 def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:

@@ -152,7 +152,7 @@ def flagged(x_ND: Floats32) -> Floats32:
 def _factors_of(factors: DataFrame, numbers: DataFrame, ids: pa.StringArray, dim: int) -> Floats32:
     """Return ``factors`` (id, features) in the order of ``ids``, zeros for missing ids.
 
-    ``numbers`` has our ids and then the numbers that are the ids of the factors.
+    ``numbers`` maps our ids, its first column, to the ids of the factors, its second.
     """
     column, number = numbers.columns
     numbered = factors.withColumnRenamed("id", number).join(F.broadcast(numbers), on=number, how="inner")

@@ -98,8 +98,8 @@ def neighbours(days: int) -> Task:
         counts_NC = events_by_cluster(truth, days)
         if not counts_NC.shape[1]:
             return LeftOut("no item has a vector, so items cannot be clustered")
-        favourite_N = np.where(counts_NC.max(axis=1) > 0, counts_NC.argmax(axis=1), -1)
-        return _problem(truth, favourite_N, seed)
+        favorite_N = np.where(counts_NC.max(axis=1) > 0, counts_NC.argmax(axis=1), -1)
+        return _problem(truth, favorite_N, seed)
 
     return Task("neighbours", problem)
 

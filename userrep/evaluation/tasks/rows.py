@@ -43,12 +43,12 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class RowProblem:
-    """All rows, with the role and user of each, and labels y_NK: yes or no (1 and 0), judged by AUC, or one number,
-    judged by R2.
+    """Labels y_NK of all rows: yes or no (1 and 0), judged by AUC, or one number, judged by R2.
 
     Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the mean of both
     outputs; ``metric``_linear and ``metric``_trees are those of each probe. Without trees (``has_trees``), results do
-    not depend on the coordinates of a representation. The unit of a number changes neither a penalty nor a tree.
+    not depend on the coordinates of a representation. Numbers are fitted in their own unit, which affects neither the
+    penalty nor the trees. ``role_N``, ``user_N``: role and user of each row.
     """
 
     role_N: NDArray[np.int8]

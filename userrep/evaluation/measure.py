@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
-from warnings import catch_warnings, simplefilter
+from warnings import catch_warnings
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -61,31 +61,27 @@ def measure(
     any machine.
     """
     limit = partial(ThreadpoolController().limit, limits=1)  # finds the libraries once, before threads run
-    with catch_warnings(), limit():
-        simplefilter("ignore", ConvergenceWarning)  # filters that probes set themselves may change those of others
-        with ThreadPoolExecutor(os.cpu_count(), "probes", limit) as pool:
-            return _measure(tasks, truth, described, settings, pool)
-
-
-def _measure(
-    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], settings: Evaluation, pool: ThreadPoolExecutor
-) -> tuple[list[Measured], dict[str, str]]:
     weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
     measured: list[Measured] = []
     left_out: dict[str, str] = {}
-    for task in tasks:
-        started = time.monotonic()
-        seeds = [settings.seed + k for k in range(settings.num_seeds if task.is_drawn else 1)]
-        candidates = [task.problem(truth, seed) for seed in seeds]
-        problems = [problem for problem in candidates if not isinstance(problem, LeftOut)]
-        if len(problems) < len(candidates):
-            left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
-            logger.info(f"{task.name}: left out: {left_out[task.name]}")
-            continue
-        judge = partial(_measured, task.name, problems, weight_UB)
-        results = [result for part in pool.map(judge, described) for result in part]
-        measured += results
-        logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(results)}")
+    with (
+        catch_warnings(action="ignore", category=ConvergenceWarning),  # filters are shared by all threads
+        limit(),
+        ThreadPoolExecutor(os.cpu_count(), "probes", limit) as pool,
+    ):
+        for task in tasks:
+            started = time.monotonic()
+            seeds = [settings.seed + k for k in range(settings.num_seeds if task.is_drawn else 1)]
+            candidates = [task.problem(truth, seed) for seed in seeds]
+            problems = [problem for problem in candidates if not isinstance(problem, LeftOut)]
+            if len(problems) < len(candidates):
+                left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
+                logger.info(f"{task.name}: left out: {left_out[task.name]}")
+                continue
+            judge = partial(_measured, task.name, problems, weight_UB)
+            results = [result for part in pool.map(judge, described) for result in part]
+            measured += results
+            logger.info(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(results)}")
     return measured, left_out
 
 

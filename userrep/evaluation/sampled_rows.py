@@ -20,7 +20,7 @@ from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.metrics import Ints
 from userrep.features.build import stored_features
 from userrep.features.ledger import feature_sets
-from userrep.store.arrow import combined
+from userrep.store.arrow import combined, one_batch
 from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
 
@@ -118,8 +118,7 @@ def rows_of(features: pa.Table, plan: EvaluationPlan, *, seed: int, limit: int =
             f"evaluate: no sampled user is known at {', '.join(map(str, sorted(empty)))}. "
             "Raise evaluation.max_rows, or check the log of the preceding days."
         )
-    order = pc.sort_indices(features, sort_keys=[("user_id", "ascending"), ("as_of", "ascending")])
-    [batch] = features.take(order).combine_chunks().to_batches()
+    batch = one_batch(features.sort_by([("user_id", "ascending"), ("as_of", "ascending")]))
     users = batch.column("user_id").cast(pa.string())
     user_ids = users.unique()
     user_N, date_N = indices_in(users, user_ids), indices_in(batch.column("as_of"), pa.array(plan.dates, pa.date32()))
@@ -133,8 +132,7 @@ def _at_most(drawn: pa.Table, max_rows: int) -> tuple[pa.Table, int]:
     draw_N = drawn.column("draw").to_numpy()
     if len(draw_N) <= max_rows:
         return drawn, int(draw_N.max(initial=0))
-    ascending = np.sort(draw_N)
-    limit = int(ascending[max_rows]) - 1  # a user whose rows do not all fit is dropped
+    limit = int(np.partition(draw_N, max_rows)[max_rows]) - 1  # a user whose rows do not all fit is dropped
     return drawn.filter(pa.array(draw_N <= limit)), limit
 
 

@@ -92,12 +92,9 @@ class PairProblem:
         date_P = truth.rows.date_N[self.row_P]
         distinct_M, index_P = np.unique(date_P * num_items + self.item_P, return_inverse=True)
         date_M, item_M = np.divmod(distinct_M, num_items)
-        parts = []
-        for d in range(len(truth.rows.dates)):
-            item_D = item_M[date_M == d]
-            popularity = np.log1p(truth.activity.popularity_DI[d, item_D])[:, None]
-            parts.append(np.hstack([truth.items.at(truth.rows.dates[d])[item_D], popularity]))
-        return np.vstack(parts).astype(np.float32), index_P.astype(np.int64)
+        vectors_ME = np.vstack([truth.items.at(day)[item_M[date_M == d]] for d, day in enumerate(truth.rows.dates)])
+        popularity_M = np.log1p(truth.activity.popularity_DI[date_M, item_M])
+        return np.hstack([vectors_ME, popularity_M[:, None]]).astype(np.float32), index_P
 
 
 def next_item(days: int, *, only_new: bool = False) -> Task:

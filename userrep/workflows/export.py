@@ -6,22 +6,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
-from userrep.features.build import read_features
 from userrep.features.layout import exported_form
 from userrep.features.ledger import feature_sets, features_table
 from userrep.features.preflight import log_days
 from userrep.features.spec import FeatureSpec
-from userrep.items.versions import lineage_of, read_vectors, version_records, versions_of
+from userrep.items.versions import lineage_of, version_records, versions_of
 from userrep.model.artifact import load_artifact
 from userrep.sources.listing import Listings
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.store.data_files import TableFile, matches
+from userrep.store.data_files import matches
 from userrep.store.export_files import Part, write_parts, write_parts_here
 from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
@@ -45,10 +43,10 @@ def export_embeddings(
     snapshot = newest_snapshot(tables, space.space_id, as_of, why_never=partial(_why_never, config, as_of))
     artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     rows = ExportedRows(
-        fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
+        USER_EMBEDDINGS,
+        snapshot.key,
         snapshot.num_users,
-        lambda: tables.read(USER_EMBEDDINGS, [snapshot.key]),
-        partition_files(tables, USER_EMBEDDINGS, snapshot.key),
+        fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
         storage=artifact.storage(storage),
     )
     manifest = artifact.manifest
@@ -64,7 +62,7 @@ def export_embeddings(
         **({"scales": manifest.int8_scales} if storage == "int8" else {}),
     }
     with recorded_folder(tables, out, "embeddings", as_of, recorded=recorded):
-        return _write(rows, out, "embeddings", as_of, details)
+        return _write(tables, rows, out, as_of, what="embeddings", details=details)
 
 
 def export_features(tables: Tables, config: Config, as_of: date, out: str, *, recorded: bool = True) -> dict[str, Any]:
@@ -85,15 +83,15 @@ def export_features(tables: Tables, config: Config, as_of: date, out: str, *, re
     spec = FeatureSpec.of(config)
     columns = ", ".join(f"`{name}` {kind}" for name, kind in spec.columns() if name != "is_exact")
     rows = ExportedRows(
-        fields_of(f"user_id STRING, as_of DATE, {columns}"),
+        features_table(config, lineage_id),
+        {"as_of": as_of},
         built.num_users,
-        lambda: read_features(tables, config, lineage_id, [as_of]),
-        partition_files(tables, features_table(config, lineage_id), {"as_of": as_of}),
+        fields_of(f"user_id STRING, as_of DATE, {columns}"),
         partial(exported_form, spec=spec),
     )
     details = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
     with recorded_folder(tables, out, "features", as_of, recorded=recorded):
-        return _write(rows, out, "features", as_of, details)
+        return _write(tables, rows, out, as_of, what="features", details=details)
 
 
 def export_item_vectors(tables: Tables, config: Config, as_of: date, out: str) -> dict[str, Any]:
@@ -111,13 +109,13 @@ def export_item_vectors(tables: Tables, config: Config, as_of: date, out: str) -
     if valid_from not in versions.present:
         raise _missing("item vectors", config, as_of)
     rows = ExportedRows(
-        fields_of("modality STRING, item_id STRING, vector ARRAY<FLOAT>"),
+        ITEM_VECTORS,
+        {"lineage_id": lineage_id, "valid_from": valid_from},
         sum(version_records(tables, lineage_id)[valid_from].num_vectors.values()),
-        lambda: read_vectors(tables, lineage_id, valid_from),
-        partition_files(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}),
+        fields_of("modality STRING, item_id STRING, vector ARRAY<FLOAT>"),
     )
     details = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
-    return _write(rows, out, "item-vectors", as_of, details)
+    return _write(tables, rows, out, as_of, what="item-vectors", details=details)
 
 
 def _missing(what: str, config: Config, as_of: date) -> UsageError:
@@ -136,39 +134,50 @@ def _why_never(config: Config, as_of: date) -> str | None:
 
 
 class ExportedRows(NamedTuple):
-    """Rows to export: their columns and number, how Spark reads them, and their files if Spark is not needed.
+    """The rows of an export: those of a partition of a table, in the ``columns`` of the export.
 
-    ``convert`` is applied to a batch of ``files``. ``storage``: type of the vectors
-    in the column ``embedding``, if there is one.
+    ``convert`` is applied to batches of the stored rows. ``storage``: type of the vectors in the column ``embedding``,
+    if there is one.
     """
 
-    columns: StructType
+    table: TableSchema
+    key: Mapping[str, Any]
     num_rows: int
-    read: Callable[[], DataFrame]
-    files: list[TableFile] | None = None
-    convert: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
+    columns: StructType
+    convert: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None
     storage: VectorStorage = VectorStorage()
 
-    def write(self, folder: str) -> list[Part]:
-        """Write sorted parts into a folder. Up to a million rows of files need no Spark, with the same bytes."""
-        order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
-        if self.files is not None and self.num_rows <= MOST_ROWS_HERE:
-            return write_parts_here(self.files, self._finish, self.columns, folder, order=order, storage=self.storage)
-        return write_parts(self.read().select(self.columns.names), folder, order=order, storage=self.storage)
+    @property
+    def column_types(self) -> dict[str, str]:
+        """The types of the columns in the files, by name."""
+        return {field.name: field.dataType.simpleString() for field in self.columns} | self.storage.column_types
 
-    def _finish(self, batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        rows = self.convert(batch)
+    def write(self, tables: Tables, folder: str) -> list[Part]:
+        """Write sorted parts into a folder. Up to a million rows of files need no Spark, with the same bytes.
+
+        The rows are those of the moment of this call. Call it after the folder is recorded: an erasure that ended
+        before has then removed its users from the table, and a later one finds the folder.
+        """
+        order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
+        if isinstance(tables, FileTables) and self.num_rows <= MOST_ROWS_HERE:
+            files = tables.files(self.table, matches([self.key]))
+            return write_parts_here(files, self._exported, self.columns, folder, order=order, storage=self.storage)
+        rows = tables.read(self.table, [self.key])
+        if self.convert is not None:
+            rows = rows.mapInArrow(lambda batches: (self._exported(batch, {}) for batch in batches), self.columns)
+        return write_parts(rows.select(self.columns.names), folder, order=order, storage=self.storage)
+
+    def _exported(self, batch: pa.RecordBatch, partition: Mapping[str, Any]) -> pa.RecordBatch:
+        """Convert a batch of stored rows. ``partition``: values of the columns that a table's files do not have."""
+        rows = self.convert(batch) if self.convert else batch
         stored = {name: rows.column(name) for name in self.columns.names if name in rows.schema.names}
-        constant = {n: pa.repeat(values[n], rows.num_rows) for n in self.columns.names if n not in stored}
+        constant = {n: pa.repeat(partition[n], rows.num_rows) for n in self.columns.names if n not in stored}
         return pa.record_batch(stored | constant).select(self.columns.names)
 
 
-def partition_files(tables: Tables, table: TableSchema, key: Mapping[str, Any]) -> list[TableFile] | None:
-    """Return the files of a partition, or None if the tables cannot be read without Spark."""
-    return tables.files(table, matches([key])) if isinstance(tables, FileTables) else None
-
-
-def _write(rows: ExportedRows, out: str, what: str, as_of: date, details: dict[str, Any]) -> dict[str, Any]:
+def _write(
+    tables: Tables, rows: ExportedRows, out: str, as_of: date, *, what: str, details: dict[str, Any]
+) -> dict[str, Any]:
     """Write sorted rows as Parquet parts with a manifest; return the manifest."""
-    columns = {field.name: field.dataType.simpleString() for field in rows.columns} | rows.storage.column_types
-    return write_folder_of_parts(out, what, as_of, columns=columns, details=details, write=rows.write)
+    write = partial(rows.write, tables)
+    return write_folder_of_parts(out, what, as_of, columns=rows.column_types, details=details, write=write)

@@ -32,7 +32,7 @@ from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.filesystem import absolute, folder_names, open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS, fields_of
 from userrep.store.tables import Tables
-from userrep.workflows.export import MOST_ROWS_HERE, ExportedRows, partition_files
+from userrep.workflows.export import MOST_ROWS_HERE, ExportedRows
 
 SEGMENTS = "segments"
 _COLUMNS = "user_id STRING, as_of DATE, segment STRING"
@@ -85,7 +85,8 @@ def write_segments(
     users = sample_users(tables, config, space, snapshot)
     centers_SD, ids, num_ids = _identified(users.z_ND, num_segments, previous, convert)
     segments = _described(tables, config, users, snapshot, centers_SD, ids=ids)
-    rows = _assigned_rows(tables, snapshot, centers_SD, ids)
+    assign = partial(_assigned, centers_SD=centers_SD, ids=pa.array(ids), erased=read_tombstones(tables))
+    rows = ExportedRows(USER_EMBEDDINGS, snapshot.key, snapshot.num_users, fields_of(_COLUMNS), assign)
     details: dict[str, Any] = {
         "space_id": space.space_id,
         "snapshot_id": snapshot.snapshot_id,
@@ -95,14 +96,15 @@ def write_segments(
     }
 
     def write(folder: str) -> Sequence[Part]:
-        parts = rows.write(folder)
+        parts = rows.write(tables, folder)
         moves = _moves(tables, folder, {part.name: part.num_rows for part in parts}, previous)
         details.update(_counted(segments, moves, previous))  # the manifest is made after the parts
         return parts
 
-    columns = {field.name: field.dataType.simpleString() for field in rows.columns}
     with recorded_folder(tables, out, SEGMENTS, snapshot.as_of, recorded=recorded):
-        return write_folder_of_parts(out, SEGMENTS, snapshot.as_of, columns=columns, details=details, write=write)
+        return write_folder_of_parts(
+            out, SEGMENTS, snapshot.as_of, columns=rows.column_types, details=details, write=write
+        )
 
 
 def _counted(segments: Sequence[dict[str, Any]], moves: Moves, previous: Previous | None) -> dict[str, Any]:
@@ -156,19 +158,6 @@ def _described(
         {"segment": id_, "name": name_of(own), "labels": [asdict(lift) for lift in own], "center": center_D.tolist()}
         for id_, own, center_D in zip(ids, lifts, centers_SD, strict=True)
     ]
-
-
-def _assigned_rows(
-    tables: Tables, snapshot: Snapshot, centers_SD: NDArray[np.float32], ids: Sequence[str]
-) -> ExportedRows:
-    assign = partial(_assigned, centers_SD=centers_SD, ids=pa.array(ids), erased=read_tombstones(tables))
-    return ExportedRows(
-        fields_of(_COLUMNS),
-        snapshot.num_users,
-        lambda: tables.read(USER_EMBEDDINGS, [snapshot.key]).mapInArrow(lambda rows: map(assign, rows), _COLUMNS),
-        partition_files(tables, USER_EMBEDDINGS, snapshot.key),
-        assign,
-    )
 
 
 def _assigned(

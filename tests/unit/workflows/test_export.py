@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.store import export_files
 from userrep.store.export_files import MANIFEST
-from userrep.store.export_folder import check_out
+from userrep.store.export_folder import check_out, recorded_folder
 from userrep.store.open import open_tables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
@@ -149,6 +151,23 @@ def test_an_export_that_was_killed_is_marked_and_the_next_one_replaces_it(
     assert site.export(out)["sha256"] == whole["sha256"]
     assert state(out) == "complete"
     assert sorted(file.name for file in out.iterdir()) == [MANIFEST, "part-00000.parquet"]
+
+
+@pytest.mark.parametrize("most_rows_here", [NUM_USERS, 0])
+def test_users_that_are_erased_before_the_folder_is_recorded_are_not_exported(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_rows_here: int
+) -> None:
+    @contextmanager
+    def recorded_after_an_erasure(*given: Any, **how: Any) -> Iterator[None]:
+        site.write(VECTORS[:-1], partitions=2)
+        with recorded_folder(*given, **how):
+            yield
+
+    monkeypatch.setattr(export, "MOST_ROWS_HERE", most_rows_here)
+    monkeypatch.setattr(export, "recorded_folder", recorded_after_an_erasure)
+    manifest = site.export(tmp_path)
+    site.write(VECTORS, partitions=2)
+    assert manifest["num_rows"] == NUM_USERS - 1
 
 
 def test_a_kill_while_the_first_manifest_is_written_is_in_nobodys_way(tmp_path: Path) -> None:

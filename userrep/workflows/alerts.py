@@ -1,4 +1,4 @@
-"""Alerts of runs and of ``userrep check``: a metrics file and a webhook, both made from the findings of the report."""
+"""Alerts of runs and of ``userrep check``: a metrics file and a webhook, both from the findings of the report."""
 
 import logging
 import re
@@ -36,20 +36,18 @@ def check_alerts(config: Config) -> None:
 
 @contextmanager
 def alerting(tables: Tables, config: Config, command: str) -> Iterator[None]:
-    """Report the outcome of a run in the block, and the state of the tables after it. Errors of the run go on.
+    """Report the outcome of a run in the block, and the state of the tables after it. Raises the errors of the block.
 
-    A log that is not complete yet is no failure, and neither is another run of the same job. What fails here is
-    reported and does not fail the run. Cost: that of ``read_state``, and up to 19 seconds for a webhook that does not
-    answer.
+    A log that is not complete yet is no failure, and neither is another run of the same job. An interrupted run is not
+    reported. A failure of the report is logged and does not fail the run. Cost: that of ``read_state``, and up to 19
+    seconds for a webhook that does not answer.
     """
-    error: Exception | None = None
     try:
         yield
-    except Exception as raised:
-        error = raised
-        raise
-    finally:
+    except Exception as error:
         alert(tables, config, command, error)
+        raise
+    alert(tables, config, command, None)
 
 
 def alert(tables: Tables, config: Config, command: str, error: Exception | None) -> None:
@@ -67,23 +65,23 @@ def alert(tables: Tables, config: Config, command: str, error: Exception | None)
 
 def send(config: Config, command: str, state: RootState, facts: Facts, *, error: Exception | None = None) -> None:
     """Write the metrics file, and post a message if there is something to say. Failures are reported, not raised."""
-    found, alerts, root = findings(facts), config.alerts, config.root or f"{config.catalog}.{config.schema_}"
+    alerts, root, checks = config.alerts, config.root or f"{config.catalog}.{config.schema_}", findings(facts)
     if alerts.prometheus_file:
         try:
-            write_metrics(alerts.prometheus_file, root, metrics_of(state, facts, found))
+            write_metrics(alerts.prometheus_file, root, metrics_of(state, facts, checks))
         except OSError as fault:
             logger.warning(f"alerts.prometheus_file: not written ({in_one_line(fault)})")
-    message = message_of(command, root, found, error) if alerts.webhook else None
+    message = message_of(command, root, checks, error) if alerts.webhook else None
     if message and alerts.webhook and (reason := post(webhook_url(alerts.webhook), message)):
         logger.warning(f"alerts.webhook: the message was not accepted ({reason})")
 
 
-def message_of(command: str, root: str, found: Sequence[Finding], error: Exception | None) -> dict[str, Any] | None:
+def message_of(command: str, root: str, checks: Sequence[Finding], error: Exception | None) -> dict[str, Any] | None:
     """Return the message about a failed or refused run and the findings that are posted; None if there is none.
 
     ``id`` is the same for the same error and findings, whatever their age, so that a receiver can drop repetitions.
     """
-    posted = [finding for finding in found if (finding.check, finding.level) in _POSTED]
+    posted = [finding for finding in checks if (finding.check, finding.level) in _POSTED]
     code, lines = (0, []) if error is None or isinstance(error, _NO_FAILURE) else explain(error)
     if not posted and not code:
         return None

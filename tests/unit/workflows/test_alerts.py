@@ -106,6 +106,14 @@ def test_without_a_problem_nothing_is_posted_but_metrics_are_written(
     assert metrics["userrep_log_events"] == {"": 9.0}
 
 
+def test_an_interrupted_run_ends_at_once_and_is_not_reported_as_done(
+    server: WebhookServer, tables: Tables, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt), alerting(tables, settings(tmp_path), "daily"):
+        raise KeyboardInterrupt
+    assert (server.messages, (tmp_path / "u.prom").exists()) == ([], False)
+
+
 def test_repeated_findings_have_the_same_id_whatever_their_age(
     server: WebhookServer, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

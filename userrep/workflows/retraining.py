@@ -43,8 +43,10 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
     serving = registry.serving
     if serving is None:
         return SKIPPED, "no space is serving"
-    _complete_publication(tables, registry.spaces[-1])
-    registry = read_registry(tables)
+    newest = registry.spaces[-1]
+    if newest.state == CANDIDATE and _snapshot_states(tables, newest) == {PUBLISHED}:
+        # The run that published its first snapshots was killed before it could do this.
+        registry = mark_ready(tables, newest)
     reason = _reason_to_train(tables, registry, policy, as_of)
     if reason is not None:
         logger.info(f"retraining: {reason}")
@@ -53,8 +55,8 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
         run_pipeline(context(), retrain=True)
     candidate = _waiting(read_registry(tables))
     if candidate is None:
-        newest, days = registry.spaces[-1], policy.every.days
-        return SKIPPED, f"due on {newest.created_at.date() + policy.every}, {days} days after {newest.space_id}"
+        due_on = newest.created_at.date() + policy.every
+        return SKIPPED, f"due on {due_on}, {policy.every.days} days after {newest.space_id}"
     return _judge(tables, config, serving, candidate, reason)
 
 
@@ -105,12 +107,6 @@ def _may_promote(tables: Tables, config: Config, candidate: Space, verdicts: Map
     if config.retraining.promote == "never" or not all_pass:
         return False
     return not planned_promotion(read_registry(tables), candidate.space_id).blocks
-
-
-def _complete_publication(tables: Tables, newest: Space) -> None:
-    """Make a candidate ready whose run was killed after it had published the first snapshots."""
-    if newest.state == CANDIDATE and _snapshot_states(tables, newest) == {PUBLISHED}:
-        mark_ready(tables, newest)
 
 
 def _snapshot_states(tables: Tables, space: Space) -> set[str]:

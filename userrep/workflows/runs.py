@@ -69,10 +69,6 @@ class Runs:
         """What the stages of earlier runs took, read once."""
         return StageRates.of(self._tables)
 
-    @cached_property
-    def _code_hash(self) -> str:
-        return code_hash()
-
     @contextmanager
     def stage(
         self, name: str, inputs: Sequence[TableSchema] = (), *, pinned: Mapping[str, int] | None = None,
@@ -156,5 +152,5 @@ class Runs:
     def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
         outputs = run.outputs | ({"command": self.command} if self.command else {})
         row = {"run_id": self.run_id, "started_at": started, "inputs": json.dumps(versions)}
-        row |= {"config_hash": self._config_hash, "code_hash": self._code_hash}
+        row |= {"config_hash": self._config_hash, "code_hash": code_hash()}
         self._tables.add(JOB_RUNS, [vars(run) | row | {"outputs": json.dumps(outputs, default=str)}])

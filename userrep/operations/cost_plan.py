@@ -30,17 +30,17 @@ from userrep.tiles.ledger import TileLedger, tile_ledger
 
 _DAY, _WEEK = timedelta(days=1), timedelta(weeks=1)
 _HOUR, _GB = 3600, 1e9
+TRAINING = ("train_item_vectors", "build_user_features", "check_quality", "train_autoencoder")
 # Stages of a daily run and of a training, each with what its work grows with.
-_DAILY = {
+_GROWS_BY = {
     "build_activity_tiles": "event",
     "refresh_user_features": "user",
     "embed_users": "user and space",
     "publish_snapshot": "user and space",
+    **dict.fromkeys(TRAINING, "user"),
 }
-TRAINING = ("train_item_vectors", "build_user_features", "check_quality", "train_autoencoder")  # grow with users
 # Most bytes of a number in a snapshot's files: a float, or an index into a dictionary of 2^16 or 2^10 numbers.
 _NUMBER_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.25}
-_OPTIONAL = ("check_quality",)
 _OWN = ("build_activity_tiles", "refresh_user_features")  # stages that a consumer without embeddings runs itself
 
 
@@ -108,7 +108,7 @@ def plan_for(tables: Tables, config: Config, size: Size) -> CostPlan:
             f"estimate: prices must be finite, got {prices[0]} and {prices[1]}. See `userrep estimate --help`."
         )
     runs, ledger = measured_runs(tables), tile_ledger(tables)
-    missing = [stage for stage in (*_DAILY, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
+    missing = [stage for stage in _GROWS_BY if stage not in (*runs, "check_quality")]  # which may be off
     if missing:
         raise UsageError(
             f"estimate: no run of {', '.join(missing)} is recorded in {config.root or config.catalog}. Run `userrep "
@@ -119,8 +119,8 @@ def plan_for(tables: Tables, config: Config, size: Size) -> CostPlan:
     published = _published(tables)
     users = published[-1].num_users
     work = [
-        _work(stage, runs[stage], per_day, size.retrain_days if stage in TRAINING else 1, users)
-        for stage in (*_DAILY, *TRAINING)
+        _work(*runs[stage], per_day, every_days=size.retrain_days if stage in TRAINING else 1, users=users)
+        for stage in _GROWS_BY
         if stage in runs
     ]
     storage = _storage(tables, config, size, ledger, num_spaces, num_vectors=sum(row.num_users for row in published))
@@ -148,27 +148,23 @@ def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
     """Return the run that gives the rate of each stage, and its outputs. Ignores runs without Spark metrics."""
     best: dict[str, tuple[Row, dict[str, Any]]] = {}
     for row, outputs in done_stages(tables):
-        if row.num_rows and outputs.get("spark"):
-            grows_by = _DAILY.get(row.stage, "user")
-            if row.stage not in best or _amount(row, outputs, grows_by) >= _amount(*best[row.stage], grows_by):
-                best[row.stage] = row, outputs
+        is_measured = row.stage in _GROWS_BY and row.num_rows and outputs.get("spark")
+        if is_measured and (row.stage not in best or _amount(row, outputs) >= _amount(*best[row.stage])):
+            best[row.stage] = row, outputs
     return best
 
 
-def _amount(row: Row, outputs: dict[str, Any], grows_by: str, users: int = 0) -> int:
-    """Return how much a run processed of what its work grows with. ``users`` is the number of users, if it is that."""
-    return int({"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}[grows_by])
+def _amount(row: Row, outputs: dict[str, Any], *, users: int = 0) -> int:
+    """Return how much a run processed of what its stage grows by. ``users``: 0 where only runs are compared."""
+    amounts = {"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}
+    return int(amounts[_GROWS_BY[row.stage]])
 
 
-def _work(
-    stage: str, run: tuple[Row, dict[str, Any]], per_day: Mapping[str, float], every_days: int, users: int
-) -> Work:
-    grows_by = _DAILY.get(stage, "user")
-    measured, spark = _amount(*run, grows_by, users), run[1]["spark"]
+def _work(row: Row, outputs: dict[str, Any], per_day: Mapping[str, float], *, every_days: int, users: int) -> Work:
+    grows_by, measured, spark = _GROWS_BY[row.stage], _amount(row, outputs, users=users), outputs["spark"]
     factor = per_day[grows_by] / every_days / measured
-    return Work(
-        stage, grows_by, measured, spark["task_seconds"] * factor / _HOUR, spark["shuffle_bytes"] * factor / _GB
-    )
+    core_hours, shuffle_gb = spark["task_seconds"] * factor / _HOUR, spark["shuffle_bytes"] * factor / _GB
+    return Work(row.stage, grows_by, measured, core_hours, shuffle_gb)
 
 
 def _published(tables: Tables) -> list[Row]:

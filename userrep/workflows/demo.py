@@ -39,13 +39,12 @@ def config_file() -> Path:
     return file
 
 
-def ensure_log(spark: SparkSession, config: Config, spec: LogSpec) -> bool:
-    """Generate the event log of a configuration unless the same log exists; return True if it was generated."""
+def ensure_log(spark: SparkSession, config: Config, spec: LogSpec) -> None:
+    """Generate the event log of a configuration, unless the same log exists."""
     folder = str(Path(config.events.all_sources["events"].path).parent)
     hash_file, spec_hash = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
     if exists(hash_file) and read_bytes(hash_file, max_bytes=100) == spec_hash:
-        return False
+        return
     logger.info(f"generating {spec.num_days} days of events for {spec.num_users:,} users in {folder}")
     generate_log(spark, spec, folder)
     write_bytes(hash_file, spec_hash)
-    return True

@@ -10,14 +10,13 @@ from userrep.workflows.run_context import RunContext
 
 
 def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
-    """Run a job. With ``retrain``, which some take, it also covers the dates that a training needs next.
+    """Run a job. With ``retrain``, item vectors and features are also built for the dates that a training needs next.
 
     Raises
     ------
     AlreadyRunningError
         If another process runs the same job on these tables.
     """
-    assert not retrain or name in ("train_item_vectors", "build_user_features"), f"{name} does not take retrain"
     with work.lease(name):
         match name:
             case "build_activity_tiles":
@@ -55,7 +54,7 @@ def _job_space(work: RunContext) -> Space:
 
 
 def stop_on_signals(received: list[int]) -> Callable[[], bool]:
-    """Add SIGTERM and SIGINT to ``received`` from now on; return a function that tells whether one has arrived."""
+    """Add SIGTERM and SIGINT to ``received`` from now on; return a function that returns whether one has arrived."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: received.append(number))
     return lambda: bool(received)

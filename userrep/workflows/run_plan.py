@@ -55,7 +55,7 @@ class RunPlan:
         space = schedule.resumable_candidate() if retrain else schedule.usable_space
         serving, embedded = schedule.registry.serving, schedule.snapshot_dates(space)
         stale = self._stale_features(sorted({*dates, *embedded}))
-        stages = [*self._data_stages(dates), self._features("build_user_features", dates, stale)]
+        stages = [*self._log_stages(), self._item_vectors(dates), self._features("build_user_features", dates, stale)]
         if space is not None:
             training = f"space {space.space_id} is {space.state}"
         else:
@@ -74,7 +74,8 @@ class RunPlan:
         """Return the stages of ``userrep daily``, in order; those of snapshots once for each space in use."""
         dates = [self.schedule.as_of]
         stale = self._stale_features(dates)
-        stages = [*self._data_stages(dates), self._features("refresh_user_features", dates, stale)]
+        stages = [*self._log_stages(), self._item_vectors(dates)]
+        stages.append(self._features("refresh_user_features", dates, stale))
         for space in self.schedule.spaces_to_refresh:
             embed, publish = self._snapshots(space, dates, stale)
             stages.append(embed)
@@ -92,11 +93,11 @@ class RunPlan:
 
         Without ``as_ofs``, those of ``userrep backfill --stale``.
         """
-        stages = self._data_stages([])[:2]
+        stages = self._log_stages()
         for space, dates in [(self.schedule.space_to_use(), as_ofs)] if as_ofs else self.stale_published():
             if not dates:
                 continue
-            stages += self._data_stages(dates)[2:]
+            stages.append(self._item_vectors(dates))
             stale = self._stale_features(dates)
             for start in range(0, len(dates), DATES_PER_GROUP):
                 group = dates[start : start + DATES_PER_GROUP]
@@ -142,26 +143,26 @@ class RunPlan:
         sets = feature_sets(self.schedule.tables, self.schedule.lineage_id)
         return sets[max(sets)].num_users if sets else None
 
-    def _users_at(self, num_dates: int) -> int | None:
-        return None if self._num_users is None else self._num_users * num_dates
-
     def _stage(self, stage: str, runs: bool, reason: str, amount: float | None = None) -> PlannedStage:
         expected = self.rates.predict(stage, amount) if runs else Prediction(0.0, 0.0)
         return PlannedStage(stage, runs, reason, expected)
 
-    def _data_stages(self, as_ofs: Sequence[date]) -> list[PlannedStage]:
+    def _log_stages(self) -> list[PlannedStage]:
+        """Return the stages that read the log: the inventory and the tiles."""
         days, inventory = self.days_to_build, self.schedule.inventory
         rows = sum(day.expected_rows for day in inventory.days if day.day in set(days))
         num_days = len(days) or sum(day.day < self.schedule.as_of for day in inventory.days)
         tiles = f"{plural(num_days, 'day')} {'new or changed' if days else 'up to date'}"
         tiles += f"; days of {plural(self.unread, 'file')} not known yet" if self.unread else ""
-        missing = self._versions.missing(as_ofs)
-        vectors = f"{plural(len(missing), 'version')} missing" if missing else "versions up to date"
         return [
-            self._stage("take_inventory", True, f"{plural(inventory.num_new_files, 'new file')}"),
+            self._stage("take_inventory", True, plural(inventory.num_new_files, "new file")),
             self._stage("build_activity_tiles", bool(days or self.unread), tiles, None if self.unread else rows),
-            self._stage("train_item_vectors", bool(missing), vectors, len(missing)),
         ]
+
+    def _item_vectors(self, as_ofs: Sequence[date]) -> PlannedStage:
+        missing = self._versions.missing(as_ofs)
+        reason = f"{plural(len(missing), 'version')} missing" if missing else "versions up to date"
+        return self._stage("train_item_vectors", bool(missing), reason, len(missing))
 
     def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
         """Return the dates whose features would be built, with the reason, also those whose days are built first."""
@@ -186,7 +187,7 @@ class RunPlan:
         if not reasons:
             return self._stage(stage, False, f"{dates} up to date")
         reason = f"{len(reasons)} of {dates}: {', '.join(sorted(set(reasons)))}"
-        return self._stage(stage, True, reason, self._users_at(len(reasons)))
+        return self._stage(stage, True, reason, self._num_users and self._num_users * len(reasons))
 
     def _snapshots(
         self, space: Space | None, as_ofs: Sequence[date], stale: Collection[date]
@@ -201,6 +202,6 @@ class RunPlan:
             missing = as_ofs if space is None else without_snapshot(self.schedule.tables, space, as_ofs, *states)
             num = len({*missing, *({*as_ofs} & {*stale})})
             what = f"{plural(num or len(as_ofs), 'snapshot')} of {name}" + ("" if num else " up to date")
-            return self._stage(stage, num > 0, what, self._users_at(num))
+            return self._stage(stage, num > 0, what, self._num_users and self._num_users * num)
 
         return stage("embed_users", STAGED, PUBLISHED), stage("publish_snapshot", PUBLISHED)

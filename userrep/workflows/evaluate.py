@@ -39,26 +39,22 @@ def evaluate_space(
     work.check()
     space = find_evaluable_space(work.tables, work.config, space_id)
     with held(work.tables, f"evaluate-{space.space_id}"):
-        return _evaluate(work, space, out, storages)
-
-
-def _evaluate(work: RunContext, space: Space, out: str, storages: Sequence[Storage]) -> tuple[Results, dict[str, Any]]:
-    plan = prepare_evaluation(work, space)
-    with work.runs.stage("evaluate_space") as run:
-        results = evaluate(
-            work.tables,
-            work.config,
-            space=space,
-            versions=work.schedule.versions,
-            plan=plan,
-            representations=representations(storages),
-            ledger=work.tiles,
-        )
-        metrics = write_results(work.tables, results, out)
-        run.num_rows = sum(results.manifest["num_rows"].values())
-        run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
-        run.outputs = {"evaluation_id": metrics["evaluation_id"], "space_id": space.space_id, "out": out}
-        run.outputs["touched_by_training_heads"] = list(results.akin)
+        plan = prepare_evaluation(work, space)
+        with work.runs.stage("evaluate_space") as run:
+            results = evaluate(
+                work.tables,
+                work.config,
+                space=space,
+                versions=work.schedule.versions,
+                plan=plan,
+                representations=representations(storages),
+                ledger=work.tiles,
+            )
+            metrics = write_results(work.tables, results, out)
+            run.num_rows = sum(results.manifest["num_rows"].values())
+            run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
+            run.outputs = {"evaluation_id": metrics["evaluation_id"], "space_id": space.space_id, "out": out}
+            run.outputs["touched_by_training_heads"] = list(results.akin)
     return results, metrics
 
 

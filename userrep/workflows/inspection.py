@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from userrep.config import Config, EventSource
 from userrep.errors import plural, results_of, shortened
@@ -20,7 +20,12 @@ from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
 
 
-Span = tuple[date, date, bool]  # the first and last day with a readable time, and whether both are exact
+class LogSpan(NamedTuple):
+    """The first and the last day with a readable time. ``is_exact``: both are known, not only from a sample."""
+
+    first: date
+    last: date
+    is_exact: bool
 
 
 def inspect_log(config: Config) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def inspect_log(config: Config) -> dict[str, Any]:
     verdict = [line for _, lines, _ in inspected for line in lines]
     result["needed_days"] = needed_days(config)
     if spans := [span for *_, span in inspected if span is not None]:
-        first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+        first, last = min(span.first for span in spans), max(span.last for span in spans)
         result["needed_days"] = needed_days(config, room_of(config, last))
         result |= {"first_day": first, "last_day": last, "num_days": (last - first).days + 1}
         result["fit"] = choose_fit(first, last)._asdict()
@@ -48,18 +53,18 @@ def inspect_log(config: Config) -> dict[str, Any]:
     return result
 
 
-def _inspect(config: Config, what: str) -> tuple[dict[str, Any], list[VerdictLine], Span | None]:
+def _inspect(config: Config, what: str) -> tuple[dict[str, Any], list[VerdictLine], LogSpan | None]:
     """Return the facts of a source, the verdict on its rows, and its days."""
     log, listings = config.events.all_sources[what], Listings()
     sample = take_sample(log, what, listings)
     check_columns(spark_columns(sample), event_columns(log), what)
     facts = sample_facts(sample, log)
-    span = log_days(sample, log, facts.rows_by_day, listings)
+    span = log_span(sample, log, facts.rows_by_day, listings)
     return _source_facts(log, sample, facts, span), [*_judge_rows(config, what, sample, facts, span)], span
 
 
-def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings) -> Span | None:
-    """Return the first and last day of a log, up to tomorrow, and whether both are exact; None without any.
+def log_span(sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings) -> LogSpan | None:
+    """Return the first and the last day of a log, up to tomorrow; None without a day.
 
     ``rows_by_day``: the days of a sample. For an incomplete sample, file footers may contain the first and last day.
     If the last one is in the future, the last day before that is only known from the sample.
@@ -68,14 +73,14 @@ def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date], list
     tomorrow = last_event_day(utc_now())
     days = [day for day in (*rows_by_day, *(footer_days or ())) if day <= tomorrow]
     is_exact = sample.is_complete or (footer_days is not None and footer_days[1] <= tomorrow)
-    return (min(days), max(days), is_exact) if days else None
+    return LogSpan(min(days), max(days), is_exact) if days else None
 
 
-def _source_facts(log: EventSource, sample: Sample, facts: SampleFacts, span: Span | None) -> dict[str, Any]:
+def _source_facts(log: EventSource, sample: Sample, facts: SampleFacts, span: LogSpan | None) -> dict[str, Any]:
     estimates = [] if sample.is_counted else ["num_rows"]
     if not sample.is_complete:
         estimates += ["num_users", "num_items", "nulls", "num_duplicates", "heaviest_users"]
-    if span is not None and not span[2]:
+    if span is not None and not span.is_exact:
         estimates += ["first_day", "last_day"]
     return {
         "path": log.path,
@@ -84,8 +89,8 @@ def _source_facts(log: EventSource, sample: Sample, facts: SampleFacts, span: Sp
         "num_bytes": sample.num_bytes,
         "num_rows": sample.num_rows,
         "num_rows_read": sample.rows.num_rows + sample.num_unparsable,
-        "first_day": span and span[0],
-        "last_day": span and span[1],
+        "first_day": span and span.first,
+        "last_day": span and span.last,
         "days_without_events": facts.days_without_events if sample.is_complete else None,
         "num_users": facts.num_users,
         "num_items": facts.num_items,
@@ -98,7 +103,7 @@ def _source_facts(log: EventSource, sample: Sample, facts: SampleFacts, span: Sp
 
 
 def _judge_rows(
-    config: Config, what: str, sample: Sample, facts: SampleFacts, span: Span | None
+    config: Config, what: str, sample: Sample, facts: SampleFacts, span: LogSpan | None
 ) -> Iterator[VerdictLine]:
     """Judge what makes a run fail or leave rows out: rejected rows, small days, rows in the future, duplicates."""
     events = config.events
@@ -106,7 +111,7 @@ def _judge_rows(
     if not facts.rows_by_day:
         yield VerdictLine(WARN, f"{what}.columns.event_at: no readable time. Map another column, or convert it.")
         return
-    if span is not None and not span[2] and not sample.sees_end:
+    if span is not None and not span.is_exact and not sample.sees_end:
         yield VerdictLine(WARN, f"{what}: the end of the log is not in the sample; its last day may be later.")
     share = facts.num_rejectable / num_read
     if share > events.max_rejected_share:

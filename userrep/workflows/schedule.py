@@ -85,9 +85,8 @@ class Schedule:
     @cached_property
     def usable_space(self) -> Space | None:
         """The serving space if it has this lineage, else the newest unretired space of this lineage, else None."""
-        same_lineage = [space for space in self.registry.spaces if space.lineage_id == self.lineage_id]
-        unretired = [space for space in same_lineage if space.state != RETIRED]
-        return next((s for s in unretired if s.state == SERVING), unretired[-1] if unretired else None)
+        unretired = [s for s in self.registry.spaces if s.lineage_id == self.lineage_id and s.state != RETIRED]
+        return max(reversed(unretired), key=lambda space: space.state == SERVING, default=None)
 
     def space_to_use(self) -> Space:
         """Return ``usable_space``.

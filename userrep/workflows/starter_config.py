@@ -19,7 +19,7 @@ from userrep.sources.sample import Sample, take_sample
 from userrep.sources.sample_facts import count_by_day
 from userrep.sources.times import times_of
 from userrep.utc import utc_now
-from userrep.workflows.inspection import log_days
+from userrep.workflows.inspection import LogSpan, log_span
 from userrep.workflows.log_fit import Fit, choose_fit, shortest_log
 
 FILL_ME = "FILL_ME"
@@ -57,7 +57,7 @@ class Starter(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """A source as found: its path as the file names it, format and sample, and guesses of its columns."""
+    """A source: its path as the file names it, its format, a sample, and guesses of its columns."""
 
     what: str
     path: str
@@ -113,33 +113,33 @@ def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
     counts = count_by_day(times_of(log.sample.rows[event_at])) if event_at else {}
     columns = {"user_id": FILL_ME, "item_id": FILL_ME, "event_at": str(event_at)}
     source = EventSource.model_validate({"path": path, "format": log.format, "columns": columns})
-    days = log_days(log.sample, source, counts, listings)
-    fit, warnings = _fit(log, days) if event_at else (None, [])
+    span = log_span(log.sample, source, counts, listings)
+    fit, warnings = _fit(log, span) if event_at else (None, [])
     about = "" if log.sample.is_counted else "about "
-    span = f", {'' if days[2] else 'about '}{days[0]} to {days[1]}" if days else ""
+    days = f", {'' if span.is_exact else 'about '}{span.first} to {span.last}" if span else ""
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
     lines.append(_line("root: userrep-root", "folder of all tables and models, next to this file"))
-    lines += _source_lines(log, f"{about}{log.sample.num_rows:,} rows{span}")
+    lines += _source_lines(log, f"{about}{log.sample.num_rows:,} rows{days}")
     if counts and log.sample.is_complete and min(counts.values()) >= _MIN_DAY_SHARE * median(counts.values()):
         lines.append(_line(f"  min_day_share: {_MIN_DAY_SHARE}", "smaller days fail, compared with the median day"))
     for look in looks[1:]:
         lines += _source_lines(look)
-    text = "\n".join([*lines, *_settings_lines(fit, days[1] if days else None), ""])
+    text = "\n".join([*lines, *_settings_lines(fit, span.last if span else None), ""])
     parse_config(yaml.safe_load(text), "init")
-    as_of = days[1] + timedelta(days=1) if days and fit and fit.until else None
+    as_of = span.last + timedelta(days=1) if span and fit and fit.until else None
     return Starter(text, [line for look in looks for line in look.to_fill()], warnings, as_of)
 
 
-def _fit(log: _Look, days: tuple[date, date, bool] | None) -> tuple[Fit | None, list[str]]:
+def _fit(log: _Look, span: LogSpan | None) -> tuple[Fit | None, list[str]]:
     """Choose windows and the end of training. Without the end of the log, no end of training is chosen."""
-    if days is None:
+    if span is None:
         return None, ["no row has a readable time up to tomorrow. Check events.columns.event_at."]
-    fit = choose_fit(days[0], days[1])
-    if not (days[2] or log.sample.sees_end):
+    fit = choose_fit(span.first, span.last)
+    if not (span.is_exact or log.sample.sees_end):
         warning = "the end of the log is not in the sample. Set training.as_ofs.until and choose --as-of."
         return fit._replace(until=None), [warning]
     if fit.until is None:
-        num_days = (days[1] - days[0]).days + 1
+        num_days = (span.last - span.first).days + 1
         return fit, [f"the log has {num_days} days, and training with evaluation needs {shortest_log()}."]
     return fit, []
 
@@ -155,8 +155,8 @@ def _source_lines(look: _Look, comment: str = "") -> Iterator[str]:
             yield _line(f"    {key}: {_scalar(guess.column)}", meaning + _candidates(others, guess.others))
         elif key in _NEEDED:
             hint = f"; {guess.hint}" if guess.hint else ""
-            found = _candidates("columns", look.sample.rows.column_names)
-            yield _line(f"    {key}: {FILL_ME}", meaning + hint + found)
+            columns = _candidates("columns", look.sample.rows.column_names)
+            yield _line(f"    {key}: {FILL_ME}", meaning + hint + columns)
         else:
             example = _scalar(guess.others[0]) if guess.others else "COLUMN"
             yield _line(f"    # {key}: {example}", meaning + _candidates(others, guess.others[1:]))

@@ -63,7 +63,7 @@ def nightly_parts(
             code = 0
         except Exception as error:  # of any kind: the other parts still run
             report(error)
-            if name in ("forget", "maintenance"):  # the lease of the others has sent the alert
+            if name in ("forget", "maintenance"):  # the others have sent their alerts
                 alert(tables, config, name, error)
             code, lines = explain(error)
             outcome, reason = _OUTCOMES[code], " ".join(lines)

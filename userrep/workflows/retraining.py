@@ -19,6 +19,7 @@ from userrep.spaces.transitions import planned_promotion
 from userrep.spaces.verdicts import FAIL, PASS, LabelTable, Verdict, follower_verdicts, newest_verdicts, record_verdict
 from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
+from userrep.workflows.alerts import alert
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import DONE, SKIPPED, Runs
@@ -57,7 +58,11 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
     if candidate is None:
         due_on = newest.created_at.date() + policy.every
         return SKIPPED, f"due on {due_on}, {policy.every.days} days after {newest.space_id}"
-    return _judge(tables, config, serving, candidate, reason)
+    try:
+        return _judge(tables, config, serving, candidate, reason)
+    except Exception as error:  # the lease of the pipeline has sent the alerts of the training
+        alert(tables, config, "retraining", error)
+        raise
 
 
 def _judge(tables: Tables, config: Config, serving: Space, candidate: Space, reason: str | None) -> tuple[str, str]:

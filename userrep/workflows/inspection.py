@@ -126,7 +126,7 @@ def _judge_rows(
         limit = f"events.min_day_share {events.min_day_share:g} of the median day's rows"
         yield VerdictLine(WARN, f"{what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0.")
     if facts.num_duplicates:
-        yield VerdictLine(OK, f"{what}: {facts.num_duplicates:,} duplicate rows are dropped by a run.")
+        yield VerdictLine(OK, f"{what}: a run drops {plural(facts.num_duplicates, 'duplicate row')}.")
 
 
 def inspection_lines(result: dict[str, Any]) -> list[str]:

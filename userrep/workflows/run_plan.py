@@ -149,8 +149,8 @@ class RunPlan:
 
     def _log_stages(self) -> list[PlannedStage]:
         """Return the stages that read the log: the inventory and the tiles."""
-        days, inventory = self.days_to_build, self.schedule.inventory
-        rows = sum(day.expected_rows for day in inventory.days if day.day in set(days))
+        days, inventory = set(self.days_to_build), self.schedule.inventory
+        rows = sum(day.expected_rows for day in inventory.days if day.day in days)
         num_days = len(days) or sum(day.day < self.schedule.as_of for day in inventory.days)
         tiles = f"{plural(num_days, 'day')} {'new or changed' if days else 'up to date'}"
         tiles += f"; days of {plural(self.unread, 'file')} not known yet" if self.unread else ""
@@ -183,7 +183,7 @@ class RunPlan:
         return bool(self.unread) or any(since <= day < as_of for day in self.days_to_build)
 
     def _features(self, stage: str, as_ofs: Sequence[date], stale: Mapping[date, str]) -> PlannedStage:
-        reasons, dates = [stale[day] for day in set(as_ofs) if day in stale], plural(len(set(as_ofs)), "as-of date")
+        reasons, dates = [stale[day] for day in {*as_ofs} & {*stale}], plural(len({*as_ofs}), "as-of date")
         if not reasons:
             return self._stage(stage, False, f"{dates} up to date")
         reason = f"{len(reasons)} of {dates}: {', '.join(sorted(set(reasons)))}"

@@ -40,7 +40,7 @@ def test_a_small_log_has_exact_facts(tmp_path: Path) -> None:
         "basis",
         *["exact"] * 7,
     ]
-    assert "events: 1 duplicate rows are dropped by a run." in lines[-4]
+    assert "events: a run drops 1 duplicate row." in lines[-4]
 
 
 def test_a_large_log_has_exact_days_from_footers_and_the_rest_from_a_sample(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from userrep.errors import GateRefusedError, plural, shortened
-from userrep.features.sums.stream_base import stream_bases
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import PUBLISHED, STAGED, newest_snapshot
@@ -150,5 +149,5 @@ def backfill_stale(work: RunContext) -> None:
 
 def _refresh_stream_bases(work: RunContext, as_of: date) -> None:
     """Build the stream bases of the dates after an as-of date, if a stream is configured or has run."""
-    if work.config.stream is not None or stream_bases(work.tables, work.schedule.lineage_id):
+    if work.schedule.has_stream:
         build_stream_bases(work, as_of, work.schedule.versions)

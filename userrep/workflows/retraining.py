@@ -59,14 +59,19 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
         due_on = newest.created_at.date() + policy.every
         return SKIPPED, f"due on {due_on}, {policy.every.days} days after {newest.space_id}"
     try:
-        return _judge(tables, config, serving, candidate, reason)
+        return _judge(tables, config, serving, candidate, reason=reason, promotes=policy.promote == "when_all_pass")
     except Exception as error:  # the lease of the pipeline has sent the alerts of the training
         alert(tables, config, "retraining", error)
         raise
 
 
-def _judge(tables: Tables, config: Config, serving: Space, candidate: Space, reason: str | None) -> tuple[str, str]:
-    """Compare a candidate for the followers that have no verdict on it, and promote it if the policy says so."""
+def _judge(
+    tables: Tables, config: Config, serving: Space, candidate: Space, *, reason: str | None, promotes: bool
+) -> tuple[str, str]:
+    """Compare a candidate for the followers that have no verdict on it; with ``promotes``, promote it if all pass.
+
+    It is not promoted while a follower is not ready for it.
+    """
     runs, verdicts = Runs(tables, config), follower_verdicts(tables, candidate.space_id)
     recipes = {verdict.consumer: verdict.label_table for verdict in newest_verdicts(tables)}
     pending = {name: recipes[name] for name, known in verdicts.items() if known is None and name in recipes}
@@ -75,7 +80,9 @@ def _judge(tables: Tables, config: Config, serving: Space, candidate: Space, rea
             _compare(tables, config, serving, candidate, pending)
             verdicts = follower_verdicts(tables, candidate.space_id)
             run.reason = _state(candidate, verdicts)
-    state, is_promoted = _state(candidate, verdicts), _may_promote(tables, config, candidate, verdicts)
+    state = _state(candidate, verdicts)
+    all_pass = bool(verdicts) and all(verdict and verdict.verdict == PASS for verdict in verdicts.values())
+    is_promoted = promotes and all_pass and not planned_promotion(read_registry(tables), candidate.space_id).blocks
     if is_promoted:
         with runs.stage("promote") as run:
             promote(tables, candidate)
@@ -103,15 +110,6 @@ def _compare(
             logger.warning(f"consumer {name} is not compared: {' '.join(error.faults)}")
         else:
             record_verdict(tables, comparison.verdict_for(name, label_table))
-
-
-def _may_promote(tables: Tables, config: Config, candidate: Space, verdicts: Mapping[str, Verdict | None]) -> bool:
-    """Return whether the policy promotes a candidate: if it allows that, and all followers pass and are ready."""
-    assert config.retraining is not None
-    all_pass = bool(verdicts) and all(verdict and verdict.verdict == PASS for verdict in verdicts.values())
-    if config.retraining.promote == "never" or not all_pass:
-        return False
-    return not planned_promotion(read_registry(tables), candidate.space_id).blocks
 
 
 def _snapshot_states(tables: Tables, space: Space) -> set[str]:

@@ -13,7 +13,6 @@ from userrep.errors import plural
 from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.profiles import fingerprint_without_spark
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions
 from userrep.operations.stage_rates import Prediction, StageRates
 from userrep.spaces.registry import Space
@@ -84,7 +83,7 @@ class RunPlan:
                 drift = "compared with the previous date" if has_before else "no snapshot before this date"
                 stages.append(self._stage("monitor_drift", has_before, f"space {space.space_id}: {drift}"))
             stages.append(publish)
-        if self.schedule.config.stream is not None or stream_bases(self.schedule.tables, self.schedule.lineage_id):
+        if self.schedule.has_stream:
             stages.append(self._stage("open_days", bool(stale), "stream bases", self._num_users))
         return stages
 
@@ -166,14 +165,9 @@ class RunPlan:
 
     def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
         """Return the dates whose features would be built, with the reason, also those whose days are built first."""
-        profile_hashes = {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
+        schedule, hashes = self.schedule, {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
         stale = stale_features(
-            self.schedule.tables,
-            self.schedule.config,
-            self._versions,
-            as_ofs,
-            profile_hashes=profile_hashes,
-            ledger=self._ledger,
+            schedule.tables, schedule.config, self._versions, as_ofs, profile_hashes=hashes, ledger=self._ledger
         )
         return dict.fromkeys(filter(self._will_change, as_ofs), "days of the log changed") | stale
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, is_trained_so, read_registry
 from userrep.spaces.registry_state import Registry
@@ -64,6 +65,11 @@ class Schedule:
     def lineage_id(self) -> str:
         """The lineage of the configuration's item vectors."""
         return lineage_of(self.config)
+
+    @cached_property
+    def has_stream(self) -> bool:
+        """Whether a stream is configured or has run, so that stream bases of the next dates are needed."""
+        return self.config.stream is not None or bool(stream_bases(self.tables, self.lineage_id))
 
     @property
     def until(self) -> date:

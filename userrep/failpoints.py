@@ -42,11 +42,9 @@ def around(name: str) -> Iterator[None]:
 
 def reached(name: str) -> None:
     """Mark a point; random ids in its name become ``*``. Does nothing unless a variable is set."""
-    if _is_set:
-        _note(re.sub("[0-9a-f]{32}", "*", name))
-
-
-def _note(name: str) -> None:
+    if not _is_set:
+        return
+    name = re.sub("[0-9a-f]{32}", "*", name)
     _hits[name] += 1
     if _notes:
         with Path(_notes).open("a", encoding="utf-8") as passed:

@@ -36,20 +36,21 @@ def post(url: str, message: Mapping[str, Any]) -> str | None:
     The reason does not contain the URL, whose path or query may be a secret.
     """
     content, headers = json.dumps(message, default=str).encode(), {"Content-Type": "application/json"}
-    for pause in (*PAUSES, None):
-        is_final = False
+    for pause in (0.0, *PAUSES):
+        time.sleep(pause)
         try:
             request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310  # see webhook_url
             with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
                 return None
         except urllib.error.HTTPError as error:
             error.close()
-            reason, is_final = f"HTTP status {error.code}", error.code < 500 and error.code not in _RETRIED
+            reason = f"HTTP status {error.code}"
+            if error.code < 500 and error.code not in _RETRIED:
+                break
         except urllib.error.URLError as error:
             reason = type(error.reason).__name__
         except Exception as error:  # of http.client and socket; their messages may contain the URL
-            reason, is_final = type(error).__name__, isinstance(error, ValueError)
-        if pause is None or is_final:
-            return reason
-        time.sleep(pause)
-    raise AssertionError("unreachable")
+            reason = type(error).__name__
+            if isinstance(error, ValueError):
+                break
+    return reason

@@ -33,13 +33,13 @@ def build_activity_tiles(work: RunContext) -> None:
         build = build_tiles(work.tables, work.config, work.schedule.inventory, before=work.schedule.as_of)
         work.tiles = tile_ledger(work.tables)
         if not build.days:
-            return run.skip(plural(build.num_up_to_date, "day"))
+            run.skip(plural(build.num_up_to_date, "day"))
+            return
         run.num_rows = build.num_tiles
         run.reason = f"{plural(len(build.days), 'day')} new or changed, {build.num_up_to_date} up to date"
         if build.num_rejected:
             run.reason += f"; {plural(build.num_rejected, 'row')} rejected"
         run.outputs = {"days": len(build.days), "num_events": build.num_events, "num_rejected": build.num_rejected}
-    return None
 
 
 def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
@@ -48,13 +48,13 @@ def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
         versions = work.schedule.versions
         missing = versions.missing(as_ofs)
         if not missing:
-            return run.skip(plural(len({versions.valid_at(day) for day in as_ofs}), "version"))
+            run.skip(plural(len({versions.valid_at(day) for day in as_ofs}), "version"))
+            return
         run.reason = f"{plural(len(missing), 'version')} missing, {missing[0]} to {missing[-1]}"
         run.num_rows = train_versions(work.tables, work.config, versions, missing, ledger=work.tiles)
         num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])
         run.reason += "".join(f"; {plural(n, 'item')} without a {name} vector" for name, n in num_without.items() if n)
         run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
-    return None
 
 
 def build_user_features(
@@ -89,7 +89,8 @@ def _build_features(
     stale = stale_features(work.tables, work.config, versions, days, profile_hashes=hashes, ledger=work.tiles)
     stale |= {day: "requested" for day in force if day not in stale}
     if not stale:
-        return run.skip(plural(len(days), "as-of date"))
+        run.skip(plural(len(days), "as-of date"))
+        return
     run.reason = f"{len(stale)} of {plural(len(days), 'as-of date')}: {', '.join(sorted(set(stale.values())))}"
     run.outputs = {"table": features_table(work.config, versions.lineage_id).name, "as_ofs": list(stale)}
     run.outputs["profiles"] = profiles._asdict()
@@ -116,7 +117,6 @@ def _build_features(
     if users is not None:
         run.reason += f"; {users}"
         run.outputs["heavy_users"] = users._asdict()
-    return None
 
 
 class HeavyUsers(NamedTuple):

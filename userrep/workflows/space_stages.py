@@ -120,12 +120,12 @@ def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     with work.runs.stage("embed_users", [features], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
         if not missing:
-            return run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
+            run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
+            return
         staged = snapshots.stage_snapshots(work.tables, work.config, space, missing)
         run.num_rows = sum(snapshot.num_users for snapshot in staged)
         run.reason = f"{plural(len(staged), 'snapshot')}, the last {staged[-1].snapshot_id}"
         run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
-    return None
 
 
 def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
@@ -141,7 +141,8 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
         snapshot = snapshots.newest_snapshot(work.tables, space.space_id, as_of, states=states)
         drift = measure_drift(work.tables, work.config, space, snapshot)
         if drift is None:
-            return run.skip(f"space {space.space_id} has no snapshot before {as_of}")
+            run.skip(f"space {space.space_id} has no snapshot before {as_of}")
+            return
         run.num_rows, run.outputs = len(drift.metrics), dict(drift.metrics)
         names = f"{drift.snapshot.snapshot_id} against {drift.before.snapshot_id}"
         if failed := drift.describe(FAIL):
@@ -150,13 +151,11 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
                 "or change the limits. Published snapshots do not change."
             )
         warned = ", ".join(drift.describe(WARN))
-        result = f"{names}: {warned or 'nothing'} past drift.warn"
+        run.reason = f"{names}: {warned or 'nothing'} past drift.warn"
         if not drift.is_new:
-            return run.skip(result)
-        if warned:
-            logger.warning(f"drift: {result}")
-        run.reason = result
-    return None
+            run.skip(run.reason)
+        elif warned:
+            logger.warning(f"drift: {run.reason}")
 
 
 def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:
@@ -169,7 +168,8 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         if not missing:
             if space.state == registry.CANDIDATE:  # the run that published them was killed before it did this
                 registry.mark_ready(work.tables, space)
-            return run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
+            run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
+            return
         staged = snapshots.staged_snapshots(work.tables, space, missing)
         published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
         registry.mark_ready(work.tables, space)
@@ -181,7 +181,6 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         if num_at_limit := sum(snapshot.facts["num_at_limit"] for snapshot in published):
             run.reason += f"; {num_at_limit:,} numbers at the limit of {last.facts['storage']}"
         run.outputs = {snapshot.snapshot_id: snapshot.gates for snapshot in published}
-    return None
 
 
 def promote_first(work: RunContext, space: Space) -> None:
@@ -189,7 +188,7 @@ def promote_first(work: RunContext, space: Space) -> None:
     with work.runs.stage("promote", space_id=space.space_id) as run:
         serving = registry.read_registry(work.tables).serving
         if serving is not None:
-            return run.skip(f"space {serving.space_id} is serving")
+            run.skip(f"space {serving.space_id} is serving")
+            return
         registry.promote(work.tables, space)
         run.reason = f"space {space.space_id} is the first serving space"
-    return None

@@ -76,10 +76,10 @@ def build_stream_bases(work: RunContext, as_of: date, versions: Versions, *, onl
             open_days=days, profiles=work.profiles, ledger=work.tiles, only_missing=only_missing,
         )  # fmt: skip
         if not bases:
-            return run.skip(f"stream bases of {plural(days - 1, 'date')} after {as_of}")
+            run.skip(f"stream bases of {plural(days - 1, 'date')} after {as_of}")
+            return
         run.num_rows = sum(base.num_users for base, _ in bases)
         run.reason = "; ".join(f"{base.as_of}: {why}" for base, why in bases)
-    return None
 
 
 def newest_published(work: RunContext) -> date:

@@ -109,7 +109,9 @@ def test_sums_that_move_on_are_the_same_whether_items_come_at_once_or_in_parts(
     )  # fmt: skip
     for output in ("sums", "features"):
         one = replace(job, outputs=(output,))
-        assert ran_in_parts(one, tiles, profiles, sums, num_parts) == ran(one, chunk_of(tiles, profiles, sums))
+        at_once = ran(one, chunk_of(tiles, profiles, sums))
+        assert ran_in_parts(one, tiles, profiles, sums, num_parts) == at_once
+        assert ran(replace(one, item_parts=num_parts), chunk_of(tiles, profiles, sums)) == at_once  # by a single task
 
 
 def test_sums_in_parts_are_exact_for_the_users_whose_sums_at_once_are(versions: list[VectorFiles]) -> None:
@@ -131,7 +133,7 @@ def test_adding_up_reads_no_item_vectors() -> None:
 # The rows of a part
 
 
-def test_a_part_has_the_tiles_of_its_items_the_profiles_with_a_pick_among_them_and_all_sums() -> None:
+def test_a_part_has_the_tiles_of_its_items_and_the_profiles_with_a_pick_among_them_and_the_first_has_all_sums() -> None:
     (bucket,) = bucket_of(pa.array(["i3"]))
     tiles = [tile("a", age, item, 1.0, 9, 1, "tv") for age, item in ((1, 3), (1, 4), (2, 3), (3, 0))]
     profiles = [profile("a", 1, "se", [(0, 1), (3, 2)]), profile("c", 1, "de", [(4, 1)]), profile("d", 1, "no", [])]
@@ -147,7 +149,8 @@ def test_a_part_has_the_tiles_of_its_items_the_profiles_with_a_pick_among_them_a
             ("i3", DAY - 1), ("i3", DAY - 2)
         ] * is_inside  # fmt: skip
         assert found.profiles.column("user_id").to_pylist() == ["a"] * is_inside
-        assert found.sums is sums
+        assert found.sums.num_rows == 0
+    assert chunk.only_items(BucketRange(0, 1)).sums is sums
 
 
 # The plan

@@ -53,17 +53,18 @@ class Chunk(NamedTuple):
     is_last: bool = True
 
     def only_items(self, items: BucketRange) -> "Chunk":
-        """Keep the tiles of the items in a range, and the profiles with a pick in it; sums are unchanged.
+        """Keep the tiles of the items in a range, and the profiles with a pick in it. Sums belong to the first range.
 
         Each tile and each pick has one item. If several tasks process one range of items each, counts, weights, context
         and last events are therefore added once, like vectors. Cost: one hash per distinct item of the chunk, and a
         copy of the remaining tiles.
         """
+        sums = self.sums if items.start == 0 else self.sums.slice(0, 0)
         is_inside = ItemCodes.of(self.tiles.column("item_id").chunks).are_in(items)
         picks = combined(self.profiles.column("pick_items"))
         has_pick = np.zeros(len(picks), bool)
         has_pick[pc.list_parent_indices(picks).to_numpy()[ItemCodes.of([picks.flatten()]).are_in(items)]] = True
-        return Chunk(self.tiles.filter(pa.array(is_inside)), self.sums, self.profiles.filter(pa.array(has_pick)))
+        return Chunk(self.tiles.filter(pa.array(is_inside)), sums, self.profiles.filter(pa.array(has_pick)))
 
 
 class ItemCodes(NamedTuple):

@@ -3,7 +3,7 @@
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,13 +18,12 @@ from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
-from userrep.features.sums.plan import PoolingPlan, plan_ranges
-from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.pooling_tasks import Written, pooled_rows, write_outputs
+from userrep.features.sums.plan import plan_ranges
+from userrep.features.sums.pooling import PoolingJob
+from userrep.features.sums.pooling_tasks import Pooling, Written
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.file_tables import FileTables
-from userrep.store.parquet_writer import Target
 from userrep.store.schemas import FEATURE_SETS, TableSchema
 from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
@@ -65,71 +64,62 @@ def build_features(
     tiles = dict.fromkeys(revisions.items(), (False, True))
     inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)
     cells, parts = tiles_by_cell(tables, ledger, tiles), item_parts(tables, config, versions, dates).num_parts
+    job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",), item_parts=parts)
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
-    job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
-    build = Features(tables, config, versions, dates, ledger.latest, profiles.profiles_hash)
-    since = build.begin()
+    pooling, build = Pooling(inputs, job, plan), Features(tables, config, versions, dates, ledger, profiles).begin()
     if isinstance(tables, FileTables):
-        counts = build.commit(tables, write_outputs(inputs, job, plan, build.targets(tables)), since=since)
-    else:
-        counts = build.write(inputs, job, plan, since=since)
-    return build.record(counts)
+        return build.record(build.commit(tables, pooling.write({"features": tables.target(build.table)})))
+    return build.record(build.write(pooling))
 
 
 @dataclass(frozen=True)
 class Features:
     """A build of the features of ``dates``: from its entries in the ledger to the commit of its rows.
 
-    ``latest``, ``profiles_hash``: the tile days and the fingerprint of the profile sources that the job uses.
-    ``build_id`` marks the dates in the ledger until their rows are committed, so of two concurrent builds of a date
-    only the one that began last can complete.
+    ``ledger``, ``profiles``: the tile ledger and the profiles that the job uses. ``build_id`` marks the dates in the
+    feature ledger until their rows are committed, so of two concurrent builds of a date only the one that began last
+    can complete. ``since``: the version of the table before that, so this build does not replace rows that a build
+    which begins later has already recorded.
     """
 
     tables: Tables
     config: Config
     versions: Versions
     dates: Sequence[date]
-    latest: dict[date, tuple[str, int]]
-    profiles_hash: str
-    build_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ledger: TileLedger
+    profiles: Profiles
+    build_id: str = ""
+    since: int = 0
 
-    def begin(self) -> int:
-        """Record in the ledger that these dates are being built. Returns the version of the table before that.
-
-        So this build does not replace rows that a build which begins later has already recorded.
-        """
-        since = self.tables.version(self.table)
-        key = {"lineage_id": self.versions.lineage_id, "begun_by": self.build_id}
-        entries = [key | {"as_of": as_of} for as_of in self.dates]
-        self.tables.add(FEATURE_SETS, entries, replacing=self._ledger_condition)
-        return since
+    def begin(self) -> "Features":
+        """Record in the ledger that these dates are being built. Returns the build with its id."""
+        begun = replace(self, build_id=uuid.uuid4().hex, since=self.tables.version(self.table))
+        key = {"lineage_id": self.versions.lineage_id, "begun_by": begun.build_id}
+        self.tables.add(FEATURE_SETS, [key | {"as_of": day} for day in self.dates], replacing=self._ledger_condition)
+        return begun
 
     @property
     def table(self) -> TableSchema:
         """The table of the lineage's features."""
         return features_table(self.config, self.versions.lineage_id)
 
-    def targets(self, tables: FileTables) -> dict[Output, Target]:
-        """Return the table of the features that tasks write."""
-        return {"features": tables.target(self.table)}
-
-    def commit(self, tables: FileTables, files: Sequence[Written], *, since: int) -> Counts:
-        """Commit the features among the files that tasks wrote. ``since``: the version that ``begin`` returned."""
+    def commit(self, tables: FileTables, files: Sequence[Written]) -> Counts:
+        """Commit the features among the files that tasks wrote."""
         written = [file for file in files if file.output == "features"]
         paths = [file.file for file in written]
-        tables.commit(self.table, paths, replacing=lambda values: values["as_of"] in self.dates, since=since)
+        tables.commit(self.table, paths, replacing=lambda values: values["as_of"] in self.dates, since=self.since)
         num_users, num_inexact = Counter[date | None](), Counter[date | None]()
         for file in written:
             num_users[file.as_of] += file.file.num_rows
             num_inexact[file.as_of] += file.num_inexact
         return {day: (num_users[day], num_inexact[day]) for day in self.dates}
 
-    def write(self, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, *, since: int) -> Counts:
-        """Run a job and let Spark write its features. ``since``: the version that ``begin`` returned."""
-        pooled = pooled_rows(inputs, job, plan, self.table.fields())
-        self.tables.replace(pooled, self.table, [{"as_of": day} for day in self.dates], since=since)
-        rows = stored_features(self.tables, self.config, self.versions.lineage_id, self.dates)
-        counts = rows.groupBy("as_of").agg(F.count("*"), F.count_if(~F.col("is_exact"))).collect()
+    def write(self, pooling: Pooling) -> Counts:
+        """Let Spark write the features that a job computes."""
+        rows, keys = pooling.rows(self.table.fields()), [{"as_of": day} for day in self.dates]
+        self.tables.replace(rows, self.table, keys, since=self.since)
+        counted = F.count("*"), F.count_if(~F.col("is_exact"))
+        counts = self.tables.read(self.table, keys).groupBy("as_of").agg(*counted).collect()
         return dict.fromkeys(self.dates, (0, 0)) | {as_of: (users, inexact) for as_of, users, inexact in counts}
 
     def record(self, counts: Counts) -> int:
@@ -144,8 +134,9 @@ class Features:
         built: list[dict[str, Any]] = [
             {
                 "lineage_id": lineage_id, "as_of": as_of, "valid_from": self.versions.valid_at(as_of),
-                "log_hash": log_hash(self.latest, self.config, self.versions, as_of), "sides_hash": self.profiles_hash,
-                "num_users": num_users, "num_inexact": num_inexact, "built_at": now, "begun_by": None,
+                "log_hash": log_hash(self.ledger.latest, self.config, self.versions, as_of),
+                "sides_hash": self.profiles.profiles_hash, "num_users": num_users, "num_inexact": num_inexact,
+                "built_at": now, "begun_by": None,
             }
             for as_of, (num_users, num_inexact) in counts.items()
         ]  # fmt: skip

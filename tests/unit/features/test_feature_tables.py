@@ -12,10 +12,10 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import at, config_of, event, write_rows
 from userrep.config import Config
-from userrep.features import build
 from userrep.features.build import build_features, read_features
 from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.profiles import profiles_fingerprint, refresh_profiles
+from userrep.features.sums.pooling_tasks import Pooling
 from userrep.items.version_training import train_versions
 from userrep.items.versions import versions_of
 from userrep.spark.spark_work import SparkWork
@@ -173,14 +173,14 @@ def test_users_that_change_during_a_build_are_not_recorded_as_included(
     tables, config = shop
     versions, day = versions_of(tables, config, anchor=AS_OF), date(2024, 3, 20)
     assert config.users is not None
-    written, users = build.write_outputs, Path(config.users.path)
+    written, users = Pooling.write, Path(config.users.path)
 
-    def then_users_change(*arguments: Any) -> Any:
-        files = written(*arguments)
+    def then_users_change(pooling: Pooling, targets: Any) -> Any:
+        files = written(pooling, targets)
         write_rows(users, [{"user_id": "quiet", "since": at("2024-03-05"), "country": "fi"}])
         return files
 
-    monkeypatch.setattr(build, "write_outputs", then_users_change)
+    monkeypatch.setattr(Pooling, "write", then_users_change)
     build_features(tables, config, versions, [day])
     monkeypatch.undo()
     assert stale_of_sides(tables, config, day) == {day: "users or picks changed"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from tests.unit.features.test_features import (
 from tests.unit.features.test_item_matrix import two_versions
 from userrep.features.sums.chunk import SUMS
 from userrep.features.sums.item_matrix import VectorFiles
-from userrep.features.sums.plan import PoolingPlan, PoolingTask
+from userrep.features.sums.plan import PoolingPlan, PoolingTask, plan_ranges
 from userrep.features.sums.pooling import PoolingJob, as_chunk_of_sums
 from userrep.store.buckets import BucketRange
 from userrep.store.xxhash import bucket_of
@@ -157,15 +158,17 @@ def test_a_part_has_the_tiles_of_its_items_and_the_profiles_with_a_pick_among_th
 
 
 def test_with_items_in_parts_all_ranges_are_divided() -> None:
-    plan = PoolingPlan(4, {1: 3}, item_parts=2)
-    assert plan.tasks(in_parts=False) == []
-    assert plan.tasks(in_parts=True) == [
-        PoolingTask(0), PoolingTask(1, 0, 3), PoolingTask(1, 1, 3), PoolingTask(1, 2, 3), PoolingTask(2),
-        PoolingTask(3),
+    cells = np.full(256, 10_000)
+    cells[100] += 10_000_000
+    plan = plan_ranges(cells, min_ranges=4, item_parts=2)
+    assert plan == PoolingPlan(4, {0: 1, 1: 4, 2: 1, 3: 1})
+    assert plan.undivided == []
+    assert plan.divided == [
+        PoolingTask(0), *(PoolingTask(1, part, 4) for part in range(4)), PoolingTask(2), PoolingTask(3)
     ]  # fmt: skip
 
 
 def test_with_all_items_at_once_only_full_ranges_are_taken_in_parts() -> None:
     plan = PoolingPlan(4, {1: 2})
-    assert plan.tasks(in_parts=False) == [PoolingTask(0), PoolingTask(2), PoolingTask(3)]
-    assert plan.tasks(in_parts=True) == [PoolingTask(1, 0, 2), PoolingTask(1, 1, 2)]
+    assert plan.undivided == [PoolingTask(0), PoolingTask(2), PoolingTask(3)]
+    assert plan.divided == [PoolingTask(1, 0, 2), PoolingTask(1, 1, 2)]

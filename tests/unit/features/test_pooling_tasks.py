@@ -28,7 +28,7 @@ def reads_of(plan: PoolingPlan, files: list[BucketedFile]) -> Counter[tuple[str,
     """Count how often each file is read for each range of users."""
     return Counter(
         (file.path, task.range)
-        for task in [*plan.tasks(in_parts=False), *plan.tasks(in_parts=True)]
+        for task in [*plan.undivided, *plan.divided]
         for file in files_of_task(task, range_of(task.range, plan.num_ranges), files)
     )
 

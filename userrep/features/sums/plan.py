@@ -1,5 +1,6 @@
 """The tasks of a pooling job: ranges of users, split further by day or by item."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,25 +25,23 @@ class PoolingTask(NamedTuple):
 
 
 class PoolingPlan(NamedTuple):
-    """Equal ranges of user buckets, a power of two in number. ``parts``: the skewed ranges and their number of parts.
+    """Equal ranges of user buckets, a power of two in number. ``parts``: the divided ranges and their number of parts.
 
-    ``item_parts``: if more than one, every task is split further into this number of parts by item.
+    With items in parts, all ranges are divided, and each task is split further by item.
     """
 
     num_ranges: int
     parts: dict[int, int]
-    item_parts: int = 1
 
-    def tasks(self, *, in_parts: bool) -> list[PoolingTask]:
-        """Return the tasks for undivided ranges, or those for the parts of divided ranges.
+    @property
+    def undivided(self) -> list[PoolingTask]:
+        """The tasks for undivided ranges."""
+        return [PoolingTask(number) for number in range(self.num_ranges) if number not in self.parts]
 
-        With items in parts, all ranges are divided, and the list is that of one part of the items.
-        """
-        if not in_parts:
-            undivided = [number for number in range(self.num_ranges) if number not in self.parts]
-            return [PoolingTask(number) for number in undivided] if self.item_parts == 1 else []
-        num_parts = self.parts if self.item_parts == 1 else dict.fromkeys(range(self.num_ranges), 1) | self.parts
-        return [PoolingTask(number, part, num) for number, num in num_parts.items() for part in range(num)]
+    @property
+    def divided(self) -> list[PoolingTask]:
+        """The tasks for the parts of divided ranges."""
+        return [PoolingTask(number, part, num) for number, num in self.parts.items() for part in range(num)]
 
 
 def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts: int = 1) -> PoolingPlan:
@@ -58,5 +57,6 @@ def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts:
         rows_by_range = np.repeat(rows_by_cell * num_cells / num_ranges, num_ranges // num_cells)
     mean = total / num_ranges
     is_skewed = (rows_by_range > _SKEW_FACTOR * mean) & (rows_by_range > _SKEW_ROWS)
-    parts = {int(k): int(np.ceil(rows_by_range[k] / mean)) for k in np.flatnonzero(is_skewed)}
-    return PoolingPlan(num_ranges, parts, item_parts)
+    parts = dict.fromkeys(range(num_ranges), 1) if item_parts > 1 else {}
+    parts |= {k: math.ceil(rows_by_range[k] / mean) for k in np.flatnonzero(is_skewed).tolist()}
+    return PoolingPlan(num_ranges, parts)

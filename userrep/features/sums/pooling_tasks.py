@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import reduce
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -96,102 +97,87 @@ class _Rows:
 Sink = _Rows | Writing
 
 
-def write_outputs(
-    inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, targets: Mapping[Output, Target], **values: Any
-) -> list[Written]:
-    """Run a job over all users. Tasks write its outputs to files sorted by user bucket, for the caller to commit.
+@dataclass(frozen=True)
+class Pooling:
+    """A pooling job over all users, with its inputs and its distribution over tasks.
 
-    ``values``: the values of partition columns that are the same for all rows.
-
-    Cost: each input row is read once. Only partial sums of skewed ranges are shuffled. With items in parts, rows are
-    shuffled, and partial sums of all users: per user one row for each part with one of the user's items. Driver memory:
-    one entry per file.
-    """
-    frames = _frames(inputs, job, plan, Writing(targets, values, plan.num_ranges))
-    return [Written.of(row) for frame in frames for row in frame.collect()]
-
-
-def pooled_rows(inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, schema: StructType) -> DataFrame:
-    """Run a job with one output over all users, for Spark to write.
-
-    Returns
-    -------
-    Rows of the job's output, in ``schema``, sorted by user bucket within a range. Cost: each input row is read once;
-    one shuffle of rows; one more of partial sums, for skewed ranges or, with items in parts, all ranges.
-    """
-    first, *more = _frames(inputs, job, plan, _Rows(schema))
-    return first.unionByName(more[0]) if more else first
-
-
-def _frames(inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, sink: Sink) -> list[DataFrame]:
-    """Return the outputs of the undivided ranges and those of the divided ranges; one or both."""
-    job = replace(job, item_parts=plan.item_parts)
-    frames = []
-    if undivided := plan.tasks(in_parts=False):
-        frames.append(_tasks(inputs, job, plan, undivided, sink))
-    if divided := plan.tasks(in_parts=True):
-        rows = _partial_sums(inputs, job, plan, divided)
-        number = slice_number(plan.num_ranges)
-        frames.append(_shuffled_tasks(rows, job.for_adding_up(), number, plan.num_ranges, sink))
-    return frames
-
-
-def _partial_sums(inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, tasks: Sequence[PoolingTask]) -> DataFrame:
-    """Return partial sums of the divided ranges, together with the profiles of their users."""
-    with_profiles = inputs.profiles_version is not None and job.outputs != ("sums",)
-    sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
-    part_inputs = inputs if sums_picks else inputs._replace(profiles_version=None)
-    parts = _tasks(part_inputs, job.for_parts(), plan, tasks, _Rows(SUMS_DDL))
-    rows = in_common_schema(parts.withColumn("day", F.unix_date("as_of")), "sums")
-    if with_profiles:
-        profiles = in_common_schema(inputs.profile_rows(), "profiles")
-        if plan.item_parts == 1:
-            profiles = profiles.where(slice_number(plan.num_ranges).isin(list(plan.parts)))
-        rows = rows.unionByName(profiles)
-    return rows
-
-
-def _tasks(
-    inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan, tasks: Sequence[PoolingTask], sink: Sink
-) -> DataFrame:
-    """Run a job over ranges or parts of ranges."""
-    if isinstance(inputs.tables, FileTables) and plan.item_parts == 1:
-        numbers = inputs.tables.spark.range(0, len(tasks), 1, max(1, len(tasks)))
-        ranges = [(task, range_of(task.range, plan.num_ranges)) for task in tasks]
-        return _file_tasks(numbers, listed_files(inputs.tables, inputs), job, ranges, sink)
-
-    def by_range(values: Mapping[int, int]) -> Column:
-        """Return the value of each row's range, -1 without one."""
-        listed = ", ".join(str(values.get(k, -1)) for k in range(plan.num_ranges))
-        return F.element_at(F.expr(f"array({listed})"), slice_number(plan.num_ranges) + 1)
-
-    first = by_range({task.range: k for k, task in enumerate(tasks) if task.part == 0})
-    num_parts = by_range({task.range: task.num_parts for task in tasks})
-    rows = rows_of_inputs(inputs).where(first >= 0)
-    index = first + F.when(F.col("kind") == "tiles", F.pmod("day", num_parts)).otherwise(0)
-    if plan.item_parts > 1:  # adjacent tasks share vectors, so a worker rarely reads others
-        rows, index = by_item_part(rows, plan.item_parts), index + F.col("item_part") * len(tasks)
-    return _shuffled_tasks(rows, job, index, len(tasks) * plan.item_parts, sink)
-
-
-def _file_tasks(
-    numbers: DataFrame,
-    listed: Sequence[BucketedFile],
-    job: PoolingJob,
-    ranges: Sequence[tuple[PoolingTask, BucketRange]],
-    sink: Sink,
-) -> DataFrame:
-    """Run a job in tasks, by their numbers, that read their files themselves.
-
-    All tasks receive the list of files: one entry per file of all inputs.
+    Cost: each input row is read once. Only partial sums of skewed ranges are shuffled. With items in parts or in a
+    catalog, rows are shuffled as well. With items in parts, so are partial sums of all users: per user one row for each
+    part with one of the user's items.
     """
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for task, within in (ranges[number] for batch in batches for number in batch.column("id").to_pylist()):
-            files = files_of_task(task, within, listed)
-            yield from sink(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
+    inputs: PoolingInputs
+    job: PoolingJob
+    plan: PoolingPlan
 
-    return numbers.mapInArrow(work, sink.SCHEMA)
+    def write(self, targets: Mapping[Output, Target], **values: Any) -> list[Written]:
+        """Let tasks write the outputs to files sorted by user bucket, for the caller to commit.
+
+        ``values``: the values of partition columns that are the same for all rows. Driver memory: one entry per file.
+        """
+        frames = self._frames(Writing(targets, values, self.plan.num_ranges))
+        return [Written.of(row) for frame in frames for row in frame.collect()]
+
+    def rows(self, schema: StructType) -> DataFrame:
+        """Return the rows of the job's only output, sorted by user bucket within a range, for Spark to write."""
+        return reduce(DataFrame.unionByName, self._frames(_Rows(schema)))
+
+    def _frames(self, sink: Sink) -> list[DataFrame]:
+        """Return the outputs of the undivided ranges and those of the divided ranges; one or both."""
+        plan, frames = self.plan, []
+        if plan.undivided:
+            frames.append(self._tasks(plan.undivided, sink))
+        if plan.divided:
+            job, number = self.job.for_adding_up(), slice_number(plan.num_ranges)
+            frames.append(_shuffled_tasks(self._partial_sums(), job, number, plan.num_ranges, sink))
+        return frames
+
+    def _partial_sums(self) -> DataFrame:
+        """Return partial sums of the divided ranges, together with the profiles of their users."""
+        inputs, job, plan = self.inputs, self.job, self.plan
+        with_profiles = inputs.profiles_version is not None and job.outputs != ("sums",)
+        sums_picks = with_profiles and job.item_parts > 1 and job.spec.onboarding
+        part_inputs = inputs if sums_picks else inputs._replace(profiles_version=None)
+        parts = Pooling(part_inputs, job.for_parts(), plan)._tasks(plan.divided, _Rows(SUMS_DDL))
+        rows = in_common_schema(parts.withColumn("day", F.unix_date("as_of")), "sums")
+        if with_profiles:
+            profiles = inputs.profile_rows().where(slice_number(plan.num_ranges).isin(list(plan.parts)))
+            rows = rows.unionByName(in_common_schema(profiles, "profiles"))
+        return rows
+
+    def _tasks(self, tasks: Sequence[PoolingTask], sink: Sink) -> DataFrame:
+        """Run the job over ranges or parts of ranges."""
+        inputs, item_parts, num_ranges = self.inputs, self.job.item_parts, self.plan.num_ranges
+        if isinstance(inputs.tables, FileTables) and item_parts == 1:
+            return self._file_tasks(inputs.tables, tasks, sink)
+
+        def by_range(values: Mapping[int, int]) -> Column:
+            """Return the value of each row's range, -1 without one."""
+            listed = ", ".join(str(values.get(k, -1)) for k in range(num_ranges))
+            return F.element_at(F.expr(f"array({listed})"), slice_number(num_ranges) + 1)
+
+        first = by_range({task.range: k for k, task in enumerate(tasks) if task.part == 0})
+        num_parts = by_range({task.range: task.num_parts for task in tasks})
+        rows = rows_of_inputs(inputs).where(first >= 0)
+        index = first + F.when(F.col("kind") == "tiles", F.pmod("day", num_parts)).otherwise(0)
+        if item_parts > 1:  # adjacent tasks share vectors, so a worker rarely reads others
+            rows, index = by_item_part(rows, item_parts), index + F.col("item_part") * len(tasks)
+        return _shuffled_tasks(rows, self.job, index, len(tasks) * item_parts, sink)
+
+    def _file_tasks(self, tables: FileTables, tasks: Sequence[PoolingTask], sink: Sink) -> DataFrame:
+        """Run the job in tasks that read their files themselves.
+
+        All tasks receive the list of files: one entry per file of all inputs.
+        """
+        job, listed = self.job, listed_files(tables, self.inputs)
+        ranges = [(task, range_of(task.range, self.plan.num_ranges)) for task in tasks]
+
+        def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for task, within in (ranges[number] for batch in batches for number in batch.column("id").to_pylist()):
+                files = files_of_task(task, within, listed)
+                yield from sink(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
+
+        return tables.spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(work, sink.SCHEMA)
 
 
 def files_of_task(task: PoolingTask, within: BucketRange, listed: Sequence[BucketedFile]) -> list[BucketedFile]:

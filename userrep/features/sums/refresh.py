@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from userrep.config import Config
 from userrep.features.build import Features
@@ -35,14 +34,14 @@ from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.generations import Generation, TileDays, differing_tiles, generations
 from userrep.features.sums.inputs import PoolingInputs
 from userrep.features.sums.item_vector_files import item_parts, vector_files
-from userrep.features.sums.plan import PoolingPlan, plan_ranges
+from userrep.features.sums.plan import plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.pooling_tasks import Written, pooled_rows, write_outputs
+from userrep.features.sums.pooling_tasks import Pooling, Written
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
+from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, fields_of
 from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import day_number, utc_now
@@ -159,56 +158,50 @@ class SumsUpdate:
         """The tiles that differ between the base and the target."""
         return differing_tiles(self.base, self.target, FeatureSpec.of(self.config))
 
-    def inputs(self, profiles: Profiles) -> PoolingInputs:
-        """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""
-        return PoolingInputs(self.tables, self.difference, self.base, profiles.version)
-
-    def job(self, *outputs: Output) -> PoolingJob:
-        """Return the pooling job of the update."""
-        target = self.target
-        files = vector_files(self.tables, self.config, target.lineage_id, [target.valid_from])
-        return PoolingJob(
+    def pooling(self, profiles: Profiles, *outputs: Output) -> Pooling:
+        """Return the work of the update, on the tiles that differ, the sums to start from, and the profiles."""
+        tables, target, base = self.tables, self.target, self.base
+        files = vector_files(tables, self.config, target.lineage_id, [target.valid_from])
+        parts = item_parts(tables, self.config, self.versions, [target.valid_from]).num_parts
+        job = PoolingJob(
             FeatureSpec.of(self.config),
             ((target.as_of, files[target.valid_from]),),
             outputs,
-            before=self.base.as_of if self.base else None,
+            before=base.as_of if base else None,
             changed_days=tuple(day_number(day) for (day, _), (_, stays) in self.difference.items() if not stays),
+            item_parts=parts,
         )
-
-    def plan(self) -> PoolingPlan:
-        """Distribute the update over tasks."""
-        cells = tiles_by_cell(self.tables, self.ledger, self.difference)
-        cells += (self.base.num_users if self.base else 0) * _TILES_PER_USER // NUM_CELLS
-        parts = item_parts(self.tables, self.config, self.versions, [self.target.valid_from])
-        return plan_ranges(cells, min_ranges=shuffle_partitions(self.tables.spark), item_parts=parts.num_parts)
+        cells = tiles_by_cell(tables, self.ledger, self.difference)
+        cells += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
+        plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
+        return Pooling(PoolingInputs(tables, self.difference, base, profiles.version), job, plan)
 
 
 def _run(update: SumsUpdate, profiles: Profiles) -> int:
     """Write sums, then features, and after each the ledger row that makes it visible. Returns the user count."""
     tables, base, target = update.tables, update.base, update.target
     is_current = base is not None and base.as_of == target.as_of and not update.difference
-    inputs, plan = update.inputs(profiles), update.plan()
-    job = update.job("features") if is_current else update.job("sums", "features")
-    latest, profiles_hash = update.ledger.latest, profiles.profiles_hash
-    features = Features(tables, update.config, update.versions, [target.as_of], latest, profiles_hash)
-    features_since, since = features.begin(), tables.version(USER_WINDOW_SUMS)
+    pooling = update.pooling(profiles, "features") if is_current else update.pooling(profiles, "sums", "features")
+    features = Features(tables, update.config, update.versions, [target.as_of], update.ledger, profiles).begin()
+    since = tables.version(USER_WINDOW_SUMS)
     if base is not None and is_current:
         target = base
     else:
         first = update.known[-1].generation + 1 if update.known else 1
         target = target._replace(generation=tables.reserve(USER_WINDOW_SUMS, target.lineage_id, first=first))
     if isinstance(tables, FileTables):
-        targets = features.targets(tables) | {"sums": tables.target(USER_WINDOW_SUMS)}
-        keys = {"lineage_id": target.lineage_id, "generation": target.generation}
-        files = write_outputs(inputs, job, plan, targets, **keys)
+        files = pooling.write(
+            {"features": tables.target(features.table), "sums": tables.target(USER_WINDOW_SUMS)},
+            lineage_id=target.lineage_id, generation=target.generation,
+        )  # fmt: skip
         if not is_current:
             _record(tables, target, num_users=_commit_sums(tables, update, target, files, since=since))
-        return features.record(features.commit(tables, files, since=features_since))
+        return features.record(features.commit(tables, files))
     if not is_current:
-        _record(tables, target, num_users=_write_sums(update, target, inputs, job, plan))
-    inputs = inputs._replace(tiles={}, sums=target)
-    job = replace(job.for_adding_up(), outputs=("features",))
-    return features.record(features.write(inputs, job, plan, since=features_since))
+        _record(tables, target, num_users=_write_sums(update, target, pooling))
+    inputs, job = pooling.inputs._replace(tiles={}, sums=target), pooling.job.for_adding_up()
+    pooling = Pooling(inputs, replace(job, outputs=("features",)), pooling.plan)
+    return features.record(features.write(pooling))
 
 
 def _commit_sums(
@@ -228,19 +221,18 @@ def _commit_sums(
     return sum(file.num_rows for file in sums)
 
 
-def _write_sums(
-    update: SumsUpdate, target: Generation, inputs: PoolingInputs, job: PoolingJob, plan: PoolingPlan
-) -> int:
+def _write_sums(update: SumsUpdate, target: Generation, pooling: Pooling) -> int:
     """Let Spark write the sums. Returns the number of users.
 
     No other run writes this generation, whose number is reserved, or still uses those that it replaces.
     """
-    tables = update.tables
-    schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
-    sums = pooled_rows(inputs._replace(profiles_version=None), replace(job, outputs=("sums",)), plan, schema)
+    tables, inputs = update.tables, pooling.inputs._replace(profiles_version=None)
+    sums = Pooling(inputs, replace(pooling.job, outputs=("sums",)), pooling.plan).rows(fields_of(SUMS_DDL))
     replaced = [target, *update.known[:-1]]
     keys: Keys = [{"lineage_id": state.lineage_id, "generation": state.generation} for state in replaced]
-    columns = {name: F.lit(value) for name, value in keys[0].items()} | {"user_slice": user_slice(plan.num_ranges)}
+    columns = {name: F.lit(value) for name, value in keys[0].items()} | {
+        "user_slice": user_slice(pooling.plan.num_ranges)
+    }
     tables.replace(sums.withColumns(columns), USER_WINDOW_SUMS, keys)
     return tables.read(USER_WINDOW_SUMS, keys[:1]).count()
 

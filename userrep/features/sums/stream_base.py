@@ -16,12 +16,9 @@ from userrep.errors import UsageError, changed_meanwhile
 from userrep.features.profiles import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.generations import Generation
-from userrep.features.sums.pooling import Output
-from userrep.features.sums.pooling_tasks import write_outputs
 from userrep.features.sums.refresh import SumsUpdate
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
-from userrep.store.parquet_writer import Target
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
 from userrep.store.sql import sql_date, sql_key
 from userrep.store.tables import Tables
@@ -130,9 +127,8 @@ def _build(
     erasure.
     """
     keys, since = {"lineage_id": update.versions.lineage_id}, tables.version(USER_OPENINGS)
-    targets: dict[Output, Target] = {"stream_base": tables.target(USER_OPENINGS)}
-    written = write_outputs(update.inputs(profiles), update.job("stream_base"), update.plan(), targets, **keys)
-    files = [output.file for output in written]
+    pooling = update.pooling(profiles, "stream_base")
+    files = [written.file for written in pooling.write({"stream_base": tables.target(USER_OPENINGS)}, **keys)]
 
     def is_replaced(values: dict[str, Any]) -> bool:
         is_superseded = values["as_of"] == target.as_of or values["as_of"] < oldest

@@ -32,7 +32,7 @@ from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import Chunk, schema_of
-from userrep.features.sums.item_vector_files import dated_vectors
+from userrep.features.sums.item_matrix import vector_files
 from userrep.features.sums.pooling import OutputRows, PoolingJob
 from userrep.features.sums.pooling_tasks import Writing, Written
 from userrep.items.version_training import train_versions
@@ -197,7 +197,7 @@ def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
     tables = open_tables(config, spark)
     train_versions(tables, config, versions_of(tables, config, anchor=today), [today])
     versions, since = versions_of(tables, config, anchor=today), tables.version(USER_OPENINGS)
-    dated = dated_vectors(tables, config, versions, _as_ofs(today))
+    dated = tuple(vector_files(tables, config, versions, _as_ofs(today)).items())
     writing = Writing({"stream_base": tables.target(USER_OPENINGS)}, {"lineage_id": versions.lineage_id}, _SLICES)
     task = _Task(
         size, PoolingJob(FeatureSpec.of(config), dated, ("stream_base",)), writing, day_number(today) + 1 - OPEN_DAYS

@@ -25,8 +25,7 @@ from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.chunk import PROFILES, Chunk
-from userrep.features.sums.item_matrix import VectorFiles
-from userrep.features.sums.item_vector_files import dated_vectors, item_parts
+from userrep.features.sums.item_matrix import VectorFiles, item_parts, vector_files
 from userrep.features.sums.pooling import PoolingJob
 from userrep.features.sums.shuffled import in_common_schema
 from userrep.items.versions import Versions
@@ -110,7 +109,7 @@ def read_truncated_rows(context: Context, versions: Versions, *, most: int) -> T
     tiles = rows.only_sampled(read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger))
     candidates = newest_tiles(tiles, rows.dates, most=max(1, most), context=bool(spec.context)).toArrow()
     newest = newest_by_row(candidates, rows, span=spec.span)
-    dated = dated_vectors(tables, config, versions, rows.dates)
+    dated = tuple(vector_files(tables, config, versions, rows.dates).items())
     num_parts = item_parts(tables, config, versions, rows.dates).num_parts
     return TruncatedRows(rows, spec, newest, read_profiles(context), dated, num_parts)
 

@@ -16,8 +16,7 @@ from scipy.stats import t as student
 from userrep.config import Config
 from userrep.explanations.item_labels import MOST_ITEMS, ItemLabels, without_repeats
 from userrep.features.layout import InputLayout, Scaler
-from userrep.features.sums.item_matrix import ItemMatrix, read_matrix
-from userrep.features.sums.item_vector_files import dated_vectors
+from userrep.features.sums.item_matrix import ItemMatrix, read_matrix, vector_files
 from userrep.items.vectors import slices_of
 from userrep.items.versions import version_records, versions_of
 from userrep.store.buckets import BucketRange, buckets_of_share
@@ -48,7 +47,7 @@ def read_item_matrix(tables: Tables, config: Config, layout: InputLayout, as_of:
     versions = versions_of(tables, config, anchor=as_of)
     record = version_records(tables, versions.lineage_id).get(versions.valid_at(as_of))
     share = MOST_ITEMS / max(1, record.num_items if record else 1)
-    ((_, files),) = dated_vectors(tables, config, versions, [as_of])
+    files = vector_files(tables, config, versions, [as_of])[as_of]
     return read_matrix(files, layout.spec, BucketRange(0, buckets_of_share(share)))
 
 

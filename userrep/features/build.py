@@ -17,7 +17,7 @@ from userrep.features.ledger import features_table, log_hash
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.inputs import PoolingInputs
-from userrep.features.sums.item_vector_files import dated_vectors, item_parts
+from userrep.features.sums.item_matrix import item_parts, vector_files
 from userrep.features.sums.plan import plan_ranges
 from userrep.features.sums.pooling import PoolingJob
 from userrep.features.sums.pooling_tasks import Pooling, Written
@@ -50,7 +50,7 @@ def build_features(
 
     Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
     longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
-    too large for a worker are processed in parts (features/sums/item_vector_files.py), which adds reads and shuffles
+    too large for a worker are processed in parts (features/sums/item_matrix.py), which adds reads and shuffles
     (features/sums/pooling_tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
 
     Raises
@@ -64,7 +64,8 @@ def build_features(
     tiles = dict.fromkeys(revisions.items(), (False, True))
     inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)
     cells, parts = tiles_by_cell(tables, ledger, tiles), item_parts(tables, config, versions, dates).num_parts
-    job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",), item_parts=parts)
+    dated = tuple(vector_files(tables, config, versions, dates).items())
+    job = PoolingJob(spec, dated, ("features",), item_parts=parts)
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
     pooling, build = Pooling(inputs, job, plan), Features(tables, config, versions, dates, ledger, profiles).begin()
     if isinstance(tables, FileTables):

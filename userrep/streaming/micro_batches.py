@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame
 from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.item_vector_files import item_parts, vector_files
+from userrep.features.sums.item_matrix import item_parts, vector_files
 from userrep.features.sums.stream_base import StreamBase, stream_bases
-from userrep.items.versions import versions_of
+from userrep.items.versions import Versions, versions_of
 from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
@@ -124,7 +124,7 @@ class MicroBatches:
         tables, config = self.tables, self.config
         versions = versions_of(tables, config, anchor=date.min)
         bases = [base for base in stream_bases(tables, versions.lineage_id).values() if self._fits_records(base)]
-        pinned = {base.as_of: self._pinned_base(versions.lineage_id, base) for base in bases}
+        pinned = {base.as_of: self._pinned_base(versions, base) for base in bases}
         parts = max((item_parts(tables, config, versions, [base.valid_from]).num_parts for base in bases), default=1)
         spaces, store = self._pinned_spaces(versions.lineage_id), online_store(config.streaming)
         return Encoding(
@@ -137,12 +137,12 @@ class MicroBatches:
         open_days = timedelta(days=self.config.streaming.open_days)
         return base.as_of - base.open_from == open_days and base.open_from >= (self.first_day or date.min)
 
-    def _pinned_base(self, lineage_id: str, base: StreamBase) -> PinnedBase:
-        key = (lineage_id, base.as_of)
+    def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
+        key = (versions.lineage_id, base.as_of)
         files = self.tables.files(
             USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=base.table_version
         )
-        vectors = vector_files(self.tables, self.config, lineage_id, [base.valid_from])
+        vectors = vector_files(self.tables, self.config, versions, [base.valid_from])
         return PinnedBase(base.as_of, BucketFiles.of(files), vectors[base.valid_from])
 
     def _pinned_spaces(self, lineage_id: str) -> tuple[PinnedSpace, ...]:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from userrep.errors import plural
 from userrep.features.build import DATES_PER_JOB, build_features, stored_features
 from userrep.features.ledger import feature_sets, features_table, stale_features
-from userrep.features.sums.item_vector_files import item_parts
+from userrep.features.sums.item_matrix import item_parts
 from userrep.features.sums.refresh import refresh_features
 from userrep.items.version_training import train_versions
 from userrep.items.versions import items_without_vector

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.config import Config
-from userrep.features.sums.item_vector_files import dated_vectors, item_parts
+from userrep.features.sums.item_matrix import item_parts, vector_files
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
@@ -80,9 +80,9 @@ def test_each_date_uses_the_files_of_its_version_by_modality(tmp_path: Path) -> 
     add_version(tables, V1, 5, {"behaviour": 5}, largest=2.5)
     add_files(tables, ("l1", V1, "behaviour"), ("l1", V1, "behaviour"), ("l1", V1, "content"), ("l1", V2, "content"),
               ("l2", V1, "content"))  # fmt: skip
-    found = dated_vectors(tables, config, VERSIONS, [V2, V1, V2 - timedelta(days=1)])
-    assert [day for day, _ in found] == [V2, V1, V2 - timedelta(days=1)]
-    second, first, same = (files for _, files in found)
+    found = vector_files(tables, config, VERSIONS, [V2, V1, V2 - timedelta(days=1)])
+    assert list(found) == [V2, V1, V2 - timedelta(days=1)]
+    second, first, same = found.values()
     assert first is same
     assert (first.largest, second.largest) == (2.5, 0.0)  # the second is not recorded as complete
     folder = f"{tables.uri(ITEM_VECTORS)}/lineage_id=l1/valid_from="

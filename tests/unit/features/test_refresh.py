@@ -18,7 +18,7 @@ from userrep.features.build import build_features, read_features, stored_feature
 from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.sums import refresh as refreshing
 from userrep.features.sums.generations import generations
-from userrep.features.sums.item_vector_files import item_parts
+from userrep.features.sums.item_matrix import item_parts
 from userrep.features.sums.plan import PoolingPlan
 from userrep.features.sums.refresh import Refresh, refresh_features
 from userrep.items.version_training import train_versions

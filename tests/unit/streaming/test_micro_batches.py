@@ -14,6 +14,7 @@ from userrep.config import Stream
 from userrep.errors import UsageError, UserrepError
 from userrep.features.sums.item_matrix import VectorFiles
 from userrep.features.sums.stream_base import StreamBase
+from userrep.items.versions import Versions
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
@@ -235,7 +236,7 @@ def test_a_stream_base_is_read_at_the_table_version_of_its_ledger_row(
 
     def files(table_version: int, lineage_id: str = "l1") -> list[str]:
         base = StreamBase(D2, D1, D1, {}, "hash", 1, table_version)
-        pinned = batches_on(tables, tmp_path)._pinned_base(lineage_id, base)
+        pinned = batches_on(tables, tmp_path)._pinned_base(Versions(lineage_id, D1, 1, frozenset()), base)
         return [uri.rpartition("/")[2] for uri in pinned.files.uris]
 
     commit("other-lineage", "l2")

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from userrep.features.profiles import Profiles
-from userrep.features.sums.item_vector_files import ItemParts
+from userrep.features.sums.item_matrix import ItemParts
 from userrep.features.sums.refresh import Refresh
 from userrep.tiles.ledger import TileLedger
 from userrep.workflows import data_stages

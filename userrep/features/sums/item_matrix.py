@@ -1,23 +1,57 @@
-"""Item vectors in a worker's memory: a range of item buckets, for the versions that a task needs.
+"""The item vectors of a job: their files, pinned by the driver, and matrices of a range of items in a worker's memory.
 
 Shapes: I items, E numbers of all modalities' vectors, M modalities, X = E + M.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import ByteSize
 
+from userrep.config import Config
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Ints, pooled_width
 from userrep.items.vectors import slices_of
+from userrep.items.versions import Versions, read_vectors, version_records
 from userrep.store.arrow import stacked
 from userrep.store.bucket_reader import read_row_groups, row_group_ranges
-from userrep.store.buckets import BucketRange
+from userrep.store.buckets import BucketRange, partition_values, power_of_two
+from userrep.store.data_files import matches
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import ITEM_VECTORS
+from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
+
+
+class ItemParts(NamedTuple):
+    """The number of parts (a power of two) that items are processed in, and the memory of all vectors of a job."""
+
+    num_parts: int
+    num_bytes: int
+
+    def __str__(self) -> str:
+        size = ByteSize(self.num_bytes).human_readable(decimal=True, separator=" ")
+        return f"item vectors of {size} in {self.num_parts} parts"
+
+
+def item_parts(tables: Tables, config: Config, versions: Versions, dates: Iterable[date]) -> ItemParts:
+    """Choose the number of parts by size: one if a worker can keep all vectors of these dates in memory.
+
+    A worker keeps items x (dims + modalities) float64 for each version that the job uses. Item ids (some 30 bytes each)
+    are not included in ``num_bytes``. Sizes come from the ledger, which counts an item more than once only if
+    modalities have different items. Cost: one ledger read.
+    """
+    records = version_records(tables, versions.lineage_id)
+    used = [records[version] for version in {versions.valid_at(day) for day in dates} if version in records]
+    num_items = sum(min(version.num_items, sum(version.num_vectors.values())) for version in used)
+    num_bytes = num_items * pooled_width(FeatureSpec.of(config)) * 8
+    return ItemParts(power_of_two(num_bytes / config.spark.item_vectors_bytes), num_bytes)
 
 
 class VectorFiles(NamedTuple):
@@ -29,6 +63,27 @@ class VectorFiles(NamedTuple):
 
     files: tuple[tuple[str, tuple[str, ...]], ...]
     largest: float
+
+
+def vector_files(tables: Tables, config: Config, versions: Versions, dates: Iterable[date]) -> dict[date, VectorFiles]:
+    """Pin the item-vector files that each date uses. Cost: one ledger read."""
+    records = version_records(tables, versions.lineage_id)
+
+    @cache
+    def files_of(version: date) -> VectorFiles:
+        if isinstance(tables, FileTables):
+            files = tables.files(ITEM_VECTORS, matches([{"lineage_id": versions.lineage_id, "valid_from": version}]))
+            uris = [(file.values["modality"], file.uri) for file in files]
+        else:
+            paths = read_vectors(tables, versions.lineage_id, version).inputFiles()
+            uris = [(partition_values(path)["modality"], path) for path in paths]
+        by_modality = (
+            (name, tuple(sorted(uri for modality, uri in uris if modality == name)))
+            for name in sorted(config.item_vectors)
+        )
+        return VectorFiles(tuple(by_modality), records[version].largest if version in records else 0.0)
+
+    return {day: files_of(versions.valid_at(day)) for day in dates}
 
 
 class ItemMatrix(NamedTuple):

@@ -33,7 +33,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.generations import Generation, TileDays, differing_tiles, generations
 from userrep.features.sums.inputs import PoolingInputs
-from userrep.features.sums.item_vector_files import item_parts, vector_files
+from userrep.features.sums.item_matrix import item_parts, vector_files
 from userrep.features.sums.plan import plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.pooling_tasks import Pooling, Written
@@ -78,7 +78,7 @@ def refresh_features(
     item-vector version, if the difference is no less work, or with ``full``. Cost per day moved: the tiles of one
     entering day, and per window (including the history window) of one day that leaves its ring; for each changed day,
     its tiles twice. Sums are read twice and written once, features written once. No shuffle, unless the item vectors
-    are too large for a worker (sums/item_vector_files.py), which adds reads and shuffles (sums/pooling_tasks.py).
+    are too large for a worker (sums/item_matrix.py), which adds reads and shuffles (sums/pooling_tasks.py).
 
     After a kill, the next run starts from the last complete generation. Only features are built if that generation
     already has the target state, as after a kill between sums and features, or if only profiles have changed.
@@ -161,7 +161,7 @@ class SumsUpdate:
     def pooling(self, profiles: Profiles, *outputs: Output) -> Pooling:
         """Return the work of the update, on the tiles that differ, the sums to start from, and the profiles."""
         tables, target, base = self.tables, self.target, self.base
-        files = vector_files(tables, self.config, target.lineage_id, [target.valid_from])
+        files = vector_files(tables, self.config, self.versions, [target.valid_from])
         parts = item_parts(tables, self.config, self.versions, [target.valid_from]).num_parts
         job = PoolingJob(
             FeatureSpec.of(self.config),

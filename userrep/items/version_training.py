@@ -1,7 +1,7 @@
 """Training of missing versions of the item vectors: several small versions share a Spark job and a commit."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
@@ -48,11 +48,10 @@ def train_versions(
     ledger = ledger or tile_ledger(tables)
     tiles = read_tiles(tables, start=None, end=max(missing), ledger=ledger)
     index = extended_index(tables, versions.lineage_id, items, tiles).cache()
-    als = {name: settings for name, settings in config.item_vectors.items() if isinstance(settings, AlsVectors)}
-    limits = {v: {name: _bucket_limit(ledger, v, s.max_tiles) for name, s in als.items()} for v in missing}
-    widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
-    pairs = interactions(tiles, index, widest).cache()
-    inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
+    als = [settings for settings in config.item_vectors.values() if isinstance(settings, AlsVectors)]
+    most_tiles = max((settings.max_tiles for settings in als), default=0)
+    pairs = interactions(tiles, index, {day: _bucket_limit(ledger, day, most_tiles) for day in missing}).cache()
+    inputs = _Inputs(tables, config, versions.lineage_id, ledger, index, items, pairs)
     num_vectors = done = 0
     try:
         for group in _groups(config, ledger, sorted(missing)):
@@ -90,10 +89,10 @@ class _Inputs:
     tables: Tables
     config: Config
     lineage_id: str
+    ledger: TileLedger
     index: DataFrame
     items: DataFrame | None
     pairs: DataFrame
-    bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
     constant: dict[str, DataFrame] = field(default_factory=dict)  # cached modalities that are the same for all versions
 
     def modality(self, name: str, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
@@ -118,18 +117,14 @@ class _Inputs:
     def _behaviour(
         self, name: str, settings: AlsVectors, group: Sequence[date], present: AbstractSet[date]
     ) -> DataFrame:
-        plan, stored = [], set()
+        plan = []
         for k, version in enumerate(group):
             available = {*present, *group[:k]}
-            earlier, later = [v for v in available if v < version], [v for v in available if v > version]
-            axes_from = max(earlier) if earlier else min(later, default=None)
-            plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from))
-            if axes_from is not None and axes_from in present:
-                stored.add(axes_from)
-        known = None
-        if stored:
-            keys: Keys = [{"lineage_id": self.lineage_id, "valid_from": day, "modality": name} for day in stored]
-            known = self.tables.read(ITEM_VECTORS, keys)
+            axes_from = max((v for v in available if v < version), default=min(available, default=None))
+            plan.append(PlannedFit(version, _bucket_limit(self.ledger, version, settings.max_tiles), axes_from))
+        stored = present & {planned.axes_from for planned in plan}
+        keys: Keys = [{"lineage_id": self.lineage_id, "valid_from": day, "modality": name} for day in stored]
+        known = self.tables.read(ITEM_VECTORS, keys) if keys else None
         return behaviour_vectors(self.pairs, plan, known, settings=settings)
 
 

@@ -11,8 +11,8 @@ from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text
-from userrep.sources.listing import Listings, driver_lists, list_files
-from userrep.sources.open_log import OpenLog, open_logs, version_of_deletions
+from userrep.sources.listing import Listings, driver_lists
+from userrep.sources.open_log import OpenLog, list_plain_files, open_logs, version_of_deletions
 from userrep.sources.read import is_missing_id, is_plausible, read_source, utc_time
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
@@ -20,6 +20,8 @@ from userrep.store.schemas import USER_PROFILES
 from userrep.store.tables import Tables
 
 _PROFILES_PER_SLICE = 4_000_000
+_USERS = "user_id STRING, registered_at TIMESTAMP, attributes ARRAY<STRING>"
+_PICKS = "user_id STRING, item_id STRING, event_at TIMESTAMP"
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
@@ -86,7 +88,8 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     UserrepError
         If another run replaces the profiles at the same time.
     """
-    profiles_hash, sources, num_rows = profiles_fingerprint(tables.spark, config), _profile_sources(config), None
+    spark, sources, num_rows = tables.spark, _profile_sources(config), None
+    profiles_hash = profiles_fingerprint(spark, config)
     if not sources:
         return Profiles(profiles_hash, None)
     columns = [source.model_dump(exclude={"path", "format", "protected"}) for source in sources.values()]
@@ -97,8 +100,8 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
         is_empty = stored is None and num_rows == 0  # an empty table has no row that could carry the hash
         if is_empty or (stored is not None and stored.content_hash == content):
             return Profiles(profiles_hash, version)
-        users = read_users(tables.spark, config.users) if config.users else None
-        picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
+        users = read_users(spark, config.users) if config.users else spark.createDataFrame([], _USERS)
+        picks = read_picks(spark, config.onboarding) if config.onboarding else spark.createDataFrame([], _PICKS)
         rows = read_tombstones(tables).without(profiles_of(users, picks)).cache()
         try:
             num_rows = rows.count()
@@ -110,28 +113,24 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
             rows.unpersist()
 
 
-def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
+def profiles_of(users: DataFrame, picks: DataFrame) -> DataFrame:
     """Combine users and picks: user_bucket, user_id, registered_at, attributes, pick_items, picked_at.
 
-    One row per user. Picks are in time order, without duplicates. Cost: one shuffle on user_id per source.
+    One row per user; the columns of a source that lacks the user are null. Picks are in time order, without duplicates.
+    Cost: one shuffle of both sources on user_id.
     """
-    by_user = None
-    if users is not None:
-        by_user = users.groupBy("user_id").agg(
-            F.min("registered_at").alias("registered_at"), F.max("attributes").alias("attributes")
-        )
-    if picks is not None:
-        pick = F.struct(F.unix_micros("event_at").alias("at"), F.col("item_id").alias("item"))
-        picked = picks.groupBy("user_id").agg(F.sort_array(F.collect_set(pick)).alias("picks"))
-        picked = picked.select("user_id", F.col("picks.item").alias("pick_items"), F.col("picks.at").alias("picked_at"))
-        by_user = picked if by_user is None else by_user.join(picked, on="user_id", how="full_outer")
-    assert by_user is not None
-    types = {
-        "registered_at": "timestamp", "attributes": "array<string>", "pick_items": "array<string>",
-        "picked_at": "array<bigint>",
-    }  # fmt: skip
-    missing = {name: F.lit(None).cast(kind) for name, kind in types.items() if name not in by_user.columns}
-    return by_user.withColumns({**missing, "user_bucket": user_bucket()})
+    pick = F.struct(F.unix_micros("event_at").alias("at"), F.col("item_id").alias("item"))
+    rows = users.unionByName(picks.select("user_id", pick.alias("pick")), allowMissingColumns=True)
+    by_user = rows.groupBy("user_id").agg(
+        F.min("registered_at").alias("registered_at"),
+        F.max("attributes").alias("attributes"),
+        F.sort_array(F.collect_set("pick")).alias("picks"),
+    )
+    picked = F.when(F.size("picks") > 0, F.col("picks"))
+    return by_user.select(
+        user_bucket(), "user_id", "registered_at", "attributes",
+        picked["item"].alias("pick_items"), picked["at"].alias("picked_at"),
+    )  # fmt: skip
 
 
 def profiles_fingerprint(spark: SparkSession | None, config: Config) -> str:
@@ -145,7 +144,8 @@ def profiles_fingerprint(spark: SparkSession | None, config: Config) -> str:
 
 def fingerprint_without_spark(config: Config) -> str | None:
     """Return ``profiles_fingerprint``, or None if only Spark can list the users or picks."""
-    is_listed_here = all(map(_is_listed_here, _profile_sources(config).values()))
+    sources = _profile_sources(config).values()
+    is_listed_here = all(s.format not in ("delta", "table") and driver_lists(s.path) for s in sources)
     return profiles_fingerprint(None, config) if is_listed_here else None
 
 
@@ -154,23 +154,15 @@ def _profile_sources(config: Config) -> dict[str, Source]:
     return {what: source for what, source in sources.items() if source is not None}
 
 
-def _is_listed_here(source: Source) -> bool:
-    return source.format not in ("delta", "table") and driver_lists(source.path)
-
-
 def _files(spark: SparkSession | None, source: Source, what: str) -> list[list[str]]:
     """Return the files as Spark lists them."""
-    if _is_listed_here(source):
-        files = list_files(source.path, source.format, what)
-        return sorted([f"file:{file.path}", str(file.size), str(file.modified_at)] for file in files)
-    assert spark is not None
     if source.format in ("delta", "table"):
+        assert spark is not None
         paths = [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
         version = version_of_deletions(spark, source)
         return [*paths, *([[f"version {version}"]] if version else [])]
-    listed = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
-    rows = listed.select("path", "length", "modificationTime").collect()
-    return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
+    files = list_plain_files(spark, source, what, Listings())
+    return sorted([file.path, str(file.size), str(file.modified_at)] for file in files)
 
 
 def check_sources(spark: SparkSession, config: Config, listings: Listings | None = None) -> list[OpenLog]:

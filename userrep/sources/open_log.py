@@ -32,7 +32,7 @@ class ListedFile(NamedTuple):
     modified_at: datetime
 
     @classmethod
-    def of(cls, log: EventSource, file: DataFile) -> "ListedFile":
+    def of(cls, log: Source, file: DataFile) -> "ListedFile":
         """Return a file of a listing without Spark."""
         if driver_lists(log.path):
             path = f"file:{file.path}"
@@ -165,7 +165,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         delta = replace(delta, in_folders=in_folders, is_plain=delta.is_plain and in_folders)
         columns = _columns(source.schema, log)
     else:
-        files = _listed(spark, log, what, listings)
+        files = list_plain_files(spark, log, what, listings)
         first = min(files, key=_depth_and_name).path
         newest = max(files, key=lambda file: (file.modified_at, file.path)).path
         if log.format == "json":
@@ -224,15 +224,19 @@ def version_of_deletions(spark: SparkSession, source: Source) -> int:
         return 0
 
 
-def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> list[ListedFile]:
-    """List the files of a folder, as Spark lists them. Driver memory: one entry per file."""
-    if driver_lists(log.path):
-        return [ListedFile.of(log, file) for file in listings.files(log, what)]
-    with readable(log, what):
-        files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
+def list_plain_files(spark: SparkSession | None, source: Source, what: str, listings: Listings) -> list[ListedFile]:
+    """List the files of a source that is no table, as Spark lists them. Driver memory: one entry per file.
+
+    ``spark`` may be None if ``driver_lists`` the path.
+    """
+    if driver_lists(source.path):
+        return [ListedFile.of(source, file) for file in listings.files(source, what)]
+    assert spark is not None
+    with readable(source, what):
+        files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
         rows = files.where("length > 0").select("path", "length", "modificationTime").collect()
     if not rows:
-        raise no_files(log.path, what)
+        raise no_files(source.path, what)
     return [ListedFile(one_slash(path), size, modified_at) for path, size, modified_at in rows]
 
 

@@ -21,7 +21,7 @@ from userrep.sources.text_blocks import csv_header
 from userrep.store.data_files import spark_schema
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, Times, times_of_footer
 from userrep.tiles.inventory.inventory import check_within
-from userrep.utc import last_event_day, numbered_day, utc_now
+from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
@@ -127,10 +127,9 @@ def _days(logs: Mapping[str, EventSource], listings: Listings) -> tuple[date | N
         return None, None
     spans = [span for of_log in times for span in of_log]
     first, last = min(span.first for span in spans), max(span.last for span in spans)
-    whole = Times(first, last, has_null=False).days
     return (
-        numbered_day(whole[0]) if first >= FIRST_TIME else None,
-        numbered_day(whole[-1]) if last <= LAST_TIME else None,
+        numbered_day(first // DAY_US) if first >= FIRST_TIME else None,
+        numbered_day(last // DAY_US) if last <= LAST_TIME else None,
     )
 
 

@@ -50,9 +50,9 @@ def stream_bases(tables: Tables, lineage_id: str) -> dict[date, StreamBase]:
     return {row.as_of: StreamBase(*row) for row in tables.ledger(OPENINGS, _COLUMNS, lineage_id=lineage_id)}
 
 
-def base_rows(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
-    """Return the newest ledger row per lineage and as-of date among rows with these values. Driver memory: few rows."""
-    return {(row.lineage_id, row.as_of): row for row in tables.ledger(OPENINGS, **equal)}
+def base_rows(tables: Tables) -> dict[tuple[str, date], Row]:
+    """Return the newest ledger row per lineage and as-of date. Driver memory: a few rows."""
+    return {(row.lineage_id, row.as_of): row for row in tables.ledger(OPENINGS)}
 
 
 def build_bases(
@@ -84,9 +84,9 @@ def build_bases(
         revisions = ledger.revisions(day - timedelta(days=span), open_from)
         target = StreamBase(day, open_from, versions.valid_at(as_of), revisions, profiles.profiles_hash)
         before = existing.get(day)
-        usable = before if before and before.open_from == open_from else None  # else of another number of open days
+        usable = before if before and before.open_from == open_from else None  # not with another number of open days
         if usable and usable.valid_from > target.valid_from:
-            continue  # of a run for a later date
+            continue  # a run for a later date has built it
         reason = _stale_reason(before, target)
         if reason and not (only_missing and usable):
             sums = Generation(versions.lineage_id, 0, day, target.valid_from, revisions, 0)

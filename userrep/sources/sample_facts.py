@@ -18,7 +18,6 @@ from userrep.store.arrow import is_text
 from userrep.utc import DAY_US, numbered_day
 
 _HEAVIEST = 5
-_TO_REJECT = ("columns.user_id", "columns.item_id", "columns.event_at", "columns.event_type")
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,16 @@ def sample_facts(sample: Sample, log: EventSource) -> SampleFacts:
     times = times_of(rows[log.columns.event_at], log.time_zone)
     is_missing = {key: _is_missing(rows[name]) for key, name in columns.items()}
     is_missing["columns.event_at"] = pc.is_null(times)
-    to_reject = [is_missing[key] for key in _TO_REJECT if key in is_missing]
+    to_reject = [is_missing[f"columns.{key}"] for key in ("user_id", "item_id", "event_at")]
+    if log.columns.event_type:
+        to_reject.append(pc.is_null(rows[log.columns.event_type]))  # blank types are accepted
     if log.columns.weight:
         to_reject.append(pc.invert(is_weight(numbers_of(rows[log.columns.weight]))))
     if log.partition:
         to_reject.append(_is_outside_partition(times, rows[log.partition.column], log.partition.late_days))
     users = pc.value_counts(rows[log.columns.user_id].filter(pc.invert(is_missing["columns.user_id"])))
     items = rows[log.columns.item_id].filter(pc.invert(is_missing["columns.item_id"]))
-    heaviest = sorted(zip(*users.flatten(), strict=True), key=lambda pair: -pair[1].as_py())[:_HEAVIEST]
+    heaviest = users.sort("descending", by="counts")[:_HEAVIEST].to_pylist()
     return SampleFacts(
         rows_by_day=count_by_day(times),
         num_users=len(users),
@@ -70,7 +71,7 @@ def sample_facts(sample: Sample, log: EventSource) -> SampleFacts:
         nulls={key: num for key, missing in is_missing.items() if (num := pc.sum(missing).as_py() or 0)},
         num_rejectable=(pc.sum(reduce(pc.or_, to_reject)).as_py() or 0) + sample.num_unparsable,
         num_duplicates=_num_duplicates(rows, log, times),
-        heaviest=[(_id_text(user.as_py()), count.as_py()) for user, count in heaviest],
+        heaviest=[(_id_text(user["values"]), user["counts"]) for user in heaviest],
     )
 
 
@@ -104,8 +105,8 @@ def _num_duplicates(rows: pa.Table, log: EventSource, times: pa.ChunkedArray) ->
     if log.columns.event_id is not None:
         days = pc.divide(times.cast(pa.int64()), DAY_US)
         ids = rows[log.columns.event_id]
-        keyed = pa.table({"event_id": ids, "day": days})
-        parts = [keyed.filter(pc.is_valid(ids)), rows.filter(pc.is_null(ids))]  # without an id, all columns count
+        keyed, is_missing = pa.table({"event_id": ids, "day": days}), _is_missing(ids)
+        parts = [keyed.filter(pc.invert(is_missing)), rows.filter(is_missing)]  # without an id, all columns count
     try:
         kept = [part.group_by(part.column_names, use_threads=False).aggregate([]).num_rows for part in parts]
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):

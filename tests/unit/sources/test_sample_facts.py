@@ -95,6 +95,15 @@ def test_weights_that_a_run_rejects_are_counted(weights: list[Any], num_bad: int
     assert facts_of_log(rows, {"weight": "w"}).num_rejectable == num_bad
 
 
+def test_a_blank_event_type_is_a_type_and_a_blank_event_id_is_none() -> None:
+    kinds, ids = ["", " ", "view", None], [" ", " ", "e1", "e1"]
+    rows = {"u": ["u"] * 4, "i": ["i"] * 4, "t": [datetime(2024, 5, 1)] * 4, "kind": kinds, "id": ids}
+    facts = facts_of_log(rows, {"event_type": "kind", "event_id": "id"})
+    assert facts.num_rejectable == 1
+    assert facts.num_duplicates == 1, "the two rows of e1"
+    assert facts.nulls == {"columns.event_type": 3, "columns.event_id": 2}
+
+
 @pytest.mark.parametrize("holds", ["event_date", "ingestion_date"])
 def test_rows_outside_their_partition_are_counted(holds: str) -> None:
     days = ["2024-05-02", "20240502", "2024-05-03", "2024-05-01", "x"]

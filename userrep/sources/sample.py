@@ -96,8 +96,9 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile], where: 
         groups = list(spread(groups, _MAX_GROUPS))
         quota = limit // len(groups)
         settings |= {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # to read only the pages of the first rows
-    tables, num_left = [footers[0].schema.to_arrow_schema().empty_table()], _MAX_BYTES
-    num_unseen = 0
+    with pq.ParquetFile(kept[0].path, filesystem=kept[0].store, metadata=footers[0], **settings) as first:
+        tables = [first.schema_arrow.empty_table()]
+    num_left, num_unseen = _MAX_BYTES, 0
     for done, (k, group) in enumerate(groups):
         with kept[k].store.open_input_file(kept[k].path) as stream:
             file = pq.ParquetFile(stream, metadata=footers[k], **settings)

@@ -1,5 +1,6 @@
 """Samples of sources: whole where they are small, evenly spread parts with exact or estimated sizes where not."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,13 @@ def test_times_that_spark_cannot_read_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"t": pa.array([0], pa.timestamp("ns"))}), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=r"events\.path .*: Spark cannot read times in nanoseconds \(t\)\."):
         sample_of(tmp_path)
+
+
+def test_times_of_int96_may_lie_outside_of_the_range_of_nanoseconds(tmp_path: Path) -> None:
+    times = [datetime(2024, 5, 1), datetime(9999, 12, 31)]
+    table = pa.table({"t": pa.array(times, pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    assert sample_of(tmp_path).rows["t"].to_pylist() == times
 
 
 def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

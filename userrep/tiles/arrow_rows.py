@@ -167,7 +167,7 @@ def _distinct_rows(
     alike = np.flatnonzero(_repeated(mixed(hash_V)))
     if not len(alike):
         return rows_V
-    compared = [*(pa.array(values[alike]) for values in mapped), *_unmapped_columns(pieces, rows_V[alike], columns)]
+    compared = [*(pa.array(values[alike]) for values in mapped), *_unmapped_columns(pieces, rows_V[alike])]
     names = [f"column_{k}" for k in range(len(compared))]  # the log's own names might be equal to "row"
     by_value = pa.table([*compared, pa.array(alike)], names=[*names, "row"]).group_by(names, use_threads=False)
     keep = np.ones(len(rows_V), np.bool_)
@@ -176,21 +176,14 @@ def _distinct_rows(
     return rows_V[keep]
 
 
-def _unmapped_columns(pieces: Sequence[Piece], rows_V: RowIndexes, columns: LogColumns) -> Sequence[pa.ChunkedArray]:
-    """Read the columns of some rows that are not mapped, and texts of times and weights, which can differ if these are
-    equal. ``rows_V`` is ascending. Raises NeedsSparkError if a column cannot be compared.
-    """
+def _unmapped_columns(pieces: Sequence[Piece], rows_V: RowIndexes) -> Sequence[pa.ChunkedArray]:
+    """Read the columns ``unmapped`` of some rows, which are in ascending order. Raises NeedsSparkError."""
     starts = np.cumsum([0, *(piece.rows.num_rows for piece in pieces)])
     piece_V = np.searchsorted(starts, rows_V, side="right") - 1
-    fields = {key: path for key, path in columns.mapped.items() if key not in columns.texts_to_parse}
-    mapped = {path[0] for path in fields.values() if len(path) == 1}
-    names = [name for name in columns.source if name not in mapped]
     used = {int(k): pieces[k] for k in np.unique(piece_V)}
     if len({tuple(folders_of(piece.file.path).items()) for piece in used.values()}) > 1:
         raise NeedsSparkError  # rows may differ in a column that is stored only in the folders' names
-    tables = [
-        piece.file.comparable(names, piece.index_N[rows_V[piece_V == k] - starts[k]]) for k, piece in used.items()
-    ]
+    tables = [piece.file.comparable(piece.index_N[rows_V[piece_V == k] - starts[k]]) for k, piece in used.items()]
     return concatenated(tables).columns  # type: ignore[no-any-return]
 
 

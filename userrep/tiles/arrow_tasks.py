@@ -69,7 +69,6 @@ def arrow_days(
     mapped = [found for log in logs if (found := columns_of(log.source.schema, log.settings)) is not None]
     if len(mapped) < len(logs) or is_ambiguous([name for found in mapped for name in found.context]):
         return {}, []
-    in_folders = [log.settings.partition is not None for log in logs]
     files = [file._replace(source=k) for k, log in enumerate(logs) for file in files_of_days(tables, log, dates)]
     tasks = _tasks(files, shuffle_partitions(tables.spark))
     if not tasks or not all(can_open(path, mapped[k]) for k, path in {k: path for *_, k, path in tasks}.items()):
@@ -80,7 +79,7 @@ def arrow_days(
         days_by_path: list[dict[str, set[date]]] = [defaultdict(set) for _ in mapped]
         for row in listed:
             days_by_path[row["source"]][row["path"]].add(row["event_date"])
-        sources = [SourceFiles(*source) for source in zip(days_by_path, mapped, in_folders, strict=True)]
+        sources = list(map(SourceFiles, days_by_path, mapped))
         for built in tiles_of_files(sources, erased):
             if built.tiles is not None:
                 writer = TableWriter(target)

@@ -1,6 +1,6 @@
 """The mapping of a log's columns to paths in its files, for logs that tasks can read without Spark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from userrep.sources.read import CORRUPT
 Path = tuple[str, ...]  # the names of nested fields from the outermost in; one name for a top-level column
 
 TEXT_FORMATS = ("csv", "json")
+_ACCEPTED = {"event_at": ("time", "text"), "weight": ("integer", "number", "text")}  # kinds; others: text, integer
 _PLAIN = (T.IntegralType, T.FractionalType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
 
 
@@ -21,26 +22,33 @@ class LogColumns(NamedTuple):
     """The paths of an event's values in a file.
 
     ``mapped`` : by name in rows: user_id, item_id, event_at, and, if they are mapped, event_id, event_type, weight and
-    ``context_K`` per context column. ``context``: the names of context columns in the configuration. ``fixed_type``:
-    the event type of all rows if no column is mapped to it. ``source``: all columns of the log, by which copies without
-    an event id are recognized. ``integers``: the mapped columns that are integers in the log's schema; a file in which
-    another set of mapped columns are integers needs Spark. ``texts_to_parse``: those of event_at and weight that are
-    texts in the log's schema. ``time_zone``: of times without one.
+    ``context_K`` per context column. ``kinds``: by the same names, the kinds of values in the log's schema: text,
+    integer, number or time. ``context``: the names of context columns in the configuration. ``fixed_type``: the event
+    type of all rows if no column is mapped to it. ``source``: all columns of the log, by which copies without an event
+    id are recognized. ``time_zone``: of times without one. ``in_folders``: whether the log is partitioned by event
+    date; each file then has one day, that of its folder.
     """
 
     mapped: dict[str, Path]
+    kinds: Mapping[str, str]
     context: tuple[str, ...]
     fixed_type: str
     source: tuple[str, ...]
-    integers: frozenset[str]
-    texts_to_parse: frozenset[str] = frozenset()
     time_zone: str = "UTC"
     format: str = "parquet"
+    in_folders: bool = False
 
     @property
     def texts(self) -> dict[str, Path]:
         """The columns that are read as text, except event_id."""
         return {name: path for name, path in self.mapped.items() if name not in ("event_at", "event_id", "weight")}
+
+    @property
+    def unmapped(self) -> list[str]:
+        """The columns that are not mapped, and texts of times and weights, which can differ if these are equal."""
+        parsed = {name for name in ("event_at", "weight") if self.kinds.get(name) == "text"}
+        mapped = {path[0] for name, path in self.mapped.items() if len(path) == 1 and name not in parsed}
+        return [name for name in self.source if name not in mapped]
 
 
 def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
@@ -66,17 +74,18 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
         return None
     if is_ambiguous(log.columns.context) or not (is_text or "event_id" in columns or _comparable(schema)):
         return None
-    if not all(_fits(key, kind, log.time_zone) for key, (_, kind) in columns.items()):
+    kinds = {key: _kind(type_, log.time_zone) for key, (_, type_) in columns.items()}
+    if any(kind not in _ACCEPTED.get(key, ("text", "integer")) for key, kind in kinds.items()):
         return None
     return LogColumns(
         mapped={key: tuple(path) for key, (path, _) in columns.items()},
+        kinds=kinds,
         context=tuple(log.columns.context),
         fixed_type=log.event_type or "event",
         source=tuple(name for name in schema.names if name != CORRUPT),
-        integers=frozenset(key for key, (_, kind) in columns.items() if isinstance(kind, T.IntegralType)),
-        texts_to_parse=frozenset(key for key in ("event_at", "weight") if key in columns and _is_text(columns[key][1])),
         time_zone=log.time_zone,
         format=log.format,
+        in_folders=log.partition is not None,
     )
 
 
@@ -90,13 +99,15 @@ def is_utc(kind: T.DataType, time_zone: str) -> bool:
     return isinstance(kind, T.TimestampType) or (isinstance(kind, T.TimestampNTZType) and time_zone == "UTC")
 
 
-def _fits(key: str, kind: T.DataType, time_zone: str) -> bool:
-    """Return whether a mapped column has a type that tasks read as Spark does."""
-    if key == "event_at":
-        return is_utc(kind, time_zone) or _is_text(kind)
-    if key == "weight":
-        return isinstance(kind, T.IntegralType | T.FloatType | T.DoubleType) or _is_text(kind)
-    return _is_text(kind) or isinstance(kind, T.IntegralType)
+def _kind(type_: T.DataType, time_zone: str) -> str:
+    """Return the kind of a type's values; ``other`` if tasks do not read them as Spark does."""
+    if type_ == T.StringType():  # texts with a collation compare differently
+        return "text"
+    if isinstance(type_, T.IntegralType):
+        return "integer"
+    if isinstance(type_, T.FloatType | T.DoubleType):
+        return "number"
+    return "time" if is_utc(type_, time_zone) else "other"
 
 
 def is_ambiguous(context: Sequence[str]) -> bool:
@@ -105,8 +116,4 @@ def is_ambiguous(context: Sequence[str]) -> bool:
 
 
 def _comparable(schema: T.StructType) -> bool:
-    return all(isinstance(field.dataType, _PLAIN) or _is_text(field.dataType) for field in schema.fields)
-
-
-def _is_text(kind: T.DataType) -> bool:
-    return kind == T.StringType()  # texts with a collation compare differently
+    return all(isinstance(field.dataType, _PLAIN) or field.dataType == T.StringType() for field in schema.fields)

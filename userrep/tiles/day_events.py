@@ -36,14 +36,10 @@ MAX_ROWS = 4_000_000  # of a file and of a day: what a task may hold in memory
 
 
 class SourceFiles(NamedTuple):
-    """Files of one source and the days to read of each.
-
-    ``in_folders`` : whether the source is partitioned by event date; each file then has one day, that of its folder.
-    """
+    """Files of one source and the days to read of each."""
 
     days_by_path: Mapping[str, Collection[date]]
     columns: LogColumns
-    in_folders: bool = False
 
 
 class DayEvents(NamedTuple):
@@ -81,7 +77,7 @@ def events_of_files(
             path = paths.pop()
             try:
                 if not days_of[path] <= spark_days:
-                    _add_pieces(waiting, path, source, days_of[path])
+                    _add_pieces(waiting, path, source.columns, days_of[path])
             except (NeedsSparkError, *_UNREADABLE):
                 spark_days |= days_of[path]
         pieces = waiting.pop(number, [])
@@ -91,29 +87,29 @@ def events_of_files(
             yield None
 
 
-def _add_pieces(waiting: dict[int, list[Piece]], path: str, source: SourceFiles, days: frozenset[int]) -> None:
+def _add_pieces(waiting: dict[int, list[Piece]], path: str, columns: LogColumns, days: frozenset[int]) -> None:
     """Read the rows of a file and add them to those that wait for their day.
 
     Raises NeedsSparkError if Spark has to read the file or, in a partitioned log, whose rows are not counted before, if
     the file has other rows or the day has more than ``MAX_ROWS``.
     """
-    is_text = source.columns.format in TEXT_FORMATS
-    file = TextFile(path, source.columns) if is_text else ParquetFile.of(path, source.columns, days)
+    is_text = columns.format in TEXT_FORMATS
+    file = TextFile(path, columns) if is_text else ParquetFile.of(path, columns, days)
     num_waiting = sum(piece.rows.num_rows for day in days for piece in waiting[day])
-    if source.in_folders and num_waiting + file.num_rows > MAX_ROWS:
+    if columns.in_folders and num_waiting + file.num_rows > MAX_ROWS:
         raise NeedsSparkError
     rows = file.rows()
     at_N = rows["at"].to_numpy()
     day_N = at_N // DAY_US
     is_wanted = (at_N >= FIRST_TIME) & (at_N <= LAST_TIME) & np.isin(day_N, list(days))
     indexes = np.flatnonzero(is_wanted)
-    if source.in_folders and len(indexes) < max(rows.num_rows, file.num_rows):
+    if columns.in_folders and len(indexes) < max(rows.num_rows, file.num_rows):
         raise NeedsSparkError
     indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
     piece_days, starts = np.unique(day_N[indexes], return_index=True)
     for day, part in zip(piece_days.tolist(), np.split(indexes, starts[1:]), strict=False):
         waiting[day].append(Piece(rows_at(rows, part), file, part))
-        if source.in_folders and sum(piece.rows.num_rows for piece in waiting[day]) > MAX_ROWS:
+        if columns.in_folders and sum(piece.rows.num_rows for piece in waiting[day]) > MAX_ROWS:
             raise NeedsSparkError
 
 

@@ -4,7 +4,8 @@ Array suffix N: rows of what is read of a file.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,18 @@ class ParquetFile:
     metadata: pq.FileMetaData
     schema: pa.Schema
     groups: list[int]
-    _unmapped: list[pa.Table] = field(default_factory=list)  # read once, because several days may need it
 
     @classmethod
     def of(cls, path: str, columns: LogColumns, days: frozenset[int]) -> "ParquetFile":
         """Open a file and choose the row groups that may have rows of some days, by its footer.
 
-        Cost: the time column is read of row groups without statistics.
+        Cost: the time column is read of row groups without statistics. Raises NeedsSparkError, or Arrow's errors.
         """
         file = open_listed(path)
         metadata, schema, groups = file.metadata, file.schema_arrow, []
-        event_at = columns.mapped["event_at"]
-        is_time = _kind(type_in(schema, event_at)) == "time"
+        if not _fits(path, schema, columns):
+            raise NeedsSparkError
+        event_at, is_time = columns.mapped["event_at"], columns.kinds["event_at"] == "time"
         for group in range(metadata.num_row_groups):
             times = times_of_group(metadata, group, ".".join(event_at))
             span = times.days if times else _days_in(file, group, event_at) if is_time else None
@@ -63,34 +64,34 @@ class ParquetFile:
     def rows(self) -> pa.Table:
         """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError, or Arrow's errors."""
         columns = self.columns
-        if not _fits(self):
-            raise NeedsSparkError
         texts = [path for path in columns.texts.values() if len(path) == 1]
         coded = [path[0] for path in texts if type_in(self.schema, path) == pa.string()]
         table = self._read(columns.mapped.values(), coded=coded)
         event_at = taken(table, columns.mapped["event_at"])
-        is_parsed = "event_at" in columns.texts_to_parse
-        at_N = microseconds_of(times_of(event_at, columns.time_zone) if is_parsed else event_at)
+        is_text = columns.kinds["event_at"] == "text"
+        at_N = microseconds_of(times_of(event_at, columns.time_zone) if is_text else event_at)
         return _rows(table, columns).append_column("at", pa.array(at_N))
 
-    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table:
-        """Read columns of some rows in types that compare as in Spark. Raises NeedsSparkError if there is no such type.
+    def comparable(self, indexes: NDArray[np.int64]) -> pa.Table:
+        """Read the columns ``unmapped`` of some rows in types that compare as in Spark.
 
-        ``names``: the columns that are not mapped, in each call the same. ``indexes``: positions among the rows that
-        are read of the file.
+        ``indexes``: positions among the rows that are read of the file. Raises NeedsSparkError if a column has no such
+        type.
         """
-        kinds = {name: type_in(self.schema, (name,)) for name in names}
+        kinds = {name: type_in(self.schema, (name,)) for name in self.columns.unmapped}
         types = {name: _comparable_type(kind) for name, kind in kinds.items() if kind is not None}
-        if types and not self._unmapped:
-            self._unmapped.append(self._read((name,) for name in types))
-        columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in names}
+        columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in kinds}
         try:
             for name, kind in types.items():
-                values = decoded(self._unmapped[0][name].take(pa.array(indexes))).cast(kind)
+                values = decoded(self._unmapped[name].take(pa.array(indexes))).cast(kind)
                 columns[name] = _one_zero_and_nan(values) if kind == pa.float64() else values
         except pa.ArrowInvalid:
             raise NeedsSparkError from None
         return pa.table(columns)
+
+    @cached_property  # several days may need them
+    def _unmapped(self) -> pa.Table:
+        return self._read((name,) for name in self.columns.unmapped)
 
     def _read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
         """Read columns or fields of structs, without those that the file lacks. ``coded``: read as dictionaries."""
@@ -131,19 +132,17 @@ def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
 
 
-def _kind(type_: pa.DataType | None) -> str | None:
-    """Return what a type holds: text, integers, numbers or times; None if tasks do not read it as Spark does."""
-    if type_ is not None and pa.types.is_dictionary(type_):
+def _kind(type_: pa.DataType) -> str:
+    """Return the kind of a type's values, as in ``LogColumns``; ``other`` if tasks do not read them as Spark does."""
+    if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    if type_ is None or type_ == pa.uint64():
-        return None
     if is_text(type_):
         return "text"
-    if pa.types.is_integer(type_):
+    if pa.types.is_integer(type_) and type_ != pa.uint64():
         return "integer"
     if type_ in (pa.float32(), pa.float64()):
         return "number"
-    return "time" if pa.types.is_timestamp(type_) and type_.unit != "ns" else None
+    return "time" if pa.types.is_timestamp(type_) and type_.unit != "ns" else "other"
 
 
 def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
@@ -153,24 +152,18 @@ def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
     return range(int(at_N.min()) // DAY_US, int(at_N.max()) // DAY_US + 1) if len(at_N) else range(0)
 
 
-def _fits(file: ParquetFile) -> bool:
-    """Return whether the mapped columns of a file have the same types as in the log. Optional ones may be missing."""
-    columns = file.columns
-    if folders_of(file.path).keys() & {path[0].lower() for path in columns.mapped.values()}:
-        return False
-    kinds = {name: type_in(file.schema, path) for name, path in columns.mapped.items()}
-    if any(kinds[name] is None for name in ("user_id", "item_id", "event_at")):
-        return False
-    return all(_type_fits(name, kind, columns) for name, kind in kinds.items() if kind is not None)
+def _fits(path: str, schema: pa.Schema, columns: LogColumns) -> bool:
+    """Return whether the mapped columns of a file have the same kinds as in the log, or integers instead of numbers.
 
-
-def _type_fits(name: str, type_: pa.DataType, columns: LogColumns) -> bool:
-    kind, is_integer = _kind(type_), name in columns.integers
-    if name == "event_at" and name not in columns.texts_to_parse:
-        return kind == "time"
-    if name == "weight" and name not in columns.texts_to_parse:
-        return kind == "integer" or (kind == "number" and not is_integer)
-    return kind == ("integer" if is_integer else "text")
+    Optional ones may be missing.
+    """
+    if folders_of(path).keys() & {field[0].lower() for field in columns.mapped.values()}:
+        return False
+    types = {name: type_in(schema, field) for name, field in columns.mapped.items()}
+    if any(types[name] is None for name in ("user_id", "item_id", "event_at")):
+        return False
+    kinds = [(columns.kinds[name], _kind(type_)) for name, type_ in types.items() if type_ is not None]
+    return all(expected == kind or (expected, kind) == ("number", "integer") for expected, kind in kinds)
 
 
 def _rows(table: pa.Table, columns: LogColumns) -> pa.Table:
@@ -193,8 +186,8 @@ def _or_null(table: pa.Table, path: Path) -> pa.ChunkedArray:
 
 
 def _comparable_type(type_: pa.DataType) -> pa.DataType:
-    if kind := _kind(type_):
-        return _COMPARABLE[kind]
+    if kind := _COMPARABLE.get(_kind(type_)):
+        return kind
     if pa.types.is_boolean(type_) or pa.types.is_date(type_) or pa.types.is_decimal(type_):
         return type_
     raise NeedsSparkError

@@ -47,7 +47,7 @@ class TextFile:
         rows |= {name: table[name] for name in ("event_id", "weight") if name in columns.mapped}
         return pa.table(rows | {"at": microseconds_of(times_of(table["event_at"], columns.time_zone))})
 
-    def comparable(self, names: list[str], indexes: NDArray[np.int64]) -> pa.Table:  # noqa: ARG002
+    def comparable(self, indexes: NDArray[np.int64]) -> pa.Table:
         """Return texts that are equal for lines of equal rows. Raises NeedsSparkError.
 
         ``indexes``: ascending positions of some rows in the file. Cost: a read of the file; some µs per row.

@@ -35,7 +35,9 @@ pytestmark = pytest.mark.default
 D1, D2, D3, D4 = (date(2024, 5, day) for day in (1, 2, 3, 4))
 DAYS = (D1, D2, D3, D4)  # nothing happens on the last
 IDS = {name: (name,) for name in ("user_id", "item_id", "event_at")}
-COLUMNS = LogColumns(IDS, context=(), fixed_type="event", source=(), integers=frozenset())
+KINDS = dict.fromkeys(("user_id", "item_id", "event_id", "event_type", "context_0"), "text")
+KINDS |= {"event_at": "time", "weight": "number"}
+COLUMNS = LogColumns(IDS, KINDS, context=(), fixed_type="event", source=())
 WITH_ID = COLUMNS._replace(mapped=IDS | {"event_id": ("event_id",)})
 
 BLANK = {**dict.fromkeys(range(20), ""), 20: " ", 21: "  "}  # event ids by number
@@ -312,12 +314,13 @@ def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
         )
     } | {str(torn): date(2024, 5, 5)}  # fmt: skip
     days_by_path = {path: {day} for path, day in sorted(folder_days.items())}
-    found = list(tiles_of_files([SourceFiles(days_by_path, COLUMNS, in_folders=True)]))
+    in_folders = COLUMNS._replace(in_folders=True)
+    found = list(tiles_of_files([SourceFiles(days_by_path, in_folders)]))
     assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]
     assert found[0].tiles is not None
     assert (found[0].tiles["user_id"].to_pylist(), found[0].num_rejected) == (["u1", "u2"], 1)
     monkeypatch.setattr(day_events, "MAX_ROWS", 2)
-    assert next(tiles_of_files([SourceFiles(days_by_path, COLUMNS, in_folders=True)])).tiles is None
+    assert next(tiles_of_files([SourceFiles(days_by_path, in_folders)])).tiles is None
 
 
 def test_users_of_one_bucket_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
@@ -380,7 +383,7 @@ def test_texts_of_one_time_are_not_copies(tmp_path: Path) -> None:
         dict(event("u1", "i1", "2024-05-01"), event_at=text)
         for text in ("2024-05-01", "2024-05-01", "2024-05-01 00:00")
     ]
-    columns = COLUMNS._replace(source=("user_id", "item_id", "event_at"), texts_to_parse=frozenset({"event_at"}))
+    columns = COLUMNS._replace(source=("user_id", "item_id", "event_at"), kinds=KINDS | {"event_at": "text"})
     tiles = _one(write_rows(tmp_path / "a.parquet", rows), columns=columns).tiles
     assert tiles is not None
     assert tiles["num_events"].to_pylist() == [2]
@@ -480,10 +483,10 @@ def test_columns_are_mapped_by_their_names_on_the_way(spark: SparkSession) -> No
     found = columns_of(schema, log)
     assert found == LogColumns(
         mapped=IDS | {"event_id": ("event", "id"), "context_0": ("device.kind",)},
+        kinds={"user_id": "text", "item_id": "integer", "event_at": "time", "event_id": "text", "context_0": "text"},
         context=("device.kind",),
         fixed_type="play",
         source=("user_id", "item_id", "event_at", "event", "device.kind"),
-        integers=frozenset({"item_id"}),
     )
 
 
@@ -530,7 +533,7 @@ def test_times_and_weights_in_text_are_read_without_spark(log_format: str) -> No
         assert found is None
         return
     assert found is not None
-    assert found.texts_to_parse == {"event_at", "weight"}
+    assert (found.kinds["event_at"], found.kinds["weight"]) == ("text", "text")
     assert (found.format, found.time_zone, "_corrupt_record" in found.source) == (log_format, "Europe/Berlin", False)
 
 

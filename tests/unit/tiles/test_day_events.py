@@ -17,12 +17,12 @@ pytestmark = pytest.mark.fast
 
 D1, D2, D3 = (date(2024, 5, day) for day in (1, 2, 3))
 IDS = {name: (name,) for name in ("user_id", "item_id", "event_at", "event_id")}
-PLAYS = LogColumns(IDS | {"context_0": ("device",)}, ("device",), "play", (), frozenset())
+TEXTS = dict.fromkeys(("user_id", "item_id", "event_at", "event_id", "event_type", "weight", "context_0"), "text")
+PLAYS = LogColumns(IDS | {"context_0": ("device",)}, TEXTS | {"event_at": "time"}, ("device",), "play", ())
 LIKES = LogColumns(
     {"user_id": ("who",), "item_id": ("what",), "event_at": ("at",), "event_type": ("kind",), "weight": ("points",),
      "context_0": ("page",), "context_1": ("device",)},
-    ("page", "device"), "", ("who", "what", "at", "kind", "points", "page", "device"), frozenset(),
-    frozenset({"event_at", "weight"}), format="json",
+    TEXTS, ("page", "device"), "", ("who", "what", "at", "kind", "points", "page", "device"), format="json",
 )  # fmt: skip
 
 

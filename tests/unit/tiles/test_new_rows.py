@@ -38,7 +38,7 @@ pytestmark = pytest.mark.fast
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
 FILE = ListedFile("file:/log/a.parquet", 100, datetime(2024, 5, 3, 12))
 PATHS = {"user_id": ("u",), "item_id": ("i",), "event_at": ("at",)}
-COLUMNS = LogColumns(PATHS, (), "event", ("u", "i", "at"), frozenset(), frozenset({"event_at"}), format="csv")
+COLUMNS = LogColumns(PATHS, dict.fromkeys(PATHS, "text"), (), "event", ("u", "i", "at"), format="csv")
 
 
 def log_of(kind: T.DataType, **settings: Any) -> OpenLog:

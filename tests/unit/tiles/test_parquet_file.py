@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fast
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
 PATHS = {name: (name,) for name in ("user_id", "item_id", "event_at", "weight", "event_id")}
-TEXTS = LogColumns(PATHS, (), "event", (*PATHS,), frozenset(), frozenset({"event_at", "weight"}))
+TEXTS = LogColumns(PATHS, dict.fromkeys(PATHS, "text"), (), "event", (*PATHS,))
 
 
 def tiles(path: Path, columns: LogColumns, **values: Any) -> list[DayTiles]:

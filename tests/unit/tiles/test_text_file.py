@@ -169,9 +169,8 @@ def test_days_tiles_and_rejects_are_those_of_spark(
 @pytest.fixture
 def json_columns() -> LogColumns:
     paths = {"user_id": ("user", "id"), "item_id": ("item",), "event_at": ("at",)}
-    return LogColumns(
-        paths, (), "event", ("user", "item", "at", "note"), frozenset(), frozenset({"event_at"}), format="json"
-    )
+    kinds = dict.fromkeys(paths, "text")
+    return LogColumns(paths, kinds, (), "event", ("user", "item", "at", "note"), format="json")
 
 
 LINE = '{{"user": {{"id": "u{k}"}}, "item": "i", "at": "2024-05-0{day}T12:00:00Z"}}'

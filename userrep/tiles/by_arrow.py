@@ -105,17 +105,12 @@ def _ranks_of_users(bucket_U: NDArray[np.int32], user_ids: pa.Array) -> RowIndex
     shared = np.flatnonzero(np.bincount(bucket_U)[bucket_U] > 1)
     within_U = np.zeros(len(bucket_U), np.int64)
     within_U[shared] = _ranks(user_ids.take(pa.array(shared)))
-    order = np.argsort(bucket_U * np.int64(len(shared) + 1) + within_U)
-    rank_U = np.empty_like(order)
-    rank_U[order] = np.arange(len(order))
-    return rank_U
+    return _ranks(pa.array(bucket_U * np.int64(len(shared) + 1) + within_U))
 
 
-def _ranks(texts: pa.Array) -> RowIndexes:
-    """Rank distinct texts by their bytes."""
-    rank = np.empty(len(texts), np.int64)
-    rank[pc.sort_indices(texts).to_numpy()] = np.arange(len(texts))
-    return rank
+def _ranks(values: pa.Array) -> RowIndexes:
+    """Return the rank of each of some distinct values, from 0; texts are in the order of their bytes."""
+    return np.asarray(pc.rank(values).to_numpy().astype(np.int64) - 1)
 
 
 def _num_by_context(events: pa.Table, context: Sequence[str], tile_N: RowIndexes, num_tiles: int) -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
+from userrep.spark.session import shuffle_partitions
 from userrep.store.arrow import listed
 from userrep.synthetic.catalog import NEVER, Catalog
 from userrep.synthetic.draws import Ints, keys_of, uniform
@@ -68,7 +69,7 @@ def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
     for name, table in log_tables(spark, spec).items():
         if name == "events":
             # without a number, Spark would join the days of a small log in one task
-            num_tasks = min(spec.num_days, int(str(spark.conf.get("spark.sql.shuffle.partitions"))))
+            num_tasks = min(spec.num_days, shuffle_partitions(spark))
             table.repartition(num_tasks, "ingest_date").write.partitionBy("ingest_date").parquet(
                 f"{out}/{name}", mode="overwrite"
             )

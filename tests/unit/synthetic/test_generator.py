@@ -242,6 +242,14 @@ def test_the_job_writes_a_log(spark: SparkSession, tmp_path: Path, monkeypatch: 
     assert first[0] >= date(2023, 5, 1)
 
 
+def test_a_log_is_written_if_spark_chooses_the_number_of_partitions(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(spark.conf), "get", lambda *_: "auto")  # as on Databricks
+    generate_log(spark, LogSpec(2, 2, num_days=1, num_genres=2, num_tastes=2), str(tmp_path))
+    assert list(tmp_path.glob("events/ingest_date=*/*.parquet"))
+
+
 def test_the_job_reports_an_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

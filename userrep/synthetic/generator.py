@@ -77,8 +77,8 @@ def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
             table.write.parquet(f"{out}/{name}", mode="overwrite")
 
 
-def log_tables(spark: SparkSession, spec: LogSpec, *, num_partitions: int | None = None) -> dict[str, DataFrame]:
-    """Return the log's tables as lazy DataFrames. ``num_partitions`` does not change any row.
+def log_tables(spark: SparkSession, spec: LogSpec) -> dict[str, DataFrame]:
+    """Return the log's tables as lazy DataFrames.
 
     Returns
     -------
@@ -106,8 +106,7 @@ def log_tables(spark: SparkSession, spec: LogSpec, *, num_partitions: int | None
             for block in (block for batch in batches for block in batch.column(0).to_pylist()):
                 yield pa.RecordBatch.from_pydict(columns_of(spec, catalog, block))
 
-        tasks = num_partitions or -(-size // _BLOCKS_PER_TASK)
-        return spark.range(0, size, 1, tasks).mapInArrow(run, schema)
+        return spark.range(0, size, 1, -(-size // _BLOCKS_PER_TASK)).mapInArrow(run, schema)
 
     heavy_days = spec.num_days if spec.has_heavy_user else 0
     return {

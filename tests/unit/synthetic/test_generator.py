@@ -14,6 +14,7 @@ from pyspark.sql.functions import lit, struct, to_json
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from userrep.synthetic import generator
 from userrep.synthetic.generator import GENRES, LogSpec, generate_log, log_tables
 
 pytestmark = pytest.mark.default
@@ -50,9 +51,9 @@ def _is_malformed(rows: pd.DataFrame) -> pd.Series:
     return rows.user_id.isna() | rows.item_id.isna() | ~sound_time | ~(rows.weight >= 0)
 
 
-def _rows(spark: SparkSession, spec: LogSpec, num_partitions: int) -> dict[str, list[str]]:
+def _rows(spark: SparkSession, spec: LogSpec) -> dict[str, list[str]]:
     """Every row of every table as sorted text, in one Spark job."""
-    tables = log_tables(spark, spec, num_partitions=num_partitions)
+    tables = log_tables(spark, spec)
     as_text = [table.select(lit(name), to_json(struct("*"))) for name, table in tables.items()]
     rows: dict[str, list[str]] = {name: [] for name in tables}
     for name, text in sorted(reduce(DataFrame.union, as_text).collect()):
@@ -68,23 +69,26 @@ def _returns(log: dict[str, pd.DataFrame], events: pd.DataFrame, as_of: int) -> 
     return as_of - last.to_numpy(), taste, last.index.isin(returned)
 
 
-def test_the_log_is_the_same_at_1_and_7_partitions(spark: SparkSession) -> None:
-    one, seven = _rows(spark, SMALL, 1), _rows(spark, SMALL, 7)
+def test_the_log_is_the_same_at_2_and_8_partitions(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert log_tables(spark, SMALL)["events"].rdd.getNumPartitions() == 2
+    two = _rows(spark, SMALL)
+    monkeypatch.setattr(generator, "_BLOCKS_PER_TASK", 6)
+    assert log_tables(spark, SMALL)["events"].rdd.getNumPartitions() == 8
     assert SMALL.num_blocks > 2
-    assert len(one["events"]) > 4000
-    assert one == seven
+    assert len(two["events"]) > 4000
+    assert _rows(spark, SMALL) == two
 
 
 def test_another_seed_makes_another_log(spark: SparkSession) -> None:
     small = LogSpec(num_users=20, num_items=20, num_days=5)
     other = LogSpec(num_users=20, num_items=20, num_days=5, seed=8)
-    ours, theirs = (log_tables(spark, spec, num_partitions=1)["events"].collect() for spec in (small, other))
+    ours, theirs = (log_tables(spark, spec)["events"].collect() for spec in (small, other))
     assert not set(ours) & set(theirs)
 
 
 def test_the_smallest_log_has_its_tables(spark: SparkSession) -> None:
     spec = LogSpec(2, 2, num_days=1, num_genres=2, num_tastes=2, events_per_user_day=0.01, heavy_user_share=0)
-    rows = _rows(spark, spec, 1)
+    rows = _rows(spark, spec)
     assert {name: len(rows[name]) for name in ("items", "users", "truth")} == {"items": 2, "users": 2, "truth": 2}
 
 

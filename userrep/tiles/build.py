@@ -24,7 +24,7 @@ from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
-from userrep.tiles.inventory.day_files import has_event_ids, num_rejected_of, read_days
+from userrep.tiles.inventory.day_files import num_rejected_of, read_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, TileLedger, revision_keys, tile_ledger
@@ -84,7 +84,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     stale, vanished = stale_days(log_days, ledger, before, mapping_of(events))
     if not stale and not vanished and not undated:
         return TileBuild([], len(log_days), 0, 0, 0)
-    inventory.check_days(events, list(stale))
+    inventory.check_days(events, stale)
     newest = max(entry.revision for entry in (*ledger.days.values(), ledger.undated))
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [log_days[day] for day in sorted(stale)]
@@ -94,7 +94,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
         )
         entries = {day: (entry.num_events, entry.num_rejected or 0) for day, entry in (ledger.days | built).items()}
         inventory = inventory.counted({day: (num + rejected, rejected) for day, (num, rejected) in entries.items()})
-        inventory.check_days(events, list(stale))
+        inventory.check_days(events, stale)
     except Exception:
         with suppress(Exception):  # must not hide the error; maintenance removes what stays
             _drop(tables, revision)
@@ -184,13 +184,13 @@ class _Build:
 
     def _write_tiles(self, days: list[LogDay]) -> None:
         """Build the tiles of some days by Spark."""
-        events, dates = self.config.events, [day.day for day in days]
+        dates = [day.day for day in days]
         slices = power_of_two(max(day.expected_rows for day in days) / _ROWS_PER_SLICE)
         checked = read_days(self.tables, self.logs, dates, undated=False)
         tiles = tiles_of(
             self.erased.without(checked.where(F.col("event_date").isin(dates) & F.col("reason").isNull())),
-            context=events.context,
-            has_event_id=has_event_ids(events),
+            context=self.config.events.context,
+            has_event_id=any(log.settings.columns.event_id for log in self.logs),
             slices=slices,
             tasks=max(shuffle_partitions(self.tables.spark), -(-len(days) * slices // _FILES_PER_TASK)),
         )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.config import Events, Partition
+from userrep.config import Partition
 from userrep.sources.open_log import OpenLog
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import with_validity
@@ -75,11 +75,6 @@ def read_days(tables: Tables, logs: Sequence[OpenLog], days: Collection[date], *
     context = list(dict.fromkeys(name for log in logs for name in log.settings.columns.context))
     rows = [with_validity(_source_of_days(tables, log, days, undated=undated), log.settings, context) for log in logs]
     return rows[0] if len(rows) == 1 else reduce(DataFrame.unionByName, _with_source(rows))
-
-
-def has_event_ids(events: Events) -> bool:
-    """Return whether rows of any source may have an event id."""
-    return any(log.columns.event_id is not None for log in events.all_sources.values())
 
 
 def num_rejected_of(tables: Tables, revision: int, *, undated_on: date | None = None) -> dict[date, int]:

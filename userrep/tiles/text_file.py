@@ -6,6 +6,7 @@ Array suffix N: rows of the file.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -22,7 +23,7 @@ from userrep.tiles.column_paths import LogColumns
 from userrep.tiles.inventory.footers import microseconds_of
 from userrep.tiles.parquet_file import coded
 from userrep.tiles.text_rows import CsvLines, JsonLines, Lines
-from userrep.utc import DAY_US
+from userrep.utc import DAY_US, numbered_day
 
 _UNDATED = -1
 
@@ -66,7 +67,7 @@ class TextFile:
 
 def days_of_lines(
     path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None
-) -> dict[int | None, tuple[int, int]]:
+) -> dict[date | None, tuple[int, int]]:
     """Count the rows of the days in a file, or in the lines that begin in the bytes ``[start, stop)``.
 
     Returns
@@ -89,7 +90,7 @@ def days_of_lines(
         for day, (first, last) in zip(days, pairwise([0, *np.cumsum(counts_of_days)]), strict=True):
             hashes[int(day)].update(_bytes(sorted_lines[first:last]))
     return {
-        None if day == _UNDATED else day: (num, int.from_bytes(hashes[day].digest(), signed=True))
+        None if day == _UNDATED else numbered_day(day): (num, int.from_bytes(hashes[day].digest(), signed=True))
         for day, num in counts.items()
     }
 

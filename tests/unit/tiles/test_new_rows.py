@@ -25,11 +25,10 @@ from userrep.tiles.inventory.new_rows import (
     _by_footers,
     _by_lines,
     _checksum,
-    _first_difference,
     _footer_row,
+    _header_fault,
     _is_named,
     _parts,
-    _read_by_tasks,
     _rows_of_part,
 )
 
@@ -43,7 +42,7 @@ COLUMNS = LogColumns(PATHS, dict.fromkeys(PATHS, "text"), (), "event", ("u", "i"
 
 def log_of(kind: T.DataType, **settings: Any) -> OpenLog:
     fields = [T.StructField(name, T.StringType()) for name in ("user_id", "item_id")]
-    source: Any = SimpleNamespace(schema=T.StructType([*fields, T.StructField("event_at", kind)]))
+    source: Any = SimpleNamespace(schema=T.StructType([*fields, T.StructField("event_at", kind)]), sparkSession=None)
     return OpenLog("events", EventSource(path="log", columns=EVENT_COLUMNS, **settings), source, [FILE], {}, None)
 
 
@@ -58,8 +57,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, *rows: tuple[str, date | None, int 
 
 def test_a_file_of_one_day_has_the_rows_of_its_footer_and_no_count_of_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, (FILE.path, D1, 7, None))
-    spark: Any = None
-    assert _by_footers(spark, log_of(T.TimestampType()), [FILE, FILE._replace(path="b")]) == {
+    assert _by_footers(log_of(T.TimestampType()), [FILE, FILE._replace(path="b")]) == {
         FILE.path: {D1: (7, None, _checksum(FILE))}
     }
 
@@ -94,8 +92,7 @@ def test_a_file_that_cannot_be_opened_is_left_to_spark(tmp_path: Path) -> None:
 )
 def test_footers_are_trusted_for_utc_times_in_plain_parquet_only(kind: T.DataType, settings: dict[str, Any]) -> None:
     """Reading footers takes a Spark session, which is missing here."""
-    spark: Any = None
-    assert _read_by_tasks(spark, log_of(kind, **settings), [FILE]) == {}
+    assert _by_footers(log_of(kind, **settings), [FILE]) == {}
 
 
 # Lines of text
@@ -107,8 +104,7 @@ def test_parts_of_a_file_add_up_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch, ("a", D1, 3, 2**62), ("a", D1, 4, 2**62), ("a", D2, 1, -5), ("b", None, 2, 7), ("torn", D1, 9, 1),
         ("torn", None, None, None),
     )  # fmt: skip
-    spark: Any = None
-    assert _by_lines(spark, log_of(T.StringType(), format="csv"), files) == {
+    assert _by_lines(log_of(T.StringType(), format="csv"), files) == {
         "a": {D1: (7, None, 2**63), D2: (1, None, -5)}, "b": {NO_DAY: (2, None, 7)}, "empty": {},
     }  # fmt: skip
 
@@ -180,5 +176,6 @@ def test_a_file_may_lack_the_last_columns_or_have_more(
     path = tmp_path / "day=1" / "a.csv"
     path.parent.mkdir()
     path.write_text(f"{header}\n1,2\n", encoding="utf-8")
-    found = _first_difference(str(path), ["a", "b", "day"])
-    assert (found and (found["place"], found["name"], found["expected"])) == difference
+    number, name, expected = difference or (0, "", "")
+    fault = f"{path}: column {number} is named {name} instead of {expected}." if difference else None
+    assert _header_fault(str(path), ["a", "b", "day"]) == fault

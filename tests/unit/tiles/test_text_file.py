@@ -20,7 +20,6 @@ from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.column_paths import LogColumns, columns_of
 from userrep.tiles.day_events import SourceFiles
 from userrep.tiles.text_file import days_of_lines
-from userrep.utc import day_number
 
 pytestmark = pytest.mark.default
 
@@ -147,10 +146,10 @@ def test_days_tiles_and_rejects_are_those_of_spark(
     checked = with_validity(source, log).drop("raw")
     rows = checked.collect()
     by_day = [days_of_lines(path, found_columns) for path in paths]
-    counts = Counter[int | None]()
+    counts = Counter[date | None]()
     for days in by_day:
         counts.update({day: num for day, (num, _) in days.items()})
-    expected = Counter(None if row.event_date is None else day_number(row.event_date) for row in rows)
+    expected = Counter(row.event_date for row in rows)
     assert counts == expected, seed
     found = list(tiles_of_files([SourceFiles(dict.fromkeys(paths, DAYS), found_columns)]))
     rejected = Counter(row.event_date for row in rows if row.reason is not None)
@@ -176,13 +175,13 @@ def json_columns() -> LogColumns:
 LINE = '{{"user": {{"id": "u{k}"}}, "item": "i", "at": "2024-05-0{day}T12:00:00Z"}}'
 
 
-def days(path: Path, columns: LogColumns, lines: list[str], **part: int) -> dict[int | None, tuple[int, int]]:
+def days(path: Path, columns: LogColumns, lines: list[str], **part: int) -> dict[date | None, tuple[int, int]]:
     return days_of_lines(write(path, lines, "json"), columns, **part)
 
 
 def test_the_hash_of_a_day_follows_its_lines_and_no_other_days(tmp_path: Path, json_columns: LogColumns) -> None:
     lines = [LINE.format(k=k, day=1 + k % 2) for k in range(10)]
-    first, second = (day_number(day) for day in DAYS[:2])
+    first, second = DAYS[:2]
     before = days(tmp_path / "a.json", json_columns, lines)
     assert {day: num for day, (num, _) in before.items()} == {first: 5, second: 5}
     changed = days(tmp_path / "a.json", json_columns, [*lines[:-1], LINE.format(k=99, day=2)])
@@ -198,7 +197,7 @@ def test_parts_of_a_file_add_up(tmp_path: Path, json_columns: LogColumns) -> Non
     lines = [LINE.format(k=k, day=1 + k % 3) for k in range(20)]
     whole = days(tmp_path / "a.json", json_columns, lines)
     size = (tmp_path / "a.json").stat().st_size
-    counts = Counter[int | None]()
+    counts = Counter[date | None]()
     for start in range(0, size, 100):
         found = days_of_lines(str(tmp_path / "a.json"), json_columns, start=start, stop=start + 100)
         counts.update({day: num for day, (num, _) in found.items()})

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import NeedsSparkError, UsageError, in_line
@@ -25,11 +25,9 @@ from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_
 from userrep.tiles.inventory.footers import day_of_file
 from userrep.tiles.inventory.log_days import NO_DAY, Counts, DaysOfFile, LogDay, record, recorded, summed
 from userrep.tiles.text_file import columns_in_lines, days_of_lines
-from userrep.utc import numbered_day
 
 _READERS = 8  # footers that a task reads at the same time
 _PART_BYTES = 1 << 26  # of a large text file, read by one task
-_OTHERS = pa.schema([("path", pa.string()), ("place", pa.int32()), ("name", pa.string()), ("expected", pa.string())])
 _COUNTED = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64()), ("hash", pa.int64())])
 
 
@@ -44,36 +42,29 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """
     known = recorded(tables, log.mapping)
     new = [file for file in log.files if file not in known]
-    _check_headers(tables.spark, log, new)
-    for read in (_read_by_tasks, _read_by_spark):
+    _check_headers(log, new)
+    for read in (_by_lines if log.settings.format in TEXT_FORMATS else _by_footers, _by_spark):
         if unread := [file for file in log.files if file not in known]:
-            days_by_path = read(tables.spark, log, unread)
+            days_by_path = read(log, unread)
             found = {file: days_by_path[file.path] for file in unread if file.path in days_by_path}
             record(tables, log.mapping, found)
             known |= found
     return summed(known[file] for file in log.files), len(new)
 
 
-def _read_by_tasks(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
-    """Return the days of the files that do not need Spark, by path."""
-    if log.settings.partition is not None:
-        return {}
-    return (_by_lines if log.settings.format in TEXT_FORMATS else _by_footers)(spark, log, new)
-
-
-def _by_footers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
-    """Return the days of the files whose footers prove them. Tasks read the footers."""
-    event_at = log.settings.columns.event_at
-    kind = type_of(log.source, event_at)
-    has_all_rows = log.settings.format in ("parquet", "delta") and log.is_plain
-    if not has_all_rows or not is_utc(kind, log.settings.time_zone):
+def _by_footers(log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of the files whose footers prove them, by path. Tasks read the footers."""
+    settings, event_at = log.settings, log.settings.columns.event_at
+    is_whole = settings.format in ("parquet", "delta") and settings.partition is None and log.is_plain
+    if not is_whole or not is_utc(type_of(log.source, event_at), settings.time_zone):
         return {}
 
     def read_footers(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(_READERS) as readers:
             return [row for row in readers.map(lambda file: _footer_row(file["path"], event_at), files) if row]
 
-    rows = map_in_tasks(spark, [(file.path,) for file in new], "path STRING", read_footers, _COUNTED)
+    paths = [(file.path,) for file in new]
+    rows = map_in_tasks(log.source.sparkSession, paths, "path STRING", read_footers, _COUNTED)
     checksums = {file.path: _checksum(file) for file in new}
     return {row.path: {row.day: Counts(row.num_rows, None, checksums[row.path])} for row in rows}
 
@@ -92,8 +83,8 @@ def _checksum(file: ListedFile) -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8])
 
 
-def _by_lines(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
-    """Return the days of JSON and CSV files, of which tasks read the times.
+def _by_lines(log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of the JSON and CSV files that do not need Spark, by path. Tasks read the times.
 
     Malformed rows with a readable time are not counted. The checksum of a day in a file depends on the order of its
     lines.
@@ -107,7 +98,8 @@ def _by_lines(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> d
         for part in parts:
             yield from _rows_of_part(part, columns)
 
-    rows = map_in_tasks(spark, parts, "path STRING, start BIGINT, stop BIGINT", read_times, _COUNTED)
+    columns_of_parts = "path STRING, start BIGINT, stop BIGINT"
+    rows = map_in_tasks(log.source.sparkSession, parts, columns_of_parts, read_times, _COUNTED)
     by_spark = {row.path for row in rows if row.num_rows is None}
     days: dict[str, dict[Any, Counts]] = {file.path: {} for file in new if file.path not in by_spark}
     for row in rows:
@@ -132,12 +124,11 @@ def _rows_of_part(part: dict[str, Any], columns: LogColumns) -> Iterator[dict[st
         yield {"path": part["path"]}
         return
     for day, (num_rows, line_hash) in days.items():
-        date_ = None if day is None else numbered_day(day)
-        yield {"path": part["path"], "day": date_, "num_rows": num_rows, "hash": line_hash}
+        yield {"path": part["path"], "day": day, "num_rows": num_rows, "hash": line_hash}
 
 
-def _read_by_spark(_: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
-    """Return the days of files by a read of their rows."""
+def _by_spark(log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:
+    """Return the days of files by a read of their rows, by path."""
     source = _in_partitions_of(new, log) if log.is_table else log.rows_of([file.path for file in new])
     with_path = source.withColumn("__path", F.col("_metadata.file_path"))
     rows = with_validity(with_path, log.settings).select(
@@ -180,7 +171,7 @@ def exact_sum(number: str) -> Column:
     return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")
 
 
-def _check_headers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile]) -> None:
+def _check_headers(log: OpenLog, new: Sequence[ListedFile]) -> None:
     """Refuse CSV files with the log's columns in another order: Spark takes the names from one file's header.
 
     A file may lack the last columns, which are then null, or have more of them, which are ignored. Cost: the first
@@ -196,30 +187,31 @@ def _check_headers(spark: SparkSession, log: OpenLog, new: Sequence[ListedFile])
     names = log.source.columns
 
     def read_headers(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [row for file in files if (row := _first_difference(file["path"], names))]
+        return [{"fault": fault} for file in files if (fault := _header_fault(file["path"], names))]
 
-    others = map_in_tasks(spark, [(file.path,) for file in new], "path STRING", read_headers, _OTHERS)
-    faults = [
-        f"{log.what}: {row.path}: column {row.place} is named {in_line(row.name)} instead of {in_line(row.expected)}."
-        for row in sorted(others)[:3]
-    ]
+    paths, returned = [(file.path,) for file in new], pa.schema([("fault", pa.string())])
+    faults = sorted(
+        row.fault for row in map_in_tasks(log.source.sparkSession, paths, "path STRING", read_headers, returned)
+    )
     if faults:
-        cure = f"{len(others)} of {len(new)} new CSV files have another header. Write them with the columns"
-        raise UsageError([*faults, f"{log.what}: {cure} {', '.join(map(in_line, names))}, in this order."])
+        cure = f"{len(faults)} of {len(new)} new CSV files have another header. Write them with the columns"
+        cure += f" {', '.join(map(in_line, names))}, in this order."
+        raise UsageError([f"{log.what}: {fault}" for fault in [*faults[:3], cure]])
 
 
-def _first_difference(path: str, names: Sequence[str]) -> dict[str, Any] | None:
+def _header_fault(path: str, names: Sequence[str]) -> str | None:
+    """Return the first name in a file's header that differs from the log's; None if there is none."""
     try:
         header = csv_header(*file_system(listed_uri(path)))
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError):  # Spark may have access, and reports errors better
         return None
-    for place, (name, expected) in enumerate(zip(header, columns_in_lines(names, path), strict=False), start=1):
-        if not _is_named(name, expected, place):
-            return {"path": path, "place": place, "name": name, "expected": expected}
+    for number, (name, expected) in enumerate(zip(header, columns_in_lines(names, path), strict=False), start=1):
+        if not _is_named(name, expected, number):
+            return f"{path}: column {number} is named {in_line(name)} instead of {in_line(expected)}."
     return None
 
 
-def _is_named(name: str, expected: str, place: int) -> bool:
+def _is_named(name: str, expected: str, number: int) -> bool:
     """Return whether Spark gives a name of a header the ``expected`` name: empty and repeated ones get numbers."""
-    by_spark = (name, f"{name}{place - 1}") if name else (f"_c{place - 1}",)
+    by_spark = (name, f"{name}{number - 1}") if name else (f"_c{number - 1}",)
     return expected.lower() in (one.lower() for one in by_spark)

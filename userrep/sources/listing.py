@@ -152,7 +152,6 @@ def detect_format(path: str, what: str, listings: Listings) -> str:
     UsageError
         If the files are of several formats.
     """
-    check_local(path, what)
     if not is_pattern(path) and _is_delta(path):
         return "delta"
     files = listings.files(Source(path=path), what)

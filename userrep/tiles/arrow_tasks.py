@@ -36,20 +36,20 @@ _BUILT = pa.schema([("event_date", pa.date32()), ("counts", pa.string()), ("file
 
 @dataclass(frozen=True)
 class BuiltDay:
-    """The content hash and the counts of a built day. ``num_rejected``: None if not counted yet."""
+    """The content hash and the counts of a built day."""
 
     content: str
     num_events: int
     num_tiles: int
-    num_rejected: int | None
+    num_rejected: int
     num_tiles_by_cell: Mapping[int, int]
 
     @classmethod
-    def of(cls, counts: Mapping[str, int], *, num_rejected: int | None) -> "BuiltDay":
+    def of(cls, counts: Counter[str]) -> "BuiltDay":
         """Return the result for a day with these counts, the sums of ``_counts``."""
         content = f"{counts['num_tiles']}:{counts['content'] % 2**64:016x}"
         cells = {int(name): num for name, num in counts.items() if name.isdigit()}
-        return cls(content, counts["num_events"], counts["num_tiles"], num_rejected, cells)
+        return cls(content, counts["num_events"], counts["num_tiles"], counts["num_rejected"], cells)
 
 
 NO_TILES = BuiltDay(NO_ROWS, 0, 0, 0, {})  # the result for a day that is not in the log
@@ -89,13 +89,12 @@ def arrow_days(
 
     listed, task_of = [task[1:] for task in tasks], [task for task, *_ in tasks]
     rows = map_in_tasks(tables.spark, listed, _LISTED, work, _BUILT, task_of=task_of)
-    counts_by_day = {row.event_date: json.loads(row.counts) for row in rows}
-    built = {day: BuiltDay.of(counts, num_rejected=counts["num_rejected"]) for day, counts in counts_by_day.items()}
+    built = {row.event_date: BuiltDay.of(Counter(json.loads(row.counts))) for row in rows}
     return built, [TableFile.from_json(row.file) for row in rows if row.file is not None]
 
 
 def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_context: bool) -> dict[date, BuiltDay]:
-    """Count a revision's rows by day. Cost: one read of these rows; no shuffle.
+    """Count a revision's tiles by day, without rejected rows. Cost: one read of these tiles; no shuffle.
 
     Without context columns, ``num_by_context`` is null in all rows and is not read.
     """
@@ -114,10 +113,10 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_con
         yield pa.RecordBatch.from_pylist([_row(day, counts) for day, counts in counts_by_day.items()], _BUILT)
 
     tiles = tables.read(USER_ITEM_DAYS, revision_keys(dict.fromkeys(days, revision))).select("event_date", *names)
-    counts_by_day = {day: Counter(num_events=0, num_tiles=0, content=0) for day in days}
+    counts_by_day = {day: Counter[str]() for day in days}
     for row in tiles.mapInArrow(count, from_arrow_schema(_BUILT)).collect():
         counts_by_day[row.event_date].update(json.loads(row.counts))
-    return {day: BuiltDay.of(counts, num_rejected=None) for day, counts in counts_by_day.items()}
+    return {day: BuiltDay.of(counts) for day, counts in counts_by_day.items()}
 
 
 def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, int, str]]:

@@ -92,7 +92,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
         built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(
             undated=undated and inventory.num_undated > 0
         )
-        entries = {day: (entry.num_events, entry.num_rejected or 0) for day, entry in (ledger.days | built).items()}
+        entries = {day: (entry.num_events, entry.num_rejected) for day, entry in (ledger.days | built).items()}
         inventory = inventory.counted({day: (num + rejected, rejected) for day, (num, rejected) in entries.items()})
         inventory.check_days(events, stale)
     except Exception:
@@ -173,14 +173,16 @@ class _Build:
             has_context = bool(self.config.events.context)
             dates = [day.day for day in spark_days]
             built |= counted_days(self.tables, dates, self.revision, has_context=has_context)
-        counted = {day.day: day.num_rejected for day in self.days if day.num_rejected is not None}
-        with_rejects = [day for day in built if counted.get(day, built[day].num_rejected) != 0]
+        uncounted = {day.day for day in spark_days if day.num_rejected is None}
+        with_rejects = [
+            day.day for day in self.days if day.num_rejected or built[day.day].num_rejected or day.day in uncounted
+        ]
         if undated or with_rejects:
             undated_on = utc_now().date() if undated else None
             self._write_rejected(with_rejects, undated_on=undated_on)
             num_rejected = num_rejected_of(self.tables, self.revision, undated_on=undated_on)
             built |= {day: replace(built[day], num_rejected=num_rejected.get(day, 0)) for day in with_rejects}
-        return {day: replace(result, num_rejected=result.num_rejected or 0) for day, result in built.items()}
+        return built
 
     def _write_tiles(self, days: list[LogDay]) -> None:
         """Build the tiles of some days by Spark."""

@@ -18,7 +18,7 @@ from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
 from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
-from userrep.store.arrow import is_text
+from userrep.store.arrow import combined, is_text
 from userrep.tiles.column_paths import LogColumns, Path, taken
 from userrep.tiles.inventory.footers import FIRST_TIME, microseconds_of, open_listed, times_of_group
 from userrep.utc import DAY_US
@@ -122,13 +122,10 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     """Encode texts, integers or nulls as a dictionary of texts."""
-    if pa.types.is_dictionary(column.type) and column.type != CODED:
-        column = decoded(column)
-    if is_text(column.type) or column.type == pa.null():
-        column = column.cast(pa.string())
-    array = column.combine_chunks() if column.type == CODED else column.combine_chunks().dictionary_encode()
-    if array.type == CODED:
-        return array
+    if column.type == CODED:
+        return combined(column)
+    values = decoded(column)
+    array = combined(values if pa.types.is_integer(values.type) else values.cast(pa.string())).dictionary_encode()
     return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
 
 

@@ -117,11 +117,11 @@ def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> No
     UsageError
         With one fault per missing column, the nearest column, and the columns found; or one per column of another type.
     """
-    found, faults = leaves(schema), []
+    known, faults = leaves(schema), []
     for key, name in wanted.items():
         if find_column(schema, name) is None:
-            near = did_you_mean(name, found, cutoff=0.7)
-            columns = f"{f'{near} C' if near else 'c'}olumns found: {', '.join(found)}."
+            near = did_you_mean(name, known, cutoff=0.7)
+            columns = f"{f'{near} C' if near else 'c'}olumns found: {', '.join(known)}."
             faults.append(f"{what}.{key}: no column {name!r}; {columns}")
     for key in [key for key in _TYPES if key in wanted and not faults]:
         (fits, expected), kind = _TYPES[key], column_of(schema, wanted[key])[1]

@@ -118,8 +118,8 @@ def _guess_time(rows: pa.Table) -> Guess:
 
     def rank(name: str) -> tuple[bool, bool, int]:
         tokens = _tokens(name)
-        place = min((k for k, word in enumerate(_TIMES) if word in (*tokens, _joined(name))), default=len(_TIMES))
-        return _is_other_time(name), pa.types.is_date(rows[name].type), place
+        position = min((k for k, word in enumerate(_TIMES) if word in (*tokens, _joined(name))), default=len(_TIMES))
+        return _is_other_time(name), pa.types.is_date(rows[name].type), position
 
     return _first(sorted(candidates, key=rank))
 
@@ -165,7 +165,7 @@ def _is_time(column: pa.ChunkedArray) -> bool:
     if not is_text(column.type):
         return bool(pa.types.is_timestamp(column.type) or pa.types.is_date(column.type))
     texts = column.slice(0, _SAMPLED).drop_null()
-    # Spark also reads a year alone as a time, but a column of years is hardly meant as one.
+    # Spark also reads a mere year as a time, but a column of years is probably not a column of times.
     dashed = texts.filter(pc.match_substring(texts, "-"))
     return len(texts) > 0 and len(times_of(dashed).drop_null()) >= 0.9 * len(texts)
 

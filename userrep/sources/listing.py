@@ -69,7 +69,7 @@ class Listings:
     def _read_footers(self, source: Source, what: str) -> list[pq.FileMetaData]:
         try:
             if source.format == "delta" and len(DeltaTable(source.path).file_uris()) > _MAX_FOOTERS:
-                return []  # without a look at each file
+                return []  # before listing each file
             files = self.files(source, what)
             return [read_footer(file) for file in files] if len(files) <= _MAX_FOOTERS else []
         except (UsageError, DeltaError, pa.ArrowException, OSError):

@@ -88,7 +88,7 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile], where: 
     check_times(footers, where)
     sizes = [footer.row_group(k) for footer in footers for k in range(footer.num_row_groups)]
     num_rows = sum(footer.num_rows for footer in footers)
-    bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))  # at least, since encoded
+    bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))  # encoded: at least
     limit = min(_MAX_ROWS, max(1000, _MAX_BYTES // bytes_per_row))
     groups = [(k, group) for k, footer in enumerate(footers) for group in range(footer.num_row_groups)]
     quota, settings = limit, dict[str, Any](coerce_int96_timestamp_unit="us")
@@ -105,7 +105,7 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile], where: 
             rows = _head(file, group, quota, num_left // (len(groups) - done))
         tables.append(_with_partitions(rows, kept[k]))
         num_left -= rows.nbytes
-        num_unseen = footers[k].row_group(group).num_rows - rows.num_rows  # in the end, of the last row group
+        num_unseen = footers[k].row_group(group).num_rows - rows.num_rows  # after the loop: of the last row group
     rows = _flat(pa.concat_tables(tables, promote_options="permissive"))
     sees_end = num_unseen <= num_rows / _MAX_GROUPS
     is_counted = len(kept) == len(files)
@@ -153,7 +153,7 @@ def _flat(rows: pa.Table) -> pa.Table:
 
 
 def _as_delta(source: Source, sample: Sample) -> Sample:
-    """Refuse a table whose files name columns otherwise. With deletion vectors, the number of rows is an estimate."""
+    """Refuse a table whose files use other column names. With deletion vectors, the number of rows is an estimate."""
     table = DeltaTable(source.path)
     missing = {field.name for field in table.schema().fields} - {n.partition(".")[0] for n in sample.rows.column_names}
     if missing:

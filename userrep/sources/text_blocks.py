@@ -28,8 +28,7 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
     """Yield the lines of a file in blocks of some MB, or those that begin in the bytes ``[start, stop)``.
 
     Each line ends in a line feed. Blank lines and, with ``has_header``, the first line of the file are left out. Yields
-    None for bytes that are no UTF-8 text, or where only Spark sees the end of a line. Cost: one read; memory for one
-    block.
+    None for bytes that are not UTF-8 text, or that Spark splits into other lines. Cost: one read; memory for one block.
     """
     ahead = _BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, max(stop - start, io.DEFAULT_BUFFER_SIZE))
     with _opened(path, ahead) as stream:
@@ -67,7 +66,7 @@ def csv_header(files: pyarrow.fs.FileSystem, path: str) -> list[str]:
 
 
 def json_object(line: str | bytes, number: Callable[[str], Any] | None = None) -> dict[str, Any] | None:
-    """Parse a line of JSON; None if it is no object. ``number`` converts a number's text, by default to Python's."""
+    """Parse a line of JSON; None if it is not an object. ``number`` converts numbers from text."""
     try:
         value = json.loads(line, parse_int=number, parse_float=number, parse_constant=number)
     except (ValueError, RecursionError):
@@ -84,7 +83,7 @@ def _opened(path: str, ahead: int) -> io.BufferedReader:
 
 
 def _plain(block: bytes) -> bytes | None:
-    """Normalize ends of lines and remove blank lines; None if the bytes are no text or have other ends of lines."""
+    """Normalize ends of lines and remove blank lines; None if the bytes are not text or have other ends of lines."""
     block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
     if b"\r" in block or b"\0" in block:
         return None

@@ -1,4 +1,4 @@
-"""Rows of CSV and JSON files as text, which is how Spark reads them, too."""
+"""Rows of CSV and JSON files as text, as Spark reads them."""
 
 import json
 import re

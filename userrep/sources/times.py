@@ -63,7 +63,7 @@ def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
 
 
 def _to_utc(at: Any, zone: str) -> Any:
-    """Convert local times; one that the clocks skip has the offset from before they did, as in Spark."""
+    """Convert local times. As in Spark, a time that the clocks skip has the offset of the time before the skip."""
     if zone == "UTC":
         return at
     zoned = pc.assume_timezone(at, zone, ambiguous="earliest", nonexistent="earliest")  # skipped: just before the skip
@@ -97,7 +97,7 @@ def _parsed_parts(texts: pa.StringArray, zone: str) -> Iterator[pa.Array]:
 def _parsed_alike(texts: pa.StringArray, zone: str) -> pa.Array | None:
     """Parse texts that all have Z or an offset, or all have no zone; None if Arrow's parser would not read all of them.
 
-    Arrow also reads a zone after minutes or hours, which is no time in Spark, but such texts are shorter than these.
+    Arrow also reads a zone after minutes or hours, which Spark does not accept, but such texts are shorter than these.
     """
     shortest = pc.min(pc.binary_length(texts)).as_py()
     has_zone = shortest is not None and shortest >= len("2024-05-01T12:00:00Z")

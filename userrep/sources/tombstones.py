@@ -109,7 +109,7 @@ def _possible_ids(text: str | None) -> set[str]:
 
 
 def _unescaped(text: str) -> str:
-    """Return the text between two quotes of JSON without its escapes; as it is if they are not valid."""
+    """Resolve the escapes of a text between two quotes of JSON; if they are not valid, return it unchanged."""
     with suppress(ValueError):
         return str(json.loads(f'"{text}"'))
     return text

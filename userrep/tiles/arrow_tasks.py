@@ -66,8 +66,8 @@ def arrow_days(
     if not all(log.is_plain for log in logs):
         return {}, []
     dates = [day.day for day in days]
-    mapped = [found for log in logs if (found := columns_of(log.source.schema, log.settings)) is not None]
-    if len(mapped) < len(logs) or is_ambiguous([name for found in mapped for name in found.context]):
+    mapped = [columns for log in logs if (columns := columns_of(log.source.schema, log.settings)) is not None]
+    if len(mapped) < len(logs) or is_ambiguous([name for columns in mapped for name in columns.context]):
         return {}, []
     files = [file._replace(source=k) for k, log in enumerate(logs) for file in files_of_days(tables, log, dates)]
     tasks = _tasks(files, shuffle_partitions(tables.spark))

@@ -96,7 +96,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
         inventory = inventory.counted({day: (num + rejected, rejected) for day, (num, rejected) in entries.items()})
         inventory.check_days(events, stale)
     except Exception:
-        with suppress(Exception):  # must not hide the error; maintenance removes what stays
+        with suppress(Exception):  # an error here must not hide the first; maintenance removes such rows
             _drop(tables, revision)
         raise
     built |= dict.fromkeys(vanished, NO_TILES)

@@ -30,7 +30,7 @@ from userrep.tiles.parquet_file import ParquetFile
 from userrep.tiles.text_file import TextFile
 from userrep.utc import DAY_US, day_number
 
-# Spark may read such a file, for example one with a time too large for microseconds, or has a better message.
+# Spark may read such a file, for example one with a time too large for microseconds, or reports a better error.
 _UNREADABLE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError)
 MAX_ROWS = 4_000_000  # of a file and of a day: what a task may hold in memory
 
@@ -50,7 +50,7 @@ class DayEvents(NamedTuple):
 
 
 def can_open(path: str, columns: LogColumns) -> bool:
-    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
+    """Return whether pyarrow can open a file. Spark may have access to files to which pyarrow has none."""
     try:
         if columns.format in TEXT_FORMATS:
             next(blocks_of(path, has_header=False, stop=1), None)
@@ -90,8 +90,8 @@ def events_of_files(
 def _add_pieces(waiting: dict[int, list[Piece]], path: str, columns: LogColumns, days: frozenset[int]) -> None:
     """Read the rows of a file and add them to those that wait for their day.
 
-    Raises NeedsSparkError if Spark has to read the file or, in a partitioned log, whose rows are not counted before, if
-    the file has other rows or the day has more than ``MAX_ROWS``.
+    Raises NeedsSparkError if Spark has to read the file. In a partitioned log, whose rows were not counted before, it
+    also does so if the file has rows of other days, or if the day has more than ``MAX_ROWS``.
     """
     is_text = columns.format in TEXT_FORMATS
     file = TextFile(path, columns) if is_text else ParquetFile.of(path, columns, days)

@@ -1,6 +1,6 @@
 """A Parquet file of the log, read without Spark.
 
-Array suffix N: rows of what is read of a file.
+Array suffix N: the rows that are read from a file.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from userrep.tiles.inventory.footers import FIRST_TIME, microseconds_of, open_li
 from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
-_UNKNOWN = pa.null()  # of a column that Spark may resolve differently; matches no type
+_UNKNOWN = pa.null()  # type of a column that Spark may resolve differently; matches no other type
 _COMPARABLE = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "time": pa.timestamp("us")}
 _EXACT = 2**53  # larger integers lose digits as doubles
 

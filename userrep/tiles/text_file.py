@@ -75,8 +75,8 @@ def days_of_lines(
     By day, or None for rows without a plausible time: the number of rows, and a hash of their lines in the order of the
     file. Cost: one read; memory for a block. Raises NeedsSparkError.
     """
-    places = [columns.source.index(path[0]) for path in columns.mapped.values()] if columns.format == "csv" else []
-    start_of_hash = repr(places).encode() if places else b""  # in CSV, names of columns are not in the lines
+    positions = [columns.source.index(path[0]) for path in columns.mapped.values()] if columns.format == "csv" else []
+    start_of_hash = repr(positions).encode() if positions else b""  # lines of CSV do not contain the names of columns
     counts, hashes = Counter[int](), defaultdict[int, Any](lambda: blake2b(start_of_hash, digest_size=8))
     for lines, parser in _blocks(path, columns, start=start, stop=stop, only="event_at"):
         times = times_of(parser.table(lines)["event_at"], columns.time_zone)

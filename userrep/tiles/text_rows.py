@@ -25,7 +25,7 @@ from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
 
 _FEW_LINES = 256  # that are parsed one by one if Arrow does not read one of them
-_SAMPLED_LINES = 64  # of a block, which tell the types of JSON values
+_SAMPLED_LINES = 64  # of a block, from which the types of JSON values are inferred
 # What only Spark's parser reads: arrays of rows, single quotes, infinity.
 _BY_SPARK = re.compile(r"^\s*\[|[{,:\[]\s*'|INF\b")
 _QUOTED = re.compile(rb'(?:(?<=[,\n])|^)"[^"\\\n]*"(?=[,\n])')
@@ -44,13 +44,13 @@ class JsonLines:
     paths: Paths
 
     def table(self, lines: bytes) -> pa.Table:
-        """Parse whole lines. A line that is no object is a row of nulls. Raises NeedsSparkError."""
+        """Parse whole lines. A line that is not an object becomes a row of nulls. Raises NeedsSparkError."""
         sample = [row for row in map(json_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
         schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
         return _parsed(lines, partial(self._by_arrow, schema=schema), self._by_line)
 
     def comparable(self, line: bytes) -> str:
-        """Return a text that is equal for lines of equal rows. Raises NeedsSparkError if the line is no object."""
+        """Return a text that is equal for lines of equal rows. Raises NeedsSparkError if it is not an object."""
         row = json_object(line.decode(), str)
         if row is None:
             raise NeedsSparkError
@@ -187,7 +187,7 @@ def _text(value: str | bool | None) -> str | None:
 
 
 def _may_be_read_by_spark(line: str) -> bool:
-    """Return whether Spark may find rows in a line that is no JSON object."""
+    """Return whether Spark may find rows in a line that is not a JSON object."""
     if _BY_SPARK.search(line):
         return True
     try:

@@ -1,4 +1,4 @@
-"""The inventory that a run would take, from listings, footers and ledgers, without Spark. Reads no row."""
+"""The inventory that a run would take, from listings, footers and ledgers, without Spark. Reads no rows."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -83,11 +83,11 @@ def forecast(tables: Tables, events: Events, listings: Listings) -> Forecast:
             )
         listed = _listed(log, listings.files(log, what))
         if log.partition is not None and log.partition.holds == "event_date":
-            days, found = _of_partitions(what, log.partition, listed, built)
+            days, log_files = _of_partitions(what, log.partition, listed, built)
         else:
-            days, found = _of_files(log, listed, recorded(tables, short_hash(log.meaning)))
+            days, log_files = _of_files(log, listed, recorded(tables, short_hash(log.meaning)))
         sources.append(days)
-        files += found
+        files += log_files
     all_days, undated = merged(sources)
     within = [day for day in all_days if day.day <= last_event_day(utc_now())]
     num_new = sum(file.is_new for file in files)

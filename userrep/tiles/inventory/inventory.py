@@ -165,7 +165,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     for log in logs:
         check_schema(tables, log)
     sources = [_days_of(tables, log) for log in logs]
-    all_days, undated = merged([found for found, _ in sources])
+    all_days, undated = merged([days_of_source for days_of_source, _ in sources])
     days, ahead = [day for day in all_days if day.day <= tomorrow], [day for day in all_days if day.day > tomorrow]
     if not all_days:
         raise UsageError("events: the log has no rows. Check the paths of its sources.")

@@ -1,7 +1,5 @@
 """The days of a log's new files, by their footers or by a read, and the headers of new CSV files."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import NeedsSparkError, UsageError, in_line
+from userrep.ids import short_hash
 from userrep.sources.columns import type_of
 from userrep.sources.listing import listed_uri
 from userrep.sources.open_log import ListedFile, OpenLog, one_slash
@@ -35,10 +34,10 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """Read new files; return the log's days, as ``summed`` does, and the number of new files.
 
     A Parquet file is not read if its footer proves that all its rows have the same day. Its name, size and time then
-    stand for its rows, and malformed rows are found when the day's tiles are built. So are those of text files, of
-    which tasks read only the times here. Cost: the footers of new files, and one read of the other new files, or of the
-    whole log if it is a Delta log without partitions. Driver memory: one entry per file, part of a large text file and
-    day. Raises UsageError if the header of a CSV file differs.
+    stand for its rows. Of text files, tasks read only the times. Malformed rows of both are counted when the day's
+    tiles are built. Cost: the footers of new files, and one read of the other new files, or of the whole log if it is a
+    Delta log without partitions. Driver memory: one entry per file, part of a large text file and day. Raises
+    UsageError if the header of a CSV file differs.
     """
     known = recorded(tables, log.mapping)
     new = [file for file in log.files if file not in known]
@@ -46,9 +45,9 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     for read in (_by_lines if log.settings.format in TEXT_FORMATS else _by_footers, _by_spark):
         if unread := [file for file in log.files if file not in known]:
             days_by_path = read(log, unread)
-            found = {file: days_by_path[file.path] for file in unread if file.path in days_by_path}
-            record(tables, log.mapping, found)
-            known |= found
+            read_now = {file: days_by_path[file.path] for file in unread if file.path in days_by_path}
+            record(tables, log.mapping, read_now)
+            known |= read_now
     return summed(known[file] for file in log.files), len(new)
 
 
@@ -71,16 +70,15 @@ def _by_footers(log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile
 
 def _footer_row(path: str, event_at: str) -> dict[str, Any] | None:
     try:
-        found = day_of_file(path, event_at)
+        day_and_rows = day_of_file(path, event_at)
     except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
         return None
-    return found and {"path": path, "day": found[0], "num_rows": found[1]}
+    return day_and_rows and {"path": path, "day": day_and_rows[0], "num_rows": day_and_rows[1]}
 
 
 def _checksum(file: ListedFile) -> int:
     """Return a number that stands for the rows of a file."""
-    name = json.dumps(file, default=str).encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8])
+    return int(short_hash(file, 16), 16)
 
 
 def _by_lines(log: OpenLog, new: Sequence[ListedFile]) -> dict[str, DaysOfFile]:

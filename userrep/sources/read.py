@@ -23,6 +23,10 @@ CORRUPT = "_corrupt_record"
 EARLIEST = "1971-01-01"  # 1970 is excluded, since an epoch time of 0 means a missing time
 LATEST = "2200-01-01"
 _NAIVE = r"^\s*[+-]?\d+(-\d+(-\d+([T ]\d+(:\d+(:\d+(\.\d*)?)?)?)?)?)?\s*$"  # a time in text without a zone
+TEXT_OPTIONS: dict[str, dict[str, Any]] = {
+    "csv": {"header": True, "enforceSchema": False},  # a file with another order of columns is an error
+    "json": {"primitivesAsString": True, "columnNameOfCorruptRecord": CORRUPT},
+}
 WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x vector are exact in float64
 
 
@@ -52,15 +56,11 @@ def read_source(
         with readable(source, what):
             at_version = f"SELECT * FROM {source.path} VERSION AS OF {version}"
             return spark.table(source.path) if version is None else spark.sql(at_version)
-    reader = spark.read.format(source.format)
+    reader = spark.read.format(source.format).options(**TEXT_OPTIONS.get(source.format, {}))
     if version is not None:
         reader = reader.option("versionAsOf", version)
-    if source.format == "csv":
-        reader = reader.option("header", True).option("mode", "PERMISSIVE")
-        # A file with another order of columns is an error. The inventory checks the files of a log.
-        reader = reader.option("enforceSchema", isinstance(source, EventSource))
-    if source.format == "json":
-        reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
+    if source.format == "csv" and isinstance(source, EventSource):  # whose headers the inventory checks
+        reader = reader.option("enforceSchema", True)
     if schema is not None:
         reader = reader.schema(schema)  # some files may lack a column, or have it in another type
     if files is not None or is_pattern(source.path):

@@ -1,7 +1,6 @@
 """Streaming sources of events, onboarding picks and users: Kafka topics, folders of files and Delta tables."""
 
 from datetime import date
-from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
@@ -13,17 +12,13 @@ from userrep.config import Config, Kafka, Source, Stream, StreamSource
 from userrep.config.environment import with_variables
 from userrep.errors import UsageError, UserrepError, in_one_line
 from userrep.sources.listing import base_folder, is_pattern
-from userrep.sources.read import CORRUPT, read_source
+from userrep.sources.read import CORRUPT, TEXT_OPTIONS, read_source
 from userrep.store.filesystem import exists
 from userrep.store.sql import sql_name
 from userrep.utc import DAY_US, day_number
 
 ARRIVED, PLACE = "__arrived_at", "__place"  # added to the owner's columns: arrival time and origin of a row
-_READ_OPTIONS: dict[str, dict[str, Any]] = {
-    "csv": {"header": True, "mode": "PERMISSIVE", "enforceSchema": False},
-    "delta": {"skipChangeCommits": True},
-    "json": {"primitivesAsString": True, "columnNameOfCorruptRecord": CORRUPT},
-}
+_READ_OPTIONS = TEXT_OPTIONS | {"delta": {"skipChangeCommits": True}}
 _CHECK_TIMEOUTS = {  # short ones for the first request, so that a broker that is down is reported at once
     "kafka.request.timeout.ms": "5000",
     "kafka.default.api.timeout.ms": "10000",

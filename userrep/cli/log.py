@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from userrep.cli.error_report import with_config
-from userrep.cli.options import ConfigFile, ConfigFileIfAny, Output, Overrides, command, path_option, required_config
+from userrep.cli.options import ConfigFile, Output, Overrides, command, path_option, required_config
 from userrep.config import Config, load_config, parse_config
 from userrep.errors import UsageError
 
@@ -53,7 +53,7 @@ def init(
 @command
 def inspect(
     context: typer.Context,
-    config_file: ConfigFileIfAny,
+    config_file: ConfigFile,
     events: Annotated[str | None, path_option(f"Event log to inspect instead. {_PATH_HELP}", "PATH")] = None,
     overrides: Overrides = None,
 ) -> Output:
@@ -65,7 +65,7 @@ def inspect(
     """
     source = context.get_parameter_source("config_file")
     if events is None:
-        config = load_config(config_file or required_config(), overrides or [])
+        config = load_config(required_config(config_file), overrides or [])
     elif source is not None and source.name == "COMMANDLINE":
         raise UsageError("inspect: give either --config or --events.")
     else:
@@ -85,8 +85,9 @@ def validate(config_file: ConfigFile, overrides: Overrides = None) -> Output:
     2. Reads no rows, except those of a JSON source of a few megabytes.
     """
     unchecked: list[str] = []
+    file = required_config(config_file)
     try:
-        config = load_config(config_file, overrides or [])
+        config = load_config(file, overrides or [])
         from userrep.workflows.validation import source_faults
 
         faults, unchecked = source_faults(config)

@@ -95,31 +95,24 @@ def _found_config() -> Path | None:
     return Path("userrep.yaml") if Path("userrep.yaml").is_file() else None
 
 
-def required_config() -> Path:
-    """Return ./userrep.yaml. Raises UsageError if it does not exist."""
-    if found := _found_config():
-        return found
-    raise UsageError(
-        "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name a "
-        "file with --config, or write one with `userrep init --events PATH --out userrep.yaml`."
-    )
+def required_config(file: Path | None) -> Path:
+    """Return the configuration file. Raises UsageError if there is none."""
+    if file is None:
+        raise UsageError(
+            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name a "
+            "file with --config, or write one with `userrep init --events PATH --out userrep.yaml`."
+        )
+    return file
 
 
-def _expanded_config(context: typer.Context, value: Path | None) -> Path | None:
-    """Require a configuration, except while a shell completes the command line."""
-    return expanded(value) if value or context.resilient_parsing else required_config()
-
-
-def _config_option(callback: Callable[..., Path | None]) -> Any:
-    return typer.Option(
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
         "--config", "-c", metavar="FILE", envvar="USERREP_CONFIG", show_envvar=False, default_factory=_found_config,
-        show_default=False, callback=callback,
+        show_default=False, callback=expanded,
         help="Configuration file (YAML). Default: USERREP_CONFIG, or ./userrep.yaml."
-    )  # fmt: skip
-
-
-ConfigFile = Annotated[Path, _config_option(_expanded_config)]
-ConfigFileIfAny = Annotated[Path | None, _config_option(expanded)]
+    ),
+]  # fmt: skip
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting. Repeatable.")
 ]
@@ -230,8 +223,6 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
     own, common = inspect.signature(run).parameters, dict(inspect.signature(_common_options).parameters)
     if "config" not in own:
         del common["config_file"], common["overrides"]
-    elif own["config"].annotation != Config:
-        common["config_file"] = common["config_file"].replace(annotation=ConfigFileIfAny)
     parameters = [own[name] for name in own if name != "config" and name not in common] + [*common.values()]
     options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
 
@@ -239,7 +230,9 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
     def printing(**values: Any) -> None:
         if "config" in own:
             file = values["config_file"]
-            if file is None and values["overrides"]:
+            if own["config"].annotation == Config:
+                file = required_config(file)
+            elif file is None and values["overrides"]:
                 raise UsageError("--set changes a configuration. Name its file with --config.")
             values["config"] = load_config(file, values["overrides"] or []) if file else None
         output = run(**{name: values[name] for name in own})

@@ -7,7 +7,7 @@ import typer
 from userrep.cli.options import (
     AsJson,
     AsOf,
-    ConfigFileIfAny,
+    ConfigFile,
     InSpace,
     Output,
     Overrides,
@@ -28,7 +28,7 @@ app = typer.Typer(invoke_without_command=True)
 @command
 def stream(
     context: typer.Context,
-    config_file: ConfigFileIfAny,
+    config_file: ConfigFile,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="Process the events that have arrived, then exit.")
     ] = False,
@@ -56,7 +56,7 @@ def stream(
         if overrides or until_empty or new_query_id or as_json or (source is not None and source.name == "COMMANDLINE"):
             raise UsageError("stream: give options after `verify`, such as `userrep stream verify --config FILE`.")
         return None
-    config = load_config(config_file or required_config(), overrides or [])
+    config = load_config(required_config(config_file), overrides or [])
     from userrep.workflows.jobs import stop_on_signals
     from userrep.workflows.stream import stream_embeddings
 

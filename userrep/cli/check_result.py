@@ -1,7 +1,6 @@
 """The result of one check of ``userrep doctor``."""
 
 import importlib.metadata
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,12 +19,6 @@ class CheckResult:
     def __str__(self) -> str:
         cure = f". {self.cure}" if self.cure and not self.ok else ""
         return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}{cure}"
-
-
-def python_version() -> CheckResult:
-    """Check the version of Python."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    return CheckResult("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
 
 
 def version_of(package: str) -> str | None:

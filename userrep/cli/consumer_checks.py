@@ -3,11 +3,12 @@
 Everything is only read. The checks need no Spark below a root of files.
 """
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from userrep.cli.check_result import CheckResult, checked, python_version, version_of
+from userrep.cli.check_result import CheckResult, checked, version_of
 from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError, plural
@@ -28,7 +29,7 @@ def consumer_checks(target: str | Config) -> Iterator[CheckResult]:
     What only some consumers need is ``ok`` even where it is missing, and says who needs it.
     Cost: the ledgers, and one file of the newest snapshot.
     """
-    yield python_version()
+    yield CheckResult("python", True, platform.python_version())
     versions = {name: version_of(name) for name in ("pyarrow", "deltalake", "pyspark", "torch")}
     packages = [f"{name} {version}" if version else f"no {name}" for name, version in versions.items()]
     yield CheckResult("packages", True, ", ".join(packages))

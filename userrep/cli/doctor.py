@@ -1,6 +1,7 @@
 """``userrep doctor``: checks that this machine can build representations."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pyspark
 
-from userrep.cli.check_result import CheckResult, checked, python_version, version_of
+from userrep.cli.check_result import CheckResult, checked, version_of
 from userrep.config import Config
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
@@ -27,7 +28,7 @@ def doctor_checks(config: Config | None) -> Iterator[CheckResult]:
 
     ``config`` None: skip the check of the root, and that of Horovod if it is not installed.
     """
-    yield python_version()
+    yield CheckResult("python", True, platform.python_version())
     yield _java()
     yield _spark_and_delta()
     yield _jars()

@@ -163,9 +163,7 @@ def _exit_code(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         begin_run()
-        code = app(arguments, standalone_mode=False)
-    except typer.Exit as error:
-        code = error.exit_code
+        code = app(arguments, standalone_mode=False) or 0
     except typer.Abort:
         code = _INTERRUPTED
     except Exception as error:
@@ -173,4 +171,4 @@ def _exit_code(arguments: list[str]) -> int:
     if code == _INTERRUPTED:
         line = "interrupted. Committed work is kept. Run the same command again to continue."
         code = report_faults(1, [line], as_json=as_json)
-    return code if isinstance(code, int) else 0
+    return code

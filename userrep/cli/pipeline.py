@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -224,7 +223,7 @@ def _stages(work: "RunContext", serving: str | None = None) -> Output:
         "run_id": work.runs.run_id,
         "as_of": work.schedule.as_of,
         "serving": serving,
-        "stages": [asdict(stage) for stage in work.runs.stages],
+        "stages": work.runs.stages,
         "self_check": work.self_check and work.self_check.model_dump(mode="json"),
     }
     return Output(result, lines)

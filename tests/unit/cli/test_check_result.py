@@ -2,7 +2,7 @@
 
 import pytest
 
-from userrep.cli.check_result import CheckResult, checked, python_version
+from userrep.cli.check_result import CheckResult, checked
 from userrep.errors import UsageError
 
 pytestmark = pytest.mark.fast
@@ -24,11 +24,3 @@ def test_the_error_of_a_check_is_what_it_found_in_one_line() -> None:
     assert checked("root", lambda: 3) == CheckResult("root", True, "3")
     assert checked("root", refused) == CheckResult("root", False, "no root.")
     assert checked("root", broken) == CheckResult("root", False, "ValueError: first line")
-
-
-def test_python_is_accepted_from_3_11_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    for version, is_ok in (((3, 11, 7), True), ((3, 12, 0), True), ((3, 1, 1), False)):
-        monkeypatch.setattr("userrep.cli.check_result.sys.version_info", version)
-        python = python_version()
-        monkeypatch.undo()
-        assert (python.ok, python.found) == (is_ok, ".".join(map(str, version)))

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userrep.config import Config
+from userrep.config.operations import Lineage
 from userrep.errors import UsageError, in_one_line
 
 if TYPE_CHECKING:
@@ -67,26 +68,23 @@ def dataset_name(location: str) -> tuple[str, str]:
 
 
 class StageEvents:
-    """The events of the stages of a process. The first failure of the client is logged."""
+    """The events of the stages of a process, if the configuration asks for them."""
 
     def __init__(self, config: Config) -> None:
-        settings = config.lineage
-        self._job_namespace = settings.namespace if settings else "userrep"
-        self._transport = settings.transport if settings else None
+        self._settings, self._is_on = config.lineage or Lineage(), is_on(config)
         self._client: OpenLineageClient | None = None
-        self._has_failed = False
 
     def emit(self, kind: str, stage_id: str, stage: Callable[[], StageFacts], error: str | None = None) -> None:
-        """Send an event of a stage. After a failure, which is reported, no more events are sent.
+        """Send an event of a stage. After a failure, which is logged, no more events are sent.
 
         ``stage_id``: a UUID, which all events of the stage share.
         """
-        if self._has_failed:
+        if not self._is_on:
             return
         try:
             self._emit(kind, stage_id, stage(), error)
         except Exception as fault:
-            self._has_failed = True
+            self._is_on = False
             reason = re.sub(r"\w+://\S+", "URL", in_one_line(fault))  # which may contain a secret
             logger.warning(f"lineage: no more events of this run are sent ({reason})")
 
@@ -98,7 +96,8 @@ class StageEvents:
 
         if self._client is None:
             set_producer(PRODUCER)
-            self._client = OpenLineageClient(config={"transport": self._transport} if self._transport else None)
+            transport = self._settings.transport
+            self._client = OpenLineageClient(config={"transport": transport} if transport else None)
             atexit.register(self._client.close, timeout=_LAST_EVENTS)  # transports may send later
         facets: dict[str, Any] = {"userrep": RunFacet().with_additional_properties(**stage.facts)}
         if error is not None:
@@ -110,7 +109,7 @@ class StageEvents:
                 eventType=RunState[kind],
                 eventTime=datetime.now(UTC).isoformat(),
                 run=Run(runId=stage_id, facets=facets),
-                job=Job(self._job_namespace, stage.stage, facets={"jobType": job_type}),
+                job=Job(self._settings.namespace, stage.stage, facets={"jobType": job_type}),
                 inputs=[InputDataset(*dataset_name(t), facets=_facets(at, {})) for t, at in stage.inputs.items()],
                 outputs=[
                     OutputDataset(*dataset_name(table), facets=_facets(at, stage.columns.get(table, {})))

@@ -19,7 +19,7 @@ from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
 from userrep.store.schemas import JOB_RUNS, TableSchema
 from userrep.store.tables import Tables
-from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents, is_on
+from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents
 from userrep.workflows.run_plan import PlannedStage
 from userrep.workflows.stage_lineage import stage_facts
 
@@ -61,7 +61,7 @@ class Runs:
         self.planned: list[PlannedStage] = []
         self.stages: list[StageRun] = []
         self._tables, self._config = tables, config
-        self._events = StageEvents(config) if is_on(config) else None
+        self._events = StageEvents(config)
         self._config_hash = short_hash(config.model_dump())
 
     @cached_property
@@ -126,8 +126,6 @@ class Runs:
 
     def _emit(self, event_id: str, run: StageRun, versions: dict[str, int], space_id: str | None, kind: str) -> None:
         """Send an OpenLineage event of a stage, if they are configured."""
-        if self._events is None:
-            return
         facts = {"run_id": self.run_id, "command": self.command, "space_id": run.outputs.get("space_id") or space_id}
         facts |= {"outcome": run.outcome, "reason": run.reason} if kind == COMPLETE else {}
         described = {name: str(value) for name, value in facts.items() if value}

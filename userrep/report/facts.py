@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
-
-from pydantic_core import to_jsonable_python
+from typing import TYPE_CHECKING
 
 from userrep.report.log_facts import LogFacts
 from userrep.report.space_facts import DriftFacts, EvaluationFacts, Outcome, TrainingFacts
@@ -159,8 +157,3 @@ class Facts:
     @property
     def night_core_hours(self) -> float:
         return sum(stage.core_hours or 0 for stage in self.night)
-
-
-def as_tree(value: Any) -> Any:
-    """Convert values to JSON types: dates to text, spans to seconds, infinite numbers to None, dataclasses to dicts."""
-    return to_jsonable_python(value, inf_nan_mode="null", timedelta_mode="float")

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from userrep.errors import UsageError
 from userrep.report import drawings, space_drawings
-from userrep.report.facts import Facts, as_tree
+from userrep.report.facts import Facts
 from userrep.report.findings import shell_command
 from userrep.report.summary import Summary
 from userrep.report.templates import mark_code, templates
@@ -41,7 +43,8 @@ def check_report_path(out: Path) -> None:
 
 def write_report(out: Path, facts: Facts, summary: Summary) -> dict[str, Any]:
     """Write the page and its figures; return the figures. Each file is written completely or not at all."""
-    figures: dict[str, Any] = GENERATOR | {"summary": as_tree(summary)} | as_tree(facts)
+    content = {**GENERATOR, "summary": summary, **vars(facts)}
+    figures: dict[str, Any] = to_jsonable_python(content, inf_nan_mode="null", timedelta_mode="float")
     write_bytes(str(twin_of(out)), json.dumps(figures, indent=1, allow_nan=False).encode())
     write_bytes(str(out), page(facts, summary).encode())
     return figures

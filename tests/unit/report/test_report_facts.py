@@ -1,4 +1,4 @@
-"""What follows from the facts of a report: small days, rejected shares, verdicts; and facts as JSON."""
+"""What follows from the facts of a report: small days, rejected shares, verdicts."""
 
 from dataclasses import replace
 from datetime import date, datetime
@@ -6,7 +6,6 @@ from datetime import date, datetime
 import pytest
 
 from tests.support.report_facts import SPACE, a_day, a_space, a_task, drift, facts, stage
-from userrep.report.facts import as_tree
 from userrep.report.log_facts import Day, LogFacts
 from userrep.report.space_facts import Figure, TaskFacts, TrainingFacts
 
@@ -89,15 +88,3 @@ def test_the_space_of_a_report_is_found_by_its_id() -> None:
     assert facts(spaces=others).space == others[1]
     assert others[1].space_id == SPACE
     assert facts(spaces=others, space_id=None).space is None
-
-
-def test_a_tree_has_what_json_has() -> None:
-    assert as_tree({"a": (1, 2.5, float("inf")), date(2024, 1, 1): None}) == {"a": [1, 2.5, None], "2024-01-01": None}
-
-
-def test_a_tree_of_facts_has_its_fields_without_what_follows_from_them() -> None:
-    day = Day(date(2024, 5, 1), 10, 0, is_missing=False, usual=float("nan"))
-    assert as_tree([day]) == [
-        {"day": "2024-05-01", "num_events": 10, "num_rejected": 0, "is_missing": False, "usual": None}
-    ]
-    assert as_tree(datetime(2024, 5, 1, 8)) == "2024-05-01T08:00:00"

@@ -23,6 +23,7 @@ def test_the_json_has_the_figures_of_the_page_and_an_earlier_report_is_replaced(
     assert figures["log"]["days"][0] == {
         "day": "2024-01-01", "num_events": 1000, "num_rejected": 2, "is_missing": False, "usual": None,
     }  # fmt: skip
+    assert (figures["made_at"], figures["max_age"]) == ("2024-05-31T08:00:00", {"warn": 93_600.0, "bad": 180_000.0})
     assert figures["evaluation"]["tasks"][0]["figures"][2]["low"] is None  # not a number, which JSON does not have
     assert out.read_text() == page(facts(), summarised(facts()))
     assert MARK in out.read_text()

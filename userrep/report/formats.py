@@ -14,9 +14,9 @@ def count(number: float) -> str:
 
 def short(number: float) -> str:
     """Format a count in few characters: 1,234, 12.3 k, 4.5 M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(number) >= size:
-            return f"{number / (1e3 if unit == 'k' else size):.3g} {unit}"
+    for least, size, unit in ((999.5e9, 1e12, "T"), (999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(number) >= least:  # from where the smaller unit would be rounded to 1000
+            return f"{number / size:.3g} {unit}"
     return f"{number:,.3g}" if isinstance(number, float) and abs(number) < 100 else f"{number:,.0f}"
 
 

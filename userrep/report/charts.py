@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 from typing import Any
 
 from markupsafe import Markup
@@ -23,7 +23,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Row:
-    """A value with its interval, on its own line.
+    """A value with its interval, on its own line. An end that is None or not finite is not known.
 
     ``name`` is on the left with ``note`` below it, ``text`` on the right, ``title`` in the tooltip.
     """
@@ -36,6 +36,11 @@ class Row:
     low: float | None = None
     high: float | None = None
     note: str = ""
+
+    @property
+    def ends(self) -> list[float]:
+        """Both ends of the interval, each of them the value itself if it is not known."""
+        return [self.value if end is None or not isfinite(end) else end for end in (self.low, self.high)]
 
 
 def columns(marks: Sequence[Mark], names: Sequence[str], *, label: str, write: Callable[[float], str]) -> Markup:
@@ -72,12 +77,13 @@ def lines(
 def intervals(
     rows: Sequence[Row], *, label: str, reference: float | None = None, write: Callable[[float], str]
 ) -> Markup:
-    """Draw each row's value as a dot on its interval, all on one scale.
+    """Draw each row's value as a dot on its interval, all on one scale. Rows without a finite value are left out.
 
     ``reference``: a value that is on the scale, with a line of its own.
     """
+    rows = [row for row in rows if isfinite(row.value)]
     references = [] if reference is None else [reference]
-    ends = [end for row in rows for end in (row.low, row.high, row.value) if end is not None] + references
+    ends = [end for row in rows for end in (*row.ends, row.value)] + references
     low, high = min(ends, default=0), max(ends, default=1)
     margin = (high - low or 1) * 0.04
     low, high = low - margin, high + margin

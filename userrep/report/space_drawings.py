@@ -1,6 +1,5 @@
 """Charts about a space as SVG: drift, evaluation, training and the map of its users."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,7 @@ def representation_bars(task: TaskFacts) -> Markup:
         Row(result.representation, result.value, figure(result.value),
             f"{result.representation}: {figure(result.value)}, 90% interval {figure(result.low)} to "
             f"{figure(result.high)}", "c1" if result.ahead_by is None else "c0",
-            result.low if math.isfinite(result.low) else None, result.high if math.isfinite(result.high) else None)
+            result.low, result.high)
         for result in sorted(task.figures, key=lambda result: -result.value)
     ]  # fmt: skip
     chance = _CHANCE if task.metric == "auc" else None

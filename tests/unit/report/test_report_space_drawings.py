@@ -71,6 +71,14 @@ def test_representations_are_ordered_by_their_value_and_the_embedding_is_highlig
     assert last[0] == last[1]  # an interval that is not known has no length
 
 
+def test_a_metric_that_is_undefined_on_the_test_rows_is_left_out() -> None:
+    nan = float("nan")
+    undefined = [Figure("embedding", nan, nan, nan, None, None, None), Figure("counts", nan, nan, nan, nan, nan, nan)]
+    task = TaskFacts("a", "r2", 5, False, undefined)
+    assert names(representation_bars(task)) == []
+    assert names(ahead([task, a_task("b", (0.1, 0.05, 0.15)), a_task("c", (0.1, nan, nan))])) == ["b", "c"]
+
+
 def test_only_an_auc_is_drawn_next_to_chance() -> None:
     task = a_task("a", (-0.1, -0.2, -0.05))
     assert 'class="reference"' in representation_bars(task)

@@ -1,6 +1,5 @@
 """The result of one check of ``userrep doctor``."""
 
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,14 +18,6 @@ class CheckResult:
     def __str__(self) -> str:
         cure = f". {self.cure}" if self.cure and not self.ok else ""
         return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}{cure}"
-
-
-def version_of(package: str) -> str | None:
-    """Return the version of an installed package, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def checked(name: str, check: Callable[[], object]) -> CheckResult:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from userrep.cli.check_result import CheckResult, checked, version_of
+from userrep.cli.check_result import CheckResult, checked
 from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
+from userrep.config.environment import package_version
 from userrep.errors import UsageError, plural
 from userrep.model.frozen_folder import MANIFEST, MAX_MANIFEST
 from userrep.spaces.registry import Space, artifact_folder, read_registry
@@ -30,7 +31,7 @@ def consumer_checks(target: str | Config) -> Iterator[CheckResult]:
     Cost: the ledgers, and one file of the newest snapshot.
     """
     yield CheckResult("python", True, platform.python_version())
-    versions = {name: version_of(name) for name in ("pyarrow", "deltalake", "pyspark", "torch")}
+    versions = {name: package_version(name) for name in ("pyarrow", "deltalake", "pyspark", "torch")}
     packages = [f"{name} {version}" if version else f"no {name}" for name, version in versions.items()]
     yield CheckResult("packages", True, ", ".join(packages))
     tables = tables_at(load_target(target), None)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pyspark
 
-from userrep.cli.check_result import CheckResult, checked, version_of
+from userrep.cli.check_result import CheckResult, checked
 from userrep.config import Config
+from userrep.config.environment import package_version
 from userrep.spark.releases import SERIES, release_of
 from userrep.spark.session import get_session, jars_folder
 from userrep.store.open import artifacts_root
@@ -53,7 +54,7 @@ def _java() -> CheckResult:
 
 
 def _spark_and_delta() -> CheckResult:
-    spark, delta = pyspark.__version__, version_of("delta-spark") or "is not installed"
+    spark, delta = pyspark.__version__, package_version("delta-spark") or "is not installed"
     series, release = release_of(spark)
     required_delta = release.delta.rpartition(":")[2]
     ok = spark.startswith(f"{series}.") and delta == required_delta
@@ -76,7 +77,7 @@ def _horovod() -> Iterator[CheckResult]:
         yield CheckResult("horovod with torch", False, reason, cure)
         return
     gloo, nccl = process.stdout.split()[-2:]
-    yield CheckResult("horovod with torch", True, f"{version_of('horovod')}, torch {version_of('torch')}")
+    yield CheckResult("horovod with torch", True, f"{package_version('horovod')}, torch {package_version('torch')}")
     yield CheckResult("horovod's gloo", gloo == "True", f"built: {gloo}; NCCL built: {nccl}", cure)
 
 

@@ -1,5 +1,6 @@
-"""Environment of the process: the platform, and the variables that the configuration refers to as ``${NAME}``."""
+"""Environment of the process: platform, packages, and the variables that the configuration names as ``${NAME}``."""
 
+import importlib.metadata
 import os
 import re
 
@@ -17,6 +18,14 @@ def on_databricks() -> bool:
 def under_submit() -> bool:
     """Return whether spark-submit has started this process, and the JVM with its own master and JARs."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def without_logins(text: str) -> str:

@@ -7,13 +7,13 @@ import platform
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
 import pandas as pd
 
 from userrep import __version__
+from userrep.config.environment import package_version
 from userrep.errors import TrackingError, missing_package
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking.registered_model import pyfunc_model
@@ -39,15 +39,8 @@ def training_environment() -> dict[str, object]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "packages": {"userrep": __version__} | {name: _version(name) for name in _PACKAGES},
+        "packages": {"userrep": __version__} | {name: package_version(name) for name in _PACKAGES},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # Horovod is optional
-        return None
 
 
 def record_training(
@@ -133,7 +126,7 @@ def _log(client: Any, run_id: str, manifest: SpaceManifest, environment: Mapping
     import mlflow
     from mlflow.entities import Metric
 
-    settings = {name: getattr(manifest, name).model_dump(mode="json") for name in ("model", "training")}
+    settings = manifest.model_dump(mode="json", include={"model", "training"})
     mlflow.log_params(pd.json_normalize(settings).to_dict("records")[0], run_id=run_id)  # named by their dotted paths
     measured = _metrics(manifest, environment["ranks"])
     metrics = [Metric(name, value, _ended(manifest), epoch) for name, value, epoch in measured]

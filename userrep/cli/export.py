@@ -53,8 +53,9 @@ def export(
             tables, config, find_space(tables, space), as_of, out, storage=storage, recorded=not unrecorded
         )
     else:
-        if space or read_registry(tables).serving:
-            check_lineage(find_space(tables, space), config)
+        registry = read_registry(tables)
+        if space or registry.serving:
+            check_lineage(registry.space(space), config)
         if what == "features":
             manifest = workflow.export_features(tables, config, as_of, out, recorded=not unrecorded)
         else:

@@ -55,19 +55,18 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     start Spark.
     """
     from userrep.report.facts import BAD, NOUNS
-    from userrep.report.findings import findings, headline
     from userrep.report.gather import gather
     from userrep.report.state import read_state
+    from userrep.report.summary import summarised
     from userrep.workflows.alerts import check_alerts, send
 
     check_alerts(config)
     tables = tables_of(config)
     state = read_state(tables, config)
     facts = gather(state, tables, config, state.registry.serving, named=str(config_file), sample=False)
-    found = findings(facts)
     send(config, "check", state, facts)
-    level, line = headline(found)
-    shown = [finding for finding in found if finding.level in NOUNS or finding.not_run]
+    summary = summarised(facts)
+    shown = [finding for finding in summary.findings if finding.level in NOUNS or finding.not_run]
     lines = [f"{NOUNS.get(finding.level, 'not run')}: {finding.what} {finding.cure}" for finding in shown]
-    result = {"level": level, "headline": line, "findings": found}
-    return Output(result, [*lines, f"{line}."], exit_code=3 if level == BAD else 0)
+    result = {"level": summary.level, "headline": summary.headline, "findings": summary.findings}
+    return Output(result, [*lines, f"{summary.headline}."], exit_code=3 if summary.level == BAD else 0)

@@ -120,13 +120,13 @@ def spaces_diff(
     """
     if (model is None) != (labels is None):
         raise UsageError("--model and --labels must be given together: a saved pipeline and labels to evaluate it.")
-    from userrep.spaces.registry import find_space
+    from userrep.spaces.registry import read_registry
     from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
 
     tables = tables_of(config, writes=True)
-    spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
+    registry = read_registry(tables)
     saved = SavedModel(model, labels) if model and labels else None
-    diff = diff_spaces(tables, **spaces, model=saved)
+    diff = diff_spaces(tables, old=registry.space(old), new=registry.space(new), model=saved)
     return Output(vars(diff), diff_lines(diff))
 
 

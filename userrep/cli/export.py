@@ -96,8 +96,8 @@ def audience(
     tables = tables_of(config)
     if not unrecorded:
         check_recordable(tables, out)
-    found = build_audience(tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space)
-    manifest = found.write(out, recorded=not unrecorded)
+    built = build_audience(tables, config.users, listed, size, exclude=left_out, as_of=as_of, space=space)
+    manifest = built.write(out, recorded=not unrecorded)
     return Output(manifest, [*_lines(manifest), f"audience of {manifest['as_of']}: {plural(size, 'user')} in {out}"])
 
 

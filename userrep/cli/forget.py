@@ -41,31 +41,31 @@ def forget(
     if dry_run:
         from userrep.erasure.preview import preview
 
-        found = preview(tables_of(config), config, user_ids, now=now)
-        return Output(found, _preview_lines(found))
+        effect = preview(tables_of(config), config, user_ids, now=now)
+        return Output(effect, _preview_lines(effect))
     receipt = Erasure(tables_of(config, writes=True), config, user_ids).run(now=now)
     return Output(receipt, receipt_lines(receipt))
 
 
-def _preview_lines(found: dict[str, Any]) -> list[str]:
+def _preview_lines(effect: dict[str, Any]) -> list[str]:
     from userrep.report.formats import size
 
     lines = ["dry run of forget; nothing was written"]
-    if found["num_users"]:
-        lines.append(f"{plural(found['num_users'], 'user')}, {found['num_with_rows']:,} of them with rows")
+    if effect["num_users"]:
+        lines.append(f"{plural(effect['num_users'], 'user')}, {effect['num_with_rows']:,} of them with rows")
     else:
         lines.append(
-            f"{plural(found['open_requests'], 'open request')}, {found['due_requests']:,} of them would be finished"
+            f"{plural(effect['open_requests'], 'open request')}, {effect['due_requests']:,} of them would be finished"
         )
     lines += [
         f"{name}: {plural(part['rows'], 'row')}"
         + (f"; {plural(part['files'], 'file')} would be rewritten ({size(part['bytes'])})" if part["files"] else "")
-        for name, part in found["tables"].items()
+        for name, part in effect["tables"].items()
     ]
-    lines += ["training_rows: all rows would be dropped"] if found["training_rows_dropped"] else []
-    lines += [f"export {path}: {result}" for path, result in found["exports"].items()]
-    lines += [f"online store: vectors of {plural(found['online_spaces'], 'space')} would be deleted"] * bool(
-        found["online_spaces"]
+    lines += ["training_rows: all rows would be dropped"] if effect["training_rows_dropped"] else []
+    lines += [f"export {path}: {result}" for path, result in effect["exports"].items()]
+    lines += [f"online store: vectors of {plural(effect['online_spaces'], 'space')} would be deleted"] * bool(
+        effect["online_spaces"]
     )
-    lines += [f"stream {name}: its checkpoint would be removed" for name in found["checkpoints_removed"]]
-    return lines + [f"running now: {run}. An erasure next to it would not be finished" for run in found["under_way"]]
+    lines += [f"stream {name}: its checkpoint would be removed" for name in effect["checkpoints_removed"]]
+    return lines + [f"running now: {run}. An erasure next to it would not be finished" for run in effect["under_way"]]

@@ -134,15 +134,15 @@ def doctor(
 
         if (opened := target or config) is None:
             raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
-        found = consumer_checks(opened)
+        results = consumer_checks(opened)
     elif target is not None:
         raise UsageError("--open is for --as consumer. Name a producer's root with --config FILE.")
     else:
         from userrep.cli.doctor import doctor_checks
 
-        found = doctor_checks(config)
+        results = doctor_checks(config)
     checks = []
-    for result in found:
+    for result in results:
         checks.append(result)
         if not as_json:
             typer.echo(str(result))

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn by the macros of charts.html: here is where their marks stand."""
+"""Charts as inline SVG: this module computes where the marks are, and the macros of charts.html draw them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

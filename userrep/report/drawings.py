@@ -99,24 +99,24 @@ def ages(facts: Facts) -> list[tuple[Run, timedelta]]:
     The age is counted from 00:00 UTC of the as-of date. Only snapshots that are still in the ledger are known.
     """
     known = [(s.available_at, s.as_of) for s in facts.snapshots if s.available_at is not None]
-    found = []
+    pairs = []
     for run in facts.runs:
         dates = [as_of for available_at, as_of in known if available_at <= run.started_at]
         if dates:
-            found.append((run, run.started_at - datetime.combine(max(dates), time())))
-    return found[-MOST:]
+            pairs.append((run, run.started_at - datetime.combine(max(dates), time())))
+    return pairs[-MOST:]
 
 
 def freshness(facts: Facts) -> Markup:
     """Draw the age of the newest available snapshot when each of the last runs started, with the limits on it."""
-    found = ages(facts)
-    largest = max([*(age for _, age in found), *facts.max_age.values()])
+    aged_runs = ages(facts)
+    largest = max([*(age for _, age in aged_runs), *facts.max_age.values()])
     seconds_each, unit = _unit(largest.total_seconds())
     length = timedelta(seconds=seconds_each)
-    names = [when(run.started_at) for run, _ in found]
+    names = [when(run.started_at) for run, _ in aged_runs]
     marks = [
         Mark(age / length, f"{run.run_id}, {name} UTC: {age / length:.1f} {unit}")
-        for (run, age), name in zip(found, names, strict=True)
+        for (run, age), name in zip(aged_runs, names, strict=True)
     ]
     return lines(
         {"c0": marks}, names, label="Age of the snapshot at each run", write=lambda value: f"{value:g} {unit}",

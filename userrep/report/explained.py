@@ -1,4 +1,4 @@
-"""Explanations in a report: what the space's vectors tell, what drives consumers' models, and the newest segments."""
+"""Explanations in a report: what a space's vectors contain, what drives models on them, and the newest segments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class ExplanationFacts:
 def explanation_facts(
     tables: Tables, config: Config, space: Space, snapshot: Snapshot, models: Mapping[str, ConsumerModel]
 ) -> ExplanationFacts:
-    """Explain the newest snapshot, and read the newest segments of the space that can be reached.
+    """Explain the newest snapshot, and read the newest readable segments of the space.
 
     Cost: those of ``explain_space`` for 5,000 users, of ``explain_model`` for each model, and one manifest. Raises
     UsageError if a model cannot be explained.
@@ -65,7 +65,7 @@ def explanation_facts(
 
 
 def _newest_segments(tables: Tables, space: Space) -> dict[str, Any]:
-    """Return the manifest of the newest complete segments of a space; empty if there are none in reach."""
+    """Return the manifest of the newest complete segments of a space; empty if none can be read."""
     rows = sorted(tables.ledger(EXPORTS, what="segments"), key=lambda row: row.exported_at, reverse=True)
     for path in list(dict.fromkeys(row.path for row in rows))[:_MOST_FOLDERS]:
         try:

@@ -138,7 +138,7 @@ class Figure:
 class TaskFacts:
     """All representations on a task, by the task's first metric.
 
-    ``touched``: whether the space was trained with heads whose labels resemble the task's, or None if unknown.
+    ``touched``: whether the space was trained with prediction heads whose labels resemble the task's; None if unknown.
     """
 
     task: str

@@ -18,7 +18,6 @@ from userrep.errors import UsageError
 from userrep.store.filesystem import file_system
 from userrep.store.open import artifacts_root
 
-_SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Set while the client is open. Variables that are already set take precedence.
 _SETTINGS = {
@@ -141,7 +140,7 @@ def _fault(uri: str, kind: str) -> str:
         allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
         return "" if allowed else "MLflow no longer supports file stores. Write sqlite:///FOLDER/mlflow.db."
     plugins = {entry.name for entry in entry_points(group="mlflow.tracking_store")}
-    if kind in (*_SERVERS, *_DATABASES, *plugins):
+    if kind in ("databricks", *_DATABASES, *plugins):
         return ""
     return f"MLflow has no store of kind {kind}. Write https://HOST, databricks, or sqlite:///FOLDER/mlflow.db."
 

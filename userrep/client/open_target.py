@@ -31,9 +31,8 @@ def tables_at(target: str | Config, spark: SparkSession | None) -> Tables:
     """Return the tables of a target, for a session or for none."""
     if isinstance(target, Config):
         return open_tables(target, spark or partial(_start, target.spark.master, target.spark.conf), expected=True)
-    if _is_schema(target):
-        return open_schema(target, spark or _start, expected=True)
-    return open_root(target, spark or _start, expected=True)
+    open_at = open_schema if _is_schema(target) else open_root
+    return open_at(target, spark or _start, expected=True)
 
 
 def _is_schema(target: str) -> bool:

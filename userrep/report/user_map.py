@@ -8,23 +8,21 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from userrep.audiences.snapshot_users import SnapshotUsers
 from userrep.config import Config
 from userrep.features.ledger import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
-from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
 from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import buckets_of_share
-from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
-MOST_USERS = 2_000
+_NUM_USERS = 2_000
 # Ranges of event counts by their first numbers.
 _RANGES = {0: "0", 1: "1 to 2", 3: "3 to 9", 10: "10 to 29", 30: "30 to 99", 100: "100 to 299", 300: "300 or more"}
 UNKNOWN = "not known"
@@ -57,20 +55,18 @@ class MapFacts:
 def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> MapFacts | None:
     """Project a sample of a snapshot's users onto a plane and group them; None if the sample has fewer than 3 users.
 
-    The sample is the users in the lowest buckets, so it is the same at every date. Erased users are left out. Users
-    are grouped by ranges of their number of events in the longest window. If the features of the date do not exist, all
-    users form one group.
+    The sample has about 2,000 users, those in the lowest buckets, so it is the same at every date. Erased users are
+    left out. Users are grouped by ranges of their number of events in the longest window. If the features of the date
+    do not exist, all users form one group.
 
     Cost: the row groups of the snapshot's and the features' files up to the last of these users, without Spark below a
-    root; two small Spark jobs in a catalog. Driver memory: about 2,000 vectors and ids.
+    root; two small Spark jobs in a catalog. Driver memory: the sample's vectors and ids.
     """
-    limit = buckets_of_share(1.2 * MOST_USERS / max(1, snapshot.num_users))
-    rows = rows_below(limit, tables, USER_EMBEDDINGS, [snapshot.key], ["user_bucket", "user_id", "embedding"])
-    rows = rows.filter(pa.array(~read_tombstones(tables).mask(combined(rows["user_id"]))))
-    rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
+    share = _NUM_USERS / max(1, snapshot.num_users)
+    rows = SnapshotUsers(tables, snapshot).sample(share)
     if rows.num_rows < 3:
         return None
-    counted, num_by_user = _num_events(limit, tables, config, space, snapshot)
+    counted, num_by_user = _num_events(share, tables, config, space, snapshot)
     nums = [num_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
     vectors = combined(rows.column("embedding"))
     xy_N2, shares = plane(stacked(vectors, len(vectors[0])).astype(np.float64))
@@ -79,7 +75,7 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
 
 
 def _num_events(
-    limit: int, tables: Tables, config: Config, space: Space, snapshot: Snapshot
+    share: float, tables: Tables, config: Config, space: Space, snapshot: Snapshot
 ) -> tuple[str, Mapping[str, int]]:
     """Return what is counted, and the number by user id."""
     if space.lineage_id != lineage_of(config) or snapshot.as_of not in feature_sets(tables, space.lineage_id):
@@ -87,7 +83,7 @@ def _num_events(
     longest = FeatureSpec.of(config).longest
     columns = ["user_id", f"num_events_{longest}d"]
     table = features_table(config, space.lineage_id)
-    rows = rows_below(limit, tables, table, [{"as_of": snapshot.as_of}], columns)
+    rows = rows_below(buckets_of_share(share), tables, table, [{"as_of": snapshot.as_of}], columns)
     return f"events in {longest} days", dict(zip(*(rows[name].to_pylist() for name in columns), strict=True))
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
-from statistics import median
 
 from markupsafe import Markup
 
@@ -11,13 +10,11 @@ from userrep.errors import plural
 from userrep.report.charts import Mark, columns, lines, positions
 from userrep.report.facts import Facts, Run
 from userrep.report.formats import count, day, seconds, short, when
-from userrep.report.log_facts import Day
+from userrep.report.log_facts import Day, usual
 from userrep.spaces.snapshots import PUBLISHED
 
 MOST = 30  # daily runs, runs or snapshots in a chart of what is expected
 _MOST_COLUMNS = 190
-_USUAL = 8  # snapshots that the usual number of users is the median of
-_LEAST_USUAL = 3
 _HEIGHT = 120
 OUTCOMES = {"done": "c0", "skipped": "rest", "failed": "bad"}  # CSS classes
 
@@ -81,11 +78,12 @@ def daily_times(facts: Facts) -> Markup:
 def snapshot_users(facts: Facts) -> Markup:
     """Draw the users of the newest revision of each date, and the usual number: the median of the 8 dates before."""
     snapshots = [*{each.as_of: each for each in facts.snapshots if each.state == PUBLISHED}.values()]
-    actual = [Mark(s.num_users, f"{s.snapshot_id}: {count(s.num_users)} users") for s in snapshots]
-    expected: list[Mark | None] = [None] * len(snapshots)
-    for k in range(_LEAST_USUAL, len(snapshots)):
-        usual = median(snapshot.num_users for snapshot in snapshots[max(0, k - _USUAL) : k])
-        expected[k] = Mark(usual, f"{snapshots[k].snapshot_id}: {count(usual)} users usual", "rest")
+    nums = [snapshot.num_users for snapshot in snapshots]
+    actual = [Mark(num, f"{s.snapshot_id}: {count(num)} users") for num, s in zip(nums, snapshots, strict=True)]
+    expected = [
+        Mark(num, f"{snapshot.snapshot_id}: {count(num)} users usual", "rest") if (num := usual(nums[:k])) else None
+        for k, snapshot in enumerate(snapshots)
+    ]
     dates = [each.as_of for each in snapshots[-MOST:]]
     return lines(
         {"rest": expected[-MOST:], "c0": actual[-MOST:]}, [*map(day, dates)], positions=positions(dates),

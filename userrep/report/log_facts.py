@@ -10,8 +10,7 @@ from userrep.tiles.ledger import TileLedger
 
 SMALL = 0.2  # share of the usual events below which a day is small
 RECENT_DAYS = 28  # days at the end of the log in which a small day causes a warning
-_WEEKS = 8  # weeks that the usual number of events of a weekday is taken from
-_LEAST_WEEKS = 3
+_NUM_USUAL, _LEAST_USUAL = 8, 3  # most and fewest numbers that the usual one is the median of
 
 
 @dataclass(frozen=True)
@@ -87,15 +86,16 @@ def log_facts(ledger: TileLedger, rejected: Mapping[str, int], max_rejected_shar
     days = [min(ledger.days) + timedelta(days=k) for k in range(num_days)]
     counts = [(day.num_events, day.num_rejected) if day else (0, 0) for day in map(ledger.days.get, days)]
     events = [num_events for num_events, _ in counts]
-    facts = [Day(day, *counts[k], day not in ledger.days, _usual(events, k)) for k, day in enumerate(days)]
+    facts = [
+        Day(day, *counts[k], day not in ledger.days, usual(events[k % 7 : k : 7]))  # of the same weekday
+        for k, day in enumerate(days)
+    ]
     return LogFacts(facts, dict(rejected), max_rejected_share)
 
 
-def _usual(events: Sequence[int], index: int) -> float | None:
-    """Return the median of the same weekday in the weeks before.
+def usual(before: Sequence[int]) -> float | None:
+    """Return the median of the last 8 numbers; None if there are fewer than 3, or if it is 0.
 
-    Returns None if fewer than ``_LEAST_WEEKS`` weeks precede the day, or if the median is 0. So a shop that is closed
-    on Saturdays has no small Saturdays.
+    So a shop that is closed on Saturdays has no small Saturdays.
     """
-    before = [events[index - 7 * week] for week in range(1, _WEEKS + 1) if index >= 7 * week]
-    return median(before) or None if len(before) >= _LEAST_WEEKS else None
+    return median(before[-_NUM_USUAL:]) or None if len(before) >= _LEAST_USUAL else None

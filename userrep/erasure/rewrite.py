@@ -115,9 +115,11 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
         if not files:
             return erased
         rewritten = _rewrite(tables, table, users, files)
+        replaced = tables.commits(table).rewrite([(file, new) for file, new, _, _ in rewritten])
         for file, _, num_rows, hashes in rewritten:
-            erased.add(file, num_rows, hashes)
-        if tables.commits(table).rewrite([(file, new) for file, new, _, _ in rewritten]):
+            if file.path in replaced:  # another run may have moved its rows to a file of the next pass
+                erased.add(file, num_rows, hashes)
+        if len(replaced) == len(rewritten):
             return erased
     raise UserrepError(f"forget: other runs keep writing to {tables.name(table)}. Run the command again.")
 

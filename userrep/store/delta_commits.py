@@ -113,24 +113,24 @@ class DeltaCommits:
 
         self._commit(attempt)
 
-    def rewrite(self, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
-        """Replace each old file by its new file, or by none, in one commit.
+    def rewrite(self, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> set[str]:
+        """Replace each old file by its new file, or by none, in one commit. Return the paths of the old files.
 
-        Pairs whose old file another commit has already removed are skipped; the method then returns False. Raises
+        Pairs whose old file another commit has already removed are skipped, and their paths left out. Raises
         UserrepError if every attempt was overtaken.
         """
-        num_skipped = 0
+        replaced: set[str] = set()
 
         def attempt(table: DeltaTable) -> bool:
-            nonlocal num_skipped
+            nonlocal replaced
             paths = {file.path for file in files_of(table)}
             current = [(old, new) for old, new in pairs if old.path in paths]
-            num_skipped = len(pairs) - len(current)
+            replaced = {old.path for old, _ in current}
             added = [new for _, new in current if new is not None]
             return not current or self._commit_files(table, added, [old for old, _ in current])
 
         self._commit(attempt)
-        return not num_skipped
+        return replaced
 
     def _commit(
         self, attempt: Callable[[DeltaTable], bool], since: int | None = None, *, point: str = "commit"

@@ -122,9 +122,9 @@ def test_rewriting_passes_over_files_that_another_run_has_removed(tables: Tables
     first, second = sorted(tables.files(SHARES, lambda _: True), key=lambda file: file.values["day"])
     tables.drop_partitions(SHARES, [{"day": D1, "part": "p"}])
     (new_first,), (new_second,) = written(tables, D1, "a", "x"), written(tables, D2, "b", "x")
-    assert not tables.commits(SHARES).rewrite([(first, new_first), (second, new_second)])
+    assert tables.commits(SHARES).rewrite([(first, new_first), (second, new_second)]) == {second.path}
     assert users_of(tables) == {D2: ["b", "x"]}
-    assert tables.commits(SHARES).rewrite([(new_second, None)])
+    assert tables.commits(SHARES).rewrite([(new_second, None)]) == {new_second.path}
     assert users_of(tables) == {}
 
 

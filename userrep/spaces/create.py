@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
@@ -16,7 +15,7 @@ from userrep.errors import UsageError
 from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
-from userrep.model.frozen_folder import Tensors, sealed, tensor_bytes
+from userrep.model.frozen_folder import Tensors, sealed
 from userrep.model.principal_start import principal_start
 from userrep.model.propensities import fitted_propensities, knots_of, used_inputs, used_targets, with_hinges
 from userrep.model.self_check import SelfCheck
@@ -139,7 +138,7 @@ def _train(
         initial=initial, starts_from=first.content_hash if first else "",
     )  # fmt: skip
     result = run_training(task, spark=tables.spark)
-    weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | propensities
+    weights = standardized_code(result.weights, x_BF) | propensities
     manifest = SpaceManifest(
         space_id=space_id, lineage_id=plan.versions.lineage_id, trained_until=plan.until, created_at=datetime.now(UTC),
         layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,
@@ -202,11 +201,11 @@ def _initial_weights(
     x_BF: NDArray[np.float32],
     *,
     lineage_id: str,
-) -> bytes:
+) -> Tensors:
     """Return the weights of the space ``first`` that fit this model; without one, those of ``principal_start``."""
     layout, targets, seed = inputs.layout, inputs.targets, config.training.seed
     if first is None:
-        return tensor_bytes(principal_start(layout, targets, config.model, x_BF, seed=seed))
+        return principal_start(layout, targets, config.model, x_BF, seed=seed)
     start = warm_start(
         load_artifact(artifact_folder(tables, first), first.content_hash),
         layout=layout,
@@ -219,4 +218,4 @@ def _initial_weights(
     logger.info(f"training: starting from weights of space {first.space_id}: {', '.join(start.carried) or 'none fit'}")
     for line in start.fresh:
         logger.info(f"training: not carried over: {line}")
-    return tensor_bytes(start.tensors)
+    return start.tensors

@@ -88,10 +88,3 @@ def load_checkpoint(folder: str, name: str, identity: str) -> tuple[TrainingStat
     if state.identity != identity:
         raise ArtifactError(f"{path}: written for other rows or settings. {_CURE}")
     return state, tensors
-
-
-def remove_partial(folder: str) -> None:
-    """Remove the incomplete folders that killed processes left."""
-    for name in folder_names(folder):
-        if name.startswith(PARTIAL):
-            delete_folder(f"{folder}/{name}")

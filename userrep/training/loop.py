@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from datetime import timedelta
 from typing import Literal
 
 import numpy as np
@@ -17,9 +18,10 @@ from torch import Tensor
 from userrep.errors import DivergedError
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corrupted, Corruption
-from userrep.model.frozen_folder import Tensors, read_tensors, tensor_bytes
+from userrep.model.frozen_folder import Tensors
 from userrep.model.losses import Loss
-from userrep.training.checkpoint import TrainingState, load_checkpoint, remove_partial, save_checkpoint
+from userrep.store.filesystem import delete_partials
+from userrep.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from userrep.training.data.row_stream import Batch, prefetched
 from userrep.training.data.shards import epoch_batches, first_rows
 from userrep.training.launch.comm import Comm
@@ -53,7 +55,7 @@ def train(
     torch.set_num_threads(task.training.threads)
     trainer = _Trainer(task, comm, report if comm.rank == 0 else lambda _: None, resume)
     if comm.rank == 0:
-        remove_partial(task.folder)
+        delete_partials(task.folder, older_than=timedelta(0))
     while not trainer.state.finished:
         trainer.run_epoch()
     return trainer.result()
@@ -72,7 +74,7 @@ class _Trainer:
         self._corruption = Corruption(layout, task.model, task.empty_F, seed=training.seed)
         self._model = Autoencoder(layout, task.model, targets, seed=training.seed).to(self._device)
         if task.initial:
-            self._load(_as_torch(read_tensors(task.initial, "", cure="")))
+            self._load(_as_torch(task.initial))
         self._best = self._weights()
         self._loss = Loss(layout, targets, task.model, task.read_candidates(), task.row_weight).to(self._device)
         self._optimizer = Optimizer(self._model, training, task.steps * training.max_epochs, self._loss.weight_K, comm)
@@ -129,7 +131,7 @@ class _Trainer:
             "rows_per_second": self.progress.rows_per_second / self._comm.size,
             "waiting_share": self.progress.waiting_share,
         }
-        weights = tensor_bytes({name: tensor.numpy() for name, tensor in self._best.items()})
+        weights = {name: tensor.numpy() for name, tensor in self._best.items()}
         return TrainingResult.of(self.state, weights, ranks=[rank])
 
     def _step(self, batch: Batch, corrupted: Corrupted) -> Tensor:

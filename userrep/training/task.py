@@ -25,7 +25,7 @@ class TrainingTask:
     """The input of a training: small, and the same for every rank.
 
     ``empty_F``: the scaled inputs of a user without any data. ``folder``: a path or URI that driver and ranks share;
-    it contains the checkpoints. ``initial``: initial weights as safetensors; if empty, the seed determines them.
+    it contains the checkpoints. ``initial``: initial weights by name; if empty, the seed determines them.
     ``starts_from``: content hash of the space that they are from; if empty, ``files`` and the seed determine them.
     ``candidates``: path and SHA-256 of a safetensors file with the items that may be predicted; None if the model
     predicts no items. ``row_weight``: the mean weight of a row in the item loss.
@@ -39,7 +39,7 @@ class TrainingTask:
     training: config.Training
     empty_F: NDArray[np.float32]
     folder: str
-    initial: bytes = b""
+    initial: Tensors = field(default_factory=dict)
     starts_from: str = ""
     candidates: tuple[str, str] | None = None
     row_weight: float = 1.0
@@ -69,18 +69,18 @@ class TrainingTask:
 class TrainingResult:
     """The result of a training.
 
-    ``weights``: the best epoch's weights as safetensors. ``metrics``: its losses, total and per block, and the cost of
+    ``weights``: the best epoch's weights by name. ``metrics``: its losses, total and per block, and the cost of
     the training. ``curve``: the losses of each epoch, with its number as ``epoch``. ``ranks``: for each rank its rank,
     host, device, rows_per_second, and waiting_share (the share of its time spent waiting for rows), as far as known.
     """
 
-    weights: bytes
+    weights: Tensors
     metrics: dict[str, float]
     curve: list[dict[str, float]] = field(default_factory=list)
     ranks: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, state: TrainingState, weights: bytes, *, ranks: list[dict[str, Any]]) -> "TrainingResult":
+    def of(cls, state: TrainingState, weights: Tensors, *, ranks: list[dict[str, Any]]) -> "TrainingResult":
         """Create the result from the final state. Without ``ranks``, the metrics contain no speed."""
         best = dict(state.curve[state.best_epoch - 1])
         del best["epoch"]

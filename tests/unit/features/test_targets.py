@@ -14,7 +14,7 @@ import torch
 from tests.unit.features.test_layout import LAYOUT, SPEC, VOCABULARY, features, some_raw
 from tests.unit.training.test_training import LAYOUT as SMALL
 from tests.unit.training.test_training import TARGETS as SMALL_TARGETS
-from tests.unit.training.test_training import losses_of, on_ranks, silent, task_of, task_on, write_candidates
+from tests.unit.training.test_training import bits_of, losses_of, on_ranks, silent, task_of, task_on, write_candidates
 from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.targets import Future, TargetLayout
@@ -192,7 +192,7 @@ def test_a_model_that_looks_ahead_keeps_what_predicts_the_future_where_a_plain_a
         model = {"latent_dim": 4, "next_items_weight": weight} | quiet
         task = task_of(tmp_path, model, targets=SMALL_TARGETS, max_epochs=20, patience=20, learning_rate=0.01)
         task = replace(task, folder=str(tmp_path / f"checkpoints-{weight}"))
-        weights = safetensors.torch.load(train(task, LocalComm(), silent).weights)
+        weights = safetensors.torch.load(bits_of(train(task, LocalComm(), silent)))
         autoencoder = Autoencoder(SMALL, task.model, SMALL_TARGETS)
         autoencoder.load_state_dict(weights)
 

@@ -182,7 +182,7 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_reports_what_did_not_f
 def test_a_damaged_space_to_start_from_is_reported_before_propensities_are_fitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def initial_weights(*_: object, **__: object) -> bytes:
+    def initial_weights(*_: object, **__: object) -> None:
         raise ArtifactError("damaged")
 
     inputs: Any = SimpleNamespace(layout=SimpleNamespace(width=2), scaler=None, files={})

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -16,6 +15,7 @@ from tests.unit.training.test_training import (
     LAYOUT,
     TARGETS,
     ThreadComm,
+    bits_of,
     losses_of,
     on_ranks,
     planted,
@@ -40,7 +40,7 @@ def test_a_planted_signal_can_be_read_from_the_code(tmp_path: Path) -> None:
     task = task_on(tmp_path, model=model, max_epochs=25, patience=25, learning_rate=0.01)
     result = train(task, LocalComm(), silent)
     autoencoder = Autoencoder(LAYOUT, task.model, NO_TARGETS)
-    autoencoder.load_state_dict(safetensors.torch.load(result.weights))
+    autoencoder.load_state_dict(safetensors.torch.load(bits_of(result)))
 
     def code(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -64,10 +64,9 @@ def test_ranks_equal_one_rank_at_equal_global_batch_with_all_noise_on(tmp_path: 
     results = on_ranks(size, lambda comm: train(task, comm, silent))
     for result in results:
         assert losses_of(result) == pytest.approx(losses_of(one), rel=1e-4)
-        assert result.weights == results[0].weights
-    expected, got = safetensors.numpy.load(one.weights), safetensors.numpy.load(results[0].weights)
-    for name, weights in expected.items():
-        np.testing.assert_allclose(got[name], weights, atol=1e-3)
+        assert bits_of(result) == bits_of(results[0])
+    for name, weights in one.weights.items():
+        np.testing.assert_allclose(results[0].weights[name], weights, atol=1e-3)
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +77,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(loop._Trainer, "_save", lambda self: (seen.append(self._weights()), save(self)))
     result = train(task_on(tmp_path, max_epochs=5, patience=2), LocalComm(), silent)
     assert len(seen) == 4
-    for name, weights in safetensors.torch.load(result.weights).items():
+    for name, weights in safetensors.torch.load(bits_of(result)).items():
         assert torch.equal(weights, seen[1][name])
     assert [losses["valid_loss"] for losses in result.curve] == [3.0, 1.0, 2.0, 1.5]
     assert result.metrics["valid_loss"] == 1.0
@@ -97,7 +96,7 @@ def test_validation_losses_are_over_all_uncorrupted_rows_for_any_batch_size(tmp_
     task = task_on(tmp_path, batch_size=12, max_epochs=1)  # 20 rows of a shard: 12, and 8
     result = train(task, LocalComm(), silent)
     model = Autoencoder(LAYOUT, task.model, TARGETS)
-    model.load_state_dict(safetensors.torch.load(result.weights))
+    model.load_state_dict(safetensors.torch.load(bits_of(result)))
     files = [pq.read_table(path) for path in sorted((tmp_path / "split=valid_users").rglob("*.parquet"))]
     rows = np.concatenate([unpacked(file["x"].combine_chunks(), LAYOUT.width + TARGETS.width) for file in files])
     x_BF, future_BT = torch.from_numpy(rows[:, : LAYOUT.width]), torch.from_numpy(rows[:, LAYOUT.width :])
@@ -161,7 +160,7 @@ def test_products_of_lower_precision_train_as_well(tmp_path: Path, hidden_dim: i
     less = train(task_of(tmp_path, model, precision="bf16"), LocalComm(), silent)
     assert less.metrics["valid_loss"] == pytest.approx(full.metrics["valid_loss"], rel=0.02)
     assert less.metrics["valid_loss"] != full.metrics["valid_loss"]
-    assert all(weights.dtype == np.float32 for weights in safetensors.numpy.load(less.weights).values())
+    assert all(weights.dtype == np.float32 for weights in less.weights.values())
 
 
 def test_products_are_fp32_on_a_cpu_and_bf16_on_a_gpu_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:

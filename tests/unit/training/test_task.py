@@ -75,7 +75,10 @@ def test_everything_that_determines_the_result_is_part_of_the_identity(
 def test_backend_folder_and_weights_computed_from_the_files_are_not_part_of_the_identity(task: TrainingTask) -> None:
     neutral = {"backend": "torch_distributor", "num_workers": 2, "threads": 3, "max_restarts": 9}
     elsewhere = replace(
-        task, folder="s3://bucket", initial=b"from the same files", training=task.training.model_copy(update=neutral)
+        task,
+        folder="s3://bucket",
+        initial={"bias": np.ones(3, np.float32)},
+        training=task.training.model_copy(update=neutral),
     )
     assert elsewhere.identity == task.identity
     assert pickle.loads(pickle.dumps(task)).identity == task.identity  # as it reaches the ranks
@@ -90,10 +93,11 @@ def test_a_result_has_the_losses_of_the_best_epoch_and_the_cost_of_all_ranks() -
         {"rank": 0, "rows_per_second": 100.0, "waiting_share": 0.25},
         {"rank": 1, "rows_per_second": 50.0, "waiting_share": 0.5},
     ]
-    result = TrainingResult.of(end, b"weights", ranks=ranks)
+    weights = {"bias": np.ones(3, np.float32)}
+    result = TrainingResult.of(end, weights, ranks=ranks)
     assert result.metrics == {
         "train_loss": 1.0, "epochs": 3, "best_epoch": 2, "seconds": 9.5, "rows_per_second": 150.0, "waiting_share": 0.5,
     }  # fmt: skip
-    assert (result.weights, result.curve, result.ranks) == (b"weights", curve, ranks)
-    over_before = TrainingResult.of(end, b"weights", ranks=[])
+    assert (result.weights, result.curve, result.ranks) == (weights, curve, ranks)
+    over_before = TrainingResult.of(end, weights, ranks=[])
     assert over_before.metrics == {"train_loss": 1.0, "epochs": 3, "best_epoch": 2, "seconds": 9.5}

@@ -161,6 +161,10 @@ def losses_of(result: TrainingResult) -> dict[str, float]:
     return {name: value for name, value in result.metrics.items() if "loss" in name}
 
 
+def bits_of(result: TrainingResult) -> bytes:
+    return tensor_bytes(result.weights)
+
+
 def silent(line: str) -> None:
     pass
 

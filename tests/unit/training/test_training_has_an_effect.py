@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from sklearn.linear_model import Ridge
 
-from tests.unit.training.test_training import candidates_in, write_candidates
+from tests.unit.training.test_training import bits_of, candidates_in, write_candidates
 from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
@@ -114,7 +114,7 @@ def trained(task: TrainingTask) -> Autoencoder:
     """Run the training loop and return the trained model."""
     result = train(task, LocalComm(), lambda line: None)
     model = Autoencoder(LAYOUT, task.model, TARGETS)
-    model.load_state_dict(safetensors.torch.load(result.weights))
+    model.load_state_dict(safetensors.torch.load(bits_of(result)))
     return model
 
 

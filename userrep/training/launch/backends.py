@@ -10,7 +10,6 @@ from pyspark import InheritableThread
 from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
-from userrep.model.frozen_folder import tensor_bytes
 from userrep.training.checkpoint import Checkpoint, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.launchers import HorovodLaunch, TorchLaunch, num_slots
@@ -178,4 +177,4 @@ def _as_error(failure: Failure, monitor: RankMonitor, task: TrainingTask) -> Use
 def _result(last: Checkpoint, ranks: list[dict[str, Any]]) -> TrainingResult:
     """Read the result of a finished training from its last checkpoint."""
     best = {key.removeprefix("best."): tensor for key, tensor in last.tensors.items() if key.startswith("best.")}
-    return TrainingResult.of(last.state, tensor_bytes(best), ranks=ranks)
+    return TrainingResult.of(last.state, best, ranks=ranks)

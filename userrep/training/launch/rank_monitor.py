@@ -137,7 +137,7 @@ class RankMonitor:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     message = _parsed(await reader.readline())
                 if rank is None:
-                    if not secrets.compare_digest(str(message.get("token")), self.address.token):
+                    if not secrets.compare_digest(str(message.get("token")).encode(), self.address.token.encode()):
                         return
                     rank = int(message["rank"])
                     self.ranks[rank] = {name: message[name] for name in ("rank", "host", "pid")}

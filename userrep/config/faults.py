@@ -134,18 +134,10 @@ def _got(value: Any, key: str | None = None) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the known keys of the section at ``location``."""
-    section: Any = Config
-    for k, part in enumerate(location):
-        if location[0] == "item_vectors" and k == 2:
-            section = _KINDS[part]
-        elif isinstance(part, int):
-            continue  # index into a list, whose sections are all of one kind
-        elif isinstance(section, type) and issubclass(section, Section):
-            field = section.model_fields.get(str(part))
-            if field is None:
-                return []
-            options = [field.annotation, *get_args(field.annotation)]
-            section = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
-    if section is None:
-        return []
+    if location[:1] == ("item_vectors",):  # a section below them is at item_vectors, modality, kind
+        return list(_KINDS[location[2]].model_fields)
+    section: type[Section] = Config
+    for name in (part for part in location if isinstance(part, str)):  # the rest are indices into lists
+        kind = section.model_fields[name].annotation
+        section = next(k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Section))
     return [field.alias or name for name, field in section.model_fields.items()]

@@ -173,9 +173,7 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
         if space_id == SERVING:
             if self.isSet(self.spaceId):
                 return self.getOrDefault(self.spaceId)
-            if SERVING not in self._resolved:
-                self._resolved.setdefault(SERVING, resolve())
-            space_id = self._resolved[SERVING]
+            space_id = self._resolved.get(SERVING) or self._resolved.setdefault(SERVING, resolve())
         self._set(spaceId=space_id)
         return space_id
 

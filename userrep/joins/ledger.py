@@ -5,6 +5,7 @@ Label times are looked up in the ledger as a sequence of steps. With Spark, the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -101,11 +102,9 @@ def sources_of(tables: Tables, space: Space) -> Sources:
 
 def files_by_snapshot(tables: FileTables, version: int, snapshots: Sequence[Snapshot]) -> list[BucketFiles]:
     """Return the files of each snapshot at a table version; none for an expired one. Cost: one read of the log."""
-    files: dict[tuple[Any, ...], list[TableFile]] = {tuple(snapshot.key.values()): [] for snapshot in snapshots}
+    files: dict[tuple[Any, ...], list[TableFile]] = defaultdict(list)
     for file in tables.files(USER_EMBEDDINGS, version=version):
-        key = tuple(file.values[name] for name in USER_EMBEDDINGS.partition_by)
-        if key in files:
-            files[key].append(file)
+        files[tuple(file.values[name] for name in USER_EMBEDDINGS.partition_by)].append(file)
     return [BucketFiles.of(files[tuple(s.key.values())] if s.state == PUBLISHED else []) for s in snapshots]
 
 

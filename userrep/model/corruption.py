@@ -40,14 +40,12 @@ class Corruption:
         self._model, self._empty_F, self._seed = model, empty_F, seed
         blocks = layout.blocks[:-1]
         self._first_flag = layout.blocks[-1].start
-        block_F = np.empty(layout.width, np.int64)
-        for k, block in enumerate(blocks):
-            block_F[block.inputs] = k
-            if block.flag is not None:
-                block_F[block.flag] = k
-        self._block_F = block_F
         self._flagged = np.array([k for k, block in enumerate(blocks) if block.flag is not None], np.int64)
-        self._flags = np.array([block.flag for block in blocks if block.flag is not None], np.int64)
+        self._flags = np.array([blocks[k].flag for k in self._flagged], np.int64)
+        self._block_F = np.empty(layout.width, np.int64)
+        for k, block in enumerate(blocks):
+            self._block_F[block.inputs] = k
+        self._block_F[self._flags] = self._flagged
         self._needs_events_K = np.array([not block.newcomer for block in blocks])
         self._gaussian = _gaussian_levels() * np.float32(model.noise)
 

@@ -87,9 +87,8 @@ class Encoding:
             spaces = [space for space in self.spaces if space.closed is None or as_of > space.closed]
             dated = table.filter(pc.equal(table.column("as_of"), pa.scalar(as_of, pa.date32())))
             dated = dated.filter(pa.array(self._needs_update(dated, as_of)))
-            if not dated.num_rows or not spaces or not self._has_base(as_of):
-                continue
-            yield from self._encoded(dated, self.bases[as_of], spaces)
+            if dated.num_rows and spaces and self._has_base(as_of):
+                yield from self._encoded(dated, self.bases[as_of], spaces)
 
     def _needs_update(self, rows: pa.Table, as_of: date) -> NDArray[np.bool_]:
         """Return the mask of rows to encode.

@@ -45,13 +45,12 @@ def run_training(task: TrainingTask, *, spark: "SparkSession | None" = None) -> 
     """
     restarts = 0
     while True:
-        checkpoint = newest_checkpoint(task.folder, task.identity)
-        if checkpoint and checkpoint.state.finished:
-            return _result(checkpoint, [])
-        if checkpoint:
-            state = checkpoint.state
+        resume = None
+        if checkpoint := newest_checkpoint(task.folder, task.identity):
+            state, resume = checkpoint.state, checkpoint.name
+            if state.finished:
+                return _result(checkpoint, [])
             logger.info(f"training resumes from its checkpoint in epoch {state.epoch}, after {state.step} steps")
-        resume = checkpoint.name if checkpoint else None
         if task.training.backend == "local":
             return train(task, LocalComm(), logger.info, resume=resume)
         assert spark is not None

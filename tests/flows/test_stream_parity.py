@@ -24,7 +24,7 @@ from tests.support.streaming_world import (
 from userrep.items.versions import Versions
 from userrep.sources.read import read_source, with_validity
 from userrep.streaming.records import checked_rows
-from userrep.streaming.sources import ARRIVED, PLACE
+from userrep.streaming.sources import ARRIVED, ORIGIN
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.workflows.pipeline import run_pipeline
 
@@ -156,7 +156,7 @@ def test_an_event_two_hours_ahead_of_the_clock_is_rejected_by_the_stream_and_tak
     config = config_of(tmp_path)
     source = config.events.all_sources["events"]
     log = read_source(spark, source, what="events")
-    arrived = log.withColumns({PLACE: F.lit("here"), ARRIVED: F.current_timestamp()})
+    arrived = log.withColumns({ORIGIN: F.lit("here"), ARRIVED: F.current_timestamp()})
     streamed = checked_rows({"events": arrived}, config, is_own_source=False, since=now.date())
     batch = with_validity(log, source)
     reasons = [dict(of.select("user_id", "reason").collect()) for of in (streamed, batch)]

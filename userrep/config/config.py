@@ -23,7 +23,7 @@ from userrep.config.operations import (
 from userrep.config.stream import Stream
 from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
-from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
+from userrep.config.values import MOST_DAYS, Days, Location, Name, Section, ascending, refuse
 
 # Names of features besides pooled vectors, which a modality must not have.
 _FEATURES = {"num_events", "weight", "num_active_days", "num_by_context", "part_of_day", "weekday"}
@@ -40,13 +40,13 @@ def _part(values: Any, *keys: str) -> Any:
 class Config(Section):
     """All sections; settings that are left out have their defaults."""
 
-    root: Place | None = None
+    root: Location | None = None
     """Folder or URI of all tables and artifacts; required unless `catalog` is set."""
     catalog: Name | None = None
     """Catalog of the tables, instead of `root`; requires `schema`."""
     schema_: Name | None = Field(None, alias="schema")
     """Schema of the tables in `catalog`."""
-    artifacts: Place | None = None
+    artifacts: Location | None = None
     """Folder or URI of models, leases and checkpoints, reachable by the driver and all tasks; only with `catalog`.
     Defaults to `/Volumes/CATALOG/SCHEMA/userrep` on Databricks. With `root`, artifacts are stored below it."""
     events: Events

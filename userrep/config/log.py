@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from userrep.config.values import Duration, Format, Place, Section, Share, TimeZone, distinct, refuse
+from userrep.config.values import Duration, Format, Location, Section, Share, TimeZone, distinct, refuse
 
 
 class Source(Section):
@@ -15,7 +15,7 @@ class Source(Section):
     ``id`` of the struct ``user``.
     """
 
-    path: Place
+    path: Location
     """Folder, file or glob pattern; with format `table`, the name of a table."""
     format: Format = "parquet"
     """Format of the data at `path`; `table` reads a table of the Spark session's catalog."""
@@ -104,7 +104,7 @@ class EventSource(LogSettings, Source):
 class Events(LogSettings):
     """The event log: a single source, or several ``sources`` that are combined."""
 
-    path: Place | None = None
+    path: Location | None = None
     """Location of a single-source log; with `sources`, each source has its own."""
     format: Format = "parquet"
     """Format of a single-source log."""

@@ -10,8 +10,8 @@ from userrep.config.values import (
     Days,
     Duration,
     Limit,
+    Location,
     Name,
-    Place,
     Section,
     Share,
     ascending,
@@ -157,7 +157,7 @@ class Freshness(Section):
 class Alerts(Section):
     """Where runs and `userrep check` report the state of the tables (docs/how-to/operate.md)."""
 
-    prometheus_file: Annotated[Place, Field(pattern=r"\.prom$")] | None = None
+    prometheus_file: Annotated[Location, Field(pattern=r"\.prom$")] | None = None
     """Local file for node exporter's textfile collector, rewritten by each run and each `userrep check`. Its name must
     end in `.prom`, and its folder must exist."""
     webhook: str | None = Field(None, pattern=r"^(https?://|\$\{\w+\})", repr=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from userrep.config.values import Duration, Name, Place, Section, refuse
+from userrep.config.values import Duration, Location, Name, Section, refuse
 
 
 class StreamSource(Section):
@@ -16,7 +16,7 @@ class StreamSource(Section):
 
     topic: str | None = Field(None, min_length=1)
     """Kafka topic with JSON messages."""
-    path: Place | None = None
+    path: Location | None = None
     """Folder that receives new files, or a Delta table that receives new rows."""
     format: Literal["parquet", "delta", "json", "csv"] = "parquet"
     """Format of the data at `path`."""

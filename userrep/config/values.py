@@ -97,7 +97,7 @@ def _time_zone(name: str) -> str:
     return name
 
 
-def _place(path: str) -> str:
+def _location(path: str) -> str:
     """Check and expand a path or URI.
 
     Unprintable characters would break log lines, backticks would break SQL, and a password would end up in logs.
@@ -130,7 +130,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_dur
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]
-Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+Location = Annotated[str, Field(min_length=1), AfterValidator(_location)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Limit = Annotated[float | None, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

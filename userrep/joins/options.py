@@ -151,7 +151,7 @@ def name_faults(columns: Sequence[str], options: JoinOptions) -> list[str]:
 
 
 def without_vector(status: str) -> str:
-    """Return the message for a label without a vector if such labels are errors."""
+    """Return the error message for a label without a vector."""
     return (
         f"labels: a label has no vector (status {status}). Set handleInvalid to 'skip' to leave such labels out, or to "
         "'keep' to keep them with a null."
@@ -159,7 +159,7 @@ def without_vector(status: str) -> str:
 
 
 def wrong_width(space_id: str, dim: int, got: int | str) -> str:
-    """Return the message for a vector that has not as many dimensions as its space."""
+    """Return the error message for a vector with another number of dimensions than its space."""
     return (
         f"space {space_id}: a vector must have {dim} dimensions, got {got}. Rows of user_embeddings or "
         "embedding_updates were not written by userrep. Delete them, and rebuild their dates with `userrep backfill`."
@@ -167,7 +167,7 @@ def wrong_width(space_id: str, dim: int, got: int | str) -> str:
 
 
 def prepared(labels: DataFrame, options: JoinOptions) -> DataFrame:
-    """Return labels with user ids (string) and times (timestamp), as pandas labels are taken.
+    """Return labels whose user ids are strings and whose times are timestamps, cast as in a join of pandas labels.
 
     User ids that are whole numbers are cast to string. A date is its 00:00 UTC, and a time without a zone is UTC. Each
     cast is a warning. Raises the errors of ``check_labels``.

@@ -91,7 +91,7 @@ def create_training_table(
 ) -> tuple[pa.Table, str]:
     """Join labels as ``join_table`` does, and record the join as ``create_training_set`` does.
 
-    Returns the joined labels, in any order, and the id of the training set, which is that of the same labels in Spark.
+    Returns the joined labels, in any order, and the id of the training set. The same labels in Spark get the same id.
     """
     if not isinstance(tables, FileTables) or options.updates:
         frame = tables.spark.createDataFrame(labels)

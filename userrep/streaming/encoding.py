@@ -57,8 +57,7 @@ class Encoding:
     """The function that encodes rows of a micro-batch, with inputs pinned by the driver for all tasks.
 
     ``bases`` are the stream bases by as-of date. ``today`` is the newest day with an event in any earlier batch.
-    ``item_parts`` is explained in features/sums/pooling.py. ``storage``: type of the vectors, as in
-    snapshots.
+    ``item_parts`` is explained in features/sums/pooling.py. ``storage``: type that vectors are rounded to.
     """
 
     spec: FeatureSpec

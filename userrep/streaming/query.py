@@ -22,7 +22,7 @@ from userrep.store.tables import Tables
 from userrep.streaming.checkpoint import rejects_id
 from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.records import checked_rows
-from userrep.streaming.sources import ARRIVED, PLACE, arriving, stream_sources
+from userrep.streaming.sources import ARRIVED, ORIGIN, arriving, stream_sources
 from userrep.tiles.ledger import STREAM_REVISION
 
 BatchWriter = Callable[[DataFrame, int], None]
@@ -122,7 +122,7 @@ def rejected(rows: DataFrame) -> DataFrame:
         F.coalesce(day, F.to_date(ARRIVED)).alias("event_date"),
         F.lit(STREAM_REVISION).alias("revision"),
         "reason",
-        F.to_json(F.struct(F.col(PLACE).alias("place"), "row")).alias("row"),
+        F.to_json(F.struct(F.col(ORIGIN).alias("place"), "row")).alias("row"),
     )
 
 

@@ -16,12 +16,12 @@ from userrep.config import Config
 from userrep.features.profiles import picks_of, users_of
 from userrep.sources.read import CORRUPT, first_broken, is_missing_id, is_plausible, with_validity
 from userrep.store.sql import sql_name
-from userrep.streaming.sources import ARRIVED, PLACE
+from userrep.streaming.sources import ARRIVED, ORIGIN
 
 EVENT, PICK, USER = "event", "pick", "user"
 _MAX_CLOCK_SKEW = "INTERVAL 1 HOUR"
 _MICROS = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"}
-_ARRIVAL = (ARRIVED, PLACE)
+_ARRIVAL = (ARRIVED, ORIGIN)
 
 
 def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_source: bool, since: date) -> DataFrame:
@@ -37,7 +37,7 @@ def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, is_own_sou
 
     Returns
     -------
-    user_id, at (UTC), ARRIVED, PLACE, reason (null for valid rows), row (text), and record, a struct of kind, at,
+    user_id, at (UTC), ARRIVED, ORIGIN, reason (null for valid rows), row (text), and record, a struct of kind, at,
     item_id, weight, words (context keys ``column=value``), event_id, raw (distinguishes copies of an event),
     registered_at, attributes. Narrow, without a shuffle.
     """

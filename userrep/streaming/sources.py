@@ -17,7 +17,7 @@ from userrep.store.filesystem import exists
 from userrep.store.sql import sql_name
 from userrep.utc import DAY_US, day_number
 
-ARRIVED, PLACE = "__arrived_at", "__place"  # added to the owner's columns: arrival time and origin of a row
+ARRIVED, ORIGIN = "__arrived_at", "__origin"  # added to the owner's columns: arrival time and origin of a row
 _READ_OPTIONS = TEXT_OPTIONS | {"delta": {"skipChangeCommits": True}}
 _CHECK_TIMEOUTS = {  # short ones for the first request, so that a broker that is down is reported at once
     "kafka.request.timeout.ms": "5000",
@@ -58,7 +58,7 @@ def schemas_of(spark: SparkSession, config: Config) -> dict[str, str]:
 def arriving(
     spark: SparkSession, source: StreamSource, stream: Stream, *, schema: T.StructType, since: date
 ) -> DataFrame:
-    """Read a source as a stream with the columns of ``schema``, ARRIVED (UTC) and PLACE. Other columns are ignored.
+    """Read a source as a stream with the columns of ``schema``, ARRIVED (UTC) and ORIGIN. Other columns are ignored.
 
     Kafka values are JSON; a value that cannot be parsed with ``schema`` is kept as text in CORRUPT. On its first start,
     a stream reads Kafka messages with timestamps from one day before ``since`` (UTC), but all existing files or all
@@ -82,7 +82,7 @@ def arriving(
     is_delta = source.format == "delta"
     rows = (reader if is_delta else reader.schema(schema)).load(source.path)
     origin = F.lit(source.path) if is_delta else F.col("_metadata.file_path")
-    return rows.withColumns({PLACE: origin, ARRIVED: F.current_timestamp()})
+    return rows.withColumns({ORIGIN: origin, ARRIVED: F.current_timestamp()})
 
 
 def _parsed_messages(messages: DataFrame, schema: T.StructType) -> DataFrame:
@@ -90,11 +90,11 @@ def _parsed_messages(messages: DataFrame, schema: T.StructType) -> DataFrame:
     parsed = F.from_json(text, schema, {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT})
     origin = F.concat_ws("/", "topic", "partition", "offset")
     rows = messages.select(
-        parsed.alias("row"), text.alias("text"), F.col("timestamp").alias(ARRIVED), origin.alias(PLACE)
+        parsed.alias("row"), text.alias("text"), F.col("timestamp").alias(ARRIVED), origin.alias(ORIGIN)
     )
     columns = [F.col(f"row.{sql_name(name)}").alias(name) for name in schema.names if name != CORRUPT]
     corrupt = F.coalesce(F.col(f"row.{CORRUPT}"), F.when(F.col("row").isNull(), F.coalesce("text", F.lit(""))))
-    return rows.select(*columns, corrupt.alias(CORRUPT), ARRIVED, PLACE)
+    return rows.select(*columns, corrupt.alias(CORRUPT), ARRIVED, ORIGIN)
 
 
 def batch_source(config: Config, name: str) -> Source:

@@ -54,7 +54,7 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(folder: str, state: TrainingState, tensors: Tensors) -> None:
     """Write a checkpoint, then remove all but the newest two. Not safe for several writers at once."""
     path = f"{folder}/step-{state.taken:09d}"
-    delete_folder(path)  # one that is there is not usable, or training would have resumed from it
+    delete_folder(path)  # a folder of this name is unusable, or the training would have resumed from it
     write_frozen(path, state, tensors)
     for old in checkpoint_names(folder)[NUM_KEPT:]:
         delete_folder(f"{folder}/{old}")

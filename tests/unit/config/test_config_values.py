@@ -17,8 +17,8 @@ from userrep.errors import UsageError
 
 pytestmark = pytest.mark.fast
 
-DURATION, DAY, PLACE, ZONE, NAME = (
-    TypeAdapter(kind) for kind in (values.Duration, values.Day, values.Place, values.TimeZone, values.Name)
+DURATION, DAY, LOCATION, ZONE, NAME = (
+    TypeAdapter(kind) for kind in (values.Duration, values.Day, values.Location, values.TimeZone, values.Name)
 )
 
 
@@ -96,14 +96,14 @@ def test_an_unknown_time_zone_is_refused_with_the_nearest(zone: str, said: str) 
 )
 def test_a_path_with_a_password_or_without_a_line_of_its_own_is_refused(path: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        PLACE.validate_python(path)
+        LOCATION.validate_python(path)
 
 
 @pytest.mark.parametrize(
     "path", ["abfss://log@account.dfs.core.windows.net/x", "hdfs://host:9000/a@b", "log/day=é *", "C:/x:y@z"]
 )
 def test_a_path_of_any_store_is_kept_as_it_is(path: str) -> None:
-    assert PLACE.validate_python(path) == path
+    assert LOCATION.validate_python(path) == path
 
 
 @fuzzed(100)

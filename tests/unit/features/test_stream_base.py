@@ -26,7 +26,7 @@ from userrep.streaming.encoding import Encoding, read_base_rows
 from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.record_tiles import Records
 from userrep.streaming.records import checked_rows
-from userrep.streaming.sources import ARRIVED, PLACE
+from userrep.streaming.sources import ARRIVED, ORIGIN
 from userrep.workflows.data_stages import build_activity_tiles
 
 pytestmark = pytest.mark.default
@@ -56,7 +56,7 @@ def encoding(world: World, first_day: date | None = None) -> Encoding:
 def records_between(world: World, start: date, end: date) -> pa.Table:
     """Return user_id and records of the valid events of some days, as the stream's state has them."""
     log = read_source(world.spark, world.config.events.all_sources["events"], what="events")
-    beside = {PLACE: F.lit("here"), ARRIVED: F.current_timestamp()}
+    beside = {ORIGIN: F.lit("here"), ARRIVED: F.current_timestamp()}
     arrived = {"events": log.withColumns(beside)}
     rows = checked_rows(arrived, world.config, is_own_source=False, since=start).where("reason IS NULL")
     records = rows.where((F.col("at") >= F.lit(start)) & (F.col("at") < F.lit(end)))

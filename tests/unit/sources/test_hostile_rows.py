@@ -111,7 +111,7 @@ def message(random: Random, k: int) -> bytes | None:
         b'{"user_id": "\\ud800"}', b'{"\\u0000": 1}', json.dumps(GOOD).encode() * 2,
         b"\xef\xbb\xbf" + json.dumps(GOOD).encode(),
         b'{"user_id": "' + b"u" * (1 << 20) + b'"}', json.dumps(GOOD | {"_corrupt_record": "x",
-        "__place": "y"}).encode(),
+        "__origin": "y"}).encode(),
     ])  # fmt: skip
 
 

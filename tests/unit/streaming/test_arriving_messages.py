@@ -9,7 +9,7 @@ from pyspark.sql import types as T
 
 from tests.support.builders import at
 from userrep.sources.read import CORRUPT
-from userrep.streaming.sources import ARRIVED, PLACE, _parsed_messages
+from userrep.streaming.sources import ARRIVED, ORIGIN, _parsed_messages
 
 pytestmark = pytest.mark.default
 
@@ -23,11 +23,11 @@ def test_a_message_is_a_row_of_the_columns_wanted_or_kept_whole(spark: SparkSess
         [(value, at("2024-05-01 13:00:00"), "clicks", 3, k) for k, value in enumerate(values)],
         "value BINARY, timestamp TIMESTAMP, topic STRING, partition INT, offset BIGINT",
     )
-    rows = sorted(_parsed_messages(messages, columns).collect(), key=lambda row: str(row[PLACE]))
+    rows = sorted(_parsed_messages(messages, columns).collect(), key=lambda row: str(row[ORIGIN]))
     assert rows[0].asDict() == {
         "user id": "u", "points": 1.5, "event_at": at("2024-05-01 12:00:00"), CORRUPT: None,
-        ARRIVED: at("2024-05-01 13:00:00"), PLACE: "clicks/3/0",
+        ARRIVED: at("2024-05-01 13:00:00"), ORIGIN: "clicks/3/0",
     }  # fmt: skip
     assert [row[CORRUPT] for row in rows] == [None, "no json", "", None, wrong]
     assert [row["user id"] for row in rows] == ["u", None, None, None, "u"]
-    assert [row[PLACE] for row in rows] == [f"clicks/3/{k}" for k in range(5)]
+    assert [row[ORIGIN] for row in rows] == [f"clicks/3/{k}" for k in range(5)]

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tests.support.builders import at
 from userrep.config import Stream
 from userrep.streaming.query import _interval, changed_users, rejected
-from userrep.streaming.sources import ARRIVED, PLACE
+from userrep.streaming.sources import ARRIVED, ORIGIN
 
 pytestmark = pytest.mark.default
 
@@ -26,7 +26,7 @@ def checked(spark: SparkSession, *rows: tuple[str | None, datetime | None, str |
     ]
     return spark.createDataFrame(
         placed,
-        f"user_id STRING, at TIMESTAMP, {ARRIVED} TIMESTAMP, {PLACE} STRING, reason STRING, row STRING, "
+        f"user_id STRING, at TIMESTAMP, {ARRIVED} TIMESTAMP, {ORIGIN} STRING, reason STRING, row STRING, "
         "record STRUCT<item_id: STRING>",
     )
 

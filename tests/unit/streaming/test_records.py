@@ -10,7 +10,7 @@ from pyspark.sql import Row, SparkSession
 
 from tests.support.builders import EVENT_COLUMNS, at, config_of
 from userrep.streaming.records import checked_rows
-from userrep.streaming.sources import ARRIVED, PLACE
+from userrep.streaming.sources import ARRIVED, ORIGIN
 
 pytestmark = pytest.mark.default
 
@@ -22,11 +22,11 @@ USERS = {"path": "users", "columns": {"user_id": "user_id", "registered_at": "si
 def arrived(spark: SparkSession, columns: str, *rows: tuple[Any, ...]) -> Any:
     """Build rows that arrived at noon; their places count up."""
     placed = [(*row, NOON, f"topic/0/{k}") for k, row in enumerate(rows)]
-    return spark.createDataFrame(placed, f"{columns}, {ARRIVED} TIMESTAMP, {PLACE} STRING")
+    return spark.createDataFrame(placed, f"{columns}, {ARRIVED} TIMESTAMP, {ORIGIN} STRING")
 
 
 def by_place(rows: Any) -> list[Row]:
-    return sorted(rows.collect(), key=lambda row: int(row[PLACE].rpartition("/")[2]))
+    return sorted(rows.collect(), key=lambda row: int(row[ORIGIN].rpartition("/")[2]))
 
 
 def test_events_are_recorded_with_their_context_and_judged_by_the_clock(spark: SparkSession, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_events_are_recorded_with_their_context_and_judged_by_the_clock(spark: S
         "ahead_of_the_clock",
     ]  # fmt: skip
     first = rows[0]
-    assert (first.user_id, first["at"], first[ARRIVED], first[PLACE]) == ("u", MORNING, NOON, "topic/0/0")
+    assert (first.user_id, first["at"], first[ARRIVED], first[ORIGIN]) == ("u", MORNING, NOON, "topic/0/0")
     assert json.loads(first.row)["points"] == 2.0
     record = first.record
     assert (record.kind, record["at"], record.item_id, record.weight) == ("event", MORNING, "i", 2.0)

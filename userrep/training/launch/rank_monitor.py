@@ -3,7 +3,8 @@
 Ranks send lines of JSON: their identity, a heartbeat every two seconds, progress, and how they ended. The driver sends
 nothing. It closes the connection, and a rank whose connection is closed exits at once. So no rank outlives its driver,
 a rank that dies is detected within seconds under any launcher, and its traceback reaches the driver. Nothing is
-unpickled. A rank that hangs in a step, while its heartbeats go on, ends the others' communication after ten minutes.
+unpickled. If a rank hangs in a step while its heartbeats continue, the communication of the others times out after ten
+minutes.
 """
 
 import asyncio

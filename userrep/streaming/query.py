@@ -54,17 +54,20 @@ def start_queries(
     ``schemas`` are those of ``schemas_of`` when the stream was first started. With ``until_empty``, the queries end
     after processing all rows that have arrived.
     """
-    stream = config.streaming
+    stream, tables, query_id = config.streaming, batches.tables, batches.query_id
     for key, value in _SETTINGS.items():
-        batches.tables.spark.conf.set(key, value)
-    rows = arrived_rows(batches.tables, config, schemas, since=since)
+        tables.spark.conf.set(key, value)
+
+    def write_rejects(rows: DataFrame, batch_id: int) -> None:
+        rows = read_tombstones(tables).without_named(rows)
+        tables.append(rows, REJECTED_EVENTS, transaction=(rejects_id(query_id), batch_id))
 
     def start(rows: DataFrame, name: str, kind: str, write: BatchWriter, every: str) -> StreamingQuery:
         trigger = {"availableNow": True} if until_empty else {"processingTime": every}
         writer = rows.writeStream.queryName(name).outputMode("update").option("checkpointLocation", f"{folder}/{kind}")
         return writer.trigger(**trigger).foreachBatch(_ending_quietly(write, batches.is_stopping)).start()
 
-    query_id, write_rejects = batches.query_id, _reject_writer(batches.tables, batches.query_id)
+    rows = arrived_rows(tables, config, schemas, since=since)
     users = changed_users(rows, stream, since=since)
     return Queries(
         start(users, query_id, "embeddings", batches, _interval(stream.trigger)),
@@ -124,14 +127,6 @@ def rejected(rows: DataFrame) -> DataFrame:
         "reason",
         F.to_json(F.struct(F.col(ORIGIN).alias("place"), "row")).alias("row"),
     )
-
-
-def _reject_writer(tables: Tables, query_id: str) -> BatchWriter:
-    def write(rows: DataFrame, batch_id: int) -> None:
-        rows = read_tombstones(tables).without_named(rows)
-        tables.append(rows, REJECTED_EVENTS, transaction=(rejects_id(query_id), batch_id))
-
-    return write
 
 
 def _ending_quietly(write: BatchWriter, is_stopping: Callable[[], bool]) -> BatchWriter:

@@ -29,16 +29,16 @@ def rejects_id(query_id: str) -> str:
 
 
 class StreamCheckpoint(NamedTuple):
-    """The folder of a stream below ``root``, with ``stream.json`` and Spark's checkpoints."""
+    """The folder of a stream, with ``stream.json`` and Spark's checkpoints."""
 
-    root: str
+    tables: FileTables
     query_id: str
 
     @property
     def folder(self) -> str:
-        return f"{self.root}/streams/{checked_name(self.query_id, 'query id')}"
+        return f"{self.tables.artifacts_root}/streams/{checked_name(self.query_id, 'query id')}"
 
-    def check(self, tables: FileTables, config: Config, *, is_new: bool) -> None:
+    def check(self, config: Config, *, is_new: bool) -> None:
         """Refuse to continue if the stream would lose, repeat or mix rows.
 
         Raises
@@ -48,7 +48,7 @@ class StreamCheckpoint(NamedTuple):
             committed rows: new batch ids would then be skipped as committed. If the stream was started with other
             sources, broker, open days or lineage.
         """
-        has_written, has_begun = self._progress(tables)
+        has_written, has_begun = self._progress()
         if is_new and has_begun:
             raise UsageError(f"--new-query-id: the stream already exists, got {self.query_id}. Choose another name.")
         if has_written and not all(exists(f"{self.folder}/{query}/offsets") for query in _QUERIES):
@@ -69,7 +69,7 @@ class StreamCheckpoint(NamedTuple):
                 raise UsageError(faults)
 
     def claim(
-        self, tables: FileTables, config: Config, schemas: Callable[[], dict[str, str]], *, since: date
+        self, config: Config, schemas: Callable[[], dict[str, str]], *, since: date
     ) -> tuple[dict[str, str], date | None]:
         """Record the settings of a stream that has not finished a batch.
 
@@ -78,7 +78,7 @@ class StreamCheckpoint(NamedTuple):
         the settings differ from those of an earlier start, what that start left is deleted: Spark would continue with
         the offsets of its sources.
         """
-        settings, (_, has_begun) = self._read_settings(), self._progress(tables)
+        settings, (_, has_begun) = self._read_settings(), self._progress()
         if settings is None or not has_begun:
             current = _state_settings(config) | {"since": None if has_begun else str(since), "schemas": schemas()}
             if settings != current:
@@ -89,10 +89,10 @@ class StreamCheckpoint(NamedTuple):
         day = settings.get("since")
         return settings["schemas"], date.fromisoformat(day) if day else None
 
-    def _progress(self, tables: FileTables) -> tuple[bool, bool]:
+    def _progress(self) -> tuple[bool, bool]:
         """Return whether a query has committed rows, and whether one has finished a batch, even one without rows."""
         writers = ((EMBEDDING_UPDATES, self.query_id), (REJECTED_EVENTS, rejects_id(self.query_id)))
-        has_written = any(tables.last_transaction(table, name) is not None for table, name in writers)
+        has_written = any(self.tables.last_transaction(table, name) is not None for table, name in writers)
         commits = (name for query in _QUERIES for name in folder_names(f"{self.folder}/{query}/commits"))
         return has_written, has_written or any(name.isdigit() for name in commits)
 

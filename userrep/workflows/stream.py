@@ -46,21 +46,21 @@ def _stream(
 ) -> StreamProgress:
     config, tables = work.config, with_files(work.tables)
     stream = config.streaming
-    checkpoint = StreamCheckpoint(tables.artifacts_root, query_id)
-    checkpoint.check(tables, config, is_new=is_new)
+    checkpoint = StreamCheckpoint(tables, query_id)
+    checkpoint.check(config, is_new=is_new)
     if (store := online_store(stream)) is not None:
         store.check()
     check_arriving(work.spark, config)
     build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
     since, folder = newest + timedelta(days=1 - stream.open_days), checkpoint.folder
-    schemas, first_day = checkpoint.claim(tables, config, lambda: schemas_of(work.spark, config), since=since)
+    schemas, first_day = checkpoint.claim(config, lambda: schemas_of(work.spark, config), since=since)
     batches = MicroBatches(
         tables, config, query_id, first_day, gives_up=until_empty, is_stopping=is_stopping, today=last_seen_day(tables)
     )
     run = StreamRun(work.runs, batches, is_stopping)
 
     def start() -> Queries:
-        checkpoint.check(tables, config, is_new=False)  # an erasure may have removed it before a restart
+        checkpoint.check(config, is_new=False)  # an erasure may have removed it before a restart
         return start_queries(config, batches, schemas=schemas, since=since, folder=folder, until_empty=until_empty)
 
     run.until_done(start)

@@ -51,16 +51,12 @@ class SelfCheck(BaseModel):
     @property
     def best_peer(self) -> str:
         """The peer with the smallest lead of the embedding."""
-        return min(self.ahead, key=lambda peer: self.gain_over(peer).value)
+        return min(self.ahead, key=lambda peer: self.ahead[peer][MEAN].value)
 
     @property
     def gain(self) -> Interval:
         """Mean lead over the best peer."""
-        return self.gain_over(self.best_peer)
-
-    def gain_over(self, peer: str) -> Interval:
-        """Return the mean lead over a peer."""
-        return self.ahead[peer][MEAN]
+        return self.ahead[self.best_peer][MEAN]
 
     @property
     def summary(self) -> str:
@@ -74,10 +70,11 @@ class SelfCheck(BaseModel):
         """Header and rows: one row per task, one column per representation, and a last row of mean leads."""
         names = list(dict.fromkeys(name for by_name in self.values.values() for name in by_name))
         rows = [
-            [self._marked(task), *(f"{by_name[name]:.4f}" if name in by_name else "" for name in names)]
+            [marked(task, task in self.akin) + " ?" * (task in self.not_judged)]
+            + [f"{by_name[name]:.4f}" if name in by_name else "" for name in names]
             for task, by_name in self.values.items()
         ]
-        means = [f"{self.gain_over(name).value:+.1%}" if name in self.ahead else "" for name in names]
+        means = [f"{self.ahead[name][MEAN].value:+.1%}" if name in self.ahead else "" for name in names]
         return ["task", *names], [*rows, ["embedding ahead by", *means]]
 
     @property
@@ -92,6 +89,3 @@ class SelfCheck(BaseModel):
         """The printed result: the table, the summary and the notes."""
         title = f"self-check, trained until {self.trained_until} and judged on the days after that:"
         return [title, *in_columns(*self.table), f"over all judged tasks: {self.summary}", *self.notes]
-
-    def _marked(self, task: str) -> str:
-        return marked(task, task in self.akin) + " ?" * (task in self.not_judged)

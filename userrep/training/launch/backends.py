@@ -9,7 +9,7 @@ from pyspark import InheritableThread
 
 from userrep import errors
 from userrep.config import Training
-from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
+from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line, plural
 from userrep.training.checkpoint import Checkpoint, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.launchers import HorovodLaunch, TorchLaunch, num_slots
@@ -95,7 +95,7 @@ def _wait_for_slots(num_workers: int, spark: "SparkSession") -> bool:
         now = time.monotonic()
         if is_local or now - started > SLOT_SECONDS:
             raise SlotsError(
-                f"training.num_workers is {num_workers}, but Spark can run {slots} task{'s' * (slots != 1)} at once. "
+                f"training.num_workers is {num_workers}, but Spark can run {plural(slots, 'task')} at once. "
                 f"Set training.num_workers to {max(slots, 1)}, or give Spark more slots (spark.master: "
                 f"local[{num_workers}]; on a cluster, more spark.executor.instances or spark.executor.cores, or fewer "
                 "spark.task.cpus or spark.task.resource.gpu.amount; with dynamic allocation, as many "

@@ -37,11 +37,8 @@ class Encoder:
         self._storage = artifact.storage(storage)
         autoencoder = artifact.encoder()
         self.layout, self._scaler = artifact.layout, _padded_scaler(artifact.scaler)
-        weight_DF, bias_D, latent_DH = _in_one_layer(autoencoder)
-        hidden = getattr(autoencoder, "encoder_hidden", None)
-        first = [(hidden.weight, hidden.bias)] if hidden is not None else []
         # Hidden and linear layer form one product, transposed because that is faster for passes of few rows.
-        weights, biases = zip(*[*first, (weight_DF, bias_D)], strict=True)
+        weights, biases, latent_DH = _layers(autoencoder)
         self._first_FN = torch.cat([_padded(weight) for weight in weights]).T.contiguous()
         self._bias_N = torch.cat([_padded(bias) for bias in biases])
         self._latent_HD = _padded(latent_DH).T.contiguous()
@@ -108,18 +105,20 @@ def _padded_scaler(scaler: Scaler) -> Scaler:
     return Scaler(center_F=np.pad(scaler.center_F, padding), scale_F=np.pad(scaler.scale_F, padding, constant_values=1))
 
 
-def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weight_DF and bias_D of the linear layer with the propensities last, and latent_DH padded with zeros."""
+def _layers(autoencoder: Autoencoder) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Return the weights and biases of the hidden layer, if any, and the linear layer, and latent_DH.
+
+    The propensities are the last dimensions of the linear layer. They are zero in latent_DH.
+    """
     weight_DF: Tensor = autoencoder.encoder_linear.weight
     bias_D: Tensor = autoencoder.encoder_linear.bias
-    latent_DH = weight_DF[:, :0]
-    if hasattr(autoencoder, "encoder_hidden"):
-        latent_DH = autoencoder.encoder_latent.weight
     if autoencoder.has_propensities:
         weight_DF = torch.cat([weight_DF, autoencoder.propensity_PF])
         bias_D = torch.cat([bias_D, autoencoder.propensity_P])
-        latent_DH = torch.cat([latent_DH, latent_DH.new_zeros(len(bias_D) - len(latent_DH), latent_DH.shape[1])])
-    return weight_DF, bias_D, latent_DH
+    if not hasattr(autoencoder, "encoder_hidden"):
+        return [weight_DF], [bias_D], weight_DF[:, :0]
+    hidden, latent = autoencoder.encoder_hidden, autoencoder.encoder_latent.weight
+    return [hidden.weight, weight_DF], [hidden.bias, bias_D], pad(latent, (0, 0, 0, len(bias_D) - len(latent)))
 
 
 def _hinges(autoencoder: Autoencoder, counts: slice) -> tuple[Tensor, Tensor, Tensor]:

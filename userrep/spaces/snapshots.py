@@ -16,7 +16,6 @@ from userrep.ids import short_hash, snapshot_id
 from userrep.spaces.current_view import keep_current_view
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
@@ -111,7 +110,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     Raises UsageError if the features of a date are not built, and UserrepError if another run has started to build one
     of the snapshots in the meantime.
     """
-    from userrep.spaces.snapshot_files import write_vectors_by_spark, write_vectors_by_tasks  # needs torch and PySpark
+    from userrep.spaces.snapshot_files import write_vectors  # needs torch and PySpark
 
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]
@@ -123,11 +122,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     since = tables.version(USER_EMBEDDINGS)  # before the claim: rows that others publish after it are not replaced
     begun = _next_revisions(tables, space, {as_of: built[as_of] for as_of in sorted(as_ofs)})
     _replace(tables, begun, lambda rows: all(row.state not in _FINISHED for row in rows))
-    keys = {snapshot.as_of: snapshot.key for snapshot in begun}
-    if isinstance(tables, FileTables):
-        write_vectors_by_tasks(tables, config, space, keys, since)
-    else:
-        write_vectors_by_spark(tables, config, space, keys, since)
+    write_vectors(tables, config, space, {snapshot.as_of: snapshot.key for snapshot in begun}, since)
     facts = json.dumps({"storage": config.snapshots.storage})
     staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
     _replace(tables, staged, lambda rows: rows == set(begun))

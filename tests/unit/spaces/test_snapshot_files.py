@@ -141,9 +141,9 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
         with pytest.raises(Killed):
             site.stage()
     assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before
-    write = snapshot_files.write_vectors_by_tasks
+    write = snapshot_files.write_vectors
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot_files, "write_vectors_by_tasks", lambda *arguments: killed(write(*arguments)))
+        patch.setattr(snapshot_files, "write_vectors", lambda *arguments: killed(write(*arguments)))
         with pytest.raises(Killed):
             site.stage()
     publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
@@ -173,16 +173,15 @@ def test_of_two_runs_that_make_a_snapshot_at_once_the_late_one_stops_with_one_li
 ) -> None:
     if writer == "spark":
         site = site._replace(tables=left_to_spark(site.tables))
-    name = "write_vectors_by_tasks" if writer == "tasks" else "write_vectors_by_spark"
-    write, others, files = getattr(snapshot_files, name), list[list[Snapshot]](), list[str]()
+    write, others, files = snapshot_files.write_vectors, list[list[Snapshot]](), list[str]()
 
     def meanwhile(*arguments: Any) -> None:
-        monkeypatch.setattr(snapshot_files, name, write)
+        monkeypatch.setattr(snapshot_files, "write_vectors", write)
         others.append(site.stage())
         files.extend(site.tables.read(USER_EMBEDDINGS).inputFiles())
         write(*arguments)
 
-    monkeypatch.setattr(snapshot_files, name, meanwhile)
+    monkeypatch.setattr(snapshot_files, "write_vectors", meanwhile)
     with pytest.raises(UserrepError, match=r"user_embeddings`?: another run has changed the same rows meanwhile"):
         site.stage()
     assert sorted(site.tables.read(USER_EMBEDDINGS).inputFiles()) == sorted(files) != []

@@ -145,7 +145,7 @@ def test_a_date_gets_a_new_revision_after_all_that_were_ever_judged(
     def write(*arguments: Any) -> None:
         written.append((arguments[3], list_snapshots(tables, "s001-a", states=("begun",))))
 
-    monkeypatch.setattr("userrep.spaces.snapshot_files.write_vectors_by_tasks", write)
+    monkeypatch.setattr("userrep.spaces.snapshot_files.write_vectors", write)
     build_features(tables, one=D1, two=D2, three=D3, four=D4)
     record_snapshots(tables, [
         snapshot(D1, 2), snapshot(D1, 1), snapshot(D2, 1, state="refused"), snapshot(D3, 4, state="expired"),

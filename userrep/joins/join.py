@@ -99,7 +99,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         space_id=space.space_id,
         dim=sources.dim,
         new_user=ledger.new_user_vector(tables, sources) if options.missing == "new_user" else None,
-        into=(to.space_id, load_map(tables, space, to)[1]) if (to := sources.coordinates) is not None else None,
+        into=(to.space_id, load_map(tables, space, to)) if (to := sources.coordinates) is not None else None,
     )
 
 

@@ -76,8 +76,7 @@ def measure_moments(
     index = pc.index_in(few_now["user_id"], few_before["user_id"].combine_chunks())
     in_both = {NOW: few_now.filter(index.is_valid()), BEFORE: few_before.take(index.drop_null())}
     of_now, of_before = (
-        VectorMoments.of(sums, side, vectors_of(rows["embedding"].combine_chunks()).astype(np.float32))
-        for side, rows in in_both.items()
+        VectorMoments.of(sums, side, vectors_of(rows["embedding"].combine_chunks())) for side, rows in in_both.items()
     )
     return of_now, of_before
 
@@ -89,7 +88,7 @@ def _sums(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64] | float]:
     for side in (NOW, BEFORE):
         present = batch.column(side).drop_null()
         if len(present):
-            z_ND = vectors_of(present)
+            z_ND = vectors_of(present).astype(np.float64)
             sums |= {
                 f"{side}_num_rows": len(z_ND),
                 f"{side}_num_unmatched": len(z_ND) - num_both,

@@ -66,8 +66,8 @@ def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
 
 def _error_sums(batch: pa.RecordBatch, fitted: LinearMap) -> dict[str, NDArray[np.float64] | float]:
     """Return the sums over rows that the cosine and the residual are computed from."""
-    z_old = vectors_of(batch.column("z_old"))
-    z_mapped = fitted(vectors_of(batch.column("z_new")).astype(np.float32)).astype(np.float64)
+    z_old = vectors_of(batch.column("z_old")).astype(np.float64)
+    z_mapped = fitted(vectors_of(batch.column("z_new"))).astype(np.float64)
     return {
         "num_rows": len(z_old),
         "cosine": (_unit(z_mapped) * _unit(z_old)).sum(),
@@ -82,7 +82,7 @@ def _overlap(held_out: DataFrame, fitted: LinearMap) -> tuple[float, int]:
     last = held_out.agg(F.max("as_of")).first()[0]  # type: ignore[index]
     sample = held_out.where(F.col("as_of") == F.lit(last)).select("z_new", "z_old").limit(_NEIGHBOR_SAMPLE).toArrow()
     z_new, z_old = (vectors_of(sample.column(name).combine_chunks()) for name in ("z_new", "z_old"))
-    return shared_neighbours(fitted(z_new.astype(np.float32)), z_old), len(z_old)
+    return shared_neighbours(fitted(z_new), z_old), len(z_old)
 
 
 def shared_neighbours(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> float:

@@ -11,7 +11,6 @@ Shapes: B rows, E dimensions of the new (source) space, D dimensions of the old 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -121,17 +120,13 @@ def fit_map(pairs: DataFrame) -> LinearMap:
 def mapped(vectors: Column, fitted: LinearMap) -> Column:
     """Map a column of array<float>; nulls stay null. Cost: the vectors pass through Arrow."""
 
-    def apply(column: pa.Array) -> pa.Array:
-        is_valid = column.is_valid()
-        z_BD = np.zeros((len(column), len(fitted.bias_D)), np.float32)
-        z_BD[is_valid.to_numpy(zero_copy_only=False)] = fitted(stacked(column.filter(is_valid), len(fitted.weight_ED)))
-        lists = listed(z_BD)
-        return pc.if_else(is_valid, lists, pa.scalar(None, lists.type))
+    def apply(batches: Arrays) -> Iterator[pa.Array]:
+        zeros = [0.0] * len(fitted.weight_ED)
+        for (column,) in batches:
+            mapped_BD = fitted(stacked(column.fill_null(zeros), len(zeros)))
+            yield pc.if_else(column.is_valid(), listed(mapped_BD), None)
 
-    def apply_all(batches: Arrays) -> Iterator[pa.Array]:
-        return (apply(column) for (column,) in batches)
-
-    return arrow_udf(apply_all, "array<float>", pa.list_(pa.float32()))(vectors)
+    return arrow_udf(apply, "array<float>", pa.list_(pa.float32()))(vectors)
 
 
 def _products(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
@@ -141,9 +136,9 @@ def _products(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
     return {"products": x_BA.T @ np.hstack([x_BA, z_old])}
 
 
-def vectors_of(column: Any) -> NDArray[np.float64]:
+def vectors_of(column: pa.ListArray) -> NDArray[np.float32]:
     """Return a list column as a matrix whose width is the length of the first list."""
-    return stacked(column, len(column[0]) if len(column) else 0).astype(np.float64)
+    return stacked(column, len(column[0]) if len(column) else 0)
 
 
 class MapManifest(Manifest):
@@ -187,7 +182,7 @@ def save_map(
     return add_map(tables, new, old, manifest.content_hash).space(new)
 
 
-def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
+def load_map(tables: Tables, new: Space, old: Space) -> LinearMap:
     """Load the map that the registry names, and check it against the registry and both spaces.
 
     Raises
@@ -211,7 +206,7 @@ def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, Linea
             f"{folder}: the map from {manifest.from_space} to {manifest.to_space} was fitted on other artifacts. {cure}"
         )
     _check(folder, tensors, cure)
-    return manifest, LinearMap(tensors["weight_ED"], tensors["bias_D"])
+    return LinearMap(tensors["weight_ED"], tensors["bias_D"])
 
 
 def _check(folder: str, tensors: Tensors, cure: str) -> None:

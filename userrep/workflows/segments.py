@@ -130,7 +130,7 @@ def _to_previous(tables: Tables, space: Space, previous: Previous | None) -> Con
     """Return the conversion of vectors to the coordinates of the previous segments."""
     if previous is None or previous.manifest["space_id"] == space.space_id:
         return lambda z_ND: z_ND
-    return load_map(tables, space, find_space(tables, previous.manifest["space_id"]))[1]
+    return load_map(tables, space, find_space(tables, previous.manifest["space_id"]))
 
 
 def _identified(

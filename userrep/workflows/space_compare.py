@@ -94,7 +94,7 @@ def compare_spaces(
         raise UsageError(f"space {old.space_id} cannot be compared with itself. Name two spaces.")
     if metric not in space_comparison.METRICS:
         raise UsageError(f"--metric {metric}: unknown. Choose one of: {', '.join(space_comparison.METRICS)}.")
-    linear_map = load_map(tables, new, old)[1]
+    linear_map = load_map(tables, new, old)
     model, path = None, label_table.model
     if path is not None:
         model = read_model(path)

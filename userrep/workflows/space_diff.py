@@ -101,7 +101,7 @@ def _map_agreement(tables: Tables, old: Space, new: Space, as_ofs: Sequence[date
     try:
         new = find_space(tables, new.space_id)  # the caller may have read the registry before the map was saved
         is_saved = old.space_id in dict(new.maps)
-        linear_map = load_map(tables, new, old)[1] if is_saved else fit_map(pairs)
+        linear_map = load_map(tables, new, old) if is_saved else fit_map(pairs)
         vector_agreement = agreement(pairs, linear_map)
     finally:
         pairs.unpersist()

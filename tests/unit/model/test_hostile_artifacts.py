@@ -188,7 +188,7 @@ def test_a_spoilt_map_is_refused_or_whole(tmp_path: Path, seed: int, name: str, 
         rehash(folder)
     found: list[Any] = []
     if not refused(lambda: found.append(load_map(tables, new, old))):  # type: ignore[arg-type]
-        np.testing.assert_array_equal(found[0][1].weight_ED, tensors["weight_ED"])
+        np.testing.assert_array_equal(found[0].weight_ED, tensors["weight_ED"])
     (folder / name).write_bytes(before)
 
 

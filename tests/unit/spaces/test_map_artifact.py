@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.embedding_tables import add_spaces
 from userrep.errors import ArtifactError, UsageError
-from userrep.model.frozen_folder import write_frozen
+from userrep.model.frozen_folder import read_frozen_manifest, write_frozen
 from userrep.spaces.agreement import Agreement
-from userrep.spaces.mapping import LinearMap, load_map, map_folder, save_map
+from userrep.spaces.mapping import LinearMap, MapManifest, load_map, map_folder, save_map
 from userrep.spaces.registry import Space, find_space
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
@@ -47,10 +47,14 @@ def folder(tables: Tables, new: Space) -> Path:
     return Path(map_folder(tables, new, OLD, dict(new.maps)["s001-a"]))
 
 
+def manifest_of(folder: Path) -> MapManifest:
+    return read_frozen_manifest(str(folder), MapManifest, cure="")[0]
+
+
 def test_a_map_is_read_back_with_all_that_was_recorded_of_it(
     tables: Tables, tmp_path: Path, new: Space, folder: Path
 ) -> None:
-    manifest, fitted = load_map(tables, new, OLD)
+    manifest, fitted = manifest_of(folder), load_map(tables, new, OLD)
     assert folder == tmp_path / "artifacts/spaces/s002-b/maps/s001-a" / manifest.content_hash[:16]
     assert find_space(tables, "s002-b").maps == new.maps == (("s001-a", manifest.content_hash),)
     np.testing.assert_array_equal(fitted(np.array([[1, 2, 4]], np.float32)), [[0, 1]])  # 0 - 2 + 1 + 1, 2 + 1 + 0 - 2
@@ -65,7 +69,7 @@ def test_of_two_maps_that_are_saved_at_once_the_first_counts(tables: Tables, new
     doubled = LinearMap(2 * WEIGHT_ED, BIAS_D)
     again = save_map(tables, NEW, OLD, doubled, agreement=asdict(replace(AGREEMENT, residual=0.1)), as_ofs=[])
     assert again == new
-    np.testing.assert_array_equal(load_map(tables, again, OLD)[1].weight_ED, WEIGHT_ED)
+    np.testing.assert_array_equal(load_map(tables, again, OLD).weight_ED, WEIGHT_ED)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_a_map_that_was_changed_is_refused(
 
 
 def test_a_map_that_the_registry_does_not_name_is_refused(tables: Tables, new: Space, folder: Path) -> None:
-    manifest, _ = load_map(tables, new, OLD)
+    manifest = manifest_of(folder)
     (folder / "weights.safetensors").unlink()
     (folder / "manifest.json").unlink()
     folder.rmdir()
@@ -128,9 +132,10 @@ def test_a_missing_map_is_refused_with_the_command_that_fits_it(tables: Tables) 
         {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D * np.float32("inf")},
     ],
 )
-def test_tensors_that_are_no_finite_map_are_refused(tables: Tables, new: Space, tensors: dict[str, np.ndarray]) -> None:
-    manifest, _ = load_map(tables, new, OLD)
-    sealed = write_frozen(str(tables.artifacts_root) + "/other", manifest, tensors)
+def test_tensors_that_are_no_finite_map_are_refused(
+    tables: Tables, new: Space, folder: Path, tensors: dict[str, np.ndarray]
+) -> None:
+    sealed = write_frozen(str(tables.artifacts_root) + "/other", manifest_of(folder), tensors)
     Path(tables.artifacts_root, "other").rename(map_folder(tables, new, OLD, sealed.content_hash))
     renamed = replace(new, maps=(("s001-a", sealed.content_hash),))
     with pytest.raises(ArtifactError, match="the tensors are not a linear map of finite float32 numbers"):

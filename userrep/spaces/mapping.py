@@ -183,7 +183,7 @@ def save_map(
 
 
 def load_map(tables: Tables, new: Space, old: Space) -> LinearMap:
-    """Load the map that the registry names, and check it against the registry and both spaces.
+    """Return the map that the registry names, after a check against the registry and both spaces.
 
     Raises
     ------

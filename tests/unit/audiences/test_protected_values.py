@@ -66,6 +66,6 @@ def test_a_users_table_without_the_column_or_with_other_ids_is_refused(world: Au
     users = SnapshotUsers(world.tables, world.made)
     with pytest.raises(UsageError, match=r"users.protected\[0\]: no column 'gender'; columns found: id, age\."):
         read_protected(world.settings("gender"), users)
-    rows = pa.table({"id": [1.5, 2.0], "age": [1, 2], "town": ["a", "b"]})
+    rows = pa.table({"id": [["a"], ["b"]], "age": [1, 2], "town": ["a", "b"]})
     with pytest.raises(UsageError, match=r"users.columns.user_id: .* Convert the column to text\."):
         read_protected(write(tmp_path / "users.parquet", "parquet", rows), users)

@@ -5,14 +5,12 @@ the rest of the snapshot. For every metric, higher is worse. A space does not ch
 from its inputs.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from userrep import config as settings
-from userrep.config import Config, DriftLimits
+from userrep.config import Config, Drift, DriftLimits
 from userrep.errors import UsageError
 from userrep.features.build import stored_features
 from userrep.features.ledger import feature_sets
@@ -77,9 +75,9 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     if not earlier:
         return None
     before = earlier[-1]
-    drift = _recorded(tables, snapshot, before)
-    if drift is None:
-        drift = MeasuredDrift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
+    drift = _recorded(tables, snapshot, before) or MeasuredDrift(
+        snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True
+    )
     outcomes = {name: _outcome(config.drift, name, value) for name, value in drift.metrics.items()}
     if outcomes != drift.outcomes:
         drift = replace(drift, outcomes=outcomes)
@@ -94,14 +92,13 @@ def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> MeasuredD
     """
     recorded = tables.ledger(SNAPSHOT_DRIFT, snapshot_id=snapshot.snapshot_id, before_id=before.snapshot_id)
     rows = [row for row in recorded if row.measured_at >= snapshot.computed_at]
-    outcomes = {row.metric: row.outcome for row in rows if not row.part}
-    if not set(DriftLimits.model_fields) <= set(outcomes):
-        return None
     metrics = {row.metric: row.value for row in rows if not row.part}
-    parts: Parts = defaultdict(dict)
-    for row in rows:
-        if row.part:
-            parts[row.metric][row.part] = row.value
+    if not set(DriftLimits.model_fields) <= set(metrics):
+        return None
+    outcomes = {row.metric: row.outcome for row in rows if not row.part}
+    parts: Parts = {}
+    for row in (row for row in rows if row.part):
+        parts.setdefault(row.metric, {})[row.part] = row.value
     return MeasuredDrift(snapshot, before, metrics, parts, outcomes, is_new=False)
 
 
@@ -109,12 +106,12 @@ def _measure(
     tables: Tables, config: Config, space: Space, snapshot: Snapshot, before: Snapshot
 ) -> tuple[Metrics, Parts]:
     """Measure the vectors, and the inputs if both dates have features and the space is of this configuration."""
-    limit, few = (_num_buckets(num, snapshot, before) for num in (config.drift.sample_users, _NEIGHBOURS_AMONG))
-    in_sample = F.col("user_bucket") < limit
+    num_sampled = config.drift.sample_users
+    in_sample = F.col("user_bucket") < _num_buckets(num_sampled, snapshot, before)
+    few = _num_buckets(min(num_sampled, _NEIGHBOURS_AMONG), snapshot, before)
     vectors = [tables.read(USER_EMBEDDINGS, [s.key]).where(in_sample) for s in (snapshot, before)]
     some = [
-        rows_below(min(limit, few), tables, USER_EMBEDDINGS, [s.key], _VECTORS.names).cast(_VECTORS)
-        for s in (snapshot, before)
+        rows_below(few, tables, USER_EMBEDDINGS, [s.key], _VECTORS.names).cast(_VECTORS) for s in (snapshot, before)
     ]
     both_moments = measure_moments(*vectors, *some)
     for moments, sampled in zip(both_moments, (snapshot, before), strict=True):
@@ -145,7 +142,7 @@ def _num_buckets(num_users: int, now: Snapshot, before: Snapshot) -> int:
     return buckets_of_share(num_users / max(now.num_users, before.num_users, 1))
 
 
-def _outcome(limits: settings.Drift, metric: str, value: float) -> str:
+def _outcome(limits: Drift, metric: str, value: float) -> str:
     by_outcome = {FAIL: getattr(limits.fail, metric), WARN: getattr(limits.warn, metric)}
     return next((outcome for outcome, limit in by_outcome.items() if limit is not None and value > limit), OK)
 

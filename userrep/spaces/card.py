@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from userrep.config.values import part_of_name
+from userrep.items.versions import version_records
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.store.schemas import ITEM_VECTOR_VERSIONS, JOB_RUNS, TILE_DAYS
+from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
+from userrep.tiles.ledger import tile_ledger
 
 if TYPE_CHECKING:
     from userrep.model.artifact import SpaceManifest
@@ -28,8 +30,8 @@ def model_card(tables: Tables, space: Space, manifest: SpaceManifest, *, protect
     ``protected``: the columns of ``users.protected``. Cost: reads ledgers. Below a root, this needs no Spark.
     """
     spec, check = manifest.layout.spec, manifest.self_check
-    rows = sorted(tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=space.lineage_id), key=lambda row: row.valid_from)
-    versions = [row for row in rows if row.valid_from <= space.trained_until]
+    records = version_records(tables, space.lineage_id)
+    versions = sorted(valid_from for valid_from in records if valid_from <= space.trained_until)
     head, scores = check.table if check else ([], [])
     return (
         _environment()
@@ -37,15 +39,12 @@ def model_card(tables: Tables, space: Space, manifest: SpaceManifest, *, protect
         .render(
             space=space,
             manifest=manifest,
-            model=manifest.model,
-            training=manifest.training,
-            layout=manifest.layout,
             spec=spec,
             log=_log(tables, space),
             num_rows=_num_rows(tables, space),
             snapshots=list_snapshots(tables, space.space_id),
             versions=versions,
-            num_vectors=dict(versions[-1].num_vectors) if versions else {},
+            num_vectors=records[versions[-1]].num_vectors if versions else {},
             check=check,
             check_rows=[head, ["---"] * len(head), *scores],
             location=repr(tables.location),
@@ -65,9 +64,7 @@ def _environment() -> Environment:
 
 def _log(tables: Tables, space: Space) -> str:
     """Describe the log that the training could see."""
-    entries = tables.ledger(TILE_DAYS, ("event_date", "revision", "num_events"))
-    newest = {row.event_date: row.num_events for row in sorted(entries, key=lambda row: row.revision) if row.event_date}
-    seen = {day: num_events for day, num_events in newest.items() if day < space.trained_until}
+    seen = {day: tiles.num_events for day, tiles in tile_ledger(tables).days.items() if day < space.trained_until}
     if not seen:
         return "not recorded"
     return f"{min(seen)} to {max(seen)}, {sum(seen.values()):,} events on {len(seen):,} days"

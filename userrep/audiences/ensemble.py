@@ -21,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import normalize
 
 from userrep.audiences.protected import Guard
 from userrep.store.arrow import combined, stacked
@@ -77,18 +78,13 @@ class Member(NamedTuple):
         num_clusters = min(_MOST_CLUSTERS, max(1, round(np.sqrt(num_seeds / 2))))  # Mardia's rule of thumb
         with catch_warnings():
             simplefilter("ignore", ConvergenceWarning)  # fewer distinct seeds than clusters: some centers are equal
-            clusters = KMeans(num_clusters, n_init=3, random_state=_SEED).fit(_unit(x_ND[is_seed_N]))
-        return cls(model.coef_[0], float(model.intercept_[0]), _unit(clusters.cluster_centers_))
+            clusters = KMeans(num_clusters, n_init=3, random_state=_SEED).fit(normalize(x_ND[is_seed_N]))
+        return cls(model.coef_[0], float(model.intercept_[0]), normalize(clusters.cluster_centers_))
 
     def features(self, x_BD: Floats) -> Floats:
         """Return the classifier's logit, and the cosine to the nearest center: B x F."""
-        similarity_B = (_unit(x_BD) @ self.center_KD.T).max(axis=1)
+        similarity_B = (normalize(x_BD) @ self.center_KD.T).max(axis=1)
         return np.column_stack([x_BD @ self.weight_D + self.bias, similarity_B])
-
-
-def _unit(x_ND: Floats) -> Floats:
-    length_N1: Floats = np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
-    return x_ND / length_N1
 
 
 def weights_of(features_NF: Floats, is_seed_N: Flags) -> Floats:

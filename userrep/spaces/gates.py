@@ -38,12 +38,10 @@ class SnapshotStats:
     num_at_limit: int = 0
 
 
-def snapshot_stats(
-    rows: DataFrame, *, dim: int, storages: Mapping[date, VectorStorage] | None = None
-) -> dict[date, SnapshotStats]:
+def snapshot_stats(rows: DataFrame, *, dim: int, storages: Mapping[date, VectorStorage]) -> dict[date, SnapshotStats]:
     """Aggregate the rows (as_of, user_id, embedding) of snapshots; one snapshot per as-of date.
 
-    ``storages``: the storage type of each snapshot, by default float32.
+    ``storages``: the storage type of each snapshot.
 
     Cost: two passes, and one shuffle of user ids. The driver receives 2 x dim numbers per task and as-of date.
     """
@@ -51,7 +49,7 @@ def snapshot_stats(
 
     from userrep.spark.sums import sum_over
 
-    sums = sum_over(rows.select("as_of", "embedding"), lambda batch: _sums_by_date(batch, dim, storages or {}))
+    sums = sum_over(rows.select("as_of", "embedding"), lambda batch: _sums_by_date(batch, dim, storages))
     counts = rows.groupBy("as_of").agg(F.count("*").alias("num_rows"), F.count_distinct("user_id").alias("num_users"))
     stats = {}
     for row in counts.collect():
@@ -75,7 +73,7 @@ def _sums_by_date(
         fits = pc.equal(vectors.value_lengths(), dim).fill_null(False)
         wide = stacked(vectors.filter(fits), dim)
         finite = wide[np.isfinite(wide).all(axis=1)]
-        at_limit = storages.get(as_of.as_py(), VectorStorage()).num_at_limit(finite)
+        at_limit = storages[as_of.as_py()].num_at_limit(finite)
         finite = finite.astype(np.float64)
         moments = finite.sum(axis=0), np.square(finite).sum(axis=0)
         values = (len(vectors) - len(finite), len(finite), *moments, at_limit)

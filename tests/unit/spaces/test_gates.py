@@ -72,7 +72,8 @@ def test_only_finite_vectors_of_the_right_width_are_summed() -> None:
     vectors = pa.array([[1, 2], [3, -4], [nan, 1], [1, inf], [1], [1, 2, 3], None, []], pa.list_(pa.float32()))
     days = pa.array([date(2024, 5, 1)] * 6 + [date(2024, 5, 2)] * 2)
     batch = pa.record_batch({"as_of": days, "embedding": vectors})
-    storages = {date(2024, 5, 1): VectorStorage.of("int8", [1.0, 2.0**-5])}  # limits of 127 and 127 / 32
+    int8 = VectorStorage.of("int8", [1.0, 2.0**-5])  # limits of 127 and 127 / 32
+    storages = {date(2024, 5, 1): int8, date(2024, 5, 2): VectorStorage()}
     sums = {name: np.asarray(value).tolist() for name, value in _sums_by_date(batch, 2, storages).items()}
     first, second = (
         {name: sums.pop(f"{name} {day}") for name in ("broken", "finite", "sums", "squares", "at_limit")}

@@ -13,6 +13,7 @@ from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REGISTRY
 from userrep.store.tables import Tables
+from userrep.store.vector_storage import VectorStorage
 
 pytestmark = pytest.mark.default
 
@@ -86,6 +87,6 @@ def test_stats_see_broken_vectors_repeated_users_and_dead_dimensions(spark: Spar
         (other, "c", [1.0, 2.0, 3.0]),
     ]
     rows = spark.createDataFrame(good + bad, "as_of DATE, user_id STRING, embedding ARRAY<FLOAT>").repartition(3)
-    stats = snapshot_stats(rows, dim=3)
+    stats = snapshot_stats(rows, dim=3, storages=dict.fromkeys((day, other), VectorStorage()))
     assert stats[day] == SnapshotStats(num_rows=20, num_users=20, num_broken=0, num_live_dims=2)
     assert stats[other] == SnapshotStats(num_rows=4, num_users=3, num_broken=3, num_live_dims=0)

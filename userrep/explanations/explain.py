@@ -1,17 +1,14 @@
-"""The answers of ``userrep explain``: what a space's vectors tell, and what drives a linear model on them."""
+"""The answers of ``userrep explain``: what a space's vectors contain, and what drives a linear model on them."""
 
 from dataclasses import dataclass
 from datetime import date
-
-import numpy as np
-from numpy.typing import NDArray
 
 from userrep.config import Config
 from userrep.explanations.item_effects import LabelEffect, item_effects, label_effects, read_item_matrix
 from userrep.explanations.item_labels import read_item_labels
 from userrep.explanations.readings import Reading, attribute, read_blocks
 from userrep.explanations.sampled_users import MOST_USERS, SampledUsers, sample_users
-from userrep.model.artifact import Artifact, load_artifact
+from userrep.model.artifact import load_artifact
 from userrep.spaces.consumer_model import ConsumerModel
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import Snapshot
@@ -60,7 +57,7 @@ def explain_space(
     """
     artifact = load_artifact(artifact_folder(tables, space), space.content_hash)
     users = sample_users(tables, config, space, snapshot, most_users=most_users)
-    blocks = read_blocks(artifact.layout, inputs_of(artifact, users), users.z_ND, users.is_held_out_N)
+    blocks = read_blocks(artifact.layout, artifact.inputs(users.features), users.z_ND, users.is_held_out_N)
     return SpaceExplanation(*_explained(snapshot, users), blocks)
 
 
@@ -80,7 +77,7 @@ def explain_model(
     model.check_fits(space.space_id, artifact.manifest.model.latent_dim)
     users = sample_users(tables, config, space, snapshot)
     score_N = model.scores(users.z_ND)
-    weight_F, shares = attribute(artifact.layout, inputs_of(artifact, users), score_N, users.is_held_out_N)
+    weight_F, shares = attribute(artifact.layout, artifact.inputs(users.features), score_N, users.is_held_out_N)
     texts, effects = read_item_labels(tables, config.items), None
     if texts is not None:
         items = read_item_matrix(tables, config, artifact.layout, snapshot.as_of)
@@ -100,8 +97,3 @@ def _explained(snapshot: Snapshot, users: SampledUsers) -> tuple[str, str, date,
     """Return the fields of an ``Explanation``."""
     num_held_out = int(users.is_held_out_N.sum())
     return snapshot.space_id, snapshot.snapshot_id, snapshot.as_of, len(users), num_held_out
-
-
-def inputs_of(artifact: Artifact, users: SampledUsers) -> NDArray[np.float32]:
-    """Return the scaled inputs of the users, as the encoder sees them."""
-    return artifact.scaler.apply(artifact.layout, artifact.layout.raw(users.features))

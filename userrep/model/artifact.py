@@ -5,6 +5,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
@@ -76,6 +77,10 @@ class Artifact:
     @property
     def scaler(self) -> Scaler:
         return Scaler(center_F=self.tensors["center_F"], scale_F=self.tensors["scale_F"])
+
+    def inputs(self, features: pa.RecordBatch) -> NDArray[np.float32]:
+        """Return the scaled inputs of users, x_BF, as the encoder sees them."""
+        return self.scaler.apply(self.layout, self.layout.raw(features))
 
     def storage(self, name: config.Storage) -> VectorStorage:
         """Return a storage type for the space's vectors."""

@@ -83,8 +83,7 @@ def reconstruction_errors(batch: pa.RecordBatch, folder: str, content_hash: str)
     artifact, autoencoder, loss = _loaded(folder, content_hash)
     sum_K = np.zeros(len(artifact.layout.blocks))
     for start in range(0, batch.num_rows, _FORWARD_ROWS):
-        raw_BF = artifact.layout.raw(batch.slice(start, _FORWARD_ROWS))
-        x_BF = torch.from_numpy(artifact.scaler.apply(artifact.layout, raw_BF))
+        x_BF = torch.from_numpy(artifact.inputs(batch.slice(start, _FORWARD_ROWS)))
         with torch.inference_mode():
             error_K = loss(autoencoder(x_BF).reconstruction_BF, x_BF)
         sum_K += len(x_BF) * error_K.numpy()

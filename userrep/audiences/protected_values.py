@@ -26,10 +26,10 @@ def read_protected(settings: Users, users: SnapshotUsers) -> tuple[dict[str, pa.
     wanted = {"columns.user_id": settings.columns.user_id}
     wanted |= {f"protected[{k}]": name for k, name in enumerate(settings.protected)}
     ids, *values = read_texts(users.tables, settings, "users", wanted, most_rows=_MOST_ASKED)
-    found = users.rows_of(ids.unique())[:_MOST_USERS]
-    row = pc.index_in(combined(found["user_id"]), value_set=ids)
+    rows = users.rows_of(ids.unique())[:_MOST_USERS]
+    index = pc.index_in(combined(rows["user_id"]), value_set=ids)
     named = zip(settings.protected, values, strict=True)
-    return {name: _as_numbers(texts).take(row) for name, texts in named}, found["embedding"]
+    return {name: _as_numbers(texts).take(index) for name, texts in named}, rows["embedding"]
 
 
 def _as_numbers(texts: pa.StringArray) -> pa.Array:

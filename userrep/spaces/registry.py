@@ -116,7 +116,7 @@ def check_lineage(space: Space, config: Config) -> None:
 def stored(
     transition: Callable[Concatenate[Registry, _P], Registry], *, require_same_spaces: bool = False
 ) -> Callable[Concatenate[Tables, _P], Registry]:
-    """Return a transition as a change of the stored registry, which takes tables in place of a registry.
+    """Return a transition as a change of the stored registry, which takes tables instead of a registry.
 
     It also raises the errors of ``change_registry``.
     """

@@ -48,12 +48,12 @@ def expire_snapshots(
         return _in_state(EXPIRED, {snapshot.snapshot_id for snapshot in expired}, rows)
 
     key = {"space_id": space.space_id}
-    has_changed = tables.change(SNAPSHOTS, marked, replacing=sql_key(key), **key)
+    tables.change(SNAPSHOTS, marked, replacing=sql_key(key), **key)
     pinned = _pinned(tables, space)
     _restore(tables, space, pinned)
     ledger = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
     to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED and snapshot.snapshot_id not in pinned]
-    if has_changed:
+    if expired:
         logger.info(
             f"space {space.space_id}: {plural(len(expired), 'snapshot')} expired, {expired[0].as_of} to "
             f"{expired[-1].as_of}; {sum(snapshot.state == PUBLISHED for snapshot in ledger)} kept"

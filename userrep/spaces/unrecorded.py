@@ -48,8 +48,7 @@ def record_kept(tables: Tables, config: Config) -> None:
             target = tracking_target(config)
             training = json.loads(read_bytes(path, max_bytes=_MAX_BYTES))
             manifest = load_artifact(folder, space.content_hash).manifest
-            ranks, environment = training["ranks"], training["environment"]
-            run = record_training(target, folder=folder, manifest=manifest, ranks=ranks, environment=environment)
+            run = record_training(target, folder=folder, manifest=manifest, **training)
         except (TrackingError, UsageError) as error:
             logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return

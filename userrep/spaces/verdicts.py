@@ -56,7 +56,7 @@ class Verdict:
 
 
 def record_verdict(tables: Tables, verdict: Verdict) -> None:
-    """Append a verdict in one commit, unless the consumer's newest verdict says the same of the same comparison.
+    """Append a verdict in one commit, unless it equals the consumer's newest verdict except for its time.
 
     So a comparison that is repeated after a kill, or that two runs make at once, is recorded once.
 

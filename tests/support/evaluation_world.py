@@ -177,10 +177,8 @@ def truth_of(
 def item_vectors(item_IT: NDArray[np.float32], plan: EvaluationPlan = PLAN) -> ItemVectors:
     """Return the same vectors for all dates, valid from the start of the plan."""
     dates = {plan.until, *plan.dates}
-    has = np.ones((len(item_IT), 1), bool)
-    return ItemVectors(
-        {"content": item_IT.shape[1]}, dict.fromkeys(dates, plan.until), {plan.until: item_IT}, {plan.until: has}
-    )
+    x_IX = np.hstack([item_IT, np.ones((len(item_IT), 1), np.float32)])
+    return ItemVectors({"content": item_IT.shape[1]}, dict.fromkeys(dates, plan.until), {plan.until: x_IX})
 
 
 def judged(

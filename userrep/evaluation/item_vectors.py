@@ -1,6 +1,6 @@
 """Item data of an evaluation: the vectors valid at each date, and clusters of items.
 
-Shapes: I items, E numbers of an item, M modalities.
+Shapes: I items, E numbers of an item, M modalities, X = E + M.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,43 +29,41 @@ _ROUNDS = 25
 class ItemVectors:
     """Vectors of I items by date, each from the version valid at that date.
 
-    ``version_of``: version by date. ``vectors_IE``: by version, all modalities concatenated in the order of ``dims``,
-    zeros for items without a vector. ``has_IM``: by version, whether the item has a vector of the modality.
+    ``version_of``: version by date. ``x_IX``: by version, the vectors of all modalities in the order of ``dims``, zeros
+    for items without a vector, then a presence flag per modality.
     """
 
     dims: Mapping[str, int]
     version_of: Mapping[date, date]
-    vectors_IE: Mapping[date, Floats32]
-    has_IM: Mapping[date, Mask]
+    x_IX: Mapping[date, Floats32]
 
     def __post_init__(self) -> None:
         late = [f"{version} at {day}" for day, version in self.version_of.items() if version > day]
         assert not late, f"item vectors must not be newer than their date, got version {', '.join(late)}"
 
     def at(self, day: date) -> Floats32:
-        """Return I x (E + M): the vectors valid at a date, then a presence flag per modality."""
-        version = self.version_of[day]
-        return np.hstack([self.vectors_IE[version], self.has_IM[version].astype(np.float32)])
+        """Return the vectors and presence flags valid at a date."""
+        return self.x_IX[self.version_of[day]]
 
     def of(self, modality: str, day: date) -> tuple[Floats32, Mask]:
         """Return one modality's vectors valid at a date, and which items have one."""
-        version, m = self.version_of[day], list(self.dims).index(modality)
-        return self.vectors_IE[version][:, slices_of(self.dims)[modality]], self.has_IM[version][:, m]
+        x_IX, flag = self.at(day), list(self.dims).index(modality) - len(self.dims)
+        return x_IX[:, slices_of(self.dims)[modality]], x_IX[:, flag] > 0
 
 
 def read_item_vectors(
     tables: Tables, config: Config, versions: Versions, item_ids: pa.StringArray, dates: Sequence[date]
 ) -> ItemVectors:
-    """Read the vectors of these items in the versions valid at the dates. Driver memory: I x E per version."""
+    """Read the vectors of these items in the versions valid at the dates. Driver memory: I x X per version."""
     dims = {name: vectors.dim for name, vectors in config.item_vectors.items()}
     version_of = {day: versions.valid_at(day) for day in dates}
-    vectors_IE, has_IM = {}, {}
+    x_IX = {}
     for version in sorted(set(version_of.values())):
         stored = read_vectors(tables, versions.lineage_id, version).where(F.col("modality").isin(list(dims)))
         vectors = where_in(stored.select("modality", "item_id", "vector"), "item_id", item_ids).toArrow()
         item = indices_in(combined(vectors.column("item_id")), item_ids)
-        vectors_IE[version], has_IM[version] = side_by_side(vectors, item, len(item_ids), dims)
-    return ItemVectors(dims, version_of, vectors_IE, has_IM)
+        x_IX[version] = np.hstack(side_by_side(vectors, item, len(item_ids), dims), dtype=np.float32)
+    return ItemVectors(dims, version_of, x_IX)
 
 
 def content_modality(config: Config) -> str:

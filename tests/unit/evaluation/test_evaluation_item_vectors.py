@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fast
 def test_item_vectors_that_know_the_future_are_found() -> None:
     vectors = np.eye(3, dtype=np.float32)
     with pytest.raises(AssertionError, match="item vectors must not be newer than their date, got version 2024-04-02"):
-        ItemVectors({"content": 3}, {date(2024, 4, 1): date(2024, 4, 2)}, {date(2024, 4, 2): vectors}, {})
+        ItemVectors({"content": 3}, {date(2024, 4, 1): date(2024, 4, 2)}, {date(2024, 4, 2): vectors})
 
 
 def test_clusters_find_planted_directions_and_leave_out_items_without_a_vector() -> None:
@@ -34,8 +34,8 @@ def test_clusters_find_planted_directions_and_leave_out_items_without_a_vector()
 def test_each_modality_has_its_own_columns_of_the_vectors_and_its_own_marks() -> None:
     day, version = date(2024, 4, 3), date(2024, 4, 1)
     vectors_IE = np.arange(10, dtype=np.float32).reshape(2, 5)
-    has_IM = np.array([[True, False], [True, True]])
-    vectors = ItemVectors({"behaviour": 2, "content": 3}, {day: version}, {version: vectors_IE}, {version: has_IM})
+    x_IX = np.hstack([vectors_IE, np.array([[1, 0], [1, 1]], np.float32)])
+    vectors = ItemVectors({"behaviour": 2, "content": 3}, {day: version}, {version: x_IX})
     for modality, columns, has in (("behaviour", slice(0, 2), [True, True]), ("content", slice(2, 5), [False, True])):
         found_IE, found_I = vectors.of(modality, day)
         assert found_IE.tolist() == vectors_IE[:, columns].tolist()

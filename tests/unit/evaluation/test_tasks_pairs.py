@@ -167,9 +167,9 @@ def test_the_same_seed_gives_the_same_scores(planted: World) -> None:
 def test_pairs_see_the_item_vectors_that_were_valid_at_their_date(planted: World) -> None:
     first, second = PLAN.until, PLAN.test[0]
     version_of = {day: first if day < second else second for day in (PLAN.until, *PLAN.dates)}
-    has = np.ones((80, 1), bool)
     vectors = {first: planted.item_IT, second: planted.item_IT + 100}
-    dated = ItemVectors({"content": 4}, version_of, vectors, {first: has, second: has})
+    flagged = {version: np.hstack([x_IE, np.ones((80, 1), np.float32)]) for version, x_IE in vectors.items()}
+    dated = ItemVectors({"content": 4}, version_of, flagged)
     problem = next_item(7).problem(replace(planted.truth, items=dated), 1)
     assert isinstance(problem, PairProblem)
     x_ME, at_P = problem.item_inputs()

@@ -377,7 +377,8 @@ def test_a_run_uses_the_tile_days_that_it_has_pinned_and_its_dates_are_stale_aft
     shop.tile()
     build_user_features(work, [D4], force=[D4])
     assert shop.features(D4) == wanted
-    inputs = [json.loads(row.inputs) for row in shop.tables.ledger(JOB_RUNS, stage="build_user_features")]
+    stages = shop.tables.ledger(JOB_RUNS, stage="build_user_features", run_id=work.runs.run_id)
+    inputs = [json.loads(row.inputs) for row in stages]
     assert {row["tile_days"] for row in inputs} == {work.tiles.version} != {shop.tables.version(TILE_DAYS)}
     stale = stale_features(shop.tables, shop.config, shop.versions, [D4], profile_hashes={})
     assert stale == {D4: "days of the log or item vectors changed"}

@@ -130,7 +130,7 @@ def read_tiles(config: Config) -> Tiles:
                        hour({names.event_at}) AS hour
                 FROM (SELECT DISTINCT * FROM read_parquet('{files}'))
             )
-            WHERE user_id IS NOT NULL AND item_id IS NOT NULL GROUP BY ALL ORDER BY day
+            WHERE user_id IS NOT NULL AND item_id IS NOT NULL AND day IS NOT NULL GROUP BY ALL ORDER BY day
             """
         ).to_arrow_table()
     users, user_N = np.unique(found["user_id"].to_numpy().astype(str), return_inverse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import daily_vs_script, largest_run, pipeline_vs_script
+from benchmarks import daily_vs_script, largest_run, pipeline_vs_script, pipeline_vs_script_10m
 from benchmarks.item_vectors_sample import SampledLog, measure
 from benchmarks.logs import LogSize
 from benchmarks.pipeline_vs_script import FirstRun
@@ -23,6 +23,12 @@ def test_a_first_run_makes_what_the_script_makes(tmp_path: Path) -> None:
     assert whole["session_seconds"] > 0
     assert set(whole["peer_by_step"]) - set(untrained["peer_by_step"]) == {"train"}
     assert set(whole["by_stage"]) - set(untrained["by_stage"]) == {"train_autoencoder"}
+
+
+def test_a_first_run_on_a_generated_log_makes_what_the_script_makes(tmp_path: Path) -> None:
+    whole, untrained = pipeline_vs_script_10m.measure(pipeline_vs_script_10m.SMALL, tmp_path, 1)
+    check_line(whole, "pipeline_vs_script_10m", ("log", "as_ofs"), tmp_path)
+    check_line(untrained, "pipeline_vs_script_10m_untrained", ("log", "as_ofs"), tmp_path)
 
 
 def test_a_night_makes_what_the_script_makes(spark: SparkSession, tmp_path: Path) -> None:

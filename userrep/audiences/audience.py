@@ -18,9 +18,10 @@ from userrep.config import Users
 from userrep.errors import UsageError, in_line
 from userrep.joins.ledger import usable_sources
 from userrep.sources.id_files import IdFile
+from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.snapshots import Snapshot, newest_snapshot
 from userrep.store.arrow import combined
-from userrep.store.export_files import write_rows
+from userrep.store.export_files import Part, write_rows
 from userrep.store.export_folder import recorded_folder, write_folder_of_parts
 from userrep.store.tables import Tables
 
@@ -46,7 +47,8 @@ class Audience:
     def write(self, out: str, *, recorded: bool = True) -> dict[str, Any]:
         """Write the audience as a folder of Parquet files with a manifest, and return the manifest.
 
-        The folder is recorded first, so that ``userrep forget`` erases users in it, unless not ``recorded``.
+        The folder is recorded first, so that ``userrep forget`` erases users in it, unless not ``recorded``. Users who
+        were erased since the audience was built are left out; the ranks of the others stay.
 
         Raises
         ------
@@ -55,7 +57,11 @@ class Audience:
         """
         as_of = self.facts["as_of"]
         details = {name: value for name, value in self.facts.items() if name != "as_of"}
-        write = partial(write_rows, self.users, key="user_id")
+
+        def write(folder: str) -> list[Part]:
+            is_erased = read_tombstones(self.tables).mask(combined(self.users["user_id"]))
+            return write_rows(self.users.filter(pa.array(~is_erased)), folder, key="user_id")
+
         with recorded_folder(self.tables, out, "audience", as_of, recorded=recorded, keeps_complete=True):
             return write_folder_of_parts(out, "audience", as_of, columns=_COLUMNS, details=details, write=write)
 

@@ -154,6 +154,17 @@ def test_a_folder_has_the_rows_and_is_recorded_for_erasure(tmp_path: Path, monke
     assert len(build(world, again.user_ids.to_pylist(), 50, space_ids=again.space_ids).users) == 50
 
 
+def test_users_erased_since_the_audience_was_built_are_not_written(tmp_path: Path) -> None:
+    world = audience_world(tmp_path)
+    audience = build(world, world.alike[::2], 20)
+    erased, *others = audience.users["user_id"].to_pylist()
+    add_tombstones(world.tables, [erased])
+    assert audience.write(str(tmp_path / "out"))["num_rows"] == 19
+    rows = pq.read_table(tmp_path / "out")
+    assert rows["user_id"].to_pylist() == others
+    assert rows["rank"].to_pylist() == list(range(2, 21))
+
+
 def combined_ids(rows: pa.Table) -> pa.StringArray:
     return rows["user_id"].combine_chunks()
 

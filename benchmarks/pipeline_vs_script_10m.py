@@ -45,7 +45,7 @@ class GeneratedLog:
         return replace(self, users=users)
 
 
-SMALL = GeneratedLog(users=300, items=60)
+SMALL = GeneratedLog(users=300, items=300)
 
 
 def measure(size: GeneratedLog, root: Path, runs: int) -> list[Line]:

@@ -210,8 +210,8 @@ def test_an_export_loses_the_user_and_stays_whole(
         with recorded_folder(tables, str(out), "embeddings", D1, recorded=True):
             pass
     stored = tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "embedding")
-    rows = export.ExportedRows(stored.schema, len(VECTORS), lambda: stored)
-    export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"})
+    rows = export.ExportedRows(USER_EMBEDDINGS, snapshot(D1).key, len(VECTORS), stored.schema)
+    export._write(tables, rows, str(whole), D1, what="embeddings", details={"space_id": "s001-a"})
     before = json.loads((whole / MANIFEST).read_text())
     cut_off.mkdir()
     (cut_off / MANIFEST).write_text('{"state": "incomplete"}')

@@ -102,9 +102,9 @@ def _avalanche(h_N: Hashes) -> Hashes:
 
 def _bytes_of(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets, Offsets]:
     """Return the bytes of all texts, and the offset and length of each text."""
-    _, offsets, content = (
-        texts if len(texts) else pa.array([], pa.string())
-    ).buffers()  # without texts, either may be None
+    _, offsets, content = texts.buffers()
+    if not len(texts):  # the buffers may be missing
+        return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64)
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     return np.frombuffer(content or b"", np.uint8), ends[:-1].copy(), np.diff(ends)
 

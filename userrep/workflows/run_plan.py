@@ -165,7 +165,8 @@ class RunPlan:
 
     def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
         """Return the dates whose features would be built, with the reason, also those whose days are built first."""
-        schedule, hashes = self.schedule, {self.schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
+        schedule = self.schedule
+        hashes = {schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
         stale = stale_features(
             schedule.tables, schedule.config, self._versions, as_ofs, profile_hashes=hashes, ledger=self._ledger
         )

@@ -92,7 +92,7 @@ class Schedule:
     def usable_space(self) -> Space | None:
         """The serving space if it has this lineage, else the newest unretired space of this lineage, else None."""
         unretired = [s for s in self.registry.spaces if s.lineage_id == self.lineage_id and s.state != RETIRED]
-        return max(reversed(unretired), key=lambda space: space.state == SERVING, default=None)
+        return next((s for s in unretired if s.state == SERVING), unretired[-1] if unretired else None)
 
     def space_to_use(self) -> Space:
         """Return ``usable_space``.

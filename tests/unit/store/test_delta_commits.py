@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from tests.support.builders import EVENT_COLUMNS, config_of
+from tests.support.small_row_groups import SHARES
 from userrep.errors import UserrepError
 from userrep.features.spec import FeatureSpec
 from userrep.store import delta_commits
@@ -29,13 +30,6 @@ pytestmark = pytest.mark.default
 
 LEDGER = TableSchema(
     "ledger", "one row per test", "name STRING, day DATE, num BIGINT, cells MAP<INT,BIGINT>, at TIMESTAMP"
-)
-SHARES = TableSchema(
-    "shares",
-    "one row per test",
-    "day DATE, user_slice STRING, user_bucket INT, user_id STRING, x ARRAY<FLOAT>",
-    ("day", "user_slice"),
-    (("parquet.block.size", "4096"), ("parquet.enable.dictionary#user_bucket", "false")),
 )
 COLUMNS = EVENT_COLUMNS | {"context": ["device"]}
 ROWS = [

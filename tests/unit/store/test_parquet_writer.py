@@ -8,22 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.small_row_groups import SHARES
 from userrep.store.arrow import combined, listed, stacked
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter, Target
-from userrep.store.schemas import USER_EMBEDDINGS, TableSchema
+from userrep.store.schemas import USER_EMBEDDINGS
 
 pytestmark = pytest.mark.fast
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
-SHARES = TableSchema(
-    "shares",
-    "one row per test",
-    "day DATE, user_slice STRING, user_bucket INT, user_id STRING, x ARRAY<FLOAT>",
-    ("day", "user_slice"),
-    (("parquet.block.size", "4096"), ("parquet.enable.dictionary#user_bucket", "false")),
-)
 
 
 @pytest.fixture

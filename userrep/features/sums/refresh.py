@@ -230,10 +230,9 @@ def _write_sums(update: SumsUpdate, target: Generation, pooling: Pooling) -> int
     sums = Pooling(inputs, replace(pooling.job, outputs=("sums",)), pooling.plan).rows(fields_of(SUMS_DDL))
     replaced = [target, *update.known[:-1]]
     keys: Keys = [{"lineage_id": state.lineage_id, "generation": state.generation} for state in replaced]
-    columns = {name: F.lit(value) for name, value in keys[0].items()} | {
-        "user_slice": user_slice(pooling.plan.num_ranges)
-    }
-    tables.replace(sums.withColumns(columns), USER_WINDOW_SUMS, keys)
+    sums = sums.withColumns({name: F.lit(value) for name, value in keys[0].items()})
+    sums = sums.withColumn("user_slice", user_slice(pooling.plan.num_ranges))
+    tables.replace(sums, USER_WINDOW_SUMS, keys)
     return tables.read(USER_WINDOW_SUMS, keys[:1]).count()
 
 

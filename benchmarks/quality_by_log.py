@@ -185,7 +185,7 @@ def config_of_split(name: str, split: str, seed: int, root: Path) -> Config:
         settings += [f"{key}.path={folder}/{key}" for key in ("events", "items", "users", "onboarding")]
     config = load_config(log.config, [*settings, "evaluation.newcomer_events=[0,3]"])
     if log.spec:
-        ensure_log(_session(config), config, log.spec)
+        ensure_log(config, log.spec)
     if config.events.path is None or not Path(config.events.path).exists():
         raise Skipped(f"{log.config} names a log that is not here: {config.events.path}")
     return config

@@ -1,8 +1,11 @@
 """Training of the example consumer, its results, and what it loses on mapped vectors of a newer space."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
+from pyspark import inheritable_thread_target
 from pyspark.ml import Pipeline as SparkPipeline
 from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
@@ -131,10 +134,13 @@ def train_models(
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
         num_train = sum(num for (split, _), num in counts.items() if split == "train")
-        outcomes = [
-            _outcome(rows, name, _join(config, space) if name == "embedding" else None, folder, num_train=num_train)
-            for name in INPUTS
-        ]
+        fit = partial(_outcome, rows, folder=folder, num_train=num_train)
+        with ThreadPoolExecutor(len(INPUTS)) as pool:  # each fit is a sequence of small jobs
+            fits = [
+                pool.submit(inheritable_thread_target(fit), name, _join(config, space) if name == "embedding" else None)
+                for name in INPUTS
+            ]
+            outcomes = [each.result() for each in fits]
     finally:
         rows.unpersist()
     return (
@@ -178,7 +184,7 @@ def _join(config: Config, space: Space) -> EmbeddingJoin:
     return EmbeddingJoin(root=config.root, schema=schema, space=space.space_id)
 
 
-def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str, *, num_train: int) -> Outcome:
+def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, *, folder: str, num_train: int) -> Outcome:
     """Train and test on one input. With ``join``, the model starts with that join and is saved.
 
     The L2 penalty is that of a Gaussian prior under which all weights together have a variance of 1: one pseudo-row per

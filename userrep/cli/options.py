@@ -135,10 +135,14 @@ def _check_root(config: Config) -> None:
     check_writable(artifacts_root(config))
 
 
-def session_of(config: Config) -> "SparkSession":
-    """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
+def session_of(config: Config, *, meanwhile: Callable[[], None]) -> "SparkSession":
+    """Start a Spark session, with work that needs none meanwhile. Raises UsageError first if the root is read-only."""
     _check_root(config)
-    return _start_session(config, with_torch=True)
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(meanwhile)
+        spark = _start_session(config, with_torch=True)
+        work.result()
+    return spark
 
 
 def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":

@@ -50,8 +50,7 @@ def demo(overrides: Overrides = None) -> Output:
     from userrep.workflows.demo import AS_OF, SPEC, config_file, demo_config, ensure_log
 
     config = demo_config(overrides or [])
-    spark = session_of(config)
-    ensure_log(spark, config, SPEC)
+    spark = session_of(config, meanwhile=lambda: ensure_log(config, SPEC))
     from return_propensity.training import train_return_propensity
     from userrep.workflows.pipeline import run_pipeline
     from userrep.workflows.run_context import RunContext

@@ -51,13 +51,16 @@ def text_vectors(items: DataFrame, *, settings: TextVectors, path: str) -> DataF
 
 def tokens(text: Column) -> Column:
     """Hash a text's words and pairs of adjacent words to feature numbers. A text without words is one token."""
+
+    def with_pairs(words: Column) -> Column:
+        length = F.size(words) - 1
+        pairs = F.zip_with(F.slice(words, 1, length), F.slice(words, 2, length), lambda a, b: F.concat_ws(" ", a, b))
+        return F.concat(words, pairs)
+
     words = F.filter(F.split(F.lower(text), r"[^\p{L}\p{N}]+"), lambda word: word != "")
-    words = F.when(F.size(words) > 0, words).otherwise(F.array(F.trim(text)))
-    pairs = F.transform(
-        F.sequence(F.lit(1), F.greatest(F.size(words) - 1, F.lit(1))),
-        lambda k: F.concat_ws(" ", F.element_at(words, k), F.try_element_at(words, k + 1)),
-    )
-    both = F.when(F.size(words) > 1, F.concat(words, pairs)).otherwise(words)
+    # Spark computes a column again at each of its uses, but the argument of a lambda only once.
+    steps = F.transform(F.array(words), lambda words: F.when(F.size(words) > 0, words).otherwise(F.array(F.trim(text))))
+    both = F.flatten(F.transform(steps, with_pairs))
     return F.transform(both, lambda token: F.pmod(F.xxhash64(token), F.lit(NUM_FEATURES)).cast("int"))
 
 

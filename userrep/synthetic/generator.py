@@ -1,7 +1,7 @@
 """Generator of event logs of any size, with planted user tastes and the faults of real logs.
 
-Spark generates the log in one pass over blocks of users. The rows depend only on the specification, never on the number
-of partitions.
+Spark, or for small logs this process, generates the log in one pass over blocks of users. The rows depend only on the
+specification, never on the number of partitions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.spark.session import shuffle_partitions
 from userrep.store.arrow import listed
+from userrep.store.filesystem import delete_folder, file_system
 from userrep.synthetic.catalog import NEVER, Catalog
 from userrep.synthetic.draws import Ints, keys_of, uniform
 from userrep.synthetic.log_spec import LogSpec
 from userrep.synthetic.planted import DAY_MS, Population
 from userrep.utc import day_number
 
-__all__ = ["LogSpec", "generate_log", "log_tables"]
+__all__ = ["LogSpec", "generate_log", "generate_small_log", "log_tables"]
 
 HEAVY_USER = "u_heavy"
 EVENT_TYPES = ["play", "save", "skip"]
@@ -55,6 +57,8 @@ USERS = "user_id string, registered_at timestamp, country string, age_band strin
 ONBOARDING = "user_id string, item_id string, picked_at timestamp"
 TRUTH = "user_id string, taste array<float>, churn_rate double"
 
+_Columns = Callable[[LogSpec, Catalog, int], dict[str, pa.Array]]
+
 _UTC = pa.timestamp("us", tz="UTC")
 _BLOCKS_PER_TASK = 32
 
@@ -75,6 +79,20 @@ def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
             )
         else:
             table.write.parquet(f"{out}/{name}", mode="overwrite")
+
+
+def generate_small_log(spec: LogSpec, out: str) -> None:
+    """Write the same rows as ``generate_log`` without Spark: for logs that fit in memory, about 200 bytes per event."""
+    catalog = Catalog(spec)
+    for name, (columns_of, size, _) in _tables(spec).items():
+        blocks = [pa.table(columns_of(spec, catalog, block)) for block in range(size)]
+        by_day = ["ingest_date"] if name == "events" else None
+        delete_folder(f"{out}/{name}")
+        filesystem, folder = file_system(f"{out}/{name}")
+        ds.write_dataset(
+            pa.concat_tables(blocks), folder, filesystem=filesystem, format="parquet", partitioning=by_day,
+            partitioning_flavor="hive" if by_day else None, max_partitions=2 * spec.num_days + 10,
+        )  # fmt: skip
 
 
 def log_tables(spark: SparkSession, spec: LogSpec) -> dict[str, DataFrame]:
@@ -100,7 +118,7 @@ def log_tables(spark: SparkSession, spec: LogSpec) -> dict[str, DataFrame]:
     Cost: no shuffle; each table repeats the part of the simulation that it needs.
     """
 
-    def table(columns_of: Callable[[LogSpec, Catalog, int], dict[str, pa.Array]], size: int, schema: str) -> DataFrame:
+    def table(columns_of: _Columns, size: int, schema: str) -> DataFrame:
         def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             catalog = Catalog(spec)
             for block in (block for batch in batches for block in batch.column(0).to_pylist()):
@@ -108,13 +126,18 @@ def log_tables(spark: SparkSession, spec: LogSpec) -> dict[str, DataFrame]:
 
         return spark.range(0, size, 1, -(-size // _BLOCKS_PER_TASK)).mapInArrow(run, schema)
 
+    return {name: table(*parts) for name, parts in _tables(spec).items()}
+
+
+def _tables(spec: LogSpec) -> dict[str, tuple[_Columns, int, str]]:
+    """Return each table's function from a block's number to its columns, the number of blocks, and the schema."""
     heavy_days = spec.num_days if spec.has_heavy_user else 0
     return {
-        "events": table(_events, spec.num_blocks + heavy_days, EVENTS),
-        "items": table(_items, 1, ITEMS),
-        "users": table(_users, spec.num_blocks, USERS),
-        "onboarding": table(_onboarding, spec.num_blocks, ONBOARDING),
-        "truth": table(_truth, spec.num_blocks, TRUTH),
+        "events": (_events, spec.num_blocks + heavy_days, EVENTS),
+        "items": (_items, 1, ITEMS),
+        "users": (_users, spec.num_blocks, USERS),
+        "onboarding": (_onboarding, spec.num_blocks, ONBOARDING),
+        "truth": (_truth, spec.num_blocks, TRUTH),
     }
 
 

@@ -4,12 +4,10 @@ import logging
 from datetime import date
 from pathlib import Path
 
-from pyspark.sql import SparkSession
-
 from userrep.config import Config, load_config
 from userrep.ids import short_hash
 from userrep.store.filesystem import exists, read_bytes, write_bytes
-from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.synthetic.generator import LogSpec, generate_small_log
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +37,12 @@ def config_file() -> Path:
     return file
 
 
-def ensure_log(spark: SparkSession, config: Config, spec: LogSpec) -> None:
+def ensure_log(config: Config, spec: LogSpec) -> None:
     """Generate the event log of a configuration, unless the same log exists."""
     folder = str(Path(config.events.all_sources["events"].path).parent)
     hash_file, spec_hash = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
     if exists(hash_file) and read_bytes(hash_file, max_bytes=100) == spec_hash:
         return
     logger.info(f"generating {spec.num_days} days of events for {spec.num_users:,} users in {folder}")
-    generate_log(spark, spec, folder)
+    generate_small_log(spec, folder)
     write_bytes(hash_file, spec_hash)

@@ -150,8 +150,10 @@ def test_names_from_the_command_line_are_checked_as_what_they_name() -> None:
 
 
 def test_a_session_gets_the_configured_master_and_settings(tmp_path: Path, sessions: list[object]) -> None:
-    session_of(config_of(tmp_path, spark={"master": "local[3]", "conf": {"a": 1}}))
+    done: list[int] = []
+    session_of(config_of(tmp_path, spark={"master": "local[3]", "conf": {"a": 1}}), meanwhile=lambda: done.append(1))
     assert sessions == [("local[3]", {"a": "1"})]
+    assert done == [1]
     assert not (tmp_path / "root").exists()
 
 
@@ -167,7 +169,7 @@ def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path
     assert sessions == [("local[*]", {})]
 
 
-WRITING = [session_of, context_for_run, partial(tables_of, writes=True)]
+WRITING = [partial(session_of, meanwhile=lambda: None), context_for_run, partial(tables_of, writes=True)]
 
 
 @pytest.mark.parametrize("start", WRITING)

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from userrep.synthetic import generator
-from userrep.synthetic.generator import GENRES, LogSpec, generate_log, log_tables
+from userrep.synthetic.generator import GENRES, LogSpec, generate_log, generate_small_log, log_tables
 
 pytestmark = pytest.mark.default
 
@@ -77,6 +77,19 @@ def test_the_log_is_the_same_at_2_and_8_partitions(spark: SparkSession, monkeypa
     assert SMALL.num_blocks > 2
     assert len(two["events"]) > 4000
     assert _rows(spark, SMALL) == two
+
+
+def test_without_spark_the_log_has_the_same_rows_and_types(spark: SparkSession, tmp_path: Path) -> None:
+    out = str(tmp_path)
+    for _ in range(2):  # the second replaces the first
+        generate_small_log(SMALL, out)
+    for name, expected in log_tables(spark, SMALL).items():
+        rows = spark.read.parquet(f"{out}/{name}")
+        assert dict(rows.dtypes) == dict(expected.dtypes)
+        same = rows.select(*expected.columns)
+        assert same.count() == expected.count()
+        assert same.exceptAll(expected).isEmpty()
+    assert len(list(tmp_path.glob("events/*/*"))) == len(list(tmp_path.glob("events/ingest_date=*")))
 
 
 def test_another_seed_makes_another_log(spark: SparkSession) -> None:

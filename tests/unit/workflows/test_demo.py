@@ -2,7 +2,6 @@
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -24,7 +23,7 @@ def config(tmp_path: Path) -> Config:
 def generated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LogSpec, str]]:
     """Return the logs that were to be generated: none is."""
     asked: list[tuple[LogSpec, str]] = []
-    monkeypatch.setattr(demo, "generate_log", lambda spark, spec, folder: asked.append((spec, folder)))
+    monkeypatch.setattr(demo, "generate_small_log", lambda spec, folder: asked.append((spec, folder)))
     return asked
 
 
@@ -68,14 +67,13 @@ def test_the_log_holds_the_days_that_the_demo_is_about(config: Config) -> None:
 def test_a_log_is_generated_once_and_again_for_another_specification(
     config: Config, generated: list[tuple[LogSpec, str]], tmp_path: Path, lines: list[str]
 ) -> None:
-    spark = cast(Any, None)
     folder = f"{tmp_path}/log"
-    demo.ensure_log(spark, config, demo.SPEC)
-    demo.ensure_log(spark, config, demo.SPEC)
+    demo.ensure_log(config, demo.SPEC)
+    demo.ensure_log(config, demo.SPEC)
     assert generated == [(demo.SPEC, folder)]
     assert lines == [f"generating 150 days of events for 3,000 users in {folder}"]
     other = LogSpec(num_users=3000, num_items=600, first_day=date(2024, 1, 1), num_days=150, seed=8)
-    demo.ensure_log(spark, config, other)
+    demo.ensure_log(config, other)
     assert generated[1:] == [(other, folder)]
 
 
@@ -86,8 +84,8 @@ def test_a_log_whose_generation_was_cut_off_is_generated_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo, "generate_log", cut_off)
+        patch.setattr(demo, "generate_small_log", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            demo.ensure_log(cast(Any, None), config, demo.SPEC)
-    demo.ensure_log(cast(Any, None), config, demo.SPEC)
+            demo.ensure_log(config, demo.SPEC)
+    demo.ensure_log(config, demo.SPEC)
     assert len(generated) == 1

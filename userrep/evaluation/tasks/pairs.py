@@ -44,7 +44,7 @@ class PairProblem:
         inputs = self._standardized(x_NF)
         (train, y_train), (valid, y_valid) = (self._examples(inputs, role) for role in (TRAIN, VALID))
         strength_K = penalty_path(
-            lambda strength, previous: fit_pairs(train, y_train, strength, previous),
+            lambda strength, rough: fit_pairs(train, y_train, strength, rough, is_rough=True),
             lambda weights: np.atleast_1d(log_loss(pair_logits(valid, weights), y_valid)),
         )
         return Setting(strength_K, None)

@@ -68,7 +68,7 @@ class RowProblem:
         (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], self.y_NK[rows]) for rows in (train, valid))
         num_labels = self.y_NK.shape[1]
         strength_K = penalty_path(
-            lambda strength, previous: self._fit(x_train, y_train, np.full(num_labels, strength), previous),
+            lambda strength, rough: self._fit(x_train, y_train, np.full(num_labels, strength), rough, is_rough=True),
             lambda w_GK: self._loss(linear(x_valid, w_GK), y_valid),
         )
         if num_labels > 1 or not self.has_trees:
@@ -88,9 +88,17 @@ class RowProblem:
         label_TK, user_T = self.y_NK[test].astype(np.float64), self.user_N[test]
         return {metric: Scores(out_TK, label_TK, user_T) for metric, out_TK in by_metric.items()}
 
-    def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
+    def _fit(
+        self,
+        x_NF: Floats32,
+        y_NK: Floats32,
+        strength_K: Floats,
+        start_GK: Floats | None = None,
+        *,
+        is_rough: bool = False,
+    ) -> Floats:
         if self.metric == "auc":
-            return fit_logistic(x_NF, y_NK, strength_K, start_GK)
+            return fit_logistic(x_NF, y_NK, strength_K, start_GK, is_rough=is_rough)
         return fit_ridge(x_NF, y_NK[:, 0], float(strength_K[0]))[:, None]
 
     def _loss(self, out_NK: Floats, y_NK: Floats32) -> Floats:

@@ -39,6 +39,7 @@ from userrep.config import Config, load_config
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec, counts_of
 from userrep.features.targets import MAX_ROW_WEIGHT, TargetLayout
+from userrep.items.candidates import MAX_ITEMS
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corruption, empty_input
 from userrep.model.losses import Loss
@@ -90,7 +91,7 @@ def main() -> None:
         with ThreadPoolExecutor(_CORES) as threads:
             rows = dict(zip(plan["as_ofs"], threads.map(features_of, plan["as_ofs"]), strict=True))
     with timed(seconds, "train"):
-        candidates = candidates_of(tiles, vectors, layout, plan, config.future_days[0])
+        candidates = candidates_of(tiles, vectors, layout, plan, days=config.future_days[0], seed=config.training.seed)
         scaler, autoencoder = train(config, layout, rows, plan, candidates)
     with timed(seconds, "embed"):
         out.mkdir(parents=True, exist_ok=True)
@@ -333,10 +334,15 @@ def train(
 
 
 def candidates_of(
-    tiles: Tiles, vectors: Mapping[str, Vectors], layout: InputLayout, plan: Mapping[str, Any], days: int
+    tiles: Tiles, vectors: Mapping[str, Vectors], layout: InputLayout, plan: Mapping[str, Any], *, days: int, seed: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the items that were sold in the days after each training date, all of them, as the loss takes them."""
+    """Return the items that were sold in the days after each training date, as the loss takes them.
+
+    Of more than ``MAX_ITEMS``, a sample without replacement, in proportion to sales, whose shares are divided by the
+    probability of being drawn.
+    """
     found: dict[str, NDArray[np.float32]] = {}
+    random = np.random.default_rng(seed)
     for place, day in enumerate(plan["trained_on"]):
         start = date.fromisoformat(day)
         end = start + timedelta(days=days)
@@ -345,8 +351,14 @@ def candidates_of(
         of_version = vectors[plan["version_by_date"][str(end)]]
         vector_IE = np.hstack([of_version[modality] for modality in layout.spec.modalities])
         items = np.flatnonzero((sold_I > 0) & vector_IE.any(axis=1))
+        share_C = sold_I[items].astype(np.float64)
+        if len(items) > MAX_ITEMS:
+            key_C = random.exponential(size=len(items)) / share_C
+            limit = np.partition(key_C, MAX_ITEMS)[MAX_ITEMS]
+            kept_C = key_C < limit
+            items, share_C = items[kept_C], share_C[kept_C] / -np.expm1(-share_C[kept_C] * limit)
         found[f"vector_{place}"] = vector_IE[items].astype(np.float32)
-        found[f"log_share_{place}"] = np.log(sold_I[items] / max(sold_I[items].sum(), 1)).astype(np.float32)
+        found[f"log_share_{place}"] = np.log(share_C / max(share_C.sum(), 1)).astype(np.float32)
     return found
 
 

@@ -17,8 +17,9 @@ COPY examples examples
 COPY jobs jobs
 COPY conf conf
 ARG HOROVOD_GPU_OPERATIONS=""
-ENV USERREP_JARS=/opt/userrep/jars
-RUN make install && rm -rf /root/.cache
+# Compiled modules: at run time, the files are read-only.
+ENV USERREP_JARS=/opt/userrep/jars UV_COMPILE_BYTECODE=1
+RUN make install && .venv/bin/python -m compileall -q userrep examples && rm -rf /root/.cache
 
 FROM debian:12-slim
 # hadolint ignore=DL3008

@@ -20,6 +20,7 @@ HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
 comma := ,
 # On a machine without a GPU, packages that torch imports only on GPUs (1.3 GB) are not installed.
 CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes deploy/gpu_only.txt)
+PACKAGES := $(VENV)/.packages-$(if $(CPU_ONLY),cpu,gpu)-done
 
 .PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test compat-test \
     fault-test pair-test lint types format sizes bench bench-features bench-training bench-inference bench-joins bench-retraining \
@@ -39,7 +40,7 @@ setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## install everything
 
 install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## install what production needs, including Horovod; used by the Dockerfile
 
-demo: $(VENV)/.packages-done $(VENV)/.jars-done  ## generated log -> served embeddings -> trained downstream model, in minutes
+demo: $(PACKAGES) $(VENV)/.jars-done  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
 
 # Tests have three tiers, described in tests/README.md. Files run in the order of tests/durations.json, the longest first.
@@ -163,7 +164,8 @@ reference: $(DEV)  ## generate docs/reference from the code
 	@$(BIN)/python -m deploy.build_reference
 
 clean:  ## remove everything that set-up and runs created here (the cache stays)
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info \
+	    spark-warehouse metastore_db derby.log
 
 # The steps of the set-up. Each stamp depends on the files that determine what it installs.
 install_packages = @$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) $(CPU_ONLY)
@@ -176,19 +178,20 @@ $(VENV)/.python-done: deploy/preflight.sh
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
-$(VENV)/.packages-done: $(VENV)/.python-done setup.py $(CONSTRAINTS) deploy/gpu_only.txt
+$(PACKAGES): $(VENV)/.python-done setup.py $(CONSTRAINTS) deploy/gpu_only.txt
 	@echo "setup: packages (torch is large: minutes on a slow network)"
 	$(call install_extras,all)
 	@-$(UV) cache prune --quiet  # removes PySpark's source build, which some registries require: 900 MB
+	@rm -f $(VENV)/.packages-*-done
 	@touch $@
 
-$(DEV): $(VENV)/.packages-done
+$(DEV): $(PACKAGES)
 	@echo "setup: packages for development"
 	$(call install_extras,dev)
 	@touch $@
 
 # Installing one kind removes the stamp of the other, so that switching back installs it again.
-$(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh deploy/preflight.sh
+$(VENV)/.horovod-$(HOROVOD)-done: $(PACKAGES) deploy/build_horovod_wheel.sh deploy/preflight.sh
 	@PYTHON=$(PYTHON) bash deploy/preflight.sh horovod
 	$(call install_extras,build$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)) cloudpickle psutil packaging setuptools wheel
 	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
@@ -197,14 +200,14 @@ $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wh
 	@rm -f $(VENV)/.horovod-*-done
 	@touch $@
 
-$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py deploy/build_class_archive.py userrep/spark/session.py
-	@$(BIN)/python -m deploy.fetch_jars sessions
+$(VENV)/.jars-done: $(PACKAGES) deploy/fetch_jars.py deploy/build_class_archive.py userrep/spark/session.py
+	@$(BIN)/python -m deploy.fetch_jars sessions s3
 	@$(BIN)/python -m deploy.build_class_archive
 	@touch $@
 
-# JARs for S3 in Spark, and for the Kafka broker that tests start.
+# JARs of the Kafka broker that tests start.
 $(VENV)/.test-jars-done: $(VENV)/.jars-done
-	@$(BIN)/python -m deploy.fetch_jars s3 broker
+	@$(BIN)/python -m deploy.fetch_jars broker
 	@touch $@
 
 $(VENV)/.yarn-done: $(VENV)/.jars-done deploy/fetch_jars.py
@@ -212,21 +215,21 @@ $(VENV)/.yarn-done: $(VENV)/.jars-done deploy/fetch_jars.py
 	@touch $@
 
 # An S3-compatible server that tests start. It has its own environment, since its packages conflict with ours.
-$(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
+$(VENV)/.s3-server-done: $(PACKAGES) deploy/s3_server.txt
 	@echo "setup: S3-compatible server"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/s3-server
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
 	@touch $@
 
 # Airflow, which only `make test-all` needs, to load the DAGs of deploy/airflow/: 200 MB.
-$(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
+$(VENV)/.airflow-done: $(PACKAGES) deploy/airflow/requirements.txt
 	@echo "setup: Airflow"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow
 	@$(UV) pip install --quiet --python $(VENV)/airflow/bin/python --requirement deploy/airflow/requirements.txt
 	@touch $@
 
 # Sphinx, with its theme and parsers. It has its own environment, since no other command needs it.
-$(VENV)/.docs-done: $(VENV)/.packages-done deploy/docs/requirements.txt
+$(VENV)/.docs-done: $(PACKAGES) deploy/docs/requirements.txt
 	@echo "setup: Sphinx"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/docs
 	@$(UV) pip install --quiet --python $(VENV)/docs/bin/python --requirement deploy/docs/requirements.txt

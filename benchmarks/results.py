@@ -97,9 +97,18 @@ Benchmark results with their goals, and the machine and commit that they were me
 page from the records in `docs/results/`. A benchmark that runs with `RECORD=1` updates its record, for
 example `make bench-tiles-vs-duckdb RECORD=1`.
 
-A ratio is our median seconds over the peer's in the same run: lower is better. The spread is the lowest and the highest
-of the runs. Each record lists its size, how long the whole benchmark takes, and the load of the machine before it. Age
-counts the commits between a record and this page that changed the benchmark or the code it measures.
+A ratio is our median seconds over the peer's in the same run: lower is better. Other values: `training_two_ranks`,
+share of twice the speed of one rank; `stream_latency`, 95th percentile in seconds; `stream_throughput`, events per
+second; `audience`, microseconds per user; `savings`, share of CPU seconds saved; `largest_run`, seconds;
+`item_vectors_sample`, AUC; `look_alikes`, largest relative loss of int8. Goals are judged by the median; the spread,
+the lowest and the highest run, can cross a limit. *All peers seconds* are single runs that choose the fastest peer.
+Each record lists its size, how long the whole benchmark takes, and the load of the machine before it. Age counts the
+commits between a record and this page that changed the benchmark or the code it measures: a high age means a figure
+that may be outdated.
+
+In tables of quality, values are AUC, except R2 for `volume` and nDCG@50 for `neighbours`. `look_alikes` are AUC there,
+and recall in the records of that name. A lead is relative, the mean over families of tasks, with a 90 % interval;
+negative means behind. [Evaluation](reference/evaluation.md) defines tasks, representations and probes.
 """
 
 

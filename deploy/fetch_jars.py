@@ -1,8 +1,8 @@
 """Download JARs from Maven Central once.
 
-    python -m deploy.fetch_jars sessions     Delta and the Kafka connector, for every session
-    python -m deploy.fetch_jars s3 broker    S3 for Spark, and the Kafka broker that tests start
-    python -m deploy.fetch_jars yarn         the YARN cluster that tests start
+    python -m deploy.fetch_jars sessions s3    Delta and the Kafka connector, for every session, and S3 for Spark
+    python -m deploy.fetch_jars broker         the Kafka broker that tests start
+    python -m deploy.fetch_jars yarn           the YARN cluster that tests start
 
 Groups that are in the cache already are skipped.
 """

@@ -2,7 +2,7 @@ r"""Encode all users on the as-of date and its history dates, and stage the snap
 
 Staged snapshots are not visible to consumers until they are published. Writes user_embeddings and snapshots.
 
-    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
+    spark-submit --properties-file conf/spark/standalone.conf \
         jobs/embed_users.py --config conf/production.yaml --as-of 2024-05-25
 """
 

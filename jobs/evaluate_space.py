@@ -2,7 +2,7 @@ r"""Evaluate a space against baselines on dates after its training.
 
 Builds missing tiles, item vectors and features of these dates. Writes --out and space_metrics.
 
-    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
+    spark-submit --properties-file conf/spark/standalone.conf \
         jobs/evaluate_space.py --config conf/production.yaml --out build/evaluation
 """
 

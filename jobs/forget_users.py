@@ -3,7 +3,7 @@ r"""Erase users from all tables, snapshots, exports and the online store, and ke
 Without --users, completes earlier requests: removes the rows that older versions of the tables contain, once these
 are 7 days old.
 
-    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
+    spark-submit --properties-file conf/spark/standalone.conf \
         jobs/forget_users.py --config conf/production.yaml --users ids.txt
 """
 

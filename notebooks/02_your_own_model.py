@@ -63,16 +63,16 @@ print(f"serving: {space.space_id}, trained on days before {space.trained_until}"
 HORIZON_DAYS, ACTIVE_DAYS, BEFORE_DAYS, EVERY_DAYS = 7, 3, 28, 7
 
 as_of = max(snapshot.as_of for snapshot in embeddings.snapshots(space.space_id))
-last = as_of - timedelta(days=HORIZON_DAYS)
+last = as_of - timedelta(days=HORIZON_DAYS + 1)
 first = space.trained_until  # vectors of earlier dates are in-sample: the encoder has seen what came after them
 days = (
     read_tiles(tables, start=first - timedelta(days=BEFORE_DAYS), end=as_of).select("user_id", "event_date").distinct()
 )
-turn = F.pmod(F.hash("user_id"), F.lit(EVERY_DAYS))
+weekday = F.pmod(F.hash("user_id"), F.lit(EVERY_DAYS))  # of a user: labels are spread over the days
 asked = (
     days.select("user_id").distinct()
     .withColumn("asked_on", F.explode(F.sequence(F.lit(first), F.lit(last))))
-    .where(F.pmod(F.datediff("asked_on", F.lit(first)), F.lit(EVERY_DAYS)) == turn)
+    .where(F.pmod(F.datediff("asked_on", F.lit(first)), F.lit(EVERY_DAYS)) == weekday)
 )  # fmt: skip
 ahead = F.datediff("event_date", "asked_on")
 labels = (

@@ -31,6 +31,7 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.store.filesystem import exists
 from userrep.store.schemas import CONSUMER_RESULTS, SNAPSHOTS, TILE_DAYS
 from userrep.store.tables import Tables
+from userrep.tiles.ledger import days_fingerprint
 from userrep.utc import utc_now
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.space_diff import ModelLoss, model_loss
@@ -71,7 +72,12 @@ def train_return_propensity(work: RunContext) -> list[Outcome]:
             )
             return []
         register_consumer(tables, CONSUMER, owner=OWNER)
-        inputs_hash = short_hash([space.content_hash, [published[day] for day in dates.all], HORIZON_DAYS])
+        label_end = dates.all[-1] + timedelta(days=HORIZON_DAYS)
+        inputs_hash = short_hash([
+            space.content_hash, [published[day] for day in dates.all], HORIZON_DAYS,
+            str(work.config.snapshots.publish_delay),
+            days_fingerprint(work.tiles.latest, start=dates.all[0], end=label_end),
+        ])  # fmt: skip
         outcomes = [Outcome(r.input, r.dims, r.auc) for r in tables.ledger(CONSUMER_RESULTS, inputs_hash=inputs_hash)]
         if outcomes:
             outcomes.sort(key=lambda outcome: INPUTS.index(outcome.input))
@@ -134,13 +140,11 @@ def train_models(
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
         num_train = sum(num for (split, _), num in counts.items() if split == "train")
-        fit = partial(_outcome, rows, folder=folder, num_train=num_train)
+        in_thread = inheritable_thread_target(rows.sparkSession)
+        fit = in_thread(partial(_outcome, rows, folder=folder, num_train=num_train))
+        joins = [_join(config, space) if name == "embedding" else None for name in INPUTS]
         with ThreadPoolExecutor(len(INPUTS)) as pool:  # each fit is a sequence of small jobs
-            fits = [
-                pool.submit(inheritable_thread_target(fit), name, _join(config, space) if name == "embedding" else None)
-                for name in INPUTS
-            ]
-            outcomes = [each.result() for each in fits]
+            outcomes = list(pool.map(fit, INPUTS, joins))
     finally:
         rows.unpersist()
     return (

@@ -101,6 +101,8 @@ def test_a_snapshot_that_has_moved_too_far_is_not_published(nights: Nights) -> N
     for _ in range(2):  # nor is it by running again
         with pytest.raises(GateRefusedError, match=r"drift: .+ above the limits in drift\.fail: .*neighbours_lost 0\."):
             daily(RunContext(strict, nights.spark, DAYS[2]), on_time=True)
+    with pytest.raises(GateRefusedError, match=r"drift: \S+: above the limits in drift\.fail: neighbours_lost 0\."):
+        backfill(RunContext(strict, nights.spark, None), [DAYS[2]])  # nor by another command
     assert nights.snapshots() == before
 
 

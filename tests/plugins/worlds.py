@@ -56,12 +56,12 @@ def shuffle_into(spark: SparkSession) -> Iterator[Callable[[int], None]]:
 
 
 @pytest.fixture(scope="session")
-def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated log of 80 days; read-only."""
     from tests.support.builders import SPEC
-    from userrep.synthetic.generator import generate_log
+    from userrep.synthetic.generator import generate_small_log
 
-    return build_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
+    return build_once(tmp_path_factory, "log", lambda folder: generate_small_log(SPEC, str(folder)))
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,11 @@ from userrep.store.xxhash import bucket_of
 Vector = list[float]
 
 
-def add_spaces(tables: Tables, *ids: str, content_hash: str = "none") -> None:
+def add_spaces(tables: Tables, *ids: str, content_hash: str = "none", lineage_id: str = "l1") -> None:
     """Register candidates."""
     for space_id in ids:
         add_candidate(
-            tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 4, 1), content_hash=content_hash
+            tables, space_id=space_id, lineage_id=lineage_id, trained_until=date(2024, 4, 1), content_hash=content_hash
         )
 
 

@@ -1,5 +1,6 @@
 """What conf/spark/ and the training of the bundle hold: settings that Spark can read, and all that Horovod needs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,12 @@ DATABRICKS_CLUSTER = DATABRICKS["resources"]["jobs"]["userrep_retraining"]["job_
 
 
 def settings_of(path: Path) -> dict[str, str]:
-    """Read a properties file as spark-submit does: a key, white space, and the rest of the line."""
+    """Read a properties file as spark-submit does: a key, white space, and the rest of the line, without escapes."""
     lines = [line.strip() for line in path.read_text().splitlines()]
     pairs = [line.split(None, 1) for line in lines if line and not line.startswith("#")]
     assert all(len(pair) == 2 for pair in pairs), path.name
     assert len({key for key, _ in pairs}) == len(pairs), f"{path.name}: a key stands twice"
-    return dict(pairs)
+    return {key: re.sub(r"\\(.)", r"\1", value) for key, value in pairs}
 
 
 SETTINGS = [settings_of(path) for path in FILES] + [DATABRICKS_CLUSTER["spark_conf"]]

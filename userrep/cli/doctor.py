@@ -17,7 +17,7 @@ from userrep.cli.check_result import CheckResult, checked
 from userrep.config import Config
 from userrep.config.environment import package_version
 from userrep.spark.releases import SERIES, release_of
-from userrep.spark.session import get_session, jars_folder
+from userrep.spark.session import S3_PACKAGES, get_session, jars_folder
 from userrep.store.open import artifacts_root
 from userrep.store.write_access import check_writable
 
@@ -32,7 +32,7 @@ def doctor_checks(config: Config | None) -> Iterator[CheckResult]:
     yield CheckResult("python", True, platform.python_version())
     yield _java()
     yield _spark_and_delta()
-    yield _jars()
+    yield _jars(config)
     if find_spec("horovod") if config is None else config.training.backend == "horovod":
         yield from _horovod()
     if config is not None:
@@ -62,10 +62,12 @@ def _spark_and_delta() -> CheckResult:
     return CheckResult("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
 
 
-def _jars() -> CheckResult:
+def _jars(config: Config | None) -> CheckResult:
     jars = list(jars_folder().glob("*.jar"))
+    if jars and config is not None and (config.root or "").startswith("s3") and not jars_folder(S3_PACKAGES).exists():
+        return CheckResult("jars", False, f"those for S3 are not in {jars_folder(S3_PACKAGES)}", "Run `make install`.")
     state = f"{len(jars)} in {jars_folder()}" if jars else "downloaded by Spark with the first session"
-    return CheckResult("delta's jars", True, state)
+    return CheckResult("jars", True, state)
 
 
 def _horovod() -> Iterator[CheckResult]:

@@ -43,6 +43,8 @@ def export(
 
     if storage != "float32" and what != "embeddings":
         raise UsageError(f"export {what}: --storage applies only to embeddings. Leave it out.")
+    if unrecorded and what == "item-vectors":
+        raise UsageError("export item-vectors: --unrecorded applies only to exports with users. Leave it out.")
     check_out(out)
     from userrep.spaces.registry import check_lineage, find_space, read_registry
     from userrep.workflows import export as workflow

@@ -4,8 +4,11 @@ Progress goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wron
 gate or a problem found by ``check``, 4 the log is not complete yet.
 """
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import typer
@@ -52,6 +55,7 @@ app.add_typer(explain.app, name="explain")
 app.add_typer(stream.app, name="stream")
 
 _INTERRUPTED = 130  # Typer's exit code for Ctrl-C
+_TERMINATED = 143  # of a shell, for SIGTERM
 
 
 def main(*job: str) -> None:
@@ -61,11 +65,30 @@ def main(*job: str) -> None:
     ``job``: the command of an entry point in jobs/, whose options follow it on the command line.
     """
     try:
-        code = _exit_code(_arguments(job))
+        with _ended_by_sigterm():
+            code = _exit_code(_arguments(job))
     finally:
         end_run()
     if code:
         sys.exit(code)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit in this block, so that leases are released and the stage is recorded as failed.
+
+    Without a handler, the process would end at once or, as the first process of a container, ignore the signal. A
+    handler of the program that calls this one is kept.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _print_version(is_wanted: bool) -> None:

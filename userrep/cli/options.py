@@ -195,12 +195,22 @@ def _start_session(config: Config, *, with_torch: bool = False) -> "SparkSession
     """
     from userrep.spark.session import get_session
 
-    where = "spark-submit" if under_submit() else config.spark.master or "existing session"
-    logger.info(f"starting Spark ({where}); root {config.root or config.catalog}")
+    logger.info(f"starting Spark ({_master(config)}); root {config.root or config.catalog}")
     with ThreadPoolExecutor(1) as meanwhile:
         if with_torch:
             meanwhile.submit(import_module, "torch")  # an error is raised again by the import that needs it
         return get_session(config.spark.master, config.spark.conf, app_name=Path(sys.argv[0]).stem)
+
+
+def _master(config: Config) -> str:
+    """Return where Spark runs, for a log line."""
+    if under_submit():
+        return "spark-submit"
+    from pyspark.sql import SparkSession
+
+    if SparkSession.getActiveSession() is not None:
+        return "existing session"
+    return config.spark.master or "local[*], because spark.master is null and this is not spark-submit"
 
 
 class Output(NamedTuple):

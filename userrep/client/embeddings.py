@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import pandas as pd
@@ -15,6 +15,7 @@ from userrep.client.frames import Listed, join_frame, label_keys, listed_ids, ne
 from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.joins.ledger import usable_sources
 from userrep.joins.options import JoinOptions, JoinParams
 from userrep.joins.training_sets import TRAINING_SET_ID, create_training_set, create_training_table
 from userrep.spaces import consumers
@@ -30,7 +31,6 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from userrep.audiences.audience import Audience
 
 Labels = TypeVar("Labels")
-_ANY_TIME = datetime(2200, 1, 1)  # noqa: DTZ001  # naive UTC; later than every as-of date
 
 
 def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> Embeddings:  # noqa: A001
@@ -160,8 +160,9 @@ class Embeddings:
         A pandas DataFrame with user_id, snapshot_id, as_of, embedding (a float32 array) and embedding_status.
         """
         labels = pd.DataFrame({"user_id": pd.Series(user_ids, dtype=None if len(user_ids) else "object")})
-        labels["label_at"] = _ANY_TIME
-        options = JoinOptions(availability="as_of")
+        newest = usable_sources(self.tables, space).newest
+        labels["label_at"] = datetime.combine(newest.as_of, time(12))  # before the next snapshot, which may not be
+        options = JoinOptions(availability="as_of")  # available yet
         return join_frame(labels, tables=self.tables, space=space, options=options).drop(columns="label_at")
 
     def audience(

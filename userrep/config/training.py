@@ -12,6 +12,7 @@ _AUTOENCODER = {
     "newcomer_share": 0.1, "next_items_weight": 0.0, "next_days_weight": 0.0,
 }  # fmt: skip
 
+DEFAULT_ROOM = timedelta(days=28)  # between the end of training and the as-of date, if no end is configured
 TRAINING_OF_AUTOENCODER = {"max_epochs": 16, "learning_rate": 1e-3, "weight_decay": 0.01}
 
 
@@ -115,7 +116,8 @@ class Training(Section):
     seed: int = 17
     """Random seed for the split, the order of rows, the initial weights and the noise."""
     init_from: Name | None = None
-    """Earlier space whose weights initialize the model where the inputs match; by default, random weights."""
+    """Earlier space whose weights initialize the model where the inputs match. By default, training starts from
+    principal components (`model.decoder_dim: 0`) or random weights."""
     max_restarts: int = Field(2, ge=0)
     """Number of automatic restarts after a rank has failed."""
     checkpoint_every: Duration = timedelta(minutes=2)

@@ -24,36 +24,40 @@ def recount(tables: Tables) -> None:
 
     Cost: milliseconds, and one entry per file in the driver's memory; in a catalog, a count of these tables.
     """
+
+    def features_of(row: Row) -> tuple[Any, ...] | None:
+        return (row.as_of,) if row.begun_by is None else None
+
+    def snapshot_of(row: Row) -> tuple[Any, ...] | None:
+        return (row.space_id, row.as_of, row.revision) if row.state in (STAGED, PUBLISHED) else None
+
     for table in features_tables(tables):
-        _recount_features(tables, table)
-    num_users = {key: partition.num_rows for key, partition in tables.partitions(schemas.USER_EMBEDDINGS).items()}
-
-    def in_snapshot(row: Row) -> int | None:
-        is_stored = row.state in (STAGED, PUBLISHED)
-        return num_users.get((row.space_id, row.as_of, row.revision), 0) if is_stored else None
-
+        key = {"lineage_id": table.name.removeprefix(schemas.USER_FEATURES)}
+        _recount_rows(tables, schemas.FEATURE_SETS, key, table, features_of)
     for space in read_registry(tables).spaces:
-        _recount_rows(tables, schemas.SNAPSHOTS, {"space_id": space.space_id}, in_snapshot)
-
-
-def _recount_features(tables: Tables, table: TableSchema) -> None:
-    num_users = {key: partition.num_rows for key, partition in tables.partitions(table).items()}
-
-    def in_features(row: Row) -> int | None:
-        return num_users.get((row.as_of,), 0) if row.begun_by is None else None
-
-    _recount_rows(
-        tables, schemas.FEATURE_SETS, {"lineage_id": table.name.removeprefix(schemas.USER_FEATURES)}, in_features
-    )
+        _recount_rows(tables, schemas.SNAPSHOTS, {"space_id": space.space_id}, schemas.USER_EMBEDDINGS, snapshot_of)
 
 
 def _recount_rows(
-    tables: Tables, ledger: TableSchema, key: dict[str, str], num_users: Callable[[Row], int | None]
+    tables: Tables,
+    ledger: TableSchema,
+    key: dict[str, str],
+    table: TableSchema,
+    partition_of: Callable[[Row], tuple[Any, ...] | None],
 ) -> None:
-    """Set the number of users in a ledger's rows with a key, except where the function returns None."""
+    """Set the number of users in a ledger's rows with a key to that of their partition of a table, where they have one.
+
+    Partitions are counted after the ledger was read. Rows are committed before the ledger names them, so none are
+    missed.
+    """
 
     def recounted(rows: list[Row]) -> list[dict[str, Any]] | None:
-        new = [row.asDict() if (num := num_users(row)) is None else row.asDict() | {"num_users": num} for row in rows]
+        num_users = {partition: part.num_rows for partition, part in tables.partitions(table).items()}
+        new = [
+            row.asDict()
+            | ({} if (partition := partition_of(row)) is None else {"num_users": num_users.get(partition, 0)})
+            for row in rows
+        ]
         return None if new == [row.asDict() for row in rows] else new
 
     tables.change(ledger, recounted, replacing=sql_key(key), **key)

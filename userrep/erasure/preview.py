@@ -48,17 +48,18 @@ def find_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since: 
 def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: bool) -> dict[str, Any]:
     """Return what ``Erasure.run`` would do, without user ids. Nothing is written, not even a key or a request.
 
-    Without ``user_ids``, rows of open requests are searched in the files added since the oldest of them; with ``now``,
-    in all files. Cost: the reads of the erasure; without a catalog, by threads of this process.
+    Without ``user_ids``, the files are searched that ``Erasure.run`` would search. Cost: the reads of the erasure;
+    without a catalog, by threads of this process.
     """
     known = newest_requests(tables)
     requests = [row for row in known if row.state in (BEGUN, DELETED)]
-    only_new_files = requests and not user_ids and not now
+    is_continued = requests and not user_ids and not now
+    only_new_files = is_continued and all(row.state == DELETED for row in requests)
     since = min(row.requested_at for row in requests) - CLOCKS if only_new_files else None
     users = ErasedUsers.of(Tombstones.of(user_ids) if user_ids else read_tombstones(tables), user_ids)
     is_searched = bool(user_ids or requests or (now and known))
     found = {t.name: find_rows(tables, t, users, since=since) for t in tables_of_users(tables) if is_searched}
-    other_runs = under_way(tables, but="forget")
+    other_runs = under_way(tables, but=["forget"])
     streams = streams_after(tables, now=now and not other_runs) if is_searched else {}
     return {
         "num_users": len(user_ids),

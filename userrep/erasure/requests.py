@@ -19,6 +19,7 @@ States of a request in ``erasures``. A run that is killed leaves the state above
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,7 +38,7 @@ from userrep.sources.tombstones import add_tombstones, read_tombstones, request_
 from userrep.spaces.registry import read_registry
 from userrep.store import schemas
 from userrep.store.filesystem import delete_folder, folder_names, newest_change
-from userrep.store.leases import held, is_held, under_way
+from userrep.store.leases import DELETING, held, is_held, under_way
 from userrep.store.schemas import TableSchema
 from userrep.store.tables import RETENTION, Tables
 from userrep.streaming.checkpoint import stream_lease
@@ -69,7 +70,8 @@ class Erasure:
     def run(self, *, now: bool) -> Receipt:
         """Erase the users, or finish earlier requests; return the receipt, which has no user ids.
 
-        Without ``user_ids``, the files added since the oldest open request are searched for rows that came back.
+        Without ``user_ids``, the files added since the oldest open request are searched for rows that came back; all
+        files, if one of the requests was interrupted before its rows were deleted.
         Requests whose retention is over are finished if no such row was found. Without open requests nothing is done.
 
         Older table versions contain the erased rows for ``RETENTION`` more. With ``now``, all files are searched; files
@@ -99,14 +101,22 @@ class Erasure:
                 if before:
                     self._end_streams(now=False)
                 return receipt | {"is_idle": True}
-            since = None if now else min(row["requested_at"] for row in requests) - CLOCKS
+            is_searched = all(row["state"] == DELETED for row in requests)  # a begun request may have searched no file
+            since = min(row["requested_at"] for row in requests) - CLOCKS if is_searched and not now else None
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
-        other_runs = under_way(self.tables, but="forget")
+        other_runs = under_way(self.tables, but=["forget"])
         self._erase_everywhere(since, receipt)
-        other_runs |= under_way(self.tables, but="forget")  # runs that may miss files once these are deleted
-        # A stream never ends. It leaves these users out from its next micro-batch on.
-        receipt["under_way"] = sorted(run for run in other_runs.values() if now or not run.startswith(stream_lease("")))
-        now, due_at = now and not other_runs, utc_now() + RETENTION
+        with held(self.tables, DELETING) if now else nullcontext():  # from here on, no other run starts
+            other_runs |= under_way(self.tables, but=["forget", DELETING])  # these may miss files once they are deleted
+            # A stream never ends. It leaves these users out from its next micro-batch on.
+            receipt["under_way"] = sorted(
+                run for run in other_runs.values() if now or not run.startswith(stream_lease(""))
+            )
+            return self._deleted(requests, receipt, now=now and not other_runs)
+
+    def _deleted(self, requests: list[dict[str, Any]], receipt: Receipt, *, now: bool) -> Receipt:
+        """Record the rows as deleted, delete old files that are due, and finish requests; return the receipt."""
+        due_at = utc_now() + RETENTION
         receipt["streams"] = self._end_streams(now=now)
         if not self.user_ids and not receipt["rows"]:  # no rows came back, so the retention is not extended
             requests = [row for row in requests if row["state"] == BEGUN]

@@ -1,5 +1,6 @@
 """Results of an evaluation: an estimate with its interval for each task, metric and representation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,13 +72,14 @@ class Comparison:
     def of(cls, embedding: Measured, baseline: Measured) -> "Comparison":
         """Compare the two resampling by resampling."""
         difference_B = embedding.bootstraps_B - baseline.bootstraps_B
+        is_ahead_B = difference_B[np.isfinite(difference_B)] > 0  # a resampling may leave a metric undefined
         gain = None
         if baseline.value > 0 and (baseline.bootstraps_B > 0).all():
             gain = interval_of(embedding.value / baseline.value - 1, embedding.bootstraps_B / baseline.bootstraps_B - 1)
         return cls(
             baseline.representation,
             interval_of(embedding.value - baseline.value, difference_B),
-            float((difference_B > 0).mean()),
+            float(is_ahead_B.mean()) if len(is_ahead_B) else math.nan,
             gain,
         )
 

@@ -71,7 +71,7 @@ def evaluate(
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
     akin = akin_to_training(artifact, [*tasks, *newcomers.values()])
-    return Results(_manifest(context, space), measured, costs, left_out, akin)
+    return Results(_manifest(context, space, list(fits)), measured, costs, left_out, akin)
 
 
 def akin_to_training(artifact: Artifact, tasks: Sequence[Task]) -> list[str]:
@@ -127,7 +127,7 @@ def _with_training(cost: Cost, tables: Tables, space: Space) -> Cost:
     return replace(cost, fit_seconds=seconds[-1] if seconds else None)
 
 
-def _manifest(context: Context, space: Space) -> dict[str, Any]:
+def _manifest(context: Context, space: Space, names: list[str]) -> dict[str, Any]:
     """Return the inputs that determine the results: equal manifests give equal results."""
     config, plan, rows = context.config, context.plan, context.rows
     return {
@@ -145,4 +145,5 @@ def _manifest(context: Context, space: Space) -> dict[str, Any]:
         "test_as_ofs": plan.test,
         "num_users": len(rows.user_ids),
         "num_rows": num_by_role(rows.role_N),
+        "representations": names,
     }

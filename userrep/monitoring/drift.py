@@ -5,6 +5,7 @@ the rest of the snapshot. For every metric, higher is worse. A space does not ch
 from its inputs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -83,6 +84,20 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
         drift = replace(drift, outcomes=outcomes)
         _record(tables, drift)
     return drift
+
+
+def failed_drift(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> dict[str, list[str]]:
+    """Return, by snapshot id, the recorded metrics of staged snapshots that are past ``drift.fail``.
+
+    Snapshots whose drift was never measured are left out. Cost: one read of a ledger.
+    """
+    computed_at = {snapshot.snapshot_id: snapshot.computed_at for snapshot in staged}
+    failed: dict[str, list[str]] = {}
+    for row in tables.ledger(SNAPSHOT_DRIFT, space_id=space.space_id):
+        is_of_staged = row.snapshot_id in computed_at and row.measured_at >= computed_at[row.snapshot_id]
+        if is_of_staged and not row.part and _outcome(config.drift, row.metric, row.value) == FAIL:
+            failed.setdefault(row.snapshot_id, []).append(f"{row.metric} {row.value:.3f}")
+    return failed
 
 
 def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> MeasuredDrift | None:

@@ -10,6 +10,7 @@ from typing import Any
 from pyspark.sql import Row
 
 from userrep.config import Config
+from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import UserrepError
 from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
@@ -71,6 +72,8 @@ def _compact(tables: Tables) -> dict[str, int]:
         crowded = _crowded(tables, table)
         if crowded and tables.compact_partitions(table, crowded):
             joined[table.name] = len(crowded)
+        elif num := sum(tables.compact_partitions(table, [key]) for key in crowded):  # a stream writes to one of them
+            joined[table.name] = num
     return joined
 
 
@@ -141,13 +144,14 @@ def _drop_features(tables: Tables, config: Config) -> int:
     features of a date or none.
     """
     training, registry, num_dates = config.training.as_ofs, read_registry(tables), 0
-    reach = timedelta(days=training.every_days * training.max_dates + 2 * config.longest_future)
+    reach = timedelta(days=training.every_days * training.max_dates + config.longest_future)
     for table in features_tables(tables):
         lineage_id = table.name.removeprefix(schemas.USER_FEATURES)
         rows = [row for row in tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
         spaces = [space for space in registry.spaces if space.lineage_id == lineage_id]
         used = {s.as_of for space in spaces for s in list_snapshots(tables, space.space_id, states=_NOT_EXPIRED)}
-        since = max((row.as_of for row in rows), default=date.min + reach) - reach
+        newest = max((row.as_of for row in rows), default=date.max)
+        since = min(training.until or date.max, newest - DEFAULT_ROOM) - reach
         old = [r for r in rows if r.as_of < since and r.as_of not in used and r.built_at < utc_now() - RETENTION]
         dates = [row.as_of for row in old]
         if old and tables.change(
@@ -177,8 +181,14 @@ def _drop_updates(tables: Tables, config: Config) -> int:
         for space in read_registry(tables).spaces
         if (snapshots := list_snapshots(tables, space.space_id))
     }
+    as_ofs = {row.snapshot_id: row.as_of for row in tables.ledger(schemas.SNAPSHOTS, ("snapshot_id", "as_of"))}
     pinned = [
-        (row.space_id, row.first_label_at.date(), row.last_label_at.date() + timedelta(days=1))
+        (
+            row.space_id,
+            # a label takes an update of any date after that of its snapshot
+            min([row.first_label_at.date(), *(as_ofs[name] for name in row.snapshot_ids if name in as_ofs)]),
+            row.last_label_at.date() + timedelta(days=1),
+        )
         for row in tables.ledger(schemas.TRAINING_SETS)
         if json.loads(row.options).get("updates")
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -158,7 +159,10 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         source = read_source(spark, log, what=what, version=delta.newest)
         # Delta's files never change, so the path identifies their content. In a table with deletion vectors, each new
         # version counts as a change of all files, and the whole log is read again.
-        files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in source.inputFiles()]
+        names = source.inputFiles()
+        if delta.newest is None:  # unlike Delta, Spark escapes the paths of a catalog's other tables
+            names = [unquote(name) for name in names]
+        files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in names]
         paths = [file.path.removeprefix(delta.location) for file in files]
         in_folders = all(f"/{name}=" in path for path in paths for name in delta.partition_columns)
         in_folders &= log.partition is None or all(folder_day(path, log.partition) for path in paths)

@@ -185,6 +185,11 @@ def _read_key(tables: Tables) -> bytes | None:
         return bytes.fromhex(read_bytes(f"{_key_folder(tables)}/key", max_bytes=4 * _KEY_BYTES).decode())
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise UserrepError(
+            f"{_key_folder(tables)}/key: this account may not read the key of erased users, without which it cannot "
+            "leave them out. Give it read access, for example with `chgrp` and `chmod 640`."
+        ) from None
 
 
 def _key_folder(tables: Tables) -> str:

@@ -47,7 +47,10 @@ def stale_snapshots(
 
 
 def without_snapshot(tables: Tables, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
-    """Return the dates without a snapshot of the current features in one of these states."""
+    """Return the dates whose newest revision in these states is missing or not of the current features.
+
+    An older revision of the current features does not count: readers get the newest one.
+    """
     sets = feature_sets(tables, space.lineage_id)
-    existing = {(s.as_of, s.inputs_hash) for s in list_snapshots(tables, space.space_id, states=states)}
-    return [day for day in as_ofs if day not in sets or (day, snapshot_inputs(space, sets[day])) not in existing]
+    newest = {s.as_of: s.inputs_hash for s in list_snapshots(tables, space.space_id, states=states)}
+    return [day for day in as_ofs if day not in sets or newest.get(day) != snapshot_inputs(space, sets[day])]

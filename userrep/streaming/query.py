@@ -69,10 +69,13 @@ def start_queries(
 
     rows = arrived_rows(tables, config, schemas, since=since)
     users = changed_users(rows, stream, since=since)
-    return Queries(
-        start(users, query_id, "embeddings", batches, _interval(stream.trigger)),
-        start(rejected(rows), rejects_id(query_id), "rejects", write_rejects, _REJECTS_EVERY),
-    )
+    embeddings = start(users, query_id, "embeddings", batches, _interval(stream.trigger))
+    try:
+        rejects = start(rejected(rows), rejects_id(query_id), "rejects", write_rejects, _REJECTS_EVERY)
+    except Exception:  # of any kind: the next start needs the checkpoint of the first query
+        embeddings.stop()
+        raise
+    return Queries(embeddings, rejects)
 
 
 def arrived_rows(tables: Tables, config: Config, schemas: Mapping[str, str], *, since: date) -> DataFrame:

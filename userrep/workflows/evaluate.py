@@ -14,6 +14,7 @@ from userrep.evaluation.run import evaluate
 from userrep.spaces.registry import RETIRED, Space, check_lineage, find_space
 from userrep.store.leases import held
 from userrep.store.tables import Tables
+from userrep.utc import utc_now
 from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
 
@@ -72,11 +73,11 @@ def prepare_evaluation(work: RunContext, space: Space) -> EvaluationPlan:
 
 
 def plan_of(work: RunContext, space: Space) -> EvaluationPlan:
-    """Choose the evaluation dates, after the training of the space and within the log."""
-    settings = work.config.evaluation
+    """Choose the evaluation dates, after the training of the space and within the whole days of the log."""
+    settings, last_day = work.config.evaluation, work.schedule.inventory.last_day
     return make_plan(
         until=space.trained_until,
-        end=work.schedule.inventory.last_day + timedelta(days=1),
+        end=min(last_day + timedelta(days=1), utc_now().date()),
         horizons=settings.horizons_days,
         every_days=settings.every_days,
         max_dates=settings.max_dates,

@@ -5,11 +5,11 @@ from datetime import date, timedelta
 from typing import NamedTuple
 
 from userrep.config import Config, parse_config
+from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import UsageError, plural, shortened
 from userrep.evaluation.dates import latest_until
 from userrep.items.versions import Versions, lineage_of
 
-DEFAULT_ROOM = timedelta(days=28)  # between the end of training and the as-of date, if no end is configured
 MIN_HISTORY = timedelta(days=14)  # of events, before the first item vectors that training rows may use
 
 OK, WARN = "ok", "warn"

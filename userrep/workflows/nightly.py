@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from userrep.config import Config
 from userrep.erasure.exports import NOT_READABLE
@@ -49,13 +50,23 @@ def nightly_parts(
     ``context`` checks root, sources and date, then starts Spark and opens a run. ``report`` reports the exception of a
     part.
     """
+
+    def opened(part: str) -> RunContext:
+        try:
+            return context()
+        except Exception as error:  # later errors are alerted by the lease of the run
+            alert(tables, config, part, error)
+            raise
+
     parts: dict[str, Callable[[], tuple[str, str]]] = {
-        "daily": lambda: _daily(context(), as_of),
+        "daily": lambda: _daily(opened("daily"), as_of),
         "forget": lambda: _forget(tables, config),
         "maintenance": lambda: _maintain(tables, config),
     }
     if config.retraining is not None:
-        parts["retraining"] = lambda: _retrain(tables, config, as_of, context)  # last, because it takes longest
+        parts["retraining"] = lambda: _retrain(
+            tables, config, as_of, partial(opened, "retraining")
+        )  # last, because it takes longest
     for name, work in parts.items():
         started = time.monotonic()
         try:
@@ -63,7 +74,7 @@ def nightly_parts(
             code = 0
         except Exception as error:  # of any kind: the other parts still run
             report(error)
-            if name in ("forget", "maintenance"):  # the others have sent their alerts
+            if name in ("forget", "maintenance"):  # the other parts have sent an alert
                 alert(tables, config, name, error)
             code, lines = explain(error)
             outcome, reason = _OUTCOMES[code], " ".join(lines)

@@ -5,13 +5,15 @@ it stopped.
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 
 from userrep.config import Config
 from userrep.config.operations import Retraining
 from userrep.errors import GateRefusedError, UsageError
-from userrep.monitoring.drift import OK
+from userrep.items.versions import lineage_of
+from userrep.monitoring import drift
 from userrep.spaces.registry import CANDIDATE, READY, Space, find_space, mark_ready, promote, read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
@@ -44,20 +46,21 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
     serving = registry.serving
     if serving is None:
         return SKIPPED, "no space is serving"
-    newest = registry.spaces[-1]
-    if newest.state == CANDIDATE and _snapshot_states(tables, newest) == {PUBLISHED}:
+    newest = _newest(registry, config)
+    if newest and newest.state == CANDIDATE and _snapshot_states(tables, newest) == {PUBLISHED}:
         # The run that published its first snapshots was killed before it could do this.
-        registry = mark_ready(tables, newest)
-    reason = _reason_to_train(tables, registry, policy, as_of)
+        newest = mark_ready(tables, newest).space(newest.space_id)
+    reason = _reason_to_train(tables, newest, serving, policy, as_of)
     if reason is not None:
         logger.info(f"retraining: {reason}")
         if config.training.as_ofs.until is not None:
             logger.warning("retraining: training.as_ofs.until is set: the candidate sees no later part of the log")
         run_pipeline(context(), retrain=True)
-    candidate = _waiting(read_registry(tables))
-    if candidate is None:
-        due_on = newest.created_at.date() + policy.every
-        return SKIPPED, f"due on {due_on}, {policy.every.days} days after {newest.space_id}"
+    candidate = _newest(read_registry(tables), config)
+    assert candidate is not None
+    if not _is_waiting(candidate):
+        due_on = candidate.created_at.date() + policy.every
+        return SKIPPED, f"due on {due_on}, {policy.every.days} days after {candidate.space_id}"
     try:
         return _judge(tables, config, serving, candidate, reason=reason, promotes=policy.promote == "when_all_pass")
     except Exception as error:  # the lease of the pipeline has sent the alerts of the training
@@ -91,9 +94,16 @@ def _judge(
     if failed:
         raise GateRefusedError(
             f"retraining: space {candidate.space_id} fails for {', '.join(failed)}: {verdicts[failed[0]]}. "
-            f"Look at `userrep spaces compare {serving.space_id} {candidate.space_id}` before it is promoted."
+            f"Before you promote it, look at `{_compare_command(serving, candidate, pending[failed[0]])}`."
         )
     return DONE if reason or pending or is_promoted else SKIPPED, f"{reason}; {state}" if reason else state
+
+
+def _compare_command(serving: Space, candidate: Space, table: LabelTable) -> str:
+    """Return the command that compares two spaces on the labels of a consumer."""
+    options = [f"--labels={table.labels}", f"--user-col={table.user_column}", f"--time-col={table.time_column}"]
+    options += [f"--model={table.model}"] if table.model else []
+    return shlex.join(["userrep", "spaces", "compare", serving.space_id, candidate.space_id, *options])
 
 
 def _compare(
@@ -117,32 +127,40 @@ def _snapshot_states(tables: Tables, space: Space) -> set[str]:
     return {snapshot.state for snapshot in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED))}
 
 
-def _reason_to_train(tables: Tables, registry: Registry, policy: Retraining, as_of: date) -> str | None:
-    """Return why a training is due, or None."""
-    newest = registry.spaces[-1]
+def _newest(registry: Registry, config: Config) -> Space | None:
+    """Return the newest space of this configuration's lineage. Those of other configurations have other policies."""
+    lineage_id = lineage_of(config)
+    return next((space for space in reversed(registry.spaces) if space.lineage_id == lineage_id), None)
+
+
+def _reason_to_train(
+    tables: Tables, newest: Space | None, serving: Space, policy: Retraining, as_of: date
+) -> str | None:
+    """Return why a training is due, or None. ``newest``: of this configuration."""
+    if newest is None:
+        return "no space of this configuration yet"
     if newest.state == CANDIDATE and not _snapshot_states(tables, newest):
         return f"the first snapshots of space {newest.space_id} are missing"
     if as_of - newest.created_at.date() >= policy.every:
         return f"space {newest.space_id} was trained on {newest.created_at.date()}"
-    if policy.on_drift and registry.serving is not None and _waiting(registry) is None:
-        return _drift_since(tables, registry.serving, newest.created_at)
+    if policy.on_drift and not _is_waiting(newest):
+        return _drift_since(tables, serving, newest.created_at)
     return None
 
 
 def _drift_since(tables: Tables, space: Space, since: datetime) -> str | None:
     """Return the newest drift of a space past a limit that was measured since a time, or None."""
     rows = tables.ledger(SNAPSHOT_DRIFT, space_id=space.space_id)
-    past = [row for row in rows if not row.part and row.outcome != OK and row.measured_at > since]
+    past = [row for row in rows if not row.part and row.outcome != drift.OK and row.measured_at > since]
     if not past:
         return None
-    newest = max(past, key=lambda row: (row.as_of, row.outcome == FAIL))
+    newest = max(past, key=lambda row: (row.as_of, row.outcome == drift.FAIL))
     return f"{newest.metric} {newest.value:.3f} of {newest.snapshot_id} is past drift.{newest.outcome}"
 
 
-def _waiting(registry: Registry) -> Space | None:
-    """Return the newest space if it is ready and has never served."""
-    newest = registry.spaces[-1]
-    return newest if newest.state == READY and not newest.last_turn else None
+def _is_waiting(space: Space) -> bool:
+    """Return whether a space is ready and has never served."""
+    return space.state == READY and not space.last_turn
 
 
 def _state(candidate: Space, verdicts: Mapping[str, Verdict | None]) -> str:

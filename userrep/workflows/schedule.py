@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from functools import cached_property
 
 from userrep.config import Config
+from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import UsageError
 from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions, lineage_of, versions_of
@@ -14,7 +15,7 @@ from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import REFUSED, list_snapshots
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory
-from userrep.workflows.log_fit import DEFAULT_ROOM, MIN_HISTORY, training_dates
+from userrep.workflows.log_fit import MIN_HISTORY, training_dates
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,14 @@
 """The batch stages of a space: self-check, training, snapshots, drift, publication and first promotion."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError, plural
 from userrep.features.ledger import features_table
 from userrep.logs import logged_with
 from userrep.model.self_check import SelfCheck
-from userrep.monitoring.drift import FAIL, WARN, measure_drift
+from userrep.monitoring.drift import FAIL, WARN, failed_drift, measure_drift
 from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space
 from userrep.spaces.registry import Space, is_trained_so, next_space_id
@@ -146,10 +146,7 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
         run.num_rows, run.outputs = len(drift.metrics), dict(drift.metrics)
         names = f"{drift.snapshot.snapshot_id} against {drift.before.snapshot_id}"
         if failed := drift.describe(FAIL):
-            raise GateRefusedError(
-                f"drift: {names}: above the limits in drift.fail: {', '.join(failed)}. Check the last days of the log, "
-                "or change the limits. Published snapshots do not change."
-            )
+            raise _refused_for_drift({names: failed})
         warned = ", ".join(drift.describe(WARN))
         run.reason = f"{names}: {warned or 'nothing'} past drift.warn"
         if not drift.is_new:
@@ -158,10 +155,25 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
             logger.warning(f"drift: {run.reason}")
 
 
+def _refused_for_drift(failed: Mapping[str, Sequence[str]]) -> GateRefusedError:
+    """Return the error for snapshots past ``drift.fail``, given a description of each metric by snapshot."""
+    return GateRefusedError(
+        " ".join(
+            f"drift: {names}: above the limits in drift.fail: {', '.join(each)}." for names, each in failed.items()
+        )
+        + " Check the last days of the log, or change the limits. Published snapshots do not change."
+    )
+
+
 def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:
     """Check the staged snapshots of these dates against the gates and publish them.
 
     ``on_time``: first revisions get the ``available_at`` of a run on time instead of the current time.
+
+    Raises
+    ------
+    GateRefusedError
+        If a gate refuses a snapshot, or its recorded drift is past ``drift.fail``. The others are published.
     """
     with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.PUBLISHED)
@@ -171,7 +183,12 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
             run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
             return
         staged = snapshots.staged_snapshots(work.tables, space, missing)
-        published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
+        drifted = failed_drift(work.tables, work.config, space, staged)
+        staged = [snapshot for snapshot in staged if snapshot.snapshot_id not in drifted]
+        if staged:
+            published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
+        if drifted:
+            raise _refused_for_drift(drifted)
         registry.mark_ready(work.tables, space)
         run.num_rows = sum(snapshot.num_users for snapshot in published)
         last = published[-1]

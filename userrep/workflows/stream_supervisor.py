@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -65,20 +66,25 @@ class StreamRun:
     def until_done(self, start: Callable[[], Queries]) -> None:
         """Start the queries and watch them until they end or a stop is requested.
 
-        A query that fails is restarted from its checkpoint, after 1 s at first and up to 60 s later.
+        A query that fails is restarted from its checkpoint, after 1 s at first and up to 60 s later. A start that fails
+        is repeated too, but not the first one, whose error may be one of the configuration.
 
         Raises
         ------
         UserrepError
             If it fails eleven times without a batch in between, or for a reason that a restart cannot fix.
         """
-        failures = 0
+        failures, has_started = 0, False
         while not self.is_stopping():
-            queries, before = start(), self.progress.last_batch
+            queries: Sequence[StreamingQuery] = ()
+            before = self.progress.last_batch
             try:
-                if self._watch_and_record(queries):
+                queries, has_started = (started := start()), True
+                if self._watch_and_record(started):
                     return
-            except PySparkException as error:
+            except (PySparkException, DeltaError, OSError) as error:
+                if not has_started:
+                    raise
                 if self.batches.failed is not None:
                     raise self.batches.failed from None
                 if _OTHER_RUN in str(error):

@@ -3,9 +3,13 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyarrow.fs import FileSelector
 
@@ -50,70 +54,104 @@ KEYS = {
     "tombstones": ("user_hash",),
 }
 UPDATE = ("space_id", "as_of", "user_id", "event_at")
+_SEEN = {"tile_days", "user_item_days", "snapshots", "user_embeddings", "embedding_updates"}
+_SEEN_WHOLE = ("user_features_", "item_vectors", "item_index")
 Row = dict[str, Any]
+Rows = pa.Table | list[Row]
 Summary = tuple[int, str]  # number of rows, hash
 
 
-def tables_of(root: Path | str) -> dict[str, list[Row]]:
-    """Read all tables of a folder or a bucket, each as a list of rows."""
-    return {name: table.to_pyarrow_table().to_pylist() for name, table in _delta_tables(root).items()}
+def tables_of(root: Path | str, *names: str) -> dict[str, list[Row]]:
+    """Read tables of a folder or a bucket, all by default, each as a list of rows."""
+    return {name: table.to_pylist() for name, table in _read(root, lambda name: not names or name in names).items()}
 
 
-def _delta_tables(root: Path | str) -> dict[str, DeltaTable]:
+def _read(root: Path | str, is_wanted: Callable[[str], bool]) -> dict[str, pa.Table]:
+    return {name: table.to_pyarrow_table() for name, table in _delta_tables(root, is_wanted).items()}
+
+
+def _delta_tables(root: Path | str, is_wanted: Callable[[str], bool]) -> dict[str, DeltaTable]:
     store, folder = file_system(f"{root}/tables")
     names = sorted(info.base_name for info in store.get_file_info(FileSelector(folder, allow_not_found=True)))
-    uris = {name: f"{root}/tables/{name}" for name in names}
+    uris = {name: f"{root}/tables/{name}" for name in names if is_wanted(name)}
     return {name: DeltaTable(uri) for name, uri in uris.items() if DeltaTable.is_deltatable(uri)}
+
+
+def _key_of(name: str) -> tuple[str, ...]:
+    return KEYS.get("user_features" if name.startswith("user_features_") else name, ())
 
 
 def contents(root: Path) -> dict[str, Summary]:
     """Return the number of rows and a hash of each table that is not empty, and a hash of each space's weights."""
     found = {}
-    for name, rows in _renumbered(tables_of(root)).items():
-        if rows and name not in NOT_COMPARED:
-            found[name] = _summary(rows, but=CLOCKS.get(name, set()))
+    for name, rows in _renumbered(_read(root, lambda name: name not in NOT_COMPARED)).items():
+        if len(rows):
+            found[name] = _summary(rows, key=_key_of(name), but=CLOCKS.get(name, set()))
     for weights in sorted((root / "artifacts" / "spaces").glob("[!.]*/[!.]*/weights.safetensors")):
         found[weights.parts[-3]] = 1, _hash(weights.read_bytes())
     return found
 
 
-def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
+def _renumbered(tables: dict[str, pa.Table]) -> dict[str, Rows]:
     """Number revisions of tiles and generations of sums without gaps; leave out rows of those that no ledger names.
 
     A run that was killed leaves such rows, and the next run takes another number.
     """
-    named = {(row["event_date"], row["revision"]) for row in tables.get("tile_days", [])}
-    number = {revision: k for k, revision in enumerate(sorted({0} | {revision for _, revision in named}))}  # 0: streams
-    found = dict(tables)
-    for name in ("tile_days", "user_item_days"):
-        rows = (row for row in tables.get(name, []) if (row["event_date"], row["revision"]) in named)
-        found[name] = [row | {"revision": number[row["revision"]]} for row in rows]
-    rows = (row for row in tables.get("rejected_events", []) if row["revision"] in number)
-    found["rejected_events"] = [row | {"revision": number[row["revision"]]} for row in rows]
-    for name in ("sum_generations", "openings"):
-        found[name] = [
-            row | {"revision_by_day": [(day, number[revision]) for day, revision in row["revision_by_day"]]}
-            for row in tables.get(name, [])
-        ]
-    made = sorted({(row["lineage_id"], row["generation"]) for row in tables.get("sum_generations", [])})
-    place = {key: k for k, key in enumerate(made)}
-    for name in ("sum_generations", "user_window_sums"):
-        rows = (row for row in found.get(name, []) if (row["lineage_id"], row["generation"]) in place)
-        found[name] = [row | {"generation": place[row["lineage_id"], row["generation"]]} for row in rows]
+
+    def rows_of(name: str) -> list[Row]:
+        return tables[name].to_pylist() if name in tables else []
+
+    found: dict[str, Rows] = dict(tables)
+    days = rows_of("tile_days")
+    number = {revision: k for k, revision in enumerate(sorted({0} | {row["revision"] for row in days}))}  # 0: streams
+    found["tile_days"] = [row | {"revision": number[row["revision"]]} for row in days]
+    rejected = (row for row in rows_of("rejected_events") if row["revision"] in number)
+    found["rejected_events"] = [row | {"revision": number[row["revision"]]} for row in rejected]
+    if "user_item_days" in tables:
+        numbers = {(row["event_date"], row["revision"]): number[row["revision"]] for row in days}
+        found["user_item_days"] = _numbered(tables["user_item_days"], ("event_date", "revision"), numbers)
+    sums, openings = (
+        [row | {"revision_by_day": [(day, number[of]) for day, of in row["revision_by_day"]]} for row in rows_of(name)]
+        for name in ("sum_generations", "openings")
+    )
+    place = {key: k for k, key in enumerate(sorted({(row["lineage_id"], row["generation"]) for row in sums}))}
+    found["openings"] = openings
+    found["sum_generations"] = [row | {"generation": place[row["lineage_id"], row["generation"]]} for row in sums]
+    if "user_window_sums" in tables:
+        found["user_window_sums"] = _numbered(tables["user_window_sums"], ("lineage_id", "generation"), place)
     return found
+
+
+def _numbered(rows: pa.Table, key: tuple[str, str], numbers: Mapping[tuple[Any, ...], int]) -> pa.Table:
+    """Keep the rows whose key has a number, and put the number into the last column of the key."""
+    keys = list(zip(*(rows[name].to_pylist() for name in key), strict=True))
+    kept, column = (
+        rows.filter(pa.array([of in numbers for of in keys], pa.bool_())),
+        rows.schema.get_field_index(key[-1]),
+    )
+    values = pa.array([numbers[of] for of in keys if of in numbers], rows.schema.field(column).type)
+    return kept.set_column(column, rows.schema.field(column), values)
 
 
 def doubled(root: Path | str) -> list[str]:
     """Name the tables that have two rows with the same key."""
     found = []
-    for name, table in _delta_tables(root).items():
-        key = KEYS.get("user_features" if name.startswith("user_features_") else name)
-        if key:
-            columns = table.to_pyarrow_table(columns=list(key)).to_pydict()
-            counts = Counter(map(str, zip(*columns.values(), strict=True)))
-            twice = [text for text, num in counts.items() if num > 1]
-            found += [f"{name}: {len(twice)} keys twice, such as {twice[0]}"] if twice else []
+    for name, table in _delta_tables(root, lambda name: bool(_key_of(name))).items():
+        twice = _repeated(table.to_pyarrow_table(columns=list(_key_of(name))), _key_of(name))
+        found += [f"{name}: {len(twice)} keys twice, such as {twice[0]}"] if twice else []
     return found
+
+
+def _repeated(rows: pa.Table, key: Sequence[str]) -> list[str]:
+    if _is_nested(rows, key):  # Arrow does not group by maps
+        counts = Counter(map(str, zip(*(rows[name].to_pylist() for name in key), strict=True)))
+        return [text for text, num in counts.items() if num > 1]
+    groups = rows.group_by(list(key)).aggregate([([], "count_all")]).filter(pc.field("count_all") > 1)
+    return [str(tuple(row.values())) for row in groups.select(list(key)).to_pylist()]
+
+
+def _is_nested(rows: pa.Table, key: Sequence[str]) -> bool:
+    return any(pa.types.is_nested(rows.schema.field(name).type) for name in key)
 
 
 def visible(root: Path | str) -> dict[str, Summary]:
@@ -121,23 +159,25 @@ def visible(root: Path | str) -> dict[str, Summary]:
 
     Two orders of the same commands may count revisions differently; what a reader gets must be the same.
     """
-    tables = tables_of(root)
-    days = _newest(tables["tile_days"], ("event_date",), ("revision", "built_at"))
-    published = [row for row in tables.get("snapshots", []) if row["state"] == "published"]
+    tables = _read(root, lambda name: name in _SEEN or name.startswith(_SEEN_WHOLE))
+
+    def rows_of(name: str) -> list[Row]:
+        return tables[name].to_pylist() if name in tables else []
+
+    days = _newest(rows_of("tile_days"), ("event_date",), ("revision", "built_at"))
+    published = [row for row in rows_of("snapshots") if row["state"] == "published"]
     snapshots = _newest(published, ("space_id", "as_of"), ("revision",))
-    updates = {tuple(row[name] for name in UPDATE): row for row in tables.get("embedding_updates", [])}
-    rows = {
-        "tiles": [row for row in tables["user_item_days"] if _is_of(row, days, ("event_date",))],
-        "embeddings": [
-            row for row in tables.get("user_embeddings", []) if _is_of(row, snapshots, ("space_id", "as_of"))
-        ],
+    updates = {tuple(row[name] for name in UPDATE): row for row in rows_of("embedding_updates")}
+    rows: dict[str, Rows] = {
+        "tiles": _rows_of(tables["user_item_days"], days, ("event_date",)),
         "updates": list(updates.values()),
-        **{
-            name: of for name, of in tables.items() if name.startswith(("user_features_", "item_vectors", "item_index"))
-        },
+        **{name: of for name, of in tables.items() if name.startswith(_SEEN_WHOLE)},
     }
+    if "user_embeddings" in tables:
+        rows["embeddings"] = _rows_of(tables["user_embeddings"], snapshots, ("space_id", "as_of"))
+    keys = {"tiles": KEYS["user_item_days"], "embeddings": KEYS["user_embeddings"]}
     but = {"revision", "computed_at", "query_id", "batch_id"}
-    return {name: _summary(of, but=but) for name, of in rows.items() if of}
+    return {name: _summary(of, key=keys.get(name, _key_of(name)), but=but) for name, of in rows.items() if len(of)}
 
 
 def _newest(rows: list[Row], key: tuple[str, ...], order: tuple[str, ...]) -> dict[tuple[Any, ...], int]:
@@ -146,11 +186,24 @@ def _newest(rows: list[Row], key: tuple[str, ...], order: tuple[str, ...]) -> di
     return {tuple(row[name] for name in key): row["revision"] for row in in_order}
 
 
-def _is_of(row: Row, revisions: dict[tuple[Any, ...], int], key: tuple[str, ...]) -> bool:
-    return revisions.get(tuple(row[name] for name in key)) == row["revision"]
+def _rows_of(rows: pa.Table, revisions: dict[tuple[Any, ...], int], key: tuple[str, ...]) -> pa.Table:
+    """Keep the rows of these revisions."""
+    keys = zip(*(rows[name].to_pylist() for name in key), strict=True)
+    pairs = zip(keys, rows["revision"].to_pylist(), strict=True)
+    return rows.filter(pa.array([revisions.get(of) == revision for of, revision in pairs], pa.bool_()))
 
 
-def _summary(rows: list[Row], *, but: set[str]) -> Summary:
+def _summary(rows: Rows, *, key: Sequence[str], but: set[str]) -> Summary:
+    """Count and hash rows in any order: as Parquet sorted by a unique key, or else as sorted texts, which is slow."""
+    if isinstance(rows, pa.Table):
+        rows = rows.select(sorted(set(rows.column_names) - but))
+        key = [name for name in key if name in rows.column_names]
+        if key and not _is_nested(rows, key) and not _repeated(rows, key):
+            file = pa.BufferOutputStream()
+            in_order = rows.sort_by([(name, "ascending") for name in key]).combine_chunks()
+            pq.write_table(in_order, file, compression="none", use_dictionary=False, store_schema=False)
+            return rows.num_rows, _hash(file.getvalue().to_pybytes())
+        rows = rows.to_pylist()
     texts = sorted(_text({name: value for name, value in row.items() if name not in but}) for row in rows)
     return len(rows), _hash("\n".join(texts).encode())
 

@@ -30,9 +30,9 @@ def test_the_pipeline_of_the_next_day_killed_after_its_tiles_and_before_their_le
     next_day: Attack, tmp_path: Path
 ) -> None:
     world = copied(next_day, tmp_path)
-    before = tables_of(world.root)
+    before = tables_of(world.root, "user_item_days", "tile_days")
     assert next_day.killed_at(world, "commit:tile_days:before") == []
-    tables = tables_of(world.root)
+    tables = tables_of(world.root, "user_item_days", "tile_days")
     assert len(tables["user_item_days"]) > len(before["user_item_days"])
     assert tables["tile_days"] == before["tile_days"]
     assert next_day.run_again(world) == []
@@ -75,7 +75,9 @@ def test_an_erasure_killed_after_its_rows_and_before_the_ledgers_corrects_their_
     world = copied(erasure, tmp_path)
     assert erasure.killed_at(world, "commit:feature_sets:before") == []
     assert snapshots(world) == snapshots(erasure.before)  # with users who are gone
-    assert len(tables_of(world.root)["user_embeddings"]) < len(tables_of(erasure.before.root)["user_embeddings"])
+    assert len(tables_of(world.root, "user_embeddings")["user_embeddings"]) < len(
+        tables_of(erasure.before.root, "user_embeddings")["user_embeddings"]
+    )
     assert erasure.run_again(world) == []
 
 

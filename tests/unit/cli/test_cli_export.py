@@ -68,6 +68,11 @@ def test_a_storage_type_applies_only_to_embeddings(userrep: Userrep, no_spark: N
     assert (answer.code, answer.faults) == (
         2, ["export features: --storage applies only to embeddings. Leave it out."],
     )  # fmt: skip
+    items = ("export", "item-vectors", *command[2:])
+    answer = userrep(*items, "--unrecorded")
+    assert (answer.code, answer.faults) == (
+        2, ["export item-vectors: --unrecorded applies only to exports with users. Leave it out."],
+    )  # fmt: skip
     answer = userrep(*command, "--storage", "int4")
     assert (answer.code, "'float32', 'float16', 'int8'" in answer.faults[0]) == (2, True)
     assert not (tmp_path / "o").exists()

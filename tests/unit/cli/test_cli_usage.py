@@ -1,6 +1,8 @@
 """Help, wrong use, messages and exit codes of the command line. Nothing here needs Spark."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file, with_tables
 from userrep import __version__
+from userrep.cli import main as cli
 from userrep.cli.check_result import CheckResult
 from userrep.cli.main import app
 from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, UserrepError
@@ -419,3 +422,20 @@ def test_the_doctor_prints_each_result_and_fails_if_a_check_failed(
     assert [(check["check"], check["ok"]) for check in checks] == [("java", True), ("root", False)]
     found.pop()
     assert userrep("doctor", "--json").code == 0
+
+
+def test_sigterm_ends_a_command_as_an_exception_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[str] = []
+
+    def work(_: object) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            released.append("lease")
+        return 0
+
+    monkeypatch.setattr(cli, "_exit_code", work)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, released) == (143, ["lease"])
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -12,6 +12,7 @@ from userrep.cli.check_result import CheckResult
 from userrep.cli.doctor import doctor_checks
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.spark.session import S3_PACKAGES, jars_folder
 
 pytestmark = pytest.mark.default
 
@@ -108,17 +109,21 @@ def test_a_missing_delta_is_a_finding_and_the_other_checks_go_on(monkeypatch: py
     monkeypatch.setattr(importlib.metadata, "version", missing)
     pair = found("spark and delta")
     assert (pair.ok, pair.found.endswith("delta-spark is not installed")) == (False, True)
-    assert found("delta's jars").ok
+    assert found("jars").ok
 
 
 def test_jars_are_looked_for_where_sessions_take_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("USERREP_JARS", str(tmp_path))
-    missing = found("delta's jars")
+    missing = found("jars")
     assert (missing.ok, missing.found) == (True, "downloaded by Spark with the first session")
     folder = tmp_path / "io.delta_delta-spark_4.2_2.13_4.4.0_org.apache.spark_spark-sql-kafka-0-10_2.13_4.2.0"
     folder.mkdir()
     (folder / "delta.jar").touch()
-    assert str(found("delta's jars")) == f"ok   delta's jars: 1 in {folder}"
+    assert str(found("jars")) == f"ok   jars: 1 in {folder}"
+    on_s3 = config_of(tmp_path, root="s3a://bucket/userrep")
+    assert str(found("jars", on_s3)).endswith(". Run `make install`.")
+    jars_folder(S3_PACKAGES).mkdir()
+    assert found("jars", on_s3).ok
 
 
 @pytest.mark.parametrize(
@@ -154,7 +159,7 @@ def test_horovod_is_asked_in_a_process_of_its_own(
 
 def test_without_a_configuration_horovod_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("userrep.cli.doctor.find_spec", lambda _: None)
-    assert [result.check for result in doctor_checks(None)][-2:] == ["delta's jars", "spark with delta"]
+    assert [result.check for result in doctor_checks(None)][-2:] == ["jars", "spark with delta"]
 
 
 def test_a_configuration_adds_its_root_and_takes_horovod_away_unless_it_trains_with_it(
@@ -162,7 +167,7 @@ def test_a_configuration_adds_its_root_and_takes_horovod_away_unless_it_trains_w
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(script(tmp_path / "python", "exit 1")))
     local, horovod = (config_of(tmp_path, training={"backend": backend}) for backend in ("local", "horovod"))
-    quick = ["python", "java", "spark and delta", "delta's jars"]
+    quick = ["python", "java", "spark and delta", "jars"]
     assert [result.check for result in doctor_checks(local)] == [*quick, "root", "spark with delta"]
     names = [result.check for result in doctor_checks(horovod)]
     assert names == [*quick, "horovod with torch", "root", "spark with delta"]

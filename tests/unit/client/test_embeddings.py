@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -153,6 +154,14 @@ def test_a_look_up_has_a_row_for_each_id_in_its_order(root: Path) -> None:
     assert found["embedding"][6].tolist() == [1.5]
     assert set(found["as_of"]) == {DAY + timedelta(days=1)}
     assert embeddings.lookup([]).empty
+
+
+def test_a_look_up_reads_the_newest_snapshot_that_is_available_yet(root: Path) -> None:
+    embeddings = userrep.open(root)
+    later = embeddings.snapshots()[-1]
+    future = replace(later, as_of=later.as_of + timedelta(days=1), available_at=datetime(2200, 1, 1), snapshot_id="x")
+    record_snapshots(embeddings.tables, [future])
+    assert set(embeddings.lookup(["u1"])["as_of"]) == {later.as_of}
 
 
 def test_a_consumer_reads_only_the_three_tables_of_the_page_on_access(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +63,24 @@ def test_a_date_of_features_without_rows_has_no_users_and_one_that_is_being_buil
     recount(tables)
     counts = {row.as_of.day: row.num_users for row in tables.ledger(FEATURE_SETS)}
     assert counts == {1: 0, 2: None}
+
+
+def test_users_that_another_run_adds_before_the_ledger_is_changed_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, table = FileTables(None, str(tmp_path / "features")), user_features("l1", "num_events_7d BIGINT")
+    tables.create(table)
+    row = {"lineage_id": "l1", "as_of": date(2024, 5, 1), "num_users": 3, "num_inexact": 0, "log_hash": "a",
+           "sides_hash": "b", "valid_from": date(2024, 5, 1), "built_at": datetime(2024, 5, 2)}  # fmt: skip
+    change = FileTables.change
+
+    def late(self: FileTables, *args: Any, **more: Any) -> bool:
+        tables.add(table, [{"as_of": date(2024, 5, 1), "user_bucket": 1, "user_id": "u", "num_events_7d": 1}])
+        tables.add(FEATURE_SETS, [row])
+        monkeypatch.setattr(FileTables, "change", change)
+        return change(self, *args, **more)
+
+    tables.create(FEATURE_SETS)
+    monkeypatch.setattr(FileTables, "change", late)
+    recount(tables)
+    assert [found.num_users for found in tables.ledger(FEATURE_SETS)] == [1]

@@ -24,6 +24,7 @@ from userrep.erasure import requests
 from userrep.erasure.request_states import ASKED, BEGUN, DELETED, DONE, newest_requests
 from userrep.erasure.requests import Erasure
 from userrep.erasure.rewrite import ErasedUsers, erase_rows
+from userrep.errors import AlreadyRunningError
 from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of
 from userrep.store.delta_commits import DeltaCommits
@@ -180,6 +181,44 @@ def test_a_request_that_was_cut_off_is_brought_to_its_end(
     assert [row.state for row in newest_requests(tables)] == [DONE]
     assert users_in(tables) == {ANN, EVE}
     assert files_naming(tmp_path / "root", BOB) == []
+
+
+def test_a_request_that_was_cut_off_before_its_rows_were_searched_is_ended_by_a_search_of_all_files(
+    tables: Tables, forget: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tables, {snapshot(D1): VECTORS})
+    monkeypatch.setattr(requests, "CLOCKS", timedelta(0))  # as if the files were much older
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Erasure, "_erase_from_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(BOB)
+    assert forget()["rows"]["user_embeddings"] == 1
+    assert users_in(tables) == {ANN, EVE}
+    assert [row.state for row in newest_requests(tables)] == [DELETED]
+
+
+def test_no_run_starts_while_files_are_deleted(
+    tables: Tables, forget: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tables, {snapshot(D1): VECTORS})
+    refused: list[str] = []
+
+    def start(*_: Any, **__: Any) -> dict[str, str]:
+        with pytest.raises(AlreadyRunningError) as error, held(tables, "daily"):
+            pass
+        refused.append(str(error.value))
+        return {}
+
+    monkeypatch.setattr(Erasure, "_end_streams", start)
+    receipt = forget(BOB, now=True)
+    assert (receipt["under_way"], receipt["num_done"]) == ([], 1)
+    assert [line.startswith("delete_old_files is already running: run ") for line in refused] == [True]
+    with held(tables, "daily"):  # afterwards, runs start again
+        pass
 
 
 def test_a_request_that_was_cut_off_before_its_tombstones_is_not_taken_for_done(

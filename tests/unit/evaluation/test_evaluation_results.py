@@ -41,6 +41,8 @@ def test_a_relative_gain_has_the_interval_of_paired_ratios_and_needs_a_positive_
 
 
 def test_a_tie_is_not_ahead() -> None:
+    undefined = Comparison.of(measured("embedding", [0.6, np.nan], 0.6), measured("rfm", [0.5, 0.5], 0.5))
+    assert undefined.share_above == 1
     assert Comparison.of(measured("embedding", [0.5, 0.6], 0.5), measured("rfm", [0.5, 0.5], 0.5)).share_above == 0.5
 
 

@@ -16,7 +16,7 @@ from tests.support.embedding_tables import Update, add_spaces, add_updates, publ
 from userrep.errors import UserrepError
 from userrep.operations import maintenance
 from userrep.operations.maintenance import maintain_tables
-from userrep.spaces.snapshots import REFUSED
+from userrep.spaces.snapshots import REFUSED, record_snapshots
 from userrep.store import delta_commits
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
@@ -251,5 +251,12 @@ def test_streamed_updates_go_as_daily_snapshots_do_but_for_those_that_a_training
     taken = {"training_set_id": "t", "space_id": "s001-a", "first_label_at": at, "last_label_at": at}
     tables.add(TRAINING_SETS, [taken | {"options": '{"updates": true}', "snapshot_ids": []}])
     assert maintain(tables)["updates"] == 2
+    earlier = snapshot(days[4])
+    record_snapshots(tables, [earlier])
+    add_updates(tables, [Update(days[4], "u", NOON, [1.0])])  # a label of days[3] may have taken it
+    named = {"options": '{"updates": true}', "snapshot_ids": [earlier.snapshot_id], "training_set_id": "t2"}
+    tables.add(TRAINING_SETS, [taken | named])
+    assert maintain(tables)["updates"] == 0
+    tables.drop_partitions(EMBEDDING_UPDATES, [{"space_id": "s001-a", "as_of": days[4]}])
     left = {(file.values["space_id"], file.values["as_of"]) for file in tables.files(EMBEDDING_UPDATES, lambda _: True)}
     assert left == {("s001-a", day) for day in (days[0], days[1], days[3])} | {("s002-b", days[4])}

@@ -10,6 +10,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from userrep.features.ledger import FeatureSet
 from userrep.items.versions import lineage_of
+from userrep.spaces import stale
 from userrep.spaces.registry import Space, add_candidate
 from userrep.spaces.snapshots import Snapshot, record_snapshots, snapshot_inputs
 from userrep.spaces.stale import stale_dates, stale_snapshots
@@ -49,3 +50,17 @@ def test_a_date_is_stale_if_its_newest_revision_was_made_from_other_inputs() -> 
     sets = dict.fromkeys((d1, d2, d4), features("new"))
     assert stale_snapshots(published, space, sets, {d3}) == [d2, d3]
     assert stale_snapshots(published[:2], replace(space, content_hash="another"), sets, ()) == [d1]
+
+
+def test_a_date_whose_newest_revision_is_of_other_features_has_no_snapshot_of_the_present_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = Space("s001-a", "ready", "l1", DAY, "artifact", NOW, NOW)
+    good, bad = FeatureSet(DAY, "good", "x", 2, 0), FeatureSet(DAY, "bad", "x", 2, 0)
+    made = [replace(snapshot(DAY, k), inputs_hash=snapshot_inputs(space, of)) for k, of in ((1, good), (2, bad))]
+    tables = FileTables(None, "unused")
+    monkeypatch.setattr(stale, "list_snapshots", lambda *_, **__: made)
+    monkeypatch.setattr(stale, "feature_sets", lambda *_: {DAY: good})  # the log was bad for a while
+    assert stale.without_snapshot(tables, space, [DAY], "published") == [DAY]
+    monkeypatch.setattr(stale, "feature_sets", lambda *_: {DAY: bad})
+    assert stale.without_snapshot(tables, space, [DAY], "published") == []

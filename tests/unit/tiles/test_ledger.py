@@ -415,3 +415,18 @@ def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to
     assert late.days == [D2]
     newest = {day: revision for day, (_, revision) in tile_ledger(tables).latest.items()}
     assert newest == {D1: 1, D2: 3}  # the second build used up a number
+
+
+def test_rows_of_a_parquet_table_in_folders_with_escaped_names_are_counted(spark: SparkSession, tmp_path: Path) -> None:
+    rows = [("u1", "i1", "2024-05-01 10:00:00", "New Zealand"), ("u2", "i1", "2024-05-02 10:00:00", "Chile")]
+    frame = spark.createDataFrame(rows, "user_id STRING, item_id STRING, event_at STRING, region STRING")
+    typed = frame.withColumn("event_at", F.col("event_at").cast("timestamp"))
+    table = typed.write.format("parquet").partitionBy("region").option("path", str(tmp_path / "a table"))
+    table.saveAsTable("log_by_region")
+    try:
+        events = {"path": "log_by_region", "format": "table", "columns": {**EVENT_COLUMNS, "event_id": None}}
+        config = config_of(tmp_path, events=events)
+        inventory = take_inventory(open_tables(config, spark), config.events)
+        assert [(day.day, day.num_rows) for day in inventory.days] == [(D1, 1), (D2, 1)]
+    finally:
+        spark.sql("DROP TABLE log_by_region")

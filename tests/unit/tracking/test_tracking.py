@@ -90,6 +90,15 @@ class Store(NamedTuple):
         return Path(str(self.config.root), "mlflow", "mlflow.db")
 
 
+def in_a_copy(store: Store, folder: Path, name: str) -> Config:
+    """Return a configuration with its own experiment and model in a copy of the store, quicker than a new one."""
+    config = config_of(folder, tracking={"experiment": name, "model": name})
+    database = Path(str(config.root), "mlflow", "mlflow.db")
+    database.parent.mkdir(parents=True)
+    shutil.copy(store.database(), database)
+    return config
+
+
 RECORD_ALONE = """
     import json, os, socket, sys
     from pathlib import Path
@@ -248,8 +257,8 @@ def test_no_file_of_a_logged_model_can_run_anything(store: Store) -> None:
     assert b"loader_module: userrep.inference.mlflow_model" in files["MLmodel"]
 
 
-def test_a_logged_artifact_that_was_swapped_is_not_loaded(tmp_path: Path) -> None:
-    config, manifest = config_of(tmp_path), saved(tmp_path / "artifact")
+def test_a_logged_artifact_that_was_swapped_is_not_loaded(store: Store, tmp_path: Path) -> None:
+    config, manifest = in_a_copy(store, tmp_path, "swapped"), saved(tmp_path / "artifact")
     tracked = recorded(config, manifest, tmp_path / "artifact")
     saved(tmp_path / "other", empty_F=np.ones(layout_of().width, np.float32))
     data = next(Path(str(config.root), "mlflow", "artifacts", "models").rglob("data")) / "artifact"
@@ -316,9 +325,10 @@ def test_a_recording_that_was_cut_off_goes_on_where_it_was(
 
 
 def test_the_newest_candidate_stays_when_an_older_recording_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, older, newer = config_of(tmp_path), saved(tmp_path / "s1"), saved(tmp_path / "s2", space_id="s2")
+    config = in_a_copy(store, tmp_path, "newer")
+    older, newer = saved(tmp_path / "s1"), saved(tmp_path / "s2", space_id="s2")
     with monkeypatch.context() as cut:
         cut.setattr("mlflow.MlflowClient.set_registered_model_alias", lambda *_: 1 / 0)
         with pytest.raises(TrackingError, match="ZeroDivisionError: division by zero"):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.unit.report.test_report_gather import a_run
-from userrep.errors import GateRefusedError, LogIncompleteError, UserrepError
+from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, UserrepError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ERASURES, JOB_RUNS
 from userrep.store.tables import Tables
@@ -130,6 +130,12 @@ def test_each_failure_is_alerted(
     results["forget"], results["daily"] = UserrepError("redis: no answer."), UserrepError("alerted by its lease")
     run_parts(tables, tmp_path)
     assert sent == [("forget", "redis: no answer.")]
+
+    def context() -> Any:
+        raise UsageError("events.path: does not exist.")
+
+    list(nightly_parts(tables, config_of(tmp_path), NOW.date(), context, lambda _: None))
+    assert sent[1:] == [("daily", "events.path: does not exist."), sent[0]]
 
 
 def test_the_exit_code_is_one_after_which_a_retry_may_help_if_a_part_has_one() -> None:

@@ -39,6 +39,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileTables:
     promote(tables, find_space(tables, "s1"))
     monkeypatch.setattr("userrep.workflows.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
     monkeypatch.setattr(FileTables, "spark", None)
+    monkeypatch.setattr(retraining, "lineage_of", lambda _: "l1")
     return tables
 
 
@@ -127,6 +128,20 @@ def test_a_candidate_that_waits_delays_the_next_training_until_it_is_as_old(
     assert results["trained"] == ["s2", "s3"]
 
 
+def test_spaces_of_another_configuration_neither_delay_a_training_nor_are_promoted(
+    tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_spaces(tables, "s2", lineage_id="l2")
+    assert night() == ("skipped", f"due on {DUE_ON}, 28 days after s1")  # a candidate without snapshots
+    mark_ready(tables, find_space(tables, "s2"))
+    assert night(promote="when_all_pass") == ("skipped", f"due on {DUE_ON}, 28 days after s1")
+    assert find_space(tables, None).space_id == "s1"
+    monkeypatch.setattr(retraining, "lineage_of", lambda _: "l3")
+    with pytest.raises(AssertionError):  # the stub trains a space of l1
+        night()
+    assert results["trained"] == ["s3"]
+
+
 def test_drift_of_the_serving_space_since_the_newest_training_makes_one_due(
     tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any]
 ) -> None:
@@ -191,7 +206,9 @@ def test_a_verdict_of_fail_refuses_the_night_in_which_it_is_made(
 ) -> None:
     follow(tables, ads=LABELS)
     results[LABELS.labels] = "fail"
-    with pytest.raises(GateRefusedError, match=r"space s2 fails for ads: fail, auc .*`userrep spaces compare s1 s2`"):
+    with pytest.raises(
+        GateRefusedError, match=r"space s2 fails for ads: fail, auc .*`userrep spaces compare s1 s2 --labels="
+    ):
         night(28, promote="when_all_pass")
     assert night(promote="when_all_pass") == ("skipped", "space s2 waits to serve: ads fail")
     assert find_space(tables, None).space_id == "s1"

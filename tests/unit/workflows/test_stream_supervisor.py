@@ -64,3 +64,23 @@ def test_a_query_that_fails_is_started_again_unless_that_cannot_help(
     assert len(started) == 2 * attempts
     assert all(query.stopped == 1 for query in started)
     assert len(lines) == attempts - 1
+
+
+def test_a_restart_that_fails_is_repeated_but_not_the_first_start(
+    monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    monkeypatch.setattr(stream_supervisor, "pause", lambda seconds, is_stopping: None)
+    outcomes: list[Any] = [FailedQuery("the broker is away"), OSError("the store is away"), UserrepError("erased")]
+
+    def start() -> Queries:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return Queries(outcome, outcome)
+
+    with pytest.raises(UserrepError, match="erased"):
+        stream_run().until_done(start)
+    assert ["the broker is away" in lines[0], "the store is away" in lines[1]] == [True, True]
+    outcomes.append(OSError("no such table"))
+    with pytest.raises(OSError, match="no such table"):
+        stream_run().until_done(start)

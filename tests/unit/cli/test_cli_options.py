@@ -11,6 +11,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
 from tests.support.builders import config_of
@@ -194,8 +195,9 @@ def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
 
 
 def test_a_run_checks_its_sources_before_it_reports_that_spark_starts(
-    tmp_path: Path, sessions: list[object], lines: list[str]
+    tmp_path: Path, sessions: list[object], lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)  # of another test of this process
     with pytest.raises(UsageError, match=r"events\.path .*: does not exist"):
         context_for_run(config_of(tmp_path))
     assert (sessions, lines) == ([], [])

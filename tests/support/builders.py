@@ -125,6 +125,19 @@ def cut_off_before_a_row_of(ledger: TableSchema, error: BaseException) -> Iterat
         yield
 
 
+@contextmanager
+def interrupted_at(owner: object, name: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt, as Ctrl-C does, where the block calls a function, which it must."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 # A generated log, and a pipeline on it: tests/conftest.py runs it once.
 SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
 AS_OF = date(2024, 3, 15)

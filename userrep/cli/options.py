@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date
 from functools import partial, wraps
 from importlib import import_module
@@ -138,11 +139,7 @@ def _check_root(config: Config) -> None:
 def session_of(config: Config, *, meanwhile: Callable[[], None]) -> "SparkSession":
     """Start a Spark session, with work that needs none meanwhile. Raises UsageError first if the root is read-only."""
     _check_root(config)
-    with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(meanwhile)
-        spark = _start_session(config, with_torch=True)
-        work.result()
-    return spark
+    return _start_session(config, _import_torch, meanwhile)
 
 
 def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
@@ -161,7 +158,7 @@ def context_for_run(config: Config, *as_ofs: date | None) -> "RunContext":
     _check_root(config)
     listings = Listings()
     check_before_spark(config, [day for day in as_ofs if day], listings)
-    spark = _start_session(config, with_torch=True)
+    spark = _start_session(config, _import_torch)
     from userrep.workflows.run_context import RunContext
 
     return RunContext(config, spark, as_ofs[-1] if as_ofs else None, listings=listings)
@@ -188,18 +185,26 @@ def tables_of(config: Config, *, writes: bool = False, expected: bool = True) ->
     return tables
 
 
-def _start_session(config: Config, *, with_torch: bool = False) -> "SparkSession":
+def _start_session(config: Config, *meanwhile: Callable[[], None]) -> "SparkSession":
     """Log the start of Spark, and start it. The application has the name of the script: userrep, or a job's.
 
-    ``with_torch``: also import torch, meanwhile, because that takes half as long. It does not import pyspark.
+    ``meanwhile``: work to do in threads while Spark starts. Its errors are raised once Spark has started.
     """
     from userrep.spark.session import get_session
 
     logger.info(f"starting Spark ({_master(config)}); root {config.root or config.catalog}")
-    with ThreadPoolExecutor(1) as meanwhile:
-        if with_torch:
-            meanwhile.submit(import_module, "torch")  # an error is raised again by the import that needs it
-        return get_session(config.spark.master, config.spark.conf, app_name=Path(sys.argv[0]).stem)
+    with ThreadPoolExecutor() as pool:
+        works = [pool.submit(work) for work in meanwhile]
+        spark = get_session(config.spark.master, config.spark.conf, app_name=Path(sys.argv[0]).stem)
+        for work in works:
+            work.result()
+    return spark
+
+
+def _import_torch() -> None:
+    """Import torch, which takes half as long as a start of Spark and does not import pyspark."""
+    with suppress(Exception):  # it is raised again by the import that needs torch
+        import_module("torch")
 
 
 def _master(config: Config) -> str:

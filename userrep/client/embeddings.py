@@ -161,8 +161,9 @@ class Embeddings:
         """
         labels = pd.DataFrame({"user_id": pd.Series(user_ids, dtype=None if len(user_ids) else "object")})
         newest = usable_sources(self.tables, space).newest
-        labels["label_at"] = datetime.combine(newest.as_of, time(12))  # before the next snapshot, which may not be
-        options = JoinOptions(availability="as_of")  # available yet
+        # before the next as-of date, whose snapshot may not be available yet
+        labels["label_at"] = datetime.combine(newest.as_of, time(12))
+        options = JoinOptions(availability="as_of")
         return join_frame(labels, tables=self.tables, space=space, options=options).drop(columns="label_at")
 
     def audience(

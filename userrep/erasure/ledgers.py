@@ -22,7 +22,8 @@ from userrep.utc import utc_now
 def recount(tables: Tables) -> None:
     """Update the number of users of features and snapshots in their ledgers. The gates compare with these numbers.
 
-    Cost: milliseconds, and one entry per file in the driver's memory; in a catalog, a count of these tables.
+    Cost: milliseconds, and one entry per file in the driver's memory; in a catalog, a count of each table of
+    features and, for each space, of all snapshots.
     """
 
     def features_of(row: Row) -> tuple[Any, ...] | None:

@@ -8,7 +8,7 @@ from typing import Any
 from userrep.config import Config
 from userrep.erasure.exports import find_in_exports
 from userrep.erasure.request_states import BEGUN, DELETED, newest_requests
-from userrep.erasure.requests import CLOCKS, STREAM_REMOVED, streams_after, tables_of_users
+from userrep.erasure.requests import STREAM_REMOVED, search_start, streams_after, tables_of_users
 from userrep.erasure.rewrite import ErasedRows, ErasedUsers, files_to_search, id_column, rows_and_ids, search
 from userrep.sources.tombstones import Tombstones, read_tombstones
 from userrep.spaces.registry import read_registry
@@ -53,13 +53,11 @@ def preview(tables: Tables, config: Config, user_ids: Sequence[str], *, now: boo
     """
     known = newest_requests(tables)
     requests = [row for row in known if row.state in (BEGUN, DELETED)]
-    is_continued = requests and not user_ids and not now
-    only_new_files = is_continued and all(row.state == DELETED for row in requests)
-    since = min(row.requested_at for row in requests) - CLOCKS if only_new_files else None
+    since = search_start(requests, now=now) if requests and not user_ids else None
     users = ErasedUsers.of(Tombstones.of(user_ids) if user_ids else read_tombstones(tables), user_ids)
     is_searched = bool(user_ids or requests or (now and known))
     found = {t.name: find_rows(tables, t, users, since=since) for t in tables_of_users(tables) if is_searched}
-    other_runs = under_way(tables, but=["forget"])
+    other_runs = under_way(tables)
     streams = streams_after(tables, now=now and not other_runs) if is_searched else {}
     return {
         "num_users": len(user_ids),

@@ -101,13 +101,12 @@ class Erasure:
                 if before:
                     self._end_streams(now=False)
                 return receipt | {"is_idle": True}
-            is_searched = all(row["state"] == DELETED for row in requests)  # a begun request may have searched no file
-            since = min(row["requested_at"] for row in requests) - CLOCKS if is_searched and not now else None
+            since = search_start(requests, now=now)
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
-        other_runs = under_way(self.tables, but=["forget"])
+        other_runs = under_way(self.tables)
         self._erase_everywhere(since, receipt)
         with held(self.tables, DELETING) if now else nullcontext():  # from here on, no other run starts
-            other_runs |= under_way(self.tables, but=["forget", DELETING])  # these may miss files once they are deleted
+            other_runs |= under_way(self.tables)  # these may miss files once they are deleted
             # A stream never ends. It leaves these users out from its next micro-batch on.
             receipt["under_way"] = sorted(
                 run for run in other_runs.values() if now or not run.startswith(stream_lease(""))
@@ -199,6 +198,16 @@ class Erasure:
         for table in (*tables_of_users(self.tables), schemas.TRAINING_ROWS):
             self.tables.vacuum(table, timedelta(0) if now else RETENTION)
         logger.info("forget: removed the files of older table versions")
+
+
+def search_start(requests: Sequence[Mapping[str, Any] | Row], *, now: bool) -> datetime | None:
+    """Return the time from which on files are searched to continue these requests; None: all files are.
+
+    All files are searched with ``now``, and if a request was interrupted before its rows were deleted: it may have
+    searched none.
+    """
+    is_searched = not now and all(request["state"] == DELETED for request in requests)
+    return min(request["requested_at"] for request in requests) - CLOCKS if is_searched else None
 
 
 def streams_after(tables: Tables, *, now: bool) -> dict[str, str]:

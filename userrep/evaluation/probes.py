@@ -48,8 +48,8 @@ def standardized(x_NF: Floats32, fitted_N: Mask) -> Floats32:
 def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit], Floats]) -> Floats:
     """Weaken the penalty until the mean held-out loss rises; return each label's best penalty.
 
-    ``fit`` takes a penalty and the previous fit as its starting point. It may be rough: on the demo, that took a third
-    of the time and chose the same penalties for 28 of 29 probes.
+    ``fit`` takes a penalty and the previous fit as its starting point. It may be rough, because only
+    the penalty is kept.
     """
     losses: list[Floats] = []  # of each label, by penalty
     fitted: Fit | None = None

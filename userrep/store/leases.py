@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
 HEARTBEAT = timedelta(seconds=10)
 EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
 DELETING = "delete_old_files"  # job of an erasure while it deletes files that another run may be about to commit
+_ERASURE = ("forget", DELETING)
 _CERTAINLY_GONE = timedelta(days=1)  # without a heartbeat, however wrong the holder's clock is
 _own_lease_ids: set[str] = set()  # of this process
 
@@ -76,9 +77,6 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
         at_end.callback(_own_lease_ids.discard, lease.lease_id)
         _acquire(lease)
         at_end.callback(_release, lease)
-        if job not in ("forget", DELETING):  # of a run and an erasure that start together, at least one sees the other
-            for row in tables.ledger(LEASES, job=DELETING):
-                _check_gone(tables, row)
         at_end.callback(_leases.reset, _leases.set((*leases, lease)))
         at_end.enter_context(_heartbeat(_file(tables, job, lease.lease_id)))
         yield
@@ -138,7 +136,9 @@ def _acquire(lease: _Lease) -> None:
 
     def with_lease(rows: list[Row]) -> list[dict[str, object]]:
         before[:] = [row for row in rows if row.job == job]
-        for holder in before:
+        # Of a run and a deletion that start together, the later one sees the lease of the other.
+        deletions = [row for row in rows if row.job == DELETING and job not in _ERASURE]
+        for holder in before + deletions:
             _check_gone(tables, holder)
         own = {
             "job": job,
@@ -171,14 +171,14 @@ def _release(lease: _Lease) -> None:
         delete_file(_file(tables, job, lease_id))
 
 
-def under_way(tables: Tables, *, but: Collection[str]) -> dict[str, str]:
-    """Return the runs that hold, or may hold, leases of other jobs than ``but``.
+def under_way(tables: Tables) -> dict[str, str]:
+    """Return the runs that hold, or may hold, leases of other jobs than an erasure's.
 
     Keys are run ids; values describe the run's first job and its process. Cost: one read of the ledger, and 20 s for
     each holder without a heartbeat in the last minute.
     """
     others = sorted(tables.ledger(LEASES), key=lambda row: row.started_at, reverse=True)
-    runs = [row for row in others if row.job not in but and _silence(tables, row) is not None]
+    runs = [row for row in others if row.job not in _ERASURE and _silence(tables, row) is not None]
     return {row.run_id: f"{row.job}: {_description(row)}" for row in runs}
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import partial
 
 from userrep.config import Config
 from userrep.erasure.exports import NOT_READABLE
@@ -64,9 +63,8 @@ def nightly_parts(
         "maintenance": lambda: _maintain(tables, config),
     }
     if config.retraining is not None:
-        parts["retraining"] = lambda: _retrain(
-            tables, config, as_of, partial(opened, "retraining")
-        )  # last, because it takes longest
+        # last, because it takes longest
+        parts["retraining"] = lambda: _retrain(tables, config, as_of, lambda: opened("retraining"))
     for name, work in parts.items():
         started = time.monotonic()
         try:

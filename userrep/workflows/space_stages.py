@@ -185,7 +185,7 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         staged = snapshots.staged_snapshots(work.tables, space, missing)
         drifted = failed_drift(work.tables, work.config, space, staged)
         staged = [snapshot for snapshot in staged if snapshot.snapshot_id not in drifted]
-        if staged:
+        if staged:  # not empty, unless all have drifted
             published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
         if drifted:
             raise _refused_for_drift(drifted)

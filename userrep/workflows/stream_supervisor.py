@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,11 +76,12 @@ class StreamRun:
         """
         failures, has_started = 0, False
         while not self.is_stopping():
-            queries: Sequence[StreamingQuery] = ()
+            queries: Queries | None = None
             before = self.progress.last_batch
             try:
-                queries, has_started = (started := start()), True
-                if self._watch_and_record(started):
+                queries = start()
+                has_started = True
+                if self._watch_and_record(queries):
                     return
             except (PySparkException, DeltaError, OSError) as error:
                 if not has_started:
@@ -99,7 +100,7 @@ class StreamRun:
                 logger.warning(f"stream: the query failed ({in_one_line(error)[:300]}), restart in {wait} s")
                 pause(wait, self.is_stopping)
             finally:
-                for query in queries:
+                for query in queries or ():
                     query.stop()
 
     def _watch_and_record(self, queries: Queries) -> bool:

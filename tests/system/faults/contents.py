@@ -77,6 +77,10 @@ def _delta_tables(root: Path | str, is_wanted: Callable[[str], bool]) -> dict[st
     return {name: DeltaTable(uri) for name, uri in uris.items() if DeltaTable.is_deltatable(uri)}
 
 
+def _listed(tables: dict[str, pa.Table], name: str) -> list[Row]:
+    return tables[name].to_pylist() if name in tables else []
+
+
 def _key_of(name: str) -> tuple[str, ...]:
     return KEYS.get("user_features" if name.startswith("user_features_") else name, ())
 
@@ -97,21 +101,20 @@ def _renumbered(tables: dict[str, pa.Table]) -> dict[str, Rows]:
 
     A run that was killed leaves such rows, and the next run takes another number.
     """
-
-    def rows_of(name: str) -> list[Row]:
-        return tables[name].to_pylist() if name in tables else []
-
     found: dict[str, Rows] = dict(tables)
-    days = rows_of("tile_days")
+    days = _listed(tables, "tile_days")
     number = {revision: k for k, revision in enumerate(sorted({0} | {row["revision"] for row in days}))}  # 0: streams
     found["tile_days"] = [row | {"revision": number[row["revision"]]} for row in days]
-    rejected = (row for row in rows_of("rejected_events") if row["revision"] in number)
+    rejected = (row for row in _listed(tables, "rejected_events") if row["revision"] in number)
     found["rejected_events"] = [row | {"revision": number[row["revision"]]} for row in rejected]
     if "user_item_days" in tables:
         numbers = {(row["event_date"], row["revision"]): number[row["revision"]] for row in days}
         found["user_item_days"] = _numbered(tables["user_item_days"], ("event_date", "revision"), numbers)
     sums, openings = (
-        [row | {"revision_by_day": [(day, number[of]) for day, of in row["revision_by_day"]]} for row in rows_of(name)]
+        [
+            row | {"revision_by_day": [(day, number[revision]) for day, revision in row["revision_by_day"]]}
+            for row in _listed(tables, name)
+        ]
         for name in ("sum_generations", "openings")
     )
     place = {key: k for k, key in enumerate(sorted({(row["lineage_id"], row["generation"]) for row in sums}))}
@@ -125,12 +128,11 @@ def _renumbered(tables: dict[str, pa.Table]) -> dict[str, Rows]:
 def _numbered(rows: pa.Table, key: tuple[str, str], numbers: Mapping[tuple[Any, ...], int]) -> pa.Table:
     """Keep the rows whose key has a number, and put the number into the last column of the key."""
     keys = list(zip(*(rows[name].to_pylist() for name in key), strict=True))
-    kept, column = (
-        rows.filter(pa.array([of in numbers for of in keys], pa.bool_())),
-        rows.schema.get_field_index(key[-1]),
-    )
-    values = pa.array([numbers[of] for of in keys if of in numbers], rows.schema.field(column).type)
-    return kept.set_column(column, rows.schema.field(column), values)
+    kept = rows.filter(pa.array([row_key in numbers for row_key in keys], pa.bool_()))
+    place = rows.schema.get_field_index(key[-1])
+    field = rows.schema.field(place)
+    values = pa.array([numbers[row_key] for row_key in keys if row_key in numbers], field.type)
+    return kept.set_column(place, field, values)
 
 
 def doubled(root: Path | str) -> list[str]:
@@ -160,14 +162,10 @@ def visible(root: Path | str) -> dict[str, Summary]:
     Two orders of the same commands may count revisions differently; what a reader gets must be the same.
     """
     tables = _read(root, lambda name: name in _SEEN or name.startswith(_SEEN_WHOLE))
-
-    def rows_of(name: str) -> list[Row]:
-        return tables[name].to_pylist() if name in tables else []
-
-    days = _newest(rows_of("tile_days"), ("event_date",), ("revision", "built_at"))
-    published = [row for row in rows_of("snapshots") if row["state"] == "published"]
+    days = _newest(_listed(tables, "tile_days"), ("event_date",), ("revision", "built_at"))
+    published = [row for row in _listed(tables, "snapshots") if row["state"] == "published"]
     snapshots = _newest(published, ("space_id", "as_of"), ("revision",))
-    updates = {tuple(row[name] for name in UPDATE): row for row in rows_of("embedding_updates")}
+    updates = {tuple(row[name] for name in UPDATE): row for row in _listed(tables, "embedding_updates")}
     rows: dict[str, Rows] = {
         "tiles": _rows_of(tables["user_item_days"], days, ("event_date",)),
         "updates": list(updates.values()),
@@ -190,7 +188,7 @@ def _rows_of(rows: pa.Table, revisions: dict[tuple[Any, ...], int], key: tuple[s
     """Keep the rows of these revisions."""
     keys = zip(*(rows[name].to_pylist() for name in key), strict=True)
     pairs = zip(keys, rows["revision"].to_pylist(), strict=True)
-    return rows.filter(pa.array([revisions.get(of) == revision for of, revision in pairs], pa.bool_()))
+    return rows.filter(pa.array([revisions.get(row_key) == revision for row_key, revision in pairs], pa.bool_()))
 
 
 def _summary(rows: Rows, *, key: Sequence[str], but: set[str]) -> Summary:

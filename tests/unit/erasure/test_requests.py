@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from benchmarks.nights import files_naming
-from tests.support.builders import config_of, event, write_rows
+from tests.support.builders import config_of, event, interrupted_at, write_rows
 from tests.support.embedding_tables import publish, snapshot
 from userrep.audiences.audience import Audience
 from userrep.config import Config
@@ -164,18 +164,11 @@ def test_what_is_asked_for_again_is_one_request(
 @pytest.mark.parametrize("ends_by", [(BOB,), ()], ids=["the same request", "a nightly run"])
 @pytest.mark.parametrize("step", ["_erase_from_tables", "_end_streams", "_vacuum"])
 def test_a_request_that_was_cut_off_is_brought_to_its_end(
-    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str,
-    ends_by: tuple[str, ...],
-) -> None:  # fmt: skip
+    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, step: str, ends_by: tuple[str, ...]
+) -> None:
     publish(tables, {snapshot(D1): VECTORS})
-
-    def killed(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Erasure, step, killed)
-        with pytest.raises(KeyboardInterrupt):
-            forget(BOB, now=True)
+    with interrupted_at(Erasure, step):
+        forget(BOB, now=True)
     assert [row.state for row in newest_requests(tables)] == [DELETED if step == "_vacuum" else BEGUN]
     forget(*ends_by, now=True)
     assert [row.state for row in newest_requests(tables)] == [DONE]
@@ -188,14 +181,8 @@ def test_a_request_that_was_cut_off_before_its_rows_were_searched_is_ended_by_a_
 ) -> None:
     publish(tables, {snapshot(D1): VECTORS})
     monkeypatch.setattr(requests, "CLOCKS", timedelta(0))  # as if the files were much older
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Erasure, "_erase_from_tables", killed)
-        with pytest.raises(KeyboardInterrupt):
-            forget(BOB)
+    with interrupted_at(Erasure, "_erase_from_tables"):
+        forget(BOB)
     assert forget()["rows"]["user_embeddings"] == 1
     assert users_in(tables) == {ANN, EVE}
     assert [row.state for row in newest_requests(tables)] == [DELETED]
@@ -222,17 +209,11 @@ def test_no_run_starts_while_files_are_deleted(
 
 
 def test_a_request_that_was_cut_off_before_its_tombstones_is_not_taken_for_done(
-    tables: Tables, forget: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tables: Tables, forget: Callable[..., dict[str, Any]]
 ) -> None:
     publish(tables, {snapshot(D1): VECTORS})
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(requests, "add_tombstones", killed)
-        with pytest.raises(KeyboardInterrupt):
-            forget(BOB)
+    with interrupted_at(requests, "add_tombstones"):
+        forget(BOB)
     forget(now=True)
     assert [row.state for row in newest_requests(tables)] == [ASKED]
     forget(BOB, now=True)

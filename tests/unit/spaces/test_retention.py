@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.support.builders import left_to_spark
+from tests.support.builders import interrupted_at, left_to_spark
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Snapshots
 from userrep.errors import UserrepError
@@ -88,14 +88,8 @@ def test_a_deletion_that_is_killed_ends_the_same_when_it_is_run_again(
     pinned = create_training_set(labels, tables=tables, name="pins", space="s001-a")
     other = spark.createDataFrame([("u", at + timedelta(days=k)) for k in range(11)], labels.schema)
     begun = join_embeddings(other, tables=tables, space="s001-a")
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FileTables, "drop_partitions", killed)
-        with pytest.raises(KeyboardInterrupt):
-            expire(tables)
+    with interrupted_at(FileTables, "drop_partitions"):
+        expire(tables)
     # of two days: today and yesterday; first of a week: this Monday, last week's, none of the 26th of April's week
     kept = {0, 1, 2, 9, 5, 11}
     assert {age for age, state in states(tables).items() if state == PUBLISHED} == kept

@@ -83,7 +83,7 @@ def test_the_destination_of_user_rows_is_recorded_only_if_the_folder_may_be_used
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with export_folder.recorded_folder(tables, "out/", "features", D1, recorded=True):
-        assert under_way(tables, but=["forget"])
+        assert under_way(tables)
     (row,) = tables.ledger(EXPORTS)
     assert (row.path, row.what, row.as_of) == (f"{tmp_path}/out", "features", D1)
     fill(tmp_path / "taken", "mine.txt")

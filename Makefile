@@ -11,6 +11,7 @@ CONSTRAINTS := deploy/constraints/spark-4.2.txt
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
+JARS := $(VENV)/.jars$(subst /,-,$(USERREP_JARS))-done
 # Container images often set this. Then each process, of which tests and runs start many, compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,9 +39,9 @@ SERVERS := $(VENV)/.test-jars-done $(VENV)/.s3-server-done $(VENV)/.redis-done $
 
 setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## install everything that `make test` needs; other targets run it themselves
 
-install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## install what production needs, including Horovod; used by the Dockerfile
+install: $(VENV)/.horovod-$(HOROVOD)-done $(JARS)  ## install what production needs, including Horovod; used by the Dockerfile
 
-demo: $(PACKAGES) $(VENV)/.jars-done  ## generated log -> served embeddings -> trained downstream model, in minutes
+demo: $(PACKAGES) $(JARS)  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
 
 # Tests have three tiers, described in tests/README.md. Files run in the order of tests/durations.json, the longest first.
@@ -200,17 +201,17 @@ $(VENV)/.horovod-$(HOROVOD)-done: $(PACKAGES) deploy/build_horovod_wheel.sh depl
 	@rm -f $(VENV)/.horovod-*-done
 	@touch $@
 
-$(VENV)/.jars-done: $(PACKAGES) deploy/fetch_jars.py deploy/build_class_archive.py userrep/spark/session.py
+$(JARS): $(PACKAGES) deploy/fetch_jars.py deploy/build_class_archive.py userrep/spark/session.py userrep/spark/releases.py
 	@$(BIN)/python -m deploy.fetch_jars sessions s3
 	@$(BIN)/python -m deploy.build_class_archive
 	@touch $@
 
 # JARs of the Kafka broker that tests start.
-$(VENV)/.test-jars-done: $(VENV)/.jars-done
+$(VENV)/.test-jars-done: $(JARS)
 	@$(BIN)/python -m deploy.fetch_jars broker
 	@touch $@
 
-$(VENV)/.yarn-done: $(VENV)/.jars-done deploy/fetch_jars.py
+$(VENV)/.yarn-done: $(JARS) deploy/fetch_jars.py
 	@$(BIN)/python -m deploy.fetch_jars yarn
 	@touch $@
 

@@ -1,8 +1,9 @@
 """Training of the example consumer, its results, and what it loses on mapped vectors of a newer space."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 
 from pyspark import inheritable_thread_target
@@ -135,7 +136,8 @@ def train_models(
     options = JoinOptions(handle_invalid="skip", vectors="vector")
     joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=options)
     (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
-    rows, folder = _with_baseline_inputs(joined, tables, config, space, dates).cache(), model_folder(tables, space)
+    used = [s.as_of for s in list_snapshots(tables, space.space_id) if s.snapshot_id in recorded.snapshot_ids]
+    rows, folder = _with_baseline_inputs(joined, tables, config, space, used).cache(), model_folder(tables, space)
     try:
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
@@ -155,12 +157,12 @@ def train_models(
 
 
 def _with_baseline_inputs(
-    joined: DataFrame, tables: Tables, config: Config, space: Space, dates: LabelDates
+    joined: DataFrame, tables: Tables, config: Config, space: Space, as_ofs: Sequence[date]
 ) -> DataFrame:
-    """Add one vector column per baseline to labels with embeddings. Cost: one join by user and date."""
+    """Add one vector column per baseline to labels with embeddings of these dates. Cost: one join by user and date."""
     spec = FeatureSpec.of(config)
     pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
-    features = read_features(tables, config, space.lineage_id, dates.all)
+    features = read_features(tables, config, space.lineage_id, as_ofs)
     inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)
     return joined.join(inputs, on=["as_of", "user_id"], how="inner").select(
         "label", "split", "snapshot_id", "embedding",

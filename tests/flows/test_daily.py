@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import AS_OF, pipeline_config
 from tests.support.log_lines import messages_to
 from userrep.config import Config
-from userrep.errors import GateRefusedError, UsageError
+from userrep.errors import GateRefusedError, UsageError, UserrepError
 from userrep.joins.join import join_embeddings
 from userrep.joins.training_sets import list_training_sets
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, mark_ready, retire
@@ -207,18 +207,19 @@ def test_a_night_refreshes_every_space_in_use_and_names_those_it_cannot(nights: 
     assert f"consumer return_propensity of userrep: uses the serving space, ready for {nights.space.space_id}" in lines
 
 
-def test_a_gate_that_refuses_one_space_keeps_no_other_from_being_published(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [GateRefusedError, UserrepError])
+def test_a_space_that_fails_keeps_no_other_from_being_published(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, error: type[UserrepError]
 ) -> None:
     publish, day = publish_snapshots, DAYS[2] + timedelta(days=1)
 
     def refusing(work: RunContext, space: Space, *args: object, **more: object) -> None:
         if space.space_id == nights.space.space_id:
-            raise GateRefusedError("not published: snapshot x: it has no rows.")
+            raise error("not published: snapshot x: it has no rows.")
         publish(work, space, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("userrep.workflows.space_stages.publish_snapshots", refusing)
-    with pytest.raises(GateRefusedError, match=r"not published: snapshot x: it has no rows\."):
+    with pytest.raises(error, match=r"not published: snapshot x: it has no rows\."):
         daily(nights.work(day), on_time=True)
     assert dates_of(nights, "s002-new")[-1] == day
     assert dates_of(nights, nights.space.space_id)[-1] == DAYS[2]

@@ -4,10 +4,10 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -47,6 +47,15 @@ ALL = list(representations())
 FEW = ["embedding", "popularity", "rfm", "pooled_longest", "raw", "als_folded"]  # cheap, one of each kind of input
 FEWER = ["embedding", "popularity", "rfm", "als_folded"]  # what the claims below need
 BRIEF = ("--set", "evaluation.num_seeds=2", "--set", "evaluation.num_bootstraps=40")
+
+
+class Tile(NamedTuple):
+    event_date: date
+    user_id: str
+    item_id: str
+    num_events: int
+    weight: float
+    last_event_at: datetime
 
 
 class Site:
@@ -250,17 +259,27 @@ def test_a_sample_takes_whole_users_by_chance_and_never_more_rows_than_asked_for
     assert len(sampled(10**9)) == len(site.rows) == pc.count(site.rows.features.column("user_id")).as_py()
 
 
-def test_what_users_did_equals_their_tiles(site: Site) -> None:
+@pytest.fixture(scope="module")
+def tiles(site: Site) -> list[Tile]:
+    """All tiles; tuples, because fields of Spark's rows are slow to read."""
+    rows = read_tiles(site.work.tables, start=None, end=date.max).select(*Tile._fields).toArrow()
+    return [Tile(*row) for row in zip(*(rows[name].to_pylist() for name in Tile._fields), strict=True)]
+
+
+def test_what_users_did_equals_their_tiles(site: Site, tiles: list[Tile]) -> None:
     plan: EvaluationPlan = site.plan
     few = read_rows(site.work.tables, site.config, site.space.lineage_id, plan, max_rows=300, seed=17)
     activity = read_activity(site.work.tables, few, plan, onboarding=site.config.onboarding, ledger=site.work.tiles)
     futures = Futures(few, activity)
-    tiles = read_tiles(site.work.tables, start=None, end=plan.end).collect()
+    tiles = [tile for tile in tiles if tile.event_date < plan.end]
+    by_user = defaultdict(list)
+    for tile in tiles:
+        by_user[tile.user_id].append(tile)
     items = activity.item_ids.to_pylist()
     history, soon, weight = (m.toarray() for m in (futures.history, futures.num_events(7), futures.weight(7)))
     for row in range(0, len(few), 7):
         user, day = few.user_ids[few.user_N[row]].as_py(), few.dates[few.date_N[row]]
-        mine = [tile for tile in tiles if tile.user_id == user]
+        mine = by_user[user]
         before, after, weighs = Counter(), Counter(), 0.0
         for tile in mine:
             if tile.event_date < day:
@@ -298,12 +317,11 @@ def test_item_vectors_of_a_date_are_those_of_the_version_valid_then(site: Site) 
     assert truth.items.at(site.plan.until).shape == (len(truth.activity.item_ids), 16 + 16 + 2)
 
 
-def test_interactions_and_earlier_features_end_where_training_ends(site: Site) -> None:
+def test_interactions_and_earlier_features_end_where_training_ends(site: Site, tiles: list[Tile]) -> None:
     context: Context = site.context
     until = site.plan.until
-    tiles = [t for t in read_tiles(site.work.tables, start=None, end=site.plan.end).collect() if t.event_date < until]
     wanted = Counter()
-    for tile in tiles:
+    for tile in (tile for tile in tiles if tile.event_date < until):
         wanted[tile.user_id, tile.item_id] += tile.num_events
     assert {(r.user_id, r.item_id): r.num_events for r in context.interactions().collect()} == wanted
     dates = {row.as_of for row in context.earlier_features(max_rows=10**9).select("as_of").distinct().collect()}
@@ -320,16 +338,16 @@ def test_uncut_rows_have_the_stored_features_to_the_bit(site: Site, cutter: Trun
     assert (site.context.layout.raw(made) == site.context.raw()).all()
 
 
-def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
+def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site, tiles: list[Tile]) -> None:
     cutter = read_truncated_rows(site.context, site.work.schedule.versions, most=3)
     rows, users = site.rows, site.rows.user_ids.to_pylist()
-    tiles = defaultdict(list)
-    for tile in read_tiles(site.work.tables, start=None, end=rows.dates[-1]).collect():
-        tiles[tile.user_id].append(tile)
+    by_user = defaultdict(list)
+    for tile in (tile for tile in tiles if tile.event_date < rows.dates[-1]):
+        by_user[tile.user_id].append(tile)
     history = cutter.newest.history(3, len(rows), site.context.activity.item_ids).toarray()
     items = site.context.activity.item_ids.to_pylist()
     for n in range(0, len(rows), 5):
-        day, mine = rows.dates[rows.date_N[n]], tiles[users[rows.user_N[n]]]
+        day, mine = rows.dates[rows.date_N[n]], by_user[users[rows.user_N[n]]]
         inside = [tile for tile in mine if day - timedelta(days=2 * 28) <= tile.event_date < day]
         newest = sorted(inside, key=lambda tile: tile.last_event_at)[-3:]
         found = cutter.newest.tiles.filter(pa.array(cutter.newest.row_E == n)).to_pylist()
@@ -339,7 +357,7 @@ def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
         for tile in newest:
             counts[tile.item_id] += tile.num_events
         assert {items[i]: count for i, count in enumerate(history[n]) if count} == counts
-    first = {user: min(tile.event_date for tile in mine) for user, mine in tiles.items() if mine}
+    first = {user: min(tile.event_date for tile in mine) for user, mine in by_user.items() if mine}
     days = cutter.newest.first_day_U.tolist()
     assert [day for user, day in zip(users, days, strict=True) if user in first] == [
         (first[user] - date(1970, 1, 1)).days for user in users if user in first

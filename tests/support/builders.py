@@ -32,6 +32,7 @@ SPARK = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.shuffle.partitions": "1",
     "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",  # below, the driver lists files without a job
 }
 EVENT_COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
 

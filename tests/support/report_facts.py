@@ -39,7 +39,9 @@ HOSTILE = "</title></style></svg><script>alert('x')</script><img src=x onerror=\
 def stage(
     name: str, *, outcome: str = "done", run_id: str = "r2", hours: float | None = 0.01, reason: str = ""
 ) -> Stage:
-    return Stage(run_id, name, outcome, reason, NOW, 12.5, 1000, hours, 5000, {"tile_days": 3}, "c0ffee", "facade")
+    return Stage(
+        run_id, name, name, outcome, reason, NOW, 12.5, 1000, hours, 5000, {"tile_days": 3}, "c0ffee", "facade"
+    )
 
 
 def a_day(k: int, **more: Any) -> Day:

@@ -1,12 +1,13 @@
 """The bundle for Databricks: Databricks' own models know every field, and userrep's command line takes every task."""
 
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from databricks.bundles.jobs import ClusterSpec, Job, Task
+from packaging.requirements import Requirement
 
 from tests.support.command_line import configuration_of
 from userrep.cli import main as cli
@@ -109,6 +110,19 @@ def test_every_task_is_tried_again_on_a_cluster_of_its_job_with_the_wheel(job: J
     assert task.job_cluster_key in {cluster.job_cluster_key for cluster in job.job_clusters}
     assert job.max_concurrent_runs == 1
     assert "../../../dist/*.whl" in [library.whl for library in task.libraries]
+    assert str(BUNDLE / "requirements.txt") in [library.requirements for library in task.libraries]
+
+
+def test_tasks_install_the_extras_that_the_runtime_lacks() -> None:
+    lines = (BUNDLE / "requirements.txt").read_text().splitlines()
+    wanted = {
+        str(requirement).partition(";")[0]
+        for text in metadata("userrep").get_all("Requires-Dist") or []
+        if (requirement := Requirement(text)).marker and requirement.name not in ("pyspark", "delta-spark", "torch")
+        and any(requirement.marker.evaluate({"extra": extra}) for extra in ("spark", "train"))
+    }  # fmt: skip
+    listed = {str(Requirement(line)) for line in lines if not line.startswith("#")}
+    assert listed == {str(Requirement(text)) for text in wanted}
 
 
 def test_only_the_training_has_gpus_dedicated_access_and_horovod() -> None:
@@ -122,7 +136,7 @@ def test_only_the_training_has_gpus_dedicated_access_and_horovod() -> None:
     assert {cluster.data_security_mode.value for cluster in clusters.values()} == {"DATA_SECURITY_MODE_STANDARD"}
     assert not [key for cluster in clusters.values() for key in cluster.spark_conf if "executorEnv" in key]
     users = {task.task_key for job in JOBS.values() for task in job.tasks if task.job_cluster_key == "training"}
-    horovod = {task.task_key for job in JOBS.values() for task in job.tasks if len(task.libraries) > 1}
+    horovod = {task.task_key for job in JOBS.values() for task in job.tasks if len(task.libraries) > 2}
     assert users == horovod == {"train_autoencoder"}
 
 

@@ -363,13 +363,10 @@ def test_a_log_by_ingestion_date_is_read_up_to_its_lateness(spark: SparkSession,
 
 
 def _write_delta(spark: SparkSession, path: str, rows: Iterable[tuple[str, str]], **properties: str) -> None:
-    settings = ", ".join(f"'delta.{key}' = '{value}'" for key, value in properties.items())
-    spark.sql(
-        f"CREATE TABLE delta.`{path}` (user_id STRING, item_id STRING, event_at STRING, dt DATE) USING delta "
-        f"PARTITIONED BY (dt) TBLPROPERTIES ({settings})"
-    )
     frame = spark.createDataFrame([(user, "i1", day) for user, day in rows], list(EVENT_COLUMNS))
-    frame.withColumn("dt", F.to_date("event_at")).coalesce(1).write.format("delta").mode("append").save(path)
+    dated = frame.withColumn("dt", F.to_date("event_at")).coalesce(1)
+    settings = {f"delta.{key}": value for key, value in properties.items()}
+    dated.write.format("delta").partitionBy("dt").options(**settings).save(path)
 
 
 @pytest.mark.full

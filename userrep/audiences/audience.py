@@ -1,9 +1,11 @@
 """Look-alike audiences: the users of a snapshot who resemble the users of a seed list, in one pass over its files."""
 
 import logging
+import os
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ class Audience:
     facts: dict[str, Any]
     tables: Tables
 
-    def write(self, out: str, *, recorded: bool = True) -> dict[str, Any]:
+    def write(self, out: str | os.PathLike[str], *, recorded: bool = True) -> dict[str, Any]:
         """Write the audience as a folder of Parquet files with a manifest, and return the manifest.
 
         The folder is recorded first, so that ``userrep forget`` erases users in it, unless not ``recorded``. Users who
@@ -55,7 +57,7 @@ class Audience:
         UsageError
             If the folder has a complete export or other contents, or the root is not writable and ``recorded``.
         """
-        as_of = self.facts["as_of"]
+        out, as_of = os.path.expanduser(os.fspath(out)), self.facts["as_of"]
         details = {name: value for name, value in self.facts.items() if name != "as_of"}
 
         def write(folder: str) -> list[Part]:
@@ -137,6 +139,8 @@ def _in_snapshot(users: SnapshotUsers, user_ids: pa.StringArray) -> pa.StringArr
 
 
 def _check_size(size: int, num_left: int, snapshot: Snapshot) -> None:
+    if isinstance(size, bool) or not isinstance(size, Integral):
+        raise UsageError(f"size: must be a whole number, got {size!r}. Convert it with int().")
     if not 1 <= size <= num_left:
         raise UsageError(
             f"size: must be between 1 and {num_left:,}, the users of snapshot {snapshot.snapshot_id} that are neither "
@@ -169,6 +173,8 @@ def _fit(
 def _scores(rows: pa.Table, *, inputs: InputTransform, ensemble: Ensemble, left_out: pa.StringArray) -> pa.Table:
     """Score the users of a batch. ``left_out``: ids of users that are not in the audience."""
     rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=left_out)))
+    if not rows.num_rows:  # scikit-learn refuses empty matrices
+        return SCORES.empty_table()
     return pa.table([rows["user_id"], pa.array(ensemble.scores(inputs(rows["embedding"])))], SCORES)
 
 

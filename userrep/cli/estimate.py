@@ -39,7 +39,8 @@ def estimate(
         int, typer.Option(min=1, metavar="K", help="Models that would need features of their own.")
     ] = 5,
     log_days: Annotated[
-        int | None, typer.Option(min=1, metavar="DAYS", help="Days of tiles. Default: longest window.")
+        int | None,
+        typer.Option(min=1, metavar="DAYS", help="Days of tiles. Default: longest window or history."),
     ] = None,
     retrain_days: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Days between trainings.")] = 28,
     core_hour_price: Annotated[float, typer.Option(min=0, metavar="PRICE", help="Price of one core hour.")] = 0.05,

@@ -84,7 +84,7 @@ def explain_segments(
     others: words and categories of their items, attributes and activity. The folder is recorded first, so that
     `userrep forget` can erase users in it.
     """
-    from userrep.store.export_folder import check_out
+    from userrep.store.export_folder import check_out, check_recordable
     from userrep.store.filesystem import absolute
     from userrep.workflows.segments import lines_of, read_previous, write_segments
 
@@ -93,6 +93,8 @@ def explain_segments(
     if before is not None and before.folder == absolute(out.rstrip("/")):
         raise UsageError(f"--out {out}: is also --previous, which is needed to count moves. Choose another folder.")
     tables = tables_of(config)
+    if not unrecorded:
+        check_recordable(tables, out)
     manifest = write_segments(
         tables, config, *_snapshot(tables, space, as_of), out,
         num_segments=segments, previous=before, recorded=not unrecorded,

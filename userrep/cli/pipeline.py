@@ -129,7 +129,7 @@ def backfill(
     config: Config,
     first: Annotated[date | None, date_option("--from", "First as-of date.")] = None,
     last: Annotated[date | None, date_option("--to", "Last as-of date, inclusive.")] = None,
-    every: Annotated[int, typer.Option(metavar="DAYS", help="Days between as-of dates.")] = 1,
+    every: Annotated[int | None, typer.Option(metavar="DAYS", help="Days between as-of dates. Default: 1.")] = None,
     stale: Annotated[
         bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
     ] = False,
@@ -143,9 +143,11 @@ def backfill(
     """
     if stale == bool(first and last) or bool(first) != bool(last):
         raise UsageError("backfill: needs either both --from and --to, or --stale.")
+    if stale and every is not None:
+        raise UsageError("backfill: --every does not apply to --stale. Remove it.")
     from userrep.workflows.schedule import dates_between
 
-    dates = dates_between(first, last, every) if first and last else []
+    dates = dates_between(first, last, 1 if every is None else every) if first and last else []
     if dry_run:
         return _dry_run(config, "backfill", dates, lambda plan: plan.backfill(dates))
     work = context_for_run(config, *dates)
@@ -173,6 +175,8 @@ def run(
     """Run one job of jobs/ by name."""
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
+    if as_of and job == "maintain_tables":
+        raise UsageError("run maintain_tables: --as-of does not apply. Remove it.")
     work = context_for_run(config, as_of)
     from userrep.workflows.jobs import run_job  # imports torch, which the checks before Spark do not need
 
@@ -221,7 +225,7 @@ def _stages(work: "RunContext", serving: str | None = None) -> Output:
         lines += ["", f"serving space: {serving}"]
     result = {
         "run_id": work.runs.run_id,
-        "as_of": work.schedule.as_of,
+        "as_of": work.as_of,
         "serving": serving,
         "stages": work.runs.stages,
         "self_check": work.self_check and work.self_check.model_dump(mode="json"),

@@ -22,6 +22,7 @@ from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY, TRAINING_SETS, TableSchema
 from userrep.store.tables import Tables
 from userrep.store.write_access import check_writable
 
@@ -39,7 +40,7 @@ def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None 
         embeddings = userrep.open("build/demo")
         joined = embeddings.join(labels)
 
-    Cost: one listing of the root's tables. Spark is started only by what needs it: tables in a catalog, and joins with
+    Cost: one read of the registry. Spark is started only by what needs it: tables in a catalog, and joins with
     ``updates=True``.
 
     Parameters
@@ -125,8 +126,10 @@ class Embeddings:
         Raises
         ------
         UsageError
-            As ``join``, or if no label has a snapshot, or the consumer is not registered.
+            As ``join``, or if no label has a snapshot, the consumer is not registered, or the table ``training_sets``
+            (with ``consumer``, also ``registry``) is not writable.
         """
+        self._check_writable(TRAINING_SETS, *([REGISTRY] if consumer else []))
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
             keys = label_keys(labels, chosen)
@@ -159,7 +162,8 @@ class Embeddings:
         -------
         A pandas DataFrame with user_id, snapshot_id, as_of, embedding (a float32 array) and embedding_status.
         """
-        labels = pd.DataFrame({"user_id": pd.Series(user_ids, dtype=None if len(user_ids) else "object")})
+        ids = user_ids if isinstance(user_ids, pd.Series) else list(user_ids)
+        labels = pd.DataFrame({"user_id": pd.Series(ids, dtype=None if len(ids) else "object")})
         newest = usable_sources(self.tables, space).newest
         # before the next as-of date, whose snapshot may not be available yet
         labels["label_at"] = datetime.combine(newest.as_of, time(12))
@@ -200,6 +204,8 @@ class Embeddings:
                 "audience: the protected attributes are not known, because this root was opened by its path. Open it "
                 "with its configuration: userrep.open('userrep.yaml')."
             )
+        if as_of is not None and type(as_of) is not date:
+            raise UsageError(f"as_of: must be a datetime.date, got {as_of!r}. Use date.fromisoformat() or .date().")
         left_out = None if exclude is None else listed_ids(exclude, "exclude").user_ids
         return build_audience(
             self.tables, self._target.users, listed_ids(seeds, "seeds"), size, exclude=left_out, as_of=as_of,
@@ -221,9 +227,9 @@ class Embeddings:
         ------
         UsageError
             If the name is registered with another owner or pin, the space is unknown, a candidate or retired, or the
-            root is not writable.
+            table ``registry`` is not writable.
         """
-        self._check_writable()
+        self._check_writable(REGISTRY)
         consumers.register_consumer(self.tables, name, owner=owner, pin=pin)
 
     def ready(self, name: str, space_id: str) -> None:
@@ -232,14 +238,16 @@ class Embeddings:
         Raises
         ------
         UsageError
-            If the consumer or the space is unknown, the space is a candidate or retired, or the root is not writable.
+            If the consumer or the space is unknown, the space is a candidate or retired, or the table ``registry`` is
+            not writable.
         """
-        self._check_writable()
+        self._check_writable(REGISTRY)
         consumers.declare_ready(self.tables, name, space_id)
 
-    def _check_writable(self) -> None:
-        if isinstance(self.tables, FileTables):
-            check_writable(self.tables.location)
+    def _check_writable(self, *tables: TableSchema) -> None:
+        for table in tables:
+            if isinstance(self.tables, FileTables):
+                check_writable(self.tables.uri(table))
 
     def _with_spark(self, labels: Any) -> tuple[Tables, DataFrame]:
         """Return the tables for the labels' session, and the labels."""

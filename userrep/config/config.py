@@ -121,7 +121,7 @@ class Config(Section):
             faults.append("artifacts must be set with catalog, which stores only tables. Name a folder or URI")
         for modality, vectors in self.item_vectors.items():
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
-            if modality in _FEATURES:
+            if modality in _FEATURES or modality == "attribute" or modality.startswith("has_"):
                 faults.append(f"item_vectors.{modality}: this is the name of another feature. Choose another name")
             if column and (self.items is None or getattr(self.items.columns, column) is None):
                 faults.append(f"item_vectors.{modality}: kind {vectors.kind} needs items.columns.{column}")

@@ -77,6 +77,7 @@ def _with_absolute_paths(
         return [_with_absolute_paths(part, folder, overridden, at) for part in value]
     if not isinstance(value, dict) or at == ("spark", "conf"):
         return value
+    is_transport = at == ("lineage", "transport")  # of OpenLineage, whose key path is no file
     resolved = {key: _with_absolute_paths(part, folder, overridden, (*at, str(key))) for key, part in value.items()}
     for key, part in value.items():
         here = (*at, str(key))
@@ -85,8 +86,12 @@ def _with_absolute_paths(
         base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
         if here == ("tracking", "uri"):  # its variables may be secrets, and are not expanded here
             resolved[key] = _absolute(_RELATIVE_SQLITE, part, base)
-        elif here in _PATHS or (key == "path" and value.get("format") != "table"):
-            resolved[key] = _absolute(_RELATIVE, expanded_path(part), base)
+        elif here in _PATHS or (key == "path" and value.get("format") != "table" and not is_transport):
+            try:
+                path = expanded_path(part)
+            except ValueError as error:
+                raise UsageError(f"{'.'.join(here)}: {error}.") from None
+            resolved[key] = _absolute(_RELATIVE, path, base)
     return resolved
 
 

@@ -77,7 +77,7 @@ class LogSettings(Section):
     partition: Partition | None = None
     """Meaning of the log's partitions, so that only the needed ones are read."""
     time_zone: TimeZone = "UTC"
-    """Time zone of times that do not include one."""
+    """Time zone of times that do not include one. A date without a time is its 00:00 UTC in any time zone."""
 
 
 class EventSource(LogSettings, Source):
@@ -99,6 +99,11 @@ class EventSource(LogSettings, Source):
         """
         settings = self.model_dump(include=set(LogSettings.model_fields), exclude_defaults=True)
         return self.columns.model_dump() | settings
+
+    @property
+    def reading(self) -> Any:
+        """``meaning``, changed where version 0.2.0 has read rows otherwise: dates as midnight of a time zone."""
+        return self.meaning if self.time_zone == "UTC" else [self.meaning, "dates are UTC days"]
 
 
 class Events(LogSettings):

@@ -1,7 +1,9 @@
 """Configuration of the users table and of the onboarding picks."""
 
+from typing import Any
+
 from userrep.config.log import Source
-from userrep.config.values import Attributes, Section, part_of_name
+from userrep.config.values import Attributes, Section, TimeZone, part_of_name
 
 
 class UserColumns(Section):
@@ -24,6 +26,14 @@ class Users(Source):
     protected: Attributes = []
     """Columns that `userrep audience` must not use, such as age: it removes what a linear model can read of them from
     the vectors. They may be among `attributes` or not; other commands ignore this list."""
+    time_zone: TimeZone = "UTC"
+    """Time zone of registrations that do not include one."""
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """All settings that affect how the rows are interpreted. ``time_zone`` only if it is not the default."""
+        unused = {"path", "format", "protected", *(["time_zone"] if self.time_zone == "UTC" else [])}
+        return self.model_dump(exclude=unused)
 
     @property
     def attribute_names(self) -> list[str]:
@@ -47,3 +57,11 @@ class Onboarding(Source):
 
     columns: OnboardingColumns
     """Names of the columns of the onboarding picks."""
+    time_zone: TimeZone = "UTC"
+    """Time zone of times of picks that do not include one."""
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """All settings that affect how the rows are interpreted. ``time_zone`` only if it is not the default."""
+        zone = {} if self.time_zone == "UTC" else {"time_zone": self.time_zone}
+        return self.columns.model_dump() | zone

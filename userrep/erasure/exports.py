@@ -12,17 +12,30 @@ from numpy.typing import NDArray
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from userrep.errors import in_one_line, plural
+from userrep.errors import AlreadyRunningError, in_one_line, plural
 from userrep.spark.tasks import map_in_tasks
 from userrep.store.arrow import combined
 from userrep.store.export_files import MANIFEST, PART, Part, read_manifest, sha256_of, write_part
-from userrep.store.filesystem import PARTIAL, delete_file, exists, file_system, folder_names, open_parquet, write_bytes
+from userrep.store.export_folder import export_lease
+from userrep.store.filesystem import (
+    PARTIAL,
+    delete_file,
+    exists,
+    file_system,
+    folder_names,
+    is_local,
+    open_parquet,
+    write_bytes,
+)
+from userrep.store.leases import held
 from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
 
 logger = logging.getLogger(__name__)
 
-NOT_READABLE = "not readable"  # start of the result of an export that could not be read
+# Starts of the results of exports in which users may be left.
+NOT_READABLE, NOT_FOUND, BEING_WRITTEN = "not readable", "not found", "being written"
+UNREACHED = NOT_READABLE, NOT_FOUND, BEING_WRITTEN
 _ERASED = PART.append(pa.field("num_erased", pa.int64()))
 
 IdPredicate = Callable[[pa.Array], NDArray[np.bool_]]  # returns, for an array of ids, which rows to erase
@@ -32,7 +45,13 @@ def erase_from_exports(tables: Tables, is_erased: IdPredicate) -> dict[str, str]
     """Erase users from the recorded exports that still exist; return the result by path."""
 
     def erase_from(path: str) -> str | None:
-        num_rows = erase_from_parts(tables.spark, path, is_erased)
+        if not exists(f"{path}/{MANIFEST}"):
+            return None
+        try:
+            with held(tables, export_lease(path)):
+                num_rows = erase_from_parts(tables.spark, path, is_erased)
+        except AlreadyRunningError:
+            return f"{BEING_WRITTEN}: repeat `userrep forget` when the export has ended"
         if num_rows is None:
             return None
         logger.info(f"forget: export {path}: {plural(num_rows, 'row')}")
@@ -52,13 +71,19 @@ def find_in_exports(tables: Tables, is_erased: IdPredicate) -> dict[str, str]:
 
 
 def _for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: str = "") -> dict[str, str]:
-    """Return by path what ``act`` returns for each recorded export, without None, or why an export is not readable."""
-    results = {}
+    """Return by path what ``act`` returns for each recorded export, without None, or why an export is not readable.
+
+    An export that no longer exists has no result. If machines share the root, a local folder that is missing on this
+    one may be on another.
+    """
+    results, is_shared = {}, not is_local(tables.artifacts_root)
     for path in sorted({row.path for row in tables.ledger(EXPORTS, ("path",))}):
         try:
             result = act(path)
         except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
             result = f"{NOT_READABLE} ({in_one_line(error)[:200]}){cure}"
+        if result is None and is_shared and is_local(path) and not exists(f"{path}/{MANIFEST}"):
+            result = f"{NOT_FOUND} on this machine: it was deleted, or written on another machine{cure}"
         if result is not None:
             results[path] = result
     return results

@@ -42,7 +42,7 @@ from userrep.store.leases import DELETING, held, is_held, under_way
 from userrep.store.schemas import TableSchema
 from userrep.store.tables import RETENTION, Tables
 from userrep.streaming.checkpoint import stream_lease
-from userrep.streaming.redis_store import online_store
+from userrep.streaming.redis_store import check_online_store, online_store
 from userrep.utc import utc_now
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,10 @@ class Erasure:
         ------
         AlreadyRunningError
             If another erasure is running on these tables.
+        UsageError
+            If the configured online store cannot be opened.
         """
+        check_online_store(self.config.streaming)
         with held(self.tables, "forget"):
             return self._run(now=now)
 

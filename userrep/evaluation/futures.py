@@ -116,8 +116,8 @@ def read_activity(
     """Read the sampled users' tiles of all days, and the popularity of their items.
 
     Cost: two passes over the tiles, each with a shuffle of sums; the filter on users needs no join. The driver receives
-    one row for each sampled user, item and slot with an event, and a few rows for each of those items, so its memory
-    grows with ``evaluation.max_rows`` and not with the number of users in the log.
+    one row for each user whose draw is at or below the limit (also users without a row, who are no longer known at the
+    dates), item and slot with an event, and a few rows for each of those items.
     """
     boundaries = boundaries_of(plan)
     tiles = read_tiles(tables, start=None, end=boundaries[-1], ledger=ledger)

@@ -101,7 +101,8 @@ def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> No
 
 def _num_by_class(scores: Scores) -> dict[str, int]:
     """Count the test examples of each class, averaged over labels; empty without labels, or if they are numbers."""
-    if not scores.label_MK.any() or not np.isin(scores.label_MK, (0, 1)).all():
+    known = scores.label_MK[np.isfinite(scores.label_MK)]  # seeds of a list of look-alikes have no label
+    if not known.any() or not np.isin(known, (0, 1)).all():
         return {}
     num_positives, num_negatives = (
         round(float(is_class_MK.sum(axis=0).mean())) for is_class_MK in (scores.label_MK > 0, scores.label_MK <= 0)

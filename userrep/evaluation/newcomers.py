@@ -106,7 +106,7 @@ def read_truncated_rows(context: Context, versions: Versions, *, most: int) -> T
     """
     tables, config, rows = context.tables, context.config, context.rows
     spec = FeatureSpec.of(config)
-    tiles = rows.only_sampled(read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger))
+    tiles = rows.only_own(read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger))
     candidates = newest_tiles(tiles, rows.dates, most=max(1, most), context=bool(spec.context)).toArrow()
     newest = newest_by_row(candidates, rows, span=spec.span)
     dated = tuple(vector_files(tables, config, versions, rows.dates).items())

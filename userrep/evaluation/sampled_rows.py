@@ -58,6 +58,10 @@ class Rows:
         """As-of date of each row."""
         return np.array(self.dates, "datetime64[D]")[self.date_N]
 
+    def only_own(self, frame: DataFrame) -> DataFrame:
+        """Keep the rows of users with an evaluated row. Cost: a broadcast of their ids."""
+        return where_in(self.only_sampled(frame), "user_id", self.user_ids)
+
     def only_sampled(self, frame: DataFrame) -> DataFrame:
         """Keep the rows of sampled users, without a join.
 

@@ -25,6 +25,7 @@ from userrep.tiles.ledger import tile_ledger
 
 ITEMS, ATTRIBUTE, ACTIVITY = "items", "attribute", "activity"  # kinds of labels
 _NUM_EVENTS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
+_DAYS_AT_A_TIME = 8  # whose tiles are in memory
 _DAYS_SINCE = (0, 7, 30, 90, 180, 365)  # first numbers of the ranges of days since the last event
 
 
@@ -46,7 +47,8 @@ def label_users(
 ) -> UserLabels:
     """Label the users by their features and by the items of the longest window before ``as_of``.
 
-    Cost: the row groups of the window's tiles that have the sampled users. Memory: their tiles.
+    Cost: the row groups of the window's tiles that have the sampled users. Memory: their distinct items with a label,
+    and their tiles of some days.
     """
     longest, columns = spec.longest, users.features
     categories = [(f"{name} {{}}", ATTRIBUTE, columns.column(f"attribute_{name}")) for name in spec.attributes]
@@ -56,7 +58,7 @@ def label_users(
     categories += [("last event {} days ago", ACTIVITY, days_since)]
     names, kinds, parts, has_items_N = list[str](), list[str](), list[csr_array](), np.zeros(len(users), bool)
     if items is not None:
-        share_NL, has_items_N = _item_shares(_pairs(tables, spec, users, as_of), users, items)
+        share_NL, has_items_N = _item_shares(_pairs(tables, spec, users, items, as_of), users, items)
         names, kinds, parts = [*items.labels], [ITEMS] * len(items.labels), [share_NL]
     for template, kind, values in categories:
         texts, has_NL = _one_hot(values.cast(pa.string()))
@@ -66,12 +68,18 @@ def label_users(
     return UserLabels(names, kinds, csr_array(hstack(parts, format="csr")), has_items_N)
 
 
-def _pairs(tables: Tables, spec: FeatureSpec, users: SampledUsers, as_of: date) -> pa.Table:
-    """Read the distinct items of the users in the longest window: user_id, item_id."""
+def _pairs(tables: Tables, spec: FeatureSpec, users: SampledUsers, items: ItemLabels, as_of: date) -> pa.Table:
+    """Read the distinct items with a label of the users in the longest window: user_id, item_id."""
     revisions = tile_ledger(tables).revisions(as_of - timedelta(days=spec.longest), as_of)
     keys: Keys = [{"event_date": day, "revision": revision} for day, revision in revisions.items()]
-    tiles = rows_below(users.limit, tables, USER_ITEM_DAYS, keys, ["user_id", "item_id"])
-    return tiles.group_by(["user_id", "item_id"]).aggregate([])
+    names = ["user_id", "item_id"]
+    pairs = pa.table({name: pa.array([], pa.string()) for name in names})
+    for start in range(0, len(keys), _DAYS_AT_A_TIME):
+        tiles = rows_below(users.limit, tables, USER_ITEM_DAYS, keys[start : start + _DAYS_AT_A_TIME], names)
+        tiles = pa.table({name: combined(tiles[name]).cast(pa.string()) for name in names})
+        tiles = tiles.filter(pc.is_in(tiles["item_id"], value_set=items.item_ids))
+        pairs = pa.concat_tables([pairs, tiles]).group_by(names).aggregate([]).select(names)
+    return pairs
 
 
 def _item_shares(pairs: pa.Table, users: SampledUsers, items: ItemLabels) -> tuple[csr_array, NDArray[np.bool_]]:

@@ -1,10 +1,11 @@
 """The ledger of ``user_features``: which as-of dates are built, from which inputs, and which builds are stale."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
 from userrep.config import Config
+from userrep.errors import UsageError, shortened
 from userrep.features.spec import FeatureSpec
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
@@ -31,6 +32,22 @@ def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
     """Return the completed build of each as-of date, without builds in progress. Driver memory: one entry per date."""
     rows = [row for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
     return {r.as_of: FeatureSet(r.as_of, r.log_hash, r.sides_hash, r.num_users, r.num_inexact) for r in rows}
+
+
+def built_sets(tables: Tables, lineage_id: str, as_ofs: Iterable[date]) -> dict[date, FeatureSet]:
+    """Return ``feature_sets``. Raises UsageError if the features of one of these dates are not built."""
+    sets = feature_sets(tables, lineage_id)
+    if missing := sorted({*as_ofs} - sets.keys()):
+        raise UsageError(
+            f"training: no features of {shortened(missing)}. Build them with `userrep run build_user_features "
+            "--retrain`, with the --as-of of the training."
+        )
+    return sets
+
+
+def with_futures(as_ofs: Iterable[date], future_days: Sequence[int]) -> set[date]:
+    """Return the as-of dates and the dates on which their futures end."""
+    return {as_of + timedelta(days=days) for as_of in as_ofs for days in (0, *future_days)}
 
 
 def stale_features(

@@ -105,10 +105,11 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
 
 
 def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | None:
-    """Return the columns of a CSV source, all of them text: those of its first file, as in Spark."""
+    """Return the columns of a CSV source, all of them text: those of its first file with a header, as in Spark."""
     try:
-        first = listings.files(source, what)[0]
-        names = [*csv_header(first.store, first.path), *first.partitions]
+        headers = ((csv_header(file.store, file.path), file.partitions) for file in listings.files(source, what))
+        header, partitions = next((of for of in headers if of[0]), ([], {}))
+        names = [*header, *partitions]
         return StructType([StructField(name, StringType()) for name in names])
     except (UsageError, OSError, ValueError):
         return None

@@ -25,26 +25,28 @@ _PICKS = "user_id STRING, item_id STRING, event_at TIMESTAMP"
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
-    """Read the users: user_id, registered_at (UTC; null if unknown, unreadable or implausible, as in the log) and
-    attributes array<string> in configured order.
-
-    Rows without a user id are dropped.
-    """
-    rows = users_of(read_source(spark, users, what="users"), users).where(~is_missing_id("user_id"))
-    return rows.withColumn("registered_at", F.when(is_plausible("registered_at"), F.col("registered_at")))
+    """Read the users with the columns of ``users_of``. Rows without a user id are dropped."""
+    return users_of(read_source(spark, users, what="users"), users).where(~is_missing_id("user_id"))
 
 
 def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
-    """Map source rows to users, including rows without an id. ``extra_columns`` are passed through."""
+    """Map source rows to users: user_id, registered_at, attributes (array<string> in configured order).
+
+    Rows without an id are included. ``registered_at`` is UTC; null if unknown, unreadable or implausible, as in the
+    log. ``extra_columns`` are passed through.
+    """
     check_columns(source.schema, configured(users.columns) | _attributes(users.attributes), "users")
     registered = users.columns.registered_at
     attributes = [as_text(source, name) for name in users.attributes]
-    return source.select(
+    rows = source.select(
         id_text(source, users.columns.user_id).alias("user_id"),
-        (utc_time(source, registered) if registered else F.lit(None).cast("timestamp")).alias("registered_at"),
+        (utc_time(source, registered, users.time_zone) if registered else F.lit(None).cast("timestamp")).alias(
+            "registered_at"
+        ),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
         *extra_columns,
     )
+    return rows.withColumn("registered_at", F.when(is_plausible("registered_at"), F.col("registered_at")))
 
 
 def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
@@ -60,7 +62,7 @@ def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> 
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
-        utc_time(source, columns.event_at).alias("event_at"),
+        utc_time(source, columns.event_at, onboarding.time_zone).alias("event_at"),
         *extra_columns,
     )
 
@@ -92,8 +94,7 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     profiles_hash = profiles_fingerprint(spark, config)
     if not sources:
         return Profiles(profiles_hash, None)
-    columns = [source.model_dump(exclude={"path", "format", "protected"}) for source in sources.values()]
-    content = short_hash([profiles_hash, columns])
+    content = short_hash([profiles_hash, [source.meaning for source in sources.values()]])
     while True:
         version = tables.version(USER_PROFILES)
         stored = tables.read(USER_PROFILES, version=version).select("content_hash").first()
@@ -149,20 +150,32 @@ def fingerprint_without_spark(config: Config) -> str | None:
     return profiles_fingerprint(None, config) if is_listed_here else None
 
 
-def _profile_sources(config: Config) -> dict[str, Source]:
-    sources: dict[str, Source | None] = {"users": config.users, "onboarding": config.onboarding}
+def _profile_sources(config: Config) -> dict[str, Users | Onboarding]:
+    sources = {"users": config.users, "onboarding": config.onboarding}
     return {what: source for what, source in sources.items() if source is not None}
 
 
 def _files(spark: SparkSession | None, source: Source, what: str) -> list[list[str]]:
-    """Return the files as Spark lists them."""
+    """Return the files as Spark lists them; of a table whose files it does not list, a checksum of the rows."""
     if source.format in ("delta", "table"):
         assert spark is not None
-        paths = [[path] for path in sorted(read_source(spark, source, what=what).inputFiles())]
+        rows = read_source(spark, source, what=what)
+        paths = [[path] for path in sorted(rows.inputFiles())]
+        # Views and tables of other systems have no files here, and tables of Hive only a folder.
+        is_listed = bool(paths) and all("." in path.rpartition("/")[2] for (path,) in paths)
+        if source.format == "table" and not is_listed:
+            return [[_checksum(rows)]]
         version = version_of_deletions(spark, source)
         return [*paths, *([[f"version {version}"]] if version else [])]
     files = list_plain_files(spark, source, what, Listings())
     return sorted([file.path, str(file.size), str(file.modified_at)] for file in files)
+
+
+def _checksum(rows: DataFrame) -> str:
+    """Return the number of rows and a checksum. Cost: one pass."""
+    hashes = rows.select(F.xxhash64(F.to_json(F.struct("*"))).cast("decimal(38,0)").alias("hash"))
+    num_rows, total = hashes.agg(F.count("*"), F.sum("hash")).first()  # type: ignore[misc]
+    return f"{num_rows} rows, checksum {total}"
 
 
 def check_sources(spark: SparkSession, config: Config, listings: Listings | None = None) -> list[OpenLog]:

@@ -58,7 +58,7 @@ def read_items(tables: Tables, items: Items) -> DataFrame:
     mapped = source.select(
         id_text(source, columns.item_id).alias("item_id"),
         text.cast("string").alias("text"),
-        vector.cast("array<double>").alias("vector"),
+        vector.try_cast("array<double>").alias("vector"),
     )
     known = mapped.where(F.col("item_id").isNotNull())
     return known.groupBy("item_id").agg(F.max("text").alias("text"), F.max("vector").alias("vector"))

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits
 
 from userrep.config import TextVectors
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.items.vectors import rounded
 from userrep.store.arrow import combined, listed
 from userrep.store.filesystem import exists, read_bytes, write_bytes
@@ -40,11 +40,21 @@ class Basis(NamedTuple):
     components_HK: NDArray[np.float32]
 
 
-def text_vectors(items: DataFrame, *, settings: TextVectors, path: str) -> DataFrame:
-    """Return item_index, vector of the items with a text: item_index, text. Fits the basis if ``path`` is missing."""
+def text_vectors(items: DataFrame, *, settings: TextVectors, path: str, is_first: bool) -> DataFrame:
+    """Return item_index, vector of the items with a text: item_index, text.
+
+    The first version of a lineage fits the basis and writes it to ``path``. Later ones use it.
+
+    Raises UserrepError if there is no basis for a later version.
+    """
     tokenized = items.where(F.trim("text") != "").select("item_index", tokens(F.col("text")).alias("tokens"))
     tokenized = tokenized.repartition(_PARTITIONS, "item_index").sortWithinPartitions("item_index")
     if not exists(path):
+        if not is_first:
+            raise UserrepError(
+                f"{path}: the basis of the text vectors is missing, but earlier versions were made with it. Restore "
+                "the file from a backup, because vectors of a new basis cannot be compared with those."
+            )
         fit_basis(tokenized, settings=settings, path=path)
     return content_vectors(tokenized, path=path)
 

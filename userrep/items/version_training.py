@@ -106,7 +106,7 @@ class _Inputs:
                 items = self.items.join(self.index, on="item_id", how="inner")
                 if isinstance(settings, TextVectors):
                     path = f"{self.tables.artifacts_root}/artifacts/text/{self.lineage_id}-{name}.safetensors"
-                    vectors = text_vectors(items, settings=settings, path=path)
+                    vectors = text_vectors(items, settings=settings, path=path, is_first=not present)
                 else:
                     vectors = given_vectors(items, dim=settings.dim)
                 self.constant[name] = vectors.cache()

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from userrep.config import Config
+from userrep.errors import UsageError, shortened
 from userrep.ids import short_hash
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.tables import Tables
@@ -26,8 +27,8 @@ def lineage_of(config: Config) -> str:
     parts = {
         "events": config.events.meaning,
         "items": config.items.columns.model_dump() if config.items else None,
-        "users": config.users.model_dump(exclude={"path", "format", "protected"}) if config.users else None,
-        "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
+        "users": config.users.meaning if config.users else None,
+        "onboarding": config.onboarding.meaning if config.onboarding else None,
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # unset: keep older lineage ids
         "item_vectors": {
@@ -52,6 +53,14 @@ class Versions(NamedTuple):
     def missing(self, as_ofs: Iterable[date]) -> list[date]:
         """Return, in order, the versions that these as-of dates need but that do not exist yet."""
         return sorted({self.valid_at(as_of) for as_of in as_ofs} - self.present)
+
+    def check_built(self, as_ofs: Iterable[date]) -> None:
+        """Raise UsageError if a version that these as-of dates need does not exist: their pooled vectors would be 0."""
+        if missing := self.missing(as_ofs):
+            raise UsageError(
+                f"item vectors valid from {shortened(missing)} are not built, but features need them. Run "
+                "`userrep run train_item_vectors` first, with the same --as-of and --retrain."
+            )
 
 
 def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:

@@ -168,5 +168,5 @@ def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datet
             F.lit(". Use the labels that the training set was created from, or create another training set."),
         )
     )
-    checked = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp"))
+    checked = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp_ltz"))
     return labels.withColumn(options.time, checked)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
 
 _END = datetime.combine(date(9999, 12, 31), time())
-_COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __number INT, __snapshot_id STRING, __as_of DATE,
-__revision INT, __state STRING, __in_sample BOOLEAN"""
+_COLUMNS = """__day DATE, __since TIMESTAMP_LTZ, __until TIMESTAMP_LTZ, __number INT, __snapshot_id STRING,
+__as_of DATE, __revision INT, __state STRING, __in_sample BOOLEAN"""
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def _in_utc(at: Column) -> Column:
     """Return a timestamp_ntz as a timestamp in UTC. A cast takes the session's time zone, where an hour comes twice."""
     from pyspark.sql import functions as F
 
-    return F.concat(at.cast("string"), F.lit("Z")).cast("timestamp")
+    return F.concat(at.cast("string"), F.lit("Z")).cast("timestamp_ltz")
 
 
 def check_labels(labels: DataFrame, options: JoinOptions) -> None:
@@ -213,7 +213,9 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         If a column is missing, has another type or conflicts with an output column. The error lists all faults.
     """
     types = dict(labels.dtypes)
-    cures = {options.user: "Cast it to string", options.time: "Cast it to timestamp"}
+    is_fraction = re.match("double|float|decimal", types.get(options.user, ""))
+    to_text = "Cast whole numbers to bigint: as text, they would be 7.0" if is_fraction else "Cast it to string"
+    cures = {options.user: to_text, options.time: "Cast it to timestamp"}
     faults = [
         f"labels: column {name!r} must be of type {expected}, got {types[name]}. {cures[name]}."
         if name in types
@@ -222,6 +224,9 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         if types.get(name) != expected
     ]
     faults += name_faults(list(types), options)
+    added = {name.lower() for name in options.added}
+    faults += [f"labels: column {name!r} is the same to Spark as a column that the join adds. Rename or drop it."
+               for name in types if name.lower() in added and name not in options.added]  # fmt: skip
     faults += [f"labels: column {name!r} is a name that the join uses itself. Rename it." for name in types
                if name.lower() in _INTERMEDIATE]  # fmt: skip
     if faults:

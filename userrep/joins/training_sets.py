@@ -140,10 +140,14 @@ def _recorded(
         last_label_at=last,
         created_at=utc_now(),
     )
-    if existing := list_training_sets(tables, training_set_id=record.training_set_id):
-        record = existing[0]
+    where = f"training_set_id = '{record.training_set_id}'"
+    is_new = tables.change(
+        TRAINING_SETS, lambda rows: None if rows else [vars(record)], replacing=where,
+        training_set_id=record.training_set_id,
+    )  # fmt: skip
+    if not is_new:
+        record = list_training_sets(tables, training_set_id=record.training_set_id)[0]
     else:
-        tables.add(TRAINING_SETS, [vars(record)])
         expired = {snapshot.snapshot_id for snapshot in list_snapshots(tables, record.space_id, states=(EXPIRED,))}
         if expired & {*snapshot_ids}:  # by an expiry that has not seen the record
             raise changed_meanwhile(SNAPSHOTS.name)

@@ -147,9 +147,17 @@ def compare(size: Size, work: Sequence[Work], storage: Sequence[Storage]) -> dic
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
     """Return the run that gives the rate of each stage, and its outputs. Ignores runs without Spark metrics."""
     best: dict[str, tuple[Row, dict[str, Any]]] = {}
-    for row, outputs in done_stages(tables):
+    done = list(done_stages(tables))
+    trained_at = max((row.started_at for row, _ in done if row.stage == "train_autoencoder"), default=None)
+    for row, outputs in done:
         is_measured = row.stage in _GROWS_BY and row.num_rows and outputs.get("spark")
-        if is_measured and (row.stage not in best or _amount(row, outputs) >= _amount(*best[row.stage])):
+        # of a backfill, an evaluation or a daily run
+        is_other = row.stage in TRAINING and trained_at is not None and row.started_at > trained_at
+        if (
+            is_measured
+            and not is_other
+            and (row.stage not in best or _amount(row, outputs) >= _amount(*best[row.stage]))
+        ):
             best[row.stage] = row, outputs
     return best
 

@@ -11,15 +11,23 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.config.training import DEFAULT_ROOM
-from userrep.errors import UserrepError
+from userrep.errors import UserrepError, plural
 from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
 from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.store import schemas
-from userrep.store.filesystem import delete_partials
-from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, USER_EMBEDDINGS, USER_ITEM_DAYS, TableSchema
+from userrep.store.filesystem import delete_folder, delete_partials, folder_names, newest_change
+from userrep.store.leases import is_held
+from userrep.store.schemas import (
+    EMBEDDING_UPDATES,
+    REJECTED_EVENTS,
+    TRAINING_ROWS,
+    USER_EMBEDDINGS,
+    USER_ITEM_DAYS,
+    TableSchema,
+)
 from userrep.store.sql import sql_any
 from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION
@@ -46,12 +54,13 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
     Returns counts of what was done: ``joined`` has the compacted files of each ledger, or partitions of other tables.
     """
     joined = _compact(tables)
-    logger.info(f"maintain_tables: compacted the files of {len(joined)} tables")
+    logger.info(f"maintain_tables: compacted the files of {plural(len(joined), 'table')}")
     done = {
         "refused_snapshots": _drop_refused(tables),
         "superseded_tiles": _drop_superseded_tiles(tables),
         "features": _drop_features(tables, config),
         "updates": _drop_updates(tables, config),
+        "trainings": _drop_trainings(tables),
     }
     read_by_streams = sorted({row.table_version for row in base_rows(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
@@ -59,8 +68,8 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
     done["orphans"] = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
     logger.info(
         "maintain_tables: removed old files, {refused_snapshots} refused snapshots, {superseded_tiles} superseded tile "
-        "revisions, {features} as-of dates of features, {updates} as-of dates of streamed updates and {orphans} partly "
-        "written artifact files".format(**done)
+        "revisions, {features} as-of dates of features, {updates} as-of dates of streamed updates, {trainings} "
+        "trainings that were given up and {orphans} partly written artifact files".format(**done)
     )
     return {"joined": joined, **done}
 
@@ -200,6 +209,36 @@ def _drop_updates(tables: Tables, config: Config) -> int:
     ]
     tables.drop_partitions(EMBEDDING_UPDATES, old)
     return len(old)
+
+
+def _drop_trainings(tables: Tables) -> int:
+    """Drop rows and checkpoints of trainings that have left no space, and wrote nothing in the last 7 days.
+
+    A training that is run again before then continues from them. Nothing is dropped while a training runs. Returns the
+    number of trainings.
+    """
+    if is_held(tables, "train_autoencoder"):
+        return 0
+    root, before = f"{tables.artifacts_root}/artifacts/training", utc_now() - RETENTION
+    spaces = {space.space_id for space in read_registry(tables).spaces}
+    written: dict[str, datetime] = {}
+    for (space_id, *_), part in tables.partitions(TRAINING_ROWS).items():
+        written[space_id] = max(part.written_at, written.get(space_id, part.written_at))
+    rows = [space_id for space_id in written if space_id not in spaces and written[space_id] < before]
+    tables.drop_partitions(TRAINING_ROWS, [{"space_id": space_id} for space_id in rows])
+    folders = []
+    for name in folder_names(root):
+        newest = _newest_file(f"{root}/{name}")
+        if name not in spaces and max(newest, written.get(name, newest)) < before:
+            delete_folder(f"{root}/{name}")
+            folders.append(name)
+    return len({*rows, *folders})
+
+
+def _newest_file(folder: str) -> datetime:
+    """Return the time of the newest file in a training's folder. In an object store, folders have no time."""
+    steps = [f"{folder}/checkpoints/{name}" for name in folder_names(f"{folder}/checkpoints")]
+    return max(map(newest_change, [folder, f"{folder}/inputs", f"{folder}/checkpoints", *steps]))
 
 
 def _drop_refused(tables: Tables) -> int:

@@ -20,13 +20,14 @@ NOUNS = {BAD: "problem", WARN: "warning"}  # levels of findings that need attent
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run, from ``job_runs``.
+    """One stage of a run, from ``job_runs``. ``command``: of the run; the stage itself if it was not recorded.
 
     ``core_hours``: run time of Spark's tasks; None if not measured. ``expected_seconds``: the duration that was
     predicted when the run started; None if none was.
     """
 
     run_id: str
+    command: str
     stage: str
     outcome: str
     reason: str

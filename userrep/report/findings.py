@@ -92,7 +92,9 @@ def _hours(span: timedelta) -> str:
 def _runs(facts: Facts) -> Iterator[Finding]:
     remedy = "Fix the cause and run the command again. It resumes where it stopped."
     for stage in facts.newest:
-        if stage.outcome == "failed":
+        if stage.outcome == "failed" and stage.reason == "interrupted":
+            yield Finding(WARN, f"The last run of {stage.stage} was interrupted.", "Run the command again to continue.")
+        elif stage.outcome == "failed":
             yield Finding(BAD, f"The last run of {stage.stage} failed: {stage.reason[:300]}", remedy)
 
 
@@ -121,7 +123,8 @@ def _snapshots(facts: Facts) -> Iterator[Finding]:
         yield Finding(BAD, what, remedy)
     late = facts.late_as_of
     if late is not None and facts.space is not None:
-        what = f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {facts.space.newest_as_of}."
+        end = facts.log.days[-1].day
+        what = f"The log has events up to {end}, but the latest snapshot is as of {facts.space.newest_as_of}."
         remedy = f"Build the snapshot of {late} with {shell_command(facts, 'daily', f' --as-of {late}')}."
         yield Finding(WARN, what, remedy)
 
@@ -156,7 +159,8 @@ def _drift(facts: Facts) -> Iterator[Finding]:
         return
     if moved := facts.drift.moved:
         newest = next(iter(moved.values())).as_of
-        values = ", ".join(f"{name} {figure(point.value)}" for name, point in moved.items())
+        worst = {name: point for name, point in moved.items() if point.outcome == facts.drift.worst}
+        values = ", ".join(f"{name} {figure(point.value)}" for name, point in worst.items())
         yield Finding(
             BAD if facts.drift.worst == "fail" else WARN,
             f"The snapshot of {newest} moved further than drift.{facts.drift.worst} allows: {values}.",

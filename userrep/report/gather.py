@@ -113,6 +113,7 @@ def _stage(row: Row) -> Stage:
     same = ("run_id", "stage", "outcome", "started_at", "seconds", "num_rows", "config_hash", "code_hash")
     return Stage(
         **{name: row[name] for name in same},
+        command=outputs.get("command") or row.stage,
         reason=row.reason or "",
         core_hours=None if seconds is None else seconds / _HOUR,
         shuffle_bytes=int(spark.get("shuffle_bytes", 0)),
@@ -130,7 +131,7 @@ def _runs(stages: Sequence[Stage]) -> list[Run]:
 
 
 def _run(stages: Sequence[Stage]) -> Run:
-    outcomes = {stage.outcome for stage in stages}
+    outcomes = {stage.outcome for stage in _last_attempts(stages)}
     expected = [stage.seconds if stage.expected_seconds is None else stage.expected_seconds for stage in stages]
     return Run(
         run_id=stages[0].run_id,
@@ -141,6 +142,17 @@ def _run(stages: Sequence[Stage]) -> Run:
         is_daily=any(stage.stage == _DAILY for stage in stages),
         expected_seconds=None if all(stage.expected_seconds is None for stage in stages) else sum(expected),
     )
+
+
+def _last_attempts(stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages of the last attempt of each command: schedulers repeat a command under its run id."""
+    attempts: dict[str, list[Stage]] = {}
+    for stage in stages:
+        attempt = attempts.setdefault(stage.command, [])
+        if stage.stage in ("take_inventory", stage.command):  # the first or only stage of a command
+            attempt.clear()
+        attempt.append(stage)
+    return [stage for attempt in attempts.values() for stage in attempt]
 
 
 def _space(state: RootState, space: Space, now: datetime) -> SpaceFacts:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from statistics import median
 
 from userrep.sources.partitions import ranges
-from userrep.tiles.ledger import TileLedger
+from userrep.tiles.ledger import NO_ROWS, TileLedger
 
 SMALL = 0.2  # share of the usual events below which a day is small
 RECENT_DAYS = 28  # days at the end of the log in which a small day causes a warning
@@ -82,12 +82,13 @@ class LogFacts:
 
 def log_facts(ledger: TileLedger, rejected: Mapping[str, int], max_rejected_share: float) -> LogFacts:
     """Return all days from the first to the last day with tiles, including days without tiles."""
-    num_days = (max(ledger.days) - min(ledger.days)).days + 1 if ledger.days else 0
-    days = [min(ledger.days) + timedelta(days=k) for k in range(num_days)]
-    counts = [(day.num_events, day.num_rejected) if day else (0, 0) for day in map(ledger.days.get, days)]
+    known = {day: entry for day, entry in ledger.days.items() if entry.content != NO_ROWS}  # others have vanished
+    num_days = (max(known) - min(known)).days + 1 if known else 0
+    days = [min(known) + timedelta(days=k) for k in range(num_days)]
+    counts = [(day.num_events, day.num_rejected) if day else (0, 0) for day in map(known.get, days)]
     events = [num_events for num_events, _ in counts]
     facts = [
-        Day(day, *counts[k], day not in ledger.days, usual(events[k % 7 : k : 7]))  # of the same weekday
+        Day(day, *counts[k], day not in known, usual(events[k % 7 : k : 7]))  # of the same weekday
         for k, day in enumerate(days)
     ]
     return LogFacts(facts, dict(rejected), max_rejected_share)

@@ -14,12 +14,13 @@ _LINES = 500  # of a file
 _BYTES = 1 << 17
 
 
-def sampled_fields(paths: Sequence[str]) -> T.StructType:
+def sampled_fields(paths: Sequence[str], names: Collection[str] = ()) -> T.StructType:
     """Return the fields in a sample, as Spark infers them with ``primitivesAsString``, without those that are null.
 
+    A field with one of ``names`` below it is an object if any of its values is one; lines with others are malformed.
     Cost: one read of some lines.
     """
-    return _struct([value for path in spread(paths, _FILES) for value in _objects(path)])
+    return _struct([value for path in spread(paths, _FILES) for value in _objects(path)], names)
 
 
 def with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
@@ -47,10 +48,13 @@ def _objects(path: str) -> list[dict[str, Any]]:
     return [value for value in values if value is not None]
 
 
-def _struct(objects: Sequence[dict[str, Any]]) -> T.StructType:
+def _struct(objects: Sequence[dict[str, Any]], names: Collection[str] = ()) -> T.StructType:
     schema = T.StructType()
     for name in sorted({name for value in objects for name, inner in value.items() if inner is not None}):
-        kind = _kind([value[name] for value in objects if value.get(name) is not None])
+        values = [value[name] for value in objects if value.get(name) is not None]
+        below = [each.removeprefix(f"{name}.") for each in names if each.startswith(f"{name}.")]
+        inner = [value for value in values if isinstance(value, dict)]
+        kind = _struct(inner, below) if inner and below and name not in names else _kind(values)
         if kind != T.StructType():  # Spark does not infer objects without fields
             schema.add(name, kind)
     return schema

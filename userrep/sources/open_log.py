@@ -1,6 +1,7 @@
 """The sources of the log, opened once per run: the list of their files, their columns, and facts about Delta tables."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,12 +18,27 @@ from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import check_columns, event_columns, find_column, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
-from userrep.sources.listing import DataFile, Listings, deletions_version, driver_lists, folders_of, no_files
+from userrep.sources.listing import (
+    DataFile,
+    Listings,
+    base_folder,
+    deletions_version,
+    driver_lists,
+    folders_of,
+    listed_uri,
+    no_files,
+)
 from userrep.sources.partitions import folder_day
 from userrep.sources.read import CORRUPT, read_source, readable
-from userrep.store.filesystem import absolute
+from userrep.sources.text_blocks import csv_header
+from userrep.store.filesystem import absolute, file_system
 from userrep.store.table_formats import NOT_IN_FILES
 from userrep.utc import EPOCH
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+_FOLDER_VALUES: dict[type[T.DataType], str] = {  # by the type that Spark infers
+    T.IntegerType: r"[+-]?\d{1,9}", T.LongType: r"[+-]?\d{1,18}", T.DateType: r"\d{4}-\d\d-\d\d",
+}  # fmt: skip
 
 
 class ListedFile(NamedTuple):
@@ -111,7 +127,7 @@ class OpenLog:
     @property
     def mapping(self) -> str:
         """Hash of the mapping of the log's columns. If it changes, every day of the log counts as changed."""
-        return short_hash(self.settings.meaning)
+        return short_hash(self.settings.reading)
 
     @property
     def is_plain(self) -> bool:
@@ -124,9 +140,10 @@ class OpenLog:
 
     def all_columns(self) -> dict[str, str]:
         """Return ``columns`` with those of a JSON log that its sample lacks. Cost: for JSON, a read of the log."""
-        if self.settings.format != "json":
-            return self.columns
-        paths = [file.path for file in self.files]
+        return self.columns_of([file.path for file in self.files]) if self.settings.format == "json" else self.columns
+
+    def columns_of(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return the columns of some of the files, as in ``columns``."""
         schema = read_source(self.source.sparkSession, self.settings, what=self.what, files=paths).schema
         return {name: kind for name, kind in _columns(schema, self.settings).items() if f"/{name}=" not in paths[-1]}
 
@@ -170,14 +187,17 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         columns = _columns(source.schema, log)
     else:
         files = list_plain_files(spark, log, what, listings)
-        first = min(files, key=_depth_and_name).path
-        newest = max(files, key=lambda file: (file.modified_at, file.path)).path
+        first = _with_columns(sorted(files, key=_depth_and_name), log)
+        newest = _with_columns(sorted(files, key=lambda file: (file.modified_at, file.path), reverse=True), log)
         if log.format == "json":
             source, columns = _open_json(spark, log, what, [file.path for file in files], first)
         else:
             source = read_source(spark, log, what=what, files=[first])
             is_first = first == newest
             columns = _columns((source if is_first else read_source(spark, log, what=what, files=[newest])).schema, log)
+        typed = _with_folder_types(source.schema, first, files, log)
+        if typed != source.schema:
+            source = read_source(spark, log, what=what, files=[first], schema=typed)
         columns = {name: kind for name, kind in columns.items() if f"/{name}=" not in newest}  # no partition columns
         mapped = event_columns(log).values()
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
@@ -190,14 +210,50 @@ def _open_json(
     spark: SparkSession, log: EventSource, what: str, paths: Sequence[str], first: str
 ) -> tuple[DataFrame, dict[str, str]]:
     """Return the frame and the columns of a JSON log, by a sample, or by all files if it lacks a mapped field."""
-    fields = sampled_fields(paths)
     folders = folders_of(first)
     mapped = [name for name in event_columns(log).values() if name.lower() not in folders]
+    fields = sampled_fields(paths, mapped)
     if any(find_column(fields, name) is None for name in mapped):
         source = read_source(spark, log, what=what, files=paths)
         return source, _columns(source.schema, log)
     schema = with_texts(fields, mapped).add(CORRUPT, T.StringType())
     return read_source(spark, log, what=what, files=[first], schema=schema), _columns(fields, log)
+
+
+def _with_columns(files: Sequence[ListedFile], log: EventSource) -> str:
+    """Return the first of some files that has columns: a CSV file without events may lack even the header."""
+    if log.format != "csv":
+        return files[0].path
+    return next((file.path for file in files if _has_header(file)), files[0].path)
+
+
+def _has_header(file: ListedFile) -> bool:
+    try:
+        return bool(csv_header(*file_system(listed_uri(file.path))))
+    except (OSError, ValueError):  # Spark may have access
+        return True
+
+
+def _with_folder_types(schema: T.StructType, path: str, files: Sequence[ListedFile], log: EventSource) -> T.StructType:
+    """Return the schema of a file with the types of partition columns that the folders of all files fit.
+
+    Spark infers them from the folders that it reads: from ``12`` a number, although another folder may be ``12a``, and
+    from ``__HIVE_DEFAULT_PARTITION__`` nothing.
+    """
+    base, values = f"{base_folder(log.path).removeprefix('file:').rstrip('/')}/", defaultdict[str, set[str]](set)
+    names = folders_of(path.partition(base)[2])
+    for file in files:
+        for name, value in folders_of(file.path.partition(base)[2]).items():
+            values[name].add(unquote(value))
+
+    def kind(field: T.StructField) -> T.DataType:
+        known = values[field.name.lower()] - {_NO_VALUE} if field.name.lower() in names else set()
+        if not known or not isinstance(field.dataType, (T.NullType, T.IntegerType, T.LongType, T.DateType)):
+            return field.dataType
+        fitting = (of for of, pattern in _FOLDER_VALUES.items() if all(re.fullmatch(pattern, v) for v in known))
+        return next(fitting, T.StringType)()
+
+    return T.StructType([T.StructField(field.name, kind(field), field.nullable) for field in schema.fields])
 
 
 def _depth_and_name(file: ListedFile) -> tuple[int, str]:

@@ -23,6 +23,7 @@ CORRUPT = "_corrupt_record"
 EARLIEST = "1971-01-01"  # 1970 is excluded, since an epoch time of 0 means a missing time
 LATEST = "2200-01-01"
 _NAIVE = r"^\s*[+-]?\d+(-\d+(-\d+([T ]\d+(:\d+(:\d+(\.\d*)?)?)?)?)?)?\s*$"  # a time in text without a zone
+DATE = r"^\s*\+?\d{4}(-\d{1,2}(-\d{1,2})?)?\s*$"  # a date in text
 TEXT_OPTIONS: dict[str, dict[str, Any]] = {
     "csv": {"header": True, "enforceSchema": False},  # a file with another order of columns is an error
     "json": {"primitivesAsString": True, "columnNameOfCorruptRecord": CORRUPT},
@@ -213,18 +214,21 @@ def is_plausible(column: str) -> Column:
 def utc_time(source: DataFrame, column: str, zone: str = "UTC") -> Column:
     """Convert a column of times to UTC; null if a time cannot be parsed.
 
-    A text must begin with a year, since Spark would read ``12:30`` as a time of today. Times without a zone are in
-    ``zone``. As in ``to_utc_timestamp``, a local time that the clocks skip becomes an hour later, and of a local time
-    that occurs twice, the first applies.
+    A text must begin with a year, since Spark would read ``12:30`` as a time of today. A date without a time is its
+    00:00 UTC in any zone, because its midnight in a zone east of UTC belongs to the day before. Other times without a
+    zone are in ``zone``. As in ``to_utc_timestamp``, a local time that the clocks skip becomes an hour later, and of a
+    local time that occurs twice, the first applies.
     """
     value, kind = named(source, column), type_of(source, column)
     if isinstance(kind, T.StringType):
         value = F.when(value.rlike(r"^\s*[+-]?\d{4}"), value)
     at = value.try_cast("timestamp")
-    if zone == "UTC" or isinstance(kind, T.TimestampType):
+    if zone == "UTC" or isinstance(kind, (T.TimestampType, T.DateType)):
         return at
     converted = F.to_utc_timestamp(at, zone)
-    return F.when(value.rlike(_NAIVE), converted).otherwise(at) if isinstance(kind, T.StringType) else converted
+    if not isinstance(kind, T.StringType):
+        return converted
+    return F.when(value.rlike(_NAIVE) & ~value.rlike(DATE), converted).otherwise(at)
 
 
 def _context(source: DataFrame, log: EventSource, name: str) -> Column:

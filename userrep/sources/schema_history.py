@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from userrep.errors import UsageError
 from userrep.sources.open_log import OpenLog
 from userrep.store.filesystem import absolute
-from userrep.store.schemas import SOURCE_SCHEMAS
+from userrep.store.schemas import SOURCE_FILES, SOURCE_SCHEMAS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
@@ -13,8 +13,8 @@ from userrep.utc import utc_now
 def check_schema(tables: Tables, log: OpenLog) -> None:
     """Compare a source's columns with those recorded last, and record them if they changed.
 
-    Cost: one read of the ledger, and a commit if columns were added. All of a JSON log is read if its sample lacks a
-    recorded column.
+    Cost: one read of the ledger, and a commit if columns were added. If a recorded column is missing, a second ledger
+    and the footer of a file; all of a JSON log.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def check_schema(tables: Tables, log: OpenLog) -> None:
     if log.settings.format == "json":
         known = {name: kind.partition("<")[0] for name, kind in known.items()}
     if any(_breaking_changes(known, columns, what)):
-        columns = log.all_columns()
+        columns = _columns_now(tables, log)
     if recorded is not None and known == columns:
         return
     faults = list(_breaking_changes(known, columns, what))
@@ -37,6 +37,20 @@ def check_schema(tables: Tables, log: OpenLog) -> None:
         cure = f"Restore them; or, if the whole log was rewritten, delete the recorded columns: {delete}."
         raise UsageError([*faults, f"{what}: the log's columns have changed. {cure}"])
     tables.add(SOURCE_SCHEMAS, [{"source": name, "columns": columns, "seen_at": utc_now()}])
+
+
+def _columns_now(tables: Tables, log: OpenLog) -> dict[str, str]:
+    """Return the columns that count before a refusal.
+
+    Of JSON, those of all files. If an old file was written again, it is the newest one, but says nothing about the log:
+    the last file by name counts.
+    """
+    if log.settings.format == "json" or log.is_table:
+        return log.all_columns()
+    newest = max(log.files, key=lambda file: (file.modified_at, file.path), default=None)
+    if newest is None or not tables.ledger(SOURCE_FILES, ("path",), path=newest.path):
+        return log.columns
+    return log.columns_of([max(file.path for file in log.files)])
 
 
 def _breaking_changes(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:

@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.sources.read import EARLIEST, LATEST
+from userrep.sources.read import DATE, EARLIEST, LATEST
 from userrep.store.arrow import is_text
 
 _TIME = re.compile(
     r"\s*\+?([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T]([0-9]{1,2})(?::([0-9]{1,2})"
-    r"(?::([0-9]{1,2})(?:[.]([0-9]*))?\s*([A-Z+-]\S*)?)?)?)?)?)?\s*"
+    r"(?::([0-9]{1,2})(?:[.]([0-9]*))?\s*([A-Z+-]\S*)?)?)?)?)?)?\s*",
+    re.ASCII,  # other spaces make a time unreadable
 )
 # Java's ZoneId.SHORT_IDS, apart from those that the IANA database has, too
 _SHORT_ZONES = {
@@ -46,15 +47,18 @@ _ZONED = (
 def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
     """Return the times of a column as naive UTC; null if a time is missing, unreadable or implausible.
 
-    Times without a zone are in ``zone``. Columns that are neither times, dates nor text have no times.
+    Times without a zone are in ``zone``; a date without a time is its 00:00 UTC. Columns that are neither times, dates
+    nor text have no times.
     """
     kind = column.type
     if is_text(kind):
         at = pa.chunked_array([_parsed(chunk, zone) for chunk in column.cast(pa.string()).chunks], _MICROSECONDS)
     elif pa.types.is_timestamp(kind) and kind.tz is not None:
         at = column.cast(pa.timestamp("us", "UTC"), safe=False).cast(_MICROSECONDS)
-    elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+    elif pa.types.is_timestamp(kind):
         at = _to_utc(column.cast(_MICROSECONDS, safe=False), zone)
+    elif pa.types.is_date(kind):
+        at = column.cast(_MICROSECONDS, safe=False)
     else:
         return pa.chunked_array([pa.nulls(len(column), _MICROSECONDS)])
     first, last = (pa.scalar(datetime.fromisoformat(day), _MICROSECONDS) for day in (EARLIEST, LATEST))
@@ -104,7 +108,8 @@ def _parsed_alike(texts: pa.StringArray, zone: str) -> pa.Array | None:
     try:
         if has_zone and any(pc.all(is_zoned(texts)).as_py() for is_zoned in _ZONED):
             return texts.cast(pa.timestamp("us", "UTC")).cast(_MICROSECONDS)
-        return _to_utc(texts.cast(_MICROSECONDS), zone)
+        at = texts.cast(_MICROSECONDS)
+        return at if zone == "UTC" else pc.if_else(pc.match_substring_regex(texts, DATE), at, _to_utc(at, zone))
     except pa.ArrowInvalid:
         return None
 
@@ -113,7 +118,7 @@ def _time(text: str, zone: str) -> datetime | None:
     """Parse one text. Zones are offsets, names of the IANA database, and abbreviations such as PST."""
     try:
         at = datetime.fromisoformat(text) if _USUAL.fullmatch(text) else _unusual(text)  # the first is faster
-        at = at if at.tzinfo else at.replace(tzinfo=_zone(zone))
+        at = at if at.tzinfo else at.replace(tzinfo=UTC if re.match(DATE, text, re.ASCII) else _zone(zone))
         return at.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, KeyError, OSError, OverflowError):  # no such zone; at the ends of the calendar
         return None

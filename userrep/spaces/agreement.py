@@ -43,13 +43,13 @@ def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
     Raises
     ------
     UsageError
-        If no held-out user has a vector in both spaces.
+        If fewer than two held-out users have a vector in both spaces.
     """
     held_out = pairs.where("is_held_out")
     sums = sum_over(held_out.select("z_new", "z_old"), lambda batch: _error_sums(batch, fitted))
-    if not sums:
+    if not sums or sums["num_rows"] < 2:
         raise UsageError(
-            "map between spaces: no held-out user has a vector in both spaces. "
+            "map between spaces: fewer than two held-out users have a vector in both spaces. "
             "Publish snapshots of both spaces for the same users and as-of dates."
         )
     num_rows = int(sums["num_rows"])

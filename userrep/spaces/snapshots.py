@@ -18,7 +18,7 @@ from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.store.sql import sql_in
-from userrep.store.tables import Tables
+from userrep.store.tables import PartitionStatistics, Tables
 from userrep.utc import utc_now
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
@@ -127,6 +127,35 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     staged = [replace(snapshot, state=STAGED, begun_by=None, gates=facts) for snapshot in begun]
     _replace(tables, staged, lambda rows: rows == set(begun))
     return staged
+
+
+def restage_refused(tables: Tables, config: Config, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:
+    """Stage refused snapshots of some as-of dates again, if their inputs are unchanged and their rows still stored.
+
+    The limits of the gates may be others now. Snapshots whose rows were at fault are not staged again. Cost: reads of
+    ledgers, one commit; the number of rows of each snapshot if one was refused.
+    """
+    features = feature_sets(tables, space.lineage_id)
+    newest = {s.as_of: s for s in list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED, REFUSED))}
+    refused = [
+        snapshot
+        for as_of in as_ofs
+        if (snapshot := newest.get(as_of)) and snapshot.state == REFUSED and as_of in features
+        if snapshot.inputs_hash == snapshot_inputs(space, features[as_of])
+        if snapshot.facts["storage"] == config.snapshots.storage
+    ]
+    stored = tables.partitions(USER_EMBEDDINGS) if refused else {}
+    refused = [s for s in refused if _has_rows(s, stored.get((s.space_id, s.as_of, s.revision)), features[s.as_of])]
+    facts = json.dumps({"storage": config.snapshots.storage})
+    staged = [replace(snapshot, state=STAGED, gates=facts) for snapshot in refused]
+    if staged:
+        _replace(tables, staged, lambda rows: rows == set(refused))
+    return staged
+
+
+def _has_rows(snapshot: Snapshot, stored: PartitionStatistics | None, features: FeatureSet) -> bool:
+    """Return whether a snapshot has a row for each user of the features, as when it was staged."""
+    return stored is not None and stored.num_rows == snapshot.num_users == features.num_users
 
 
 def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:

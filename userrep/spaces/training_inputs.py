@@ -13,7 +13,7 @@ from userrep.config import Config
 from userrep.errors import ArtifactError, plural
 from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout, Scaler
-from userrep.features.ledger import feature_sets
+from userrep.features.ledger import built_sets, feature_sets, with_futures
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future, TargetLayout
 from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split
@@ -147,7 +147,8 @@ def _predicts_items(config: Config) -> bool:
 
 def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
     """Hash what training rows are built from: the features of all dates, and the settings of split and shards."""
-    sets, training = feature_sets(tables, lineage_id), config.training
+    sets = built_sets(tables, lineage_id, with_futures(as_ofs, config.future_days))
+    training = config.training
     split = [training.held_out_share, training.seed, training.num_shards, training.max_rows]
     used = [
         (days, str(day), features.hash, features.num_users)  # num_users: users may have been erased since

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from userrep.config import Config
-from userrep.errors import TrackingError, UsageError
+from userrep.errors import ArtifactError, TrackingError, UsageError, in_one_line
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder, list_spaces
 from userrep.store.filesystem import delete_file, exists, read_bytes, write_bytes
@@ -35,8 +35,9 @@ def keep_training(tables: Tables, config: Config, space_id: str, *, ranks: Seque
 def record_kept(tables: Tables, config: Config) -> None:
     """Record the saved trainings of registered spaces in MLflow, oldest first.
 
-    A failure is reported and ends the call; the remaining trainings stay saved. Cost: one file look-up per space; the
-    first recording of a process takes 2 to 8 s.
+    A failure of the tracking server is reported and ends the call; the remaining trainings stay saved. One whose
+    artifact is missing or damaged is reported and passed over. Cost: one file look-up per space; the first recording of
+    a process takes 2 to 8 s.
     """
     if not config.tracking.mlflow:
         return
@@ -45,10 +46,13 @@ def record_kept(tables: Tables, config: Config) -> None:
         if not exists(path):
             continue
         try:
-            target = tracking_target(config)
             training = json.loads(read_bytes(path, max_bytes=_MAX_BYTES))
             manifest = load_artifact(folder, space.content_hash).manifest
-            run = record_training(target, folder=folder, manifest=manifest, **training)
+        except (ArtifactError, ValueError, OSError) as error:
+            logger.warning(f"tracking: space {space.space_id} cannot be recorded: {in_one_line(error)}")
+            continue
+        try:
+            run = record_training(tracking_target(config), folder=folder, manifest=manifest, **training)
         except (TrackingError, UsageError) as error:
             logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return

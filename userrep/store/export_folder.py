@@ -6,6 +6,7 @@ recognizes and replaces a killed one, also in stores without rename.
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ def check_recordable(tables: Tables, out: str) -> None:
         ) from None
 
 
+def export_lease(folder: str) -> str:
+    """Return the job whose lease is held while an export to a recorded folder is written, or users in it are erased."""
+    return f"export-{short_hash(folder)}"
+
+
 @contextmanager
 def recorded_folder(
     tables: Tables, out: str, what: str, as_of: date, *, recorded: bool, keeps_complete: bool = False
@@ -81,7 +87,7 @@ def recorded_folder(
         yield
         return
     check_recordable(tables, out)
-    with held(tables, f"export-{short_hash(_folder(out))}"):
+    with held(tables, export_lease(_folder(out))):
         tables.add(EXPORTS, [{"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}])
         yield
 
@@ -127,7 +133,8 @@ def write_folder_of_parts(
 
 
 def _folder(out: str) -> str:
-    return absolute(out.rstrip("/") or "/")
+    folder = absolute(out.rstrip("/") or "/")
+    return os.path.normpath(folder) if folder.startswith("/") else folder
 
 
 def _write_manifest(folder: str, manifest: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from userrep.store.delta_commits import DeltaCommits, Files
 from userrep.store.filesystem import folder_names, root_path, with_retries
 from userrep.store.parquet_writer import Target
 from userrep.store.rows import arrow_rows
-from userrep.store.schemas import TableSchema
+from userrep.store.schemas import REGISTRY, TableSchema
 from userrep.store.table_formats import check_features
 from userrep.store.tables import Keys, PartitionFilter, PartitionStatistics, Rows, Session, Tables, TransactionId
 
@@ -59,7 +59,7 @@ class FileTables(Tables):
 
     def check_before_spark(self) -> None:
         if self._expected:
-            self.check_any()
+            self.exists(REGISTRY)
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         self.commits(table).create(described(table).json(), table.partition_by, properties)
@@ -149,17 +149,24 @@ class FileTables(Tables):
         try:
             self._loaded(table, version)
         except DeltaError:
+            self._loaded(table)  # raises if it is the store that cannot be read
             return False
         return True
 
     def was_restored(self, table: TableSchema, since: datetime) -> bool:
         """Return whether a table was restored to an earlier version since a time (naive UTC).
 
-        Restored files keep their old timestamps, so only the history shows it. Cost: a read of up to 1,000 commits.
+        Restored files keep their old timestamps, so only the history shows it. Cost: a read of the commits since then.
         """
-        since_ms = since.replace(tzinfo=UTC).timestamp() * 1000
-        commits = self._loaded(table).history(_RESTORE_SEARCH)
-        return any(commit["operation"] == "RESTORE" and commit["timestamp"] >= since_ms for commit in commits)
+        loaded, since_ms, most = self._loaded(table), since.replace(tzinfo=UTC).timestamp() * 1000, _RESTORE_SEARCH
+        while True:
+            commits = loaded.history(most)
+            recent = [commit for commit in commits if commit["timestamp"] >= since_ms]
+            if any(commit["operation"] == "RESTORE" for commit in recent):
+                return True
+            if len(recent) < most:  # the search has reached the time, or the start of the log
+                return False
+            most *= 10
 
     def last_transaction(self, table: TableSchema, writer: str) -> int | None:
         """Return the number of a writer's last transaction, or None. Cost: one read of the log."""

@@ -24,6 +24,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from deltalake.exceptions import DeltaError
+
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
 from userrep.store.filesystem import delete_file, read_bytes, write_bytes
@@ -95,7 +97,7 @@ def check_held() -> None:
     for root, tables in {lease.tables.artifacts_root: lease.tables for lease in leases}.items():
         try:
             current = {row.lease_id for row in tables.ledger(LEASES, ("lease_id",))}
-        except (OSError, UserrepError):  # the store may be unreachable for a moment
+        except (OSError, UserrepError, DeltaError):  # the store may be unreachable for a moment
             continue
         own = [lease for lease in leases if lease.tables.artifacts_root == root]
         lost = [lease.job for lease in own if lease.lease_id not in current]
@@ -207,10 +209,11 @@ def _silence(tables: Tables, holder: Row) -> timedelta | None:
     """Return the time since a holder's last heartbeat; None if it has released its lease or is gone."""
     if holder.ended_at is not None:
         return None
-    if holder.machine and holder.machine == _machine():
-        is_alive = Path(f"/proc/{holder.pid}").exists()
-        if not is_alive or (holder.pid == os.getpid() and holder.lease_id not in _own_lease_ids):
-            return None  # second case: the store was unreachable when this process released the lease
+    is_here = holder.machine and holder.machine == _machine()
+    # In this process: the store was unreachable when it released the lease.
+    is_ours = holder.pid == os.getpid() and holder.lease_id not in _own_lease_ids
+    if is_here and (is_ours or not _is_alive(holder.pid)):
+        return None
     heartbeat_at = _last_heartbeat(tables, holder)
     silent = utc_now() - heartbeat_at
     if abs(silent) < EXPIRY:
@@ -221,13 +224,28 @@ def _silence(tables: Tables, holder: Row) -> timedelta | None:
     return None if _last_heartbeat(tables, holder) == heartbeat_at else timedelta(0)
 
 
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a process of another account
+        return True
+    return True
+
+
 def _last_heartbeat(tables: Tables, holder: Row) -> datetime:
-    """Return the time of a holder's last heartbeat, or its start time if there is none."""
-    heartbeat_at: datetime = holder.started_at
-    with suppress(OSError, ValueError):  # not written yet
-        text = read_bytes(_file(tables, holder.job, holder.lease_id), max_bytes=64).decode()
-        heartbeat_at = max(heartbeat_at, datetime.fromisoformat(text))
-    return heartbeat_at
+    """Return the time of a holder's last heartbeat, by its own clock, or its start time before the first one.
+
+    Raises OSError if the file cannot be read: the holder may be alive.
+    """
+    try:
+        return datetime.fromisoformat(
+            read_bytes(_file(tables, holder.job, holder.lease_id), max_bytes=64).decode()
+        )  # fmt: skip
+    except (FileNotFoundError, ValueError):  # not written yet
+        started_at: datetime = holder.started_at
+        return started_at
 
 
 def _file(tables: Tables, job: str, lease_id: str) -> str:

@@ -142,6 +142,7 @@ class SparkTables(Tables):
     def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
         frame = self.spark.createDataFrame([_in_utc(row) for row in rows], self.read(table).schema)
+        frame = frame.coalesce(1)  # one file, which keeps the order of the rows
         if since is not None:
             return self._commits(table).add_onto(since, frame, replacing or "false")
         self._commits(table).write(frame, where=replacing)
@@ -178,7 +179,12 @@ class SparkTables(Tables):
 
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
         if keys and self.exists(table):
-            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
+            try:
+                self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
+            except Exception as error:
+                if not was_overtaken(error):
+                    raise
+                raise changed_meanwhile(self.name(table)) from error
 
     # Upkeep
 

@@ -21,7 +21,8 @@ from userrep.features.sums.pooling import PoolingJob
 from userrep.inference.encoder import worker_encoder
 from userrep.sources.tombstones import Tombstones
 from userrep.store.arrow import combined, listed, one_batch
-from userrep.store.bucket_reader import BucketFiles
+from userrep.store.bucket_reader import BucketFiles, row_group_ranges
+from userrep.store.filesystem import parquet_footer
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.xxhash import bucket_of
 from userrep.streaming.record_tiles import Records
@@ -52,12 +53,26 @@ class PinnedSpace(NamedTuple):
     closed: date | None
 
 
+_files_of_bases: set[str] = set()  # of this worker's last micro-batch
+
+
+def _forget_other_files(bases: Iterable[PinnedBase]) -> None:
+    """Drop the footers of all files if the bases have changed: those of replaced bases would fill the memory."""
+    uris = {uri for base in bases for uri in base.files.uris}
+    if uris != _files_of_bases:
+        row_group_ranges.cache_clear()
+        parquet_footer.cache_clear()
+        _files_of_bases.clear()
+        _files_of_bases.update(uris)
+
+
 @dataclass(frozen=True)
 class Encoding:
     """The function that encodes rows of a micro-batch, with inputs pinned by the driver for all tasks.
 
     ``bases`` are the stream bases by as-of date. ``today`` is the newest day with an event in any earlier batch.
     ``item_parts`` is explained in features/sums/pooling.py. ``storage``: type that vectors are rounded to.
+    ``waits_from``: first date whose base is waited for if it is missing.
     """
 
     spec: FeatureSpec
@@ -68,6 +83,7 @@ class Encoding:
     online: OnlineStore | None
     erased: Tombstones
     storage: Storage = "float32"
+    waits_from: date = date.min
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Encode rows of as_of, user_id, newest_at, arrived_at, records.
@@ -79,6 +95,7 @@ class Encoding:
         rows = [pa.Table.from_batches([batch]) for batch in batches if batch.num_rows]
         if not rows:
             return
+        _forget_other_files(self.bases.values())
         table = pa.concat_tables(rows)
         if self.erased:
             table = table.filter(pa.array(~self.erased.mask(combined(table.column("user_id")))))
@@ -100,13 +117,10 @@ class Encoding:
         return np.asarray((last_day_N == day_number(as_of) - 1) | has_begun)
 
     def _has_base(self, as_of: date) -> bool:
-        """Return whether the date has a stream base. Raise ValueError if it will get one, so that the batch waits."""
-        if as_of in self.bases:
-            return True
-        newest = max(self.bases, default=None)
-        if newest is None or as_of > newest:
-            raise ValueError(f"{NO_BASE} {as_of}, the newest is {newest}")
-        return False
+        """Return whether the date has a stream base. Raise ValueError if it should, so that the batch waits for it."""
+        if as_of not in self.bases and as_of >= self.waits_from:
+            raise ValueError(f"{NO_BASE} {as_of}, the newest is {max(self.bases, default=None)}")
+        return as_of in self.bases
 
     def _encoded(self, rows: pa.Table, base: PinnedBase, spaces: list[PinnedSpace]) -> Iterator[pa.RecordBatch]:
         user_ids = combined(rows.column("user_id")).cast(pa.string())

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property, partial
@@ -123,19 +123,35 @@ class MicroBatches:
         """Pin the inputs of a micro-batch. Cost: reads of a few ledgers, milliseconds each."""
         tables, config = self.tables, self.config
         versions = versions_of(tables, config, anchor=date.min)
-        bases = [base for base in stream_bases(tables, versions.lineage_id).values() if self._fits_records(base)]
+        bases = [base for base in stream_bases(tables, versions.lineage_id).values() if self._has_open_days(base)]
+        waits_from, bases = self._waits_from(bases), [base for base in bases if base.open_from >= self._first_day]
         pinned = {base.as_of: self._pinned_base(versions, base) for base in bases}
         parts = max((item_parts(tables, config, versions, [base.valid_from]).num_parts for base in bases), default=1)
         spaces, store = self._pinned_spaces(versions.lineage_id), online_store(config.streaming)
         return Encoding(
             FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables),
-            config.snapshots.storage,
+            config.snapshots.storage, waits_from,
         )  # fmt: skip
 
-    def _fits_records(self, base: StreamBase) -> bool:
-        """Return whether the base has the present number of open days and the stream has all records of them."""
-        open_days = timedelta(days=self.config.streaming.open_days)
-        return base.as_of - base.open_from == open_days and base.open_from >= (self.first_day or date.min)
+    def _waits_from(self, bases: Sequence[StreamBase]) -> date:
+        """Return the first date whose base the stream waits for; earlier ones are left to the batch.
+
+        A daily run builds the bases of the ``open_days - 1`` dates after its own. If one of these is missing, an
+        erasure has removed it. The stream does not have all records of bases that begin before its first day.
+        """
+        if not bases:
+            return date.min
+        open_days, newest = timedelta(days=self.config.streaming.open_days), max(base.as_of for base in bases)
+        return max(newest - open_days + timedelta(days=2), self._first_day + open_days)
+
+    @property
+    def _first_day(self) -> date:
+        """The first day of which the stream has all records."""
+        return self.first_day or date.min
+
+    def _has_open_days(self, base: StreamBase) -> bool:
+        """Return whether the base has the present number of open days."""
+        return base.as_of - base.open_from == timedelta(days=self.config.streaming.open_days)
 
     def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
         key = (versions.lineage_id, base.as_of)

@@ -17,6 +17,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from userrep.config import Config, Stream
 from userrep.sources.read import is_plausible
 from userrep.sources.tombstones import read_tombstones
+from userrep.spark.session import shuffle_partitions
 from userrep.store.schemas import REJECTED_EVENTS
 from userrep.store.tables import Tables
 from userrep.streaming.checkpoint import rejects_id
@@ -28,6 +29,7 @@ from userrep.tiles.ledger import STREAM_REVISION
 BatchWriter = Callable[[DataFrame, int], None]
 
 _REJECTS_EVERY = "30 seconds"
+_MOST_TASKS = 16  # of a micro-batch, each of which writes a file per space and as-of date
 _INTERRUPTED = "py4j.protocol.Py4JJavaError: An error occurred while calling a batch: java.lang.InterruptedException"
 _SETTINGS = {
     "spark.sql.streaming.stateStore.providerClass": (
@@ -55,7 +57,8 @@ def start_queries(
     after processing all rows that have arrived.
     """
     stream, tables, query_id = config.streaming, batches.tables, batches.query_id
-    for key, value in _SETTINGS.items():
+    num_tasks = {"spark.sql.shuffle.partitions": str(min(_MOST_TASKS, shuffle_partitions(tables.spark)))}
+    for key, value in (_SETTINGS | num_tasks).items():
         tables.spark.conf.set(key, value)
 
     def write_rejects(rows: DataFrame, batch_id: int) -> None:
@@ -71,7 +74,7 @@ def start_queries(
     users = changed_users(rows, stream, since=since)
     embeddings = start(users, query_id, "embeddings", batches, _interval(stream.trigger))
     try:
-        rejects = start(rejected(rows), rejects_id(query_id), "rejects", write_rejects, _REJECTS_EVERY)
+        rejects = start(rejected(rows, since=since), rejects_id(query_id), "rejects", write_rejects, _REJECTS_EVERY)
     except Exception:  # of any kind: the next start needs the checkpoint of the first query
         embeddings.stop()
         raise
@@ -117,14 +120,14 @@ def changed_users(rows: DataFrame, stream: Stream, *, since: date) -> DataFrame:
     return by_user.select(F.to_date("window.end").alias("as_of"), "user_id", "newest_at", "arrived_at", "records")
 
 
-def rejected(rows: DataFrame) -> DataFrame:
-    """Return the rejected rows with the columns of ``rejected_events``.
+def rejected(rows: DataFrame, *, since: date) -> DataFrame:
+    """Return the rejected rows from the day ``since`` on, with the columns of ``rejected_events``.
 
-    ``event_date`` is the day of the row's own time, or of its arrival if that time is implausible. ``row`` is JSON with
-    the row and its origin (``place``): a file, or topic, partition and offset.
+    Earlier rows are left to the batch. ``event_date`` is the day of the row's own time, or of its arrival if that time
+    is implausible. ``row`` is JSON with the row and its origin (``place``): a file, or topic, partition and offset.
     """
     day = F.when(is_plausible("at"), F.to_date("at"))
-    return rows.where(F.col("reason").isNotNull()).select(
+    return rows.where(F.col("reason").isNotNull() & (day.isNull() | (day >= F.lit(since)))).select(
         F.coalesce(day, F.to_date(ARRIVED)).alias("event_date"),
         F.lit(STREAM_REVISION).alias("revision"),
         "reason",

@@ -93,7 +93,7 @@ def _picks(arrived: DataFrame, *, config: Config) -> DataFrame:
 def _registrations(arrived: DataFrame, *, config: Config, since: date) -> DataFrame:
     assert config.users is not None
     rows = users_of(_with_row(arrived), config.users, *_ARRIVAL, "row", "corrupt")
-    is_recent = F.col("registered_at") >= F.lit(since).cast("timestamp")
+    is_recent = F.col("registered_at").between(F.lit(since).cast("timestamp"), F.col(ARRIVED))
     at = F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED))
     return _with_reason(rows.withColumns({"kind": F.lit(USER), "at": at}), {})
 

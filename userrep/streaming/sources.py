@@ -4,7 +4,7 @@ from datetime import date
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -81,8 +81,16 @@ def arriving(
         reader = reader.option("basePath", base_folder(source.path))
     is_delta = source.format == "delta"
     rows = (reader if is_delta else reader.schema(schema)).load(source.path)
+    if is_delta:  # whose reader takes no schema; the records in the state have the columns of the first start
+        rows = rows.select(*(_of_type(rows, field) for field in schema))
     origin = F.lit(source.path) if is_delta else F.col("_metadata.file_path")
     return rows.withColumns({ORIGIN: origin, ARRIVED: F.current_timestamp()})
+
+
+def _of_type(rows: DataFrame, field: T.StructField) -> Column:
+    """Return a column of these rows in its type at the first start; null if there is no such column any more."""
+    column = F.col(sql_name(field.name)) if field.name in rows.columns else F.lit(None)
+    return column.cast(field.dataType).alias(field.name)
 
 
 def _parsed_messages(messages: DataFrame, schema: T.StructType) -> DataFrame:

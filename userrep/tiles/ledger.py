@@ -102,7 +102,7 @@ def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[dat
     by_day = {(row.event_date, row.revision): row.num_tiles_by_cell for row in rows}
     num_tiles_by_cell = np.zeros(NUM_CELLS, np.int64)
     for day in days:
-        counts = by_day[day] or {}
+        counts = by_day.get(day) or {}  # unknown after tile_days was restored
         num_tiles_by_cell[list(counts)] += np.array(list(counts.values()), np.int64)
     return num_tiles_by_cell
 

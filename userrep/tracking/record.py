@@ -5,17 +5,22 @@ Each step checks whether it was done before, so the next recording of the same a
 
 import platform
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+from pyarrow.fs import LocalFileSystem, copy_files
 
 from userrep import __version__
 from userrep.config.environment import package_version
-from userrep.errors import TrackingError, missing_package
+from userrep.errors import TrackingError, UserrepError, missing_package
 from userrep.model.artifact import SpaceManifest
+from userrep.store.filesystem import file_system, is_local
 from userrep.tracking.registered_model import pyfunc_model
 from userrep.tracking.target import TrackingTarget, mlflow_client
 
@@ -72,7 +77,8 @@ def record_training(
                 _register(client, target.model, run.info.run_id, model_id, manifest)
                 client.set_terminated(run.info.run_id, end_time=_ended(manifest))
     except Exception as error:  # an unreachable server raises many kinds of errors
-        reason = missing_package(error) or f"{_first_line(error, target)}. Check that MLflow is running there."
+        known = missing_package(error) or (str(error) if isinstance(error, UserrepError) else None)
+        reason = known or f"{_first_line(error, target)}. Check that MLflow is running there."
         raise TrackingError(
             f"tracking: space {manifest.space_id} could not be recorded at {target}: {reason} Without MLflow, set "
             "tracking.mlflow: false."
@@ -117,8 +123,22 @@ def _model(client: Any, run: Any, folder: str, manifest: SpaceManifest) -> str:
             return str(output.model_id)
     run_id = run.info.run_id
     model = client.create_logged_model(run.info.experiment_id, manifest.space_id, run_id, _tags(manifest))
-    Model.log(None, mlflow.pyfunc, run_id=run_id, model_id=model.model_id, **pyfunc_model(folder, manifest))
+    with _local_copy(folder) as local:  # MLflow copies it as a local folder
+        Model.log(None, mlflow.pyfunc, run_id=run_id, model_id=model.model_id, **pyfunc_model(local, manifest))
     return str(model.model_id)
+
+
+@contextmanager
+def _local_copy(folder: str) -> Iterator[str]:
+    """Return a local folder with the files of an artifact: its own, or a copy for the block."""
+    files, path = file_system(folder)
+    if is_local(folder):
+        yield path
+        return
+    with TemporaryDirectory() as parent:
+        copy = Path(parent, path.rpartition("/")[2])
+        copy_files(path, str(copy), source_filesystem=files, destination_filesystem=LocalFileSystem())
+        yield str(copy)
 
 
 def _log(client: Any, run_id: str, manifest: SpaceManifest, environment: Mapping[str, Any]) -> None:
@@ -160,6 +180,9 @@ def _register(client: Any, name: str, run_id: str, model_id: str, manifest: Spac
         f"Space {manifest.space_id}: {manifest.model.latent_dim} numbers per user, trained on events before "
         f"{manifest.trained_until}. `userrep spaces show {manifest.space_id} --card` prints its model card."
     )
+    other = client.get_registered_model(name).aliases.get(manifest.space_id)
+    if other is not None and client.get_model_version(name, other).run_id != run_id:
+        raise UserrepError(f"model {name} has a space {manifest.space_id} of another root; set another tracking.model.")
     client.update_model_version(name, registered.version, description)
     client.set_registered_model_alias(name, manifest.space_id, registered.version)
     newest = client.get_registered_model(name).aliases.get(NEWEST, 0)

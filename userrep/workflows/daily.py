@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from userrep.errors import GateRefusedError, plural, shortened
-from userrep.spaces.registry import Space
+from userrep.errors import AlreadyRunningError, GateRefusedError, explain, plural, shortened
+from userrep.spaces.registry import CANDIDATE, Space
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import PUBLISHED, STAGED, newest_snapshot
 from userrep.spaces.stale import stale_dates
@@ -40,6 +40,8 @@ def daily(work: RunContext, *, on_time: bool) -> list[Space]:
         If a gate refuses a snapshot. Snapshots of the other spaces are published; earlier snapshots stay in use.
     AlreadyRunningError
         If another daily run is active on these tables.
+    Exception
+        Of a space that could not be embedded, once everything else is done.
     """
     with work.lease("daily"):
         return _daily(work, on_time=on_time)
@@ -52,7 +54,8 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     data_stages.build_activity_tiles(work)
     data_stages.train_item_vectors(work, [as_of])
     data_stages.refresh_user_features(work)
-    refusals = []
+    refusals: list[str] = []
+    failures: list[Exception] = []
     for space in spaces:
         try:
             space_stages.embed_users(work, space, [as_of])
@@ -62,6 +65,11 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
             space_stages.publish_snapshots(work, space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refusals.append(str(error))
+        except AlreadyRunningError:  # another run has taken over the lease
+            raise
+        except Exception as error:  # such as a lost artifact, on which the other spaces do not depend
+            logger.error(f"space {space.space_id}: {' '.join(explain(error)[1])}")
+            failures.append(error)
     _refresh_stream_bases(work, as_of)
     stale_by_space = stale_dates(work.tables, work.config, work.tiles)
     for space in spaces:
@@ -73,6 +81,15 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
             )
         needed = work.schedule.snapshot_dates(space)
         expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed)
+    used = {space.space_id for space in spaces}
+    for space in work.schedule.registry.spaces:
+        # A candidate may be waiting for its first snapshots.
+        if space.space_id not in used and space.lineage_id == work.schedule.lineage_id and space.state != CANDIDATE:
+            expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=())
+    if failures:
+        for refusal in refusals:
+            logger.error(refusal)
+        raise failures[0]
     _check_refusals(refusals)
     return spaces
 

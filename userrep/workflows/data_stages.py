@@ -91,6 +91,7 @@ def _build_features(
     if not stale:
         run.skip(plural(len(days), "as-of date"))
         return
+    versions.check_built(stale)
     run.reason = f"{len(stale)} of {plural(len(days), 'as-of date')}: {', '.join(sorted(set(stale.values())))}"
     run.outputs = {"table": features_table(work.config, versions.lineage_id).name, "as_ofs": list(stale)}
     run.outputs["profiles"] = profiles._asdict()

@@ -2,9 +2,11 @@
 
 import signal
 from collections.abc import Callable
+from datetime import date
 
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.registry import Space
+from userrep.spaces.snapshots import STAGED, list_snapshots
 from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
 
@@ -22,9 +24,9 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
             case "build_activity_tiles":
                 data_stages.build_activity_tiles(work)
             case "train_item_vectors":
-                data_stages.train_item_vectors(work, work.schedule.feature_dates(retrain=retrain))
+                data_stages.train_item_vectors(work, _feature_dates(work, retrain=retrain))
             case "build_user_features":
-                dates = work.schedule.feature_dates(retrain=retrain)
+                dates = _feature_dates(work, retrain=retrain)
                 data_stages.build_user_features(work, dates, force=[work.schedule.as_of])
             case "train_autoencoder":
                 space_stages.train_unless_trained(work)
@@ -32,7 +34,7 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
                 space = _job_space(work)
                 space_stages.embed_users(work, space, work.schedule.snapshot_dates(space))
             case "monitor_drift":
-                space_stages.monitor_drift(work, work.schedule.space_to_use(), work.schedule.as_of)
+                space_stages.monitor_drift(work, _drifting_space(work), work.schedule.as_of)
             case "publish_snapshot":
                 space = _job_space(work)
                 space_stages.publish_snapshots(work, space, work.schedule.snapshot_dates(space))
@@ -51,6 +53,18 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
 def _job_space(work: RunContext) -> Space:
     """Return the space a job works on: a candidate that is not ready yet if there is one, else the space to use."""
     return work.schedule.unfinished_candidate() or work.schedule.space_to_use()
+
+
+def _drifting_space(work: RunContext) -> Space:
+    """Return the candidate if ``embed_users`` has staged the as-of date for it, else the space to use."""
+    candidate, as_of = work.schedule.unfinished_candidate(), work.schedule.as_of
+    staged = list_snapshots(work.tables, candidate.space_id, states=(STAGED,)) if candidate else []
+    is_staged = any(snapshot.as_of == as_of for snapshot in staged)
+    return candidate if candidate and is_staged else work.schedule.space_to_use()
+
+
+def _feature_dates(work: RunContext, *, retrain: bool) -> list[date]:
+    return work.schedule.feature_dates(None if retrain else work.schedule.usable_space)
 
 
 def stop_on_signals(received: list[int]) -> Callable[[], bool]:

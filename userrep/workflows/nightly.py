@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from userrep.config import Config
-from userrep.erasure.exports import NOT_READABLE
+from userrep.erasure.exports import UNREACHED
 from userrep.erasure.request_states import DONE as ERASED
 from userrep.erasure.request_states import newest_requests
 from userrep.erasure.requests import Erasure
@@ -92,8 +92,8 @@ def _forget(tables: Tables, config: Config) -> tuple[str, str]:
         is_erased = all(request.state == ERASED for request in requests)
         return SKIPPED, "no request is waiting" if is_erased else interrupted
     finished, erased = plural(receipt["num_done"], "request"), plural(sum(receipt["rows"].values()), "row")
-    unreadable = [path for path, result in receipt["exports"].items() if result.startswith(NOT_READABLE)]
-    exports = f"; erased users may still be in exports that cannot be read: {shortened(unreadable)}"
+    unreadable = [path for path, result in receipt["exports"].items() if result.startswith(UNREACHED)]
+    exports = f"; erased users may still be in exports that were not reached: {shortened(unreadable)}"
     return DONE, f"{finished} finished, {erased} erased{exports if unreadable else ''}"
 
 

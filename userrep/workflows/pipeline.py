@@ -27,14 +27,14 @@ def run_pipeline(work: RunContext, *, retrain: bool = False) -> Space:
         has_check = work.config.quality.self_check
         work.runs.expected = [stage for stage in _STAGES if has_check or stage != "check_quality"]
         schedule = work.schedule
-        dates = schedule.feature_dates(retrain=retrain)
-        if retrain or schedule.usable_space is None:
+        space = schedule.space_of_pipeline(retrain=retrain)
+        dates = schedule.feature_dates(space)
+        if space is None:
             check_training(work.tables, work.config, work.schedule.until)
         work.predict(lambda plan: plan.pipeline(retrain=retrain))
         data_stages.build_activity_tiles(work)
         data_stages.train_item_vectors(work, dates)
         data_stages.build_user_features(work, dates, leave_sums=True)
-        space = schedule.resumable_candidate() if retrain else schedule.usable_space
         space = space_stages.train_autoencoder(work) if space is None else space_stages.skip_training(work, space)
         space_stages.embed_users(work, space, schedule.snapshot_dates(space))
         space_stages.publish_snapshots(work, space, schedule.snapshot_dates(space))

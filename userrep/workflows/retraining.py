@@ -7,7 +7,8 @@ it stopped.
 import logging
 import shlex
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 from userrep.config import Config
 from userrep.config.operations import Retraining
@@ -47,15 +48,19 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
     if serving is None:
         return SKIPPED, "no space is serving"
     newest = _newest(registry, config)
-    if newest and newest.state == CANDIDATE and _snapshot_states(tables, newest) == {PUBLISHED}:
+    if newest and newest.state == CANDIDATE and PUBLISHED in _snapshot_states(tables, newest):
         # The run that published its first snapshots was killed before it could do this.
         newest = mark_ready(tables, newest).space(newest.space_id)
-    reason = _reason_to_train(tables, newest, serving, policy, as_of)
-    if reason is not None:
+    due = _due(tables, newest, serving, policy, as_of)
+    reason = due.reason if due else None
+    if due:
         logger.info(f"retraining: {reason}")
         if config.training.as_ofs.until is not None:
             logger.warning("retraining: training.as_ofs.until is set: the candidate sees no later part of the log")
-        run_pipeline(context(), retrain=True)
+        work = context()
+        # The same dates and rows in all nights of a week, so that an interrupted training is continued.
+        work.training_due = as_of - timedelta(days=(as_of - due.since).days % 7)
+        run_pipeline(work, retrain=True)
     candidate = _newest(read_registry(tables), config)
     assert candidate is not None
     if not _is_waiting(candidate):
@@ -133,29 +138,36 @@ def _newest(registry: Registry, config: Config) -> Space | None:
     return next((space for space in reversed(registry.spaces) if space.lineage_id == lineage_id), None)
 
 
-def _reason_to_train(
-    tables: Tables, newest: Space | None, serving: Space, policy: Retraining, as_of: date
-) -> str | None:
-    """Return why a training is due, or None. ``newest``: of this configuration."""
+class _Due(NamedTuple):
+    """Why a training is due, and since which date."""
+
+    reason: str
+    since: date
+
+
+def _due(tables: Tables, newest: Space | None, serving: Space, policy: Retraining, as_of: date) -> _Due | None:
+    """Return whether a training is due. ``newest``: of this configuration."""
     if newest is None:
-        return "no space of this configuration yet"
+        return _Due("no space of this configuration yet", serving.created_at.date())
+    trained_on = newest.created_at.date()
     if newest.state == CANDIDATE and not _snapshot_states(tables, newest):
-        return f"the first snapshots of space {newest.space_id} are missing"
-    if as_of - newest.created_at.date() >= policy.every:
-        return f"space {newest.space_id} was trained on {newest.created_at.date()}"
+        return _Due(f"the first snapshots of space {newest.space_id} are missing", trained_on)
+    if as_of - trained_on >= policy.every:
+        return _Due(f"space {newest.space_id} was trained on {trained_on}", trained_on + policy.every)
     if policy.on_drift and not _is_waiting(newest):
         return _drift_since(tables, serving, newest.created_at)
     return None
 
 
-def _drift_since(tables: Tables, space: Space, since: datetime) -> str | None:
+def _drift_since(tables: Tables, space: Space, since: datetime) -> _Due | None:
     """Return the newest drift of a space past a limit that was measured since a time, or None."""
     rows = tables.ledger(SNAPSHOT_DRIFT, space_id=space.space_id)
     past = [row for row in rows if not row.part and row.outcome != drift.OK and row.measured_at > since]
     if not past:
         return None
     newest = max(past, key=lambda row: (row.as_of, row.outcome == drift.FAIL))
-    return f"{newest.metric} {newest.value:.3f} of {newest.snapshot_id} is past drift.{newest.outcome}"
+    reason = f"{newest.metric} {newest.value:.3f} of {newest.snapshot_id} is past drift.{newest.outcome}"
+    return _Due(reason, min(row.as_of for row in past))
 
 
 def _is_waiting(space: Space) -> bool:

@@ -34,7 +34,7 @@ class RunContext:
     """A run on the tables of a configuration. Opening it does no I/O.
 
     ``as_of`` None: the day after the last day of the log. ``listings``: of the sources, by the checks before Spark.
-    ``self_check``: the result of the self-check of a new space.
+    ``self_check``: the result of the self-check of a new space. ``training_due``: that of the schedule.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class RunContext:
         self.tables = open_tables(config, spark)
         self.runs = Runs(self.tables, config)
         self.self_check: SelfCheck | None = None
+        self.training_due: date | None = None
         self._requested_as_of = as_of
 
     def check(self) -> None:
@@ -81,6 +82,12 @@ class RunContext:
         """The tile days that all stages of this run use: as its tile stage left them, otherwise the newest."""
         return tile_ledger(self.tables)
 
+    @property
+    def as_of(self) -> date | None:
+        """The as-of date of the schedule, or as requested if no stage has needed a schedule."""
+        schedule: Schedule | None = self.__dict__.get("schedule")  # without running its stage
+        return schedule.as_of if schedule else self._requested_as_of
+
     @cached_property
     def schedule(self) -> Schedule:
         """The dates of this run. Runs the stage ``take_inventory``, which reads the new files of the log.
@@ -94,7 +101,7 @@ class RunContext:
                 f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
             )
             as_of = self._requested_as_of or inventory.last_day + timedelta(days=1)
-            schedule = Schedule(self.config, self.tables, inventory, as_of)
+            schedule = Schedule(self.config, self.tables, inventory, as_of, self.training_due)
             run.outputs = {
                 "as_of": as_of,
                 "source_files": self.tables.version(SOURCE_FILES),

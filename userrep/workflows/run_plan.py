@@ -50,10 +50,9 @@ class RunPlan:
 
     def pipeline(self, *, retrain: bool = False) -> list[PlannedStage]:
         """Return the stages of ``userrep pipeline``, in order."""
-        schedule, dates = self.schedule, self.schedule.feature_dates(retrain=retrain)
-        space = schedule.resumable_candidate() if retrain else schedule.usable_space
-        serving, embedded = schedule.registry.serving, schedule.snapshot_dates(space)
-        stale = self._stale_features(sorted({*dates, *embedded}))
+        schedule, space = self.schedule, self.schedule.space_of_pipeline(retrain=retrain)
+        dates, embedded = schedule.feature_dates(space), schedule.snapshot_dates(space)
+        serving, stale = schedule.registry.serving, self._stale_features(dates)
         stages = [*self._log_stages(), self._item_vectors(dates), self._features("build_user_features", dates, stale)]
         if space is not None:
             training = f"space {space.space_id} is {space.state}"

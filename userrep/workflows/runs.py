@@ -26,6 +26,7 @@ from userrep.workflows.stage_lineage import stage_facts
 logger = logging.getLogger(__name__)
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+INTERRUPTED = "interrupted"  # reason of a stage that Ctrl-C or SIGTERM has ended
 _LONG_STAGE = 5.0  # seconds
 
 
@@ -97,7 +98,9 @@ class Runs:
                 yield run
             self.stages.append(run)
         except BaseException as error:
-            run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
+            is_failure = isinstance(error, Exception)  # and neither Ctrl-C nor SIGTERM
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:500]
+            run.outcome, run.reason = FAILED, reason if is_failure else INTERRUPTED
             raise
         finally:
             run.seconds = time.monotonic() - clock

@@ -8,6 +8,7 @@ from functools import cached_property
 from userrep.config import Config
 from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import UsageError
+from userrep.features.ledger import with_futures
 from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, is_trained_so, read_registry
@@ -37,12 +38,16 @@ def dates_between(first: date, last: date, every_days: int) -> list[date]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The dates of a run for ``as_of``, derived from the log inventory and the registry."""
+    """The dates of a run for ``as_of``, derived from the log inventory and the registry.
+
+    ``training_due``: the date that the default end of training is counted from, instead of ``as_of``.
+    """
 
     config: Config
     tables: Tables
     inventory: Inventory
     as_of: date
+    training_due: date | None = None
 
     def check(self) -> None:
         """Check the as-of date against the log.
@@ -74,14 +79,14 @@ class Schedule:
 
     @property
     def until(self) -> date:
-        """The end of the data that training may see, exclusive. Default: 28 days before the as-of date.
+        """The end of the data that training may see, exclusive. Default: 28 days before ``training_due`` or ``as_of``.
 
         Raises
         ------
         UsageError
             If it is after the as-of date.
         """
-        until = self.config.training.as_ofs.until or self.as_of - DEFAULT_ROOM
+        until = self.config.training.as_ofs.until or (self.training_due or self.as_of) - DEFAULT_ROOM
         if until > self.as_of:
             raise UsageError(
                 f"training.as_ofs.until {until} is after --as-of {self.as_of}, so no space can be trained. "
@@ -139,6 +144,10 @@ class Schedule:
         is_same = candidate is not None and is_trained_so(candidate, self.config, candidate.trained_until)
         return candidate if is_same else None
 
+    def space_of_pipeline(self, *, retrain: bool) -> Space | None:
+        """Return the space that a pipeline embeds users with, or None if it trains a space first."""
+        return self.resumable_candidate() if retrain else self.usable_space
+
     @property
     def versions(self) -> Versions:
         """The built versions of the item vectors, and the grid of dates for new ones."""
@@ -177,15 +186,13 @@ class Schedule:
             dates |= {snapshot.as_of for snapshot in published if snapshot.as_of <= self.as_of}
         return sorted(dates)
 
-    def feature_dates(self, *, retrain: bool = False) -> list[date]:
-        """Return the dates that need features, ascending.
+    def feature_dates(self, space: Space | None) -> list[date]:
+        """Return the dates that need features, ascending. ``space`` None: with those to train a space.
 
         These are the snapshot dates and, if a space is trained, the training dates and the dates on which their futures
         end. If a future is a multiple of ``every_days``, most of these are training dates, too.
         """
-        space = None if retrain else self.usable_space
         dates = {*self.snapshot_dates(space)}
         if space is None:
-            ahead = (0, *self.config.future_days)
-            dates |= {day + timedelta(days=days) for day in self.training_as_ofs for days in ahead}
+            dates |= with_futures(self.training_as_ofs, self.config.future_days)
         return sorted(dates)

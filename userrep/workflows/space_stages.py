@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError, plural
-from userrep.features.ledger import features_table
+from userrep.features.ledger import built_sets, features_table, with_futures
 from userrep.logs import logged_with
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, failed_drift, measure_drift
@@ -67,7 +67,11 @@ def check_quality(work: RunContext) -> SelfCheck | None:
 def train_autoencoder(work: RunContext) -> Space:
     """Run the self-check, then train a new space and register it as a candidate."""
     with held(work.tables, "train_autoencoder", nested=True):
-        schedule, work.self_check = work.schedule, check_quality(work)
+        schedule = work.schedule
+        built_sets(
+            work.tables, schedule.lineage_id, with_futures(schedule.training_as_ofs, work.config.future_days)
+        )  # fmt: skip
+        work.self_check = check_quality(work)
         with work.runs.stage("train_autoencoder", [features_table(work.config, schedule.lineage_id)]) as run:
             run.reason = "no space yet" if schedule.usable_space is None else "requested"
             _warn_short_history(work)
@@ -119,8 +123,11 @@ def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     features = features_table(work.config, space.lineage_id)
     with work.runs.stage("embed_users", [features], space_id=space.space_id) as run:
         missing = without_snapshot(work.tables, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
+        again = snapshots.restage_refused(work.tables, work.config, space, missing) if missing else []
+        missing = sorted({*missing} - {snapshot.as_of for snapshot in again})
         if not missing:
-            run.skip(f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}")
+            which = f"{plural(len(as_ofs), 'snapshot')} of space {space.space_id}"
+            run.skip(f"{which}, {len(again)} of them refused before" if again else which)
             return
         staged = snapshots.stage_snapshots(work.tables, work.config, space, missing)
         run.num_rows = sum(snapshot.num_users for snapshot in staged)
@@ -185,11 +192,14 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         staged = snapshots.staged_snapshots(work.tables, space, missing)
         drifted = failed_drift(work.tables, work.config, space, staged)
         staged = [snapshot for snapshot in staged if snapshot.snapshot_id not in drifted]
-        if staged:  # not empty, unless all have drifted
-            published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
+        try:
+            if staged:  # not empty, unless all have drifted
+                published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
+        finally:  # a gate may have refused some, but not all
+            if space.state == registry.CANDIDATE and snapshots.list_snapshots(work.tables, space.space_id):
+                registry.mark_ready(work.tables, space)
         if drifted:
             raise _refused_for_drift(drifted)
-        registry.mark_ready(work.tables, space)
         run.num_rows = sum(snapshot.num_users for snapshot in published)
         last = published[-1]
         run.reason = (

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tests.support.points import noted, points_in
@@ -28,8 +29,12 @@ class Attack:
     after: World
     again: Callable[[World], object]
     points: Sequence[str]
-    wanted: dict[str, tuple[int, str]]
     reader: type[Reader] = Reader
+
+    @cached_property
+    def wanted(self) -> dict[str, tuple[int, str]]:
+        """The contents after the undisturbed run."""
+        return contents(self.after.root)
 
     def passages(self) -> list[str]:
         """Return the points with the number of the passage, from the second passage on.
@@ -81,7 +86,7 @@ def attack(fault: str, command: str, before: World, after: World, again: Callabl
     notes = after.folder / "points.txt"
     with noted(notes):
         again(after)
-    return Attack(fault, command, before, after, again, points_in(notes), contents(after.root))
+    return Attack(fault, command, before, after, again, points_in(notes))
 
 
 def each_point(target: Attack, faults: Faults, folder: Path) -> None:

@@ -1,16 +1,22 @@
 """Commands that change tables, as processes that can be held at their commit, and what readers see after them."""
 
 import os
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple, TypeVar
+
+import pytest
 
 from tests.support.builders import AS_OF
 from tests.support.command_line import Userrep
 from tests.system.faults.contents import Summary, visible
 from tests.system.faults.fault_world import NIGHT, PATIENCE, World, ended
+from userrep import failpoints
 
 Case = TypeVar("Case")
 
@@ -75,6 +81,31 @@ class Held:
         """Let the command run to its end; return its exit code and what it wrote to stderr."""
         (self.folder / "go").touch()
         return ended(self.process)
+
+
+@contextmanager
+def held_here(point: str, folder: Path, until: Callable[[], object]) -> Iterator[None]:
+    """Hold this process at a point, the first time that it gets there, until a function has returned."""
+    folder.mkdir()
+    is_over = threading.Event()
+
+    def let_go() -> None:
+        while not (folder / "held").exists():
+            if is_over.wait(0.05):
+                return
+        until()
+        (folder / "go").touch()
+
+    waiting = threading.Thread(target=let_go, daemon=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"_pause_at": point, "_folder": str(folder), "_hits": Counter(), "_is_set": True}.items():
+            patch.setattr(failpoints, name, value)
+        waiting.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            waiting.join()
 
 
 def ends_in_turn(held: Mapping[str, Held], order: Sequence[str], root: Path | str) -> dict[str, tuple[int, str]]:

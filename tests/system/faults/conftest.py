@@ -9,7 +9,6 @@ from pyspark.sql import SparkSession
 from tests.support.builders import AS_OF
 from tests.support.points import points_in
 from tests.system.faults.attack import Attack, attack
-from tests.system.faults.contents import contents
 from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import ALL, SEED, SURVIVED, TRIES, Faults
@@ -43,7 +42,6 @@ def pipeline(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: p
         after,
         lambda world: run_pipeline(world.pipeline(spark)),
         points_in(run_once / "points.txt"),
-        contents(after.root),
     )
 
 

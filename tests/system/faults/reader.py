@@ -1,6 +1,7 @@
 """A consumer in a thread that checks, while commands run and are killed, that each published snapshot is whole."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -9,6 +10,7 @@ from deltalake import DeltaTable
 
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
 
@@ -55,7 +57,8 @@ class Reader:
         faults = ["no space serves any more"] if served and not self._served else []
         for space in registry.spaces:
             before = list_snapshots(self._tables, space.space_id)
-            found = {snapshot.snapshot_id: self._num_users(snapshot) for snapshot in before}
+            files = self._tables.files(USER_EMBEDDINGS)
+            found = {snapshot.snapshot_id: self._num_users(snapshot, files) for snapshot in before}
             still = {snapshot.snapshot_id for snapshot in list_snapshots(self._tables, space.space_id)}
             faults += [
                 f"{s.snapshot_id}: {found[s.snapshot_id]} users, {s.num_users} in the ledger"
@@ -67,9 +70,9 @@ class Reader:
     def _is_whole(self, found: int, in_ledger: int) -> bool:
         return found == in_ledger
 
-    def _num_users(self, snapshot: Snapshot) -> int:
+    def _num_users(self, snapshot: Snapshot, files: Sequence[TableFile]) -> int:
         wanted = {"space_id": snapshot.space_id, "as_of": snapshot.as_of, "revision": snapshot.revision}
-        files = self._tables.files(USER_EMBEDDINGS, lambda of: of == wanted)
+        files = [file for file in files if file.values == wanted]
         folder = self._tables.uri(USER_EMBEDDINGS)
         users = [pq.read_table(f"{folder}/{f.path}", columns=["user_id"], partitioning=None) for f in files]
         return len({user for part in users for user in part["user_id"].to_pylist()})

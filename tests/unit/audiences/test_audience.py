@@ -17,7 +17,8 @@ from userrep.audiences.audience import Audience, build_audience
 from userrep.errors import UsageError
 from userrep.sources.id_files import IdFile, read_id_file
 from userrep.sources.tombstones import add_tombstones
-from userrep.store.schemas import EXPORTS
+from userrep.store.arrow import combined
+from userrep.store.schemas import EXPORTS, USER_EMBEDDINGS
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_core")]
 
@@ -85,6 +86,14 @@ def test_excluded_and_erased_users_are_left_out(tmp_path: Path) -> None:
     assert not set(ids_of(audience)) & {*opted_out, *erased, *seeds}
     assert set(hidden[30:]) & set(ids_of(audience))
     assert (audience.facts["num_excluded"], audience.facts["seeds"]["erased"]) == (20, 1)
+
+
+def test_a_row_group_in_which_all_users_are_left_out_is_passed_over(shared: AudienceWorld) -> None:
+    (file, *_) = shared.tables.files(USER_EMBEDDINGS)
+    group = combined(pq.ParquetFile(file.uri).read_row_group(0, columns=["user_id"])["user_id"]).cast(pa.string())
+    audience = build(shared, shared.alike[::2], 100, exclude=group)
+    assert len(ids_of(audience)) == 100
+    assert not set(ids_of(audience)) & set(group.to_pylist())
 
 
 def test_one_pass_reads_each_row_group_once_and_keeps_few_rows(

@@ -223,6 +223,14 @@ def test_paths_of_the_file_are_relative_to_it_and_those_of_overrides_to_the_work
     assert load_config(path).root == "s3a://bucket/here"
 
 
+def test_a_missing_variable_is_named_with_its_key(tmp_path: Path) -> None:
+    transport = {"type": "file", "path": "of a transport", "log_file_path": "${ABSENT}/events.jsonl"}
+    path = tmp_path / "userrep.yaml"
+    path.write_text(yaml.safe_dump({**SMALLEST, "lineage": {"transport": transport}}))
+    with pytest.raises(UsageError, match=r"lineage\.transport\.log_file_path: must only use environment variables"):
+        load_config(path)
+
+
 def test_variables_and_the_home_folder_are_expanded_in_every_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

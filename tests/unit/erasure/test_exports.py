@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.erasure.exports import _erase_from_part, erase_from_parts
+from userrep.erasure.exports import UNREACHED, _erase_from_part, erase_from_exports, erase_from_parts
 from userrep.store.export_files import MANIFEST, Part, write_part
+from userrep.store.export_folder import export_lease
+from userrep.store.file_tables import FileTables
+from userrep.store.leases import held
+from userrep.store.schemas import EXPORTS
 
 pytestmark = pytest.mark.fast
 
@@ -68,6 +75,32 @@ def test_a_folder_without_a_manifest_is_left_unchanged(tmp_path: Path) -> None:
     assert erase_from_parts(spark, str(tmp_path), is_user("a")) is None
     assert erase_from_parts(spark, str(tmp_path / "gone"), is_user("a")) is None
     assert names(tmp_path) == [NAME]
+
+
+def test_an_export_that_is_written_or_may_be_on_another_machine_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileTables, "spark", None)
+    tables = FileTables(None, str(tmp_path / "root"))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write_manifest(folder, state="incomplete")
+    at = {"what": "embeddings", "as_of": date(2024, 5, 1), "exported_at": datetime(2024, 5, 1)}
+    tables.add(EXPORTS, [{"path": path, **at} for path in (str(folder), str(tmp_path / "gone"))])
+    with held(tables, export_lease(str(folder))):
+        found = _result_in_thread(lambda: erase_from_exports(tables, is_user("a")))
+    assert found == {str(folder): "being written: repeat `userrep forget` when the export has ended"}
+    monkeypatch.setattr("userrep.erasure.exports.is_local", lambda uri: uri != tables.artifacts_root)  # on S3
+    found = erase_from_exports(tables, is_user("a"))
+    assert found[str(folder)] == "0 rows"
+    assert found[str(tmp_path / "gone")].startswith("not found on this machine: it was deleted, or written on another")
+    assert all(result.startswith(UNREACHED) == (path != str(folder)) for path, result in found.items())
+
+
+def _result_in_thread(work: Callable[[], Any]) -> Any:
+    """Return a result of another thread, for which leases of this one are those of another run."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def test_an_interrupted_export_loses_all_its_parts_but_no_unrelated_file(tmp_path: Path) -> None:

@@ -258,10 +258,10 @@ def test_a_user_folded_in_has_the_factors_that_implicit_recalculates(log: Log) -
 
 def test_components_of_bags_span_what_those_of_scikit_learn_span(log: Log) -> None:
     bags_UV = (log.shown_UV.toarray() > 0).astype(np.float32)
-    context = cast(Context, SimpleNamespace(earlier_rows=bags_UV, scaled=lambda: bags_UV))
-    found_UD = fit_pca(context, num_components=10)(context)
+    context = cast(Context, SimpleNamespace(earlier_rows=bags_UV, scaled=lambda: bags_UV, seed=1))
+    found_UD = fit_pca(context, num_components=10)(context).astype(np.float64)
     wanted_UD = PCA(10, svd_solver="full").fit(bags_UV.astype(np.float64)).transform(bags_UV)
-    np.testing.assert_allclose(np.abs(found_UD), np.abs(wanted_UD), atol=2e-3)
+    np.testing.assert_allclose(found_UD @ found_UD.T, wanted_UD @ wanted_UD.T, atol=2e-2)  # in rotated coordinates
 
 
 # -- crippled baselines fall behind ------------------------------------------------------------------------------------

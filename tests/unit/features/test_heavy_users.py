@@ -106,7 +106,9 @@ def test_tiles_are_a_plain_count_made_by_tasks_or_by_spark(log: Log, told: list[
     wanted, found = (
         {
             (row.event_date, row.user_id, row.item_id): row.num_by_context
-            for row in read_tiles(of, start=None, end=AS_OF).collect()
+            for row in read_tiles(of, start=None, end=AS_OF)
+            .select("event_date", "user_id", "item_id", "num_by_context")
+            .collect()
         }
         for of in (log.tables, tables)
     )

@@ -56,7 +56,7 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
     )
     work = RunContext(config, spark)
-    dates = sorted({*work.schedule.feature_dates(retrain=True), *without_heads(work).schedule.training_as_ofs})
+    dates = sorted({*work.schedule.feature_dates(None), *without_heads(work).schedule.training_as_ofs})
     build_activity_tiles(work)
     train_item_vectors(work, dates)
     build_user_features(work, dates)
@@ -100,8 +100,23 @@ def work(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> RunCo
 
 
 @pytest.fixture(scope="module")
-def made(work: RunContext) -> tuple[TrainingInputs, Rows]:
-    return rows_of(work)
+def plans() -> list[str]:
+    """The plans by which the rows of ``made`` were written."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def made(work: RunContext, plans: list[str]) -> tuple[TrainingInputs, Rows]:
+    replace = FileTables.replace
+
+    def planned(self: FileTables, rows: DataFrame, table: TableSchema, where: str) -> None:
+        if table is TRAINING_ROWS:
+            plans.append(rows._jdf.queryExecution().executedPlan().toString())  # type: ignore[operator]
+        replace(self, rows, table, where)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileTables, "replace", planned)
+        return rows_of(work)
 
 
 def test_targets_are_what_plain_python_finds_in_the_days_after(
@@ -203,17 +218,8 @@ def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates
     assert 0 < work.tables.read(TRAINING_ROWS).count() == sum(user in few for user, _ in whole) < len(whole)
 
 
-def test_inputs_and_targets_meet_in_one_shuffle(work: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans: list[str] = []
-    replace = FileTables.replace
-
-    def planned(self: FileTables, rows: DataFrame, table: TableSchema, where: str) -> None:
-        if table is TRAINING_ROWS:
-            plans.append(rows._jdf.queryExecution().executedPlan().toString())  # type: ignore[operator]
-        replace(self, rows, table, where)
-
-    monkeypatch.setattr(FileTables, "replace", planned)
-    rows_of(work)
+@pytest.mark.usefixtures("made")
+def test_inputs_and_targets_meet_in_one_shuffle(plans: list[str]) -> None:
     (plan,) = plans
     assert plan.count("Exchange") == 1
     assert "Join" not in plan

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders import config_of
+from userrep.errors import UsageError
 from userrep.items.versions import (
     VersionRecord,
     Versions,
@@ -47,6 +48,13 @@ def test_the_version_at_a_date_is_the_newest_on_the_grid_at_or_before_it() -> No
 def test_missing_are_the_versions_that_the_dates_need_and_that_were_not_made() -> None:
     versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
     assert versions.missing([date(2024, 5, 20), date(2024, 5, 9), V2, date(2024, 5, 2)]) == [V0, V2]
+
+
+def test_a_missing_version_is_named_with_the_command_that_builds_it() -> None:
+    versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
+    versions.check_built([V1, date(2024, 5, 9)])
+    with pytest.raises(UsageError, match=r"valid from 2024-05-01, 2024-05-15 are not built.*run train_item_vectors"):
+        versions.check_built([V0, V1, V2])
 
 
 # The lineage

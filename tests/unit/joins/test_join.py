@@ -205,7 +205,7 @@ def test_other_names_of_columns_and_vectors_for_spark_ml(tables: Tables, spark: 
 def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables, spark: SparkSession) -> None:
     add_spaces(tables, "s001-a")
     wrong = labels_of(spark, [(1.0, "2024-05-01", "x")], "user_id DOUBLE, label_at STRING, embedding STRING")
-    with pytest.raises(UsageError, match=r"'user_id' must be of type string, got double\. Cast it") as caught:
+    with pytest.raises(UsageError, match=r"'user_id' must be of type string, got double\. Cast whole num") as caught:
         join_embeddings(wrong, tables=tables, space="s001-a")
     assert len(caught.value.faults) == 3
     assert "'embedding' already exists, and the join adds" in caught.value.faults[2]

@@ -32,6 +32,7 @@ from userrep.store.schemas import (
     SNAPSHOTS,
     SUM_GENERATIONS,
     TILE_DAYS,
+    TRAINING_ROWS,
     TRAINING_SETS,
     USER_EMBEDDINGS,
     USER_ITEM_DAYS,
@@ -140,6 +141,22 @@ def test_rows_of_snapshots_that_were_refused_go_after_a_week(tables: Tables, mon
     assert maintain(tables)["refused_snapshots"] == 1
     assert [row.as_of for row in tables.read(USER_EMBEDDINGS).collect()] == [D1]
     assert {row.state for row in tables.ledger(SNAPSHOTS)} == {"published", "refused"}
+
+
+def test_trainings_that_were_given_up_go_after_a_week(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_spaces(tables, "s001-a")
+    for space_id in ("s001-a", "s002-b"):
+        tables.add(TRAINING_ROWS, [{"space_id": space_id, "split": "train", "shard": 0, "row_key": 1, "x": b""}])
+        step = tmp_path / "root" / "artifacts" / "training" / space_id / "checkpoints" / "step-000000001"
+        step.mkdir(parents=True)
+        (step / "manifest.json").write_bytes(b"x")
+    assert maintain(tables)["trainings"] == 0
+    monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
+    assert maintain(tables)["trainings"] == 1
+    assert [row.space_id for row in tables.read(TRAINING_ROWS).collect()] == ["s001-a"]
+    assert [path.name for path in (tmp_path / "root" / "artifacts" / "training").iterdir()] == ["s001-a"]
 
 
 def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(

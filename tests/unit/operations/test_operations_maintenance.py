@@ -104,7 +104,7 @@ def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(
     assert maintain_tables(tables, config_of(tmp_path))["joined"] == {}
     tables.add(JOB_RUNS, [{"run_id": "r15", "stage": "s"}])
     done = maintain_tables(tables, config_of(tmp_path))
-    nothing = dict.fromkeys(("refused_snapshots", "superseded_tiles", "features", "updates", "orphans"), 0)
+    nothing = dict.fromkeys(("refused_snapshots", "superseded_tiles", "features", "updates", "trainings", "orphans"), 0)
     assert done == {"joined": {"job_runs": 16}} | nothing
-    assert lines[2] == "maintain_tables: compacted the files of 1 tables"
+    assert lines[2] == "maintain_tables: compacted the files of 1 table"
     assert len(tables.ledger(JOB_RUNS)) == 16

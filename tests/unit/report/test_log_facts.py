@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.report_facts import FIRST
 from userrep.report.log_facts import log_facts
-from userrep.tiles.ledger import TileDay, TileLedger
+from userrep.tiles.ledger import NO_ROWS, TileDay, TileLedger
 
 pytestmark = pytest.mark.fast
 
@@ -36,6 +36,14 @@ def test_what_is_usual_is_the_median_of_the_same_weekday_in_eight_weeks_before()
     found = {of.day: of.usual for of in log_facts(ledger(events | others), {}, 0.05).days}
     assert [found[day] for day in mondays] == [None, None, None, 9, 5.5, 3, 3.5, 4, 4.5, 4.5, 4.5]
     assert found[mondays[-1] + timedelta(days=1)] == 500
+
+
+def test_a_day_whose_rows_have_left_the_log_is_missing() -> None:
+    numbers = {FIRST + timedelta(days=k): TileDay("f", NO_ROWS if k in (1, 3) else "c", 2, 10, 0) for k in range(4)}
+    found = log_facts(TileLedger(1, numbers, TileDay("", "", 0, 0, 0), {}), {}, 0.01)
+    assert [(of.day, of.is_missing) for of in found.days] == [
+        (FIRST, False), (FIRST + timedelta(days=1), True), (FIRST + timedelta(days=2), False),
+    ]  # fmt: skip
 
 
 def test_days_have_the_counts_of_the_ledger_and_missing_ones_none() -> None:

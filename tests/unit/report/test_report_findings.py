@@ -42,6 +42,10 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         BAD, "The last run of embed_users failed: disk full", "run the command again",
     ),
     (
+        {"newest": [stage("embed_users", outcome="failed", reason="interrupted")]},
+        WARN, "The last run of embed_users was interrupted.", "Run the command again",
+    ),
+    (
         {"spaces": [a_space(state="ready", in_use="waits to serve")]},
         BAD, "No space is serving", f"`userrep spaces promote {SPACE} --config conf/mine.yaml`",
     ),
@@ -52,7 +56,7 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
     ),
     (
         {"spaces": [a_space(newest_as_of=LAST)]},
-        WARN, "Tiles reach 2024-05-30, but the latest snapshot is as of 2024-05-30.",
+        WARN, "The log has events up to 2024-05-30, but the latest snapshot is as of 2024-05-30.",
         "`userrep daily --config conf/mine.yaml --as-of 2024-05-31`",
     ),
     (

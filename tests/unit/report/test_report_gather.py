@@ -137,6 +137,25 @@ def test_the_stages_of_a_run_are_put_together_and_its_outcome_is_the_worst(table
     assert (found.snapshots, found.outcomes, found.user_map, found.explanation) == ((), (), None, None)
 
 
+def test_a_run_that_was_repeated_under_its_id_has_the_outcome_of_its_last_attempt(
+    tables: Tables, config: Config
+) -> None:
+    stages = [
+        ("take_inventory", "done"),
+        ("embed_users", "failed"),
+        ("take_inventory", "done"),
+        ("embed_users", "done"),
+    ]
+    minutes = [NOW + timedelta(minutes=k) for k in range(4)]
+    tables.add(
+        JOB_RUNS,
+        [a_run(stage, "r1", at, end, command="daily") for (stage, end), at in zip(stages, minutes, strict=True)],
+    )
+    assert [of.outcome for of in gathered(tables, config).runs] == ["done"]
+    tables.add(JOB_RUNS, [a_run("publish_snapshot", "r1", NOW + timedelta(minutes=5), "failed", command="daily")])
+    assert [of.outcome for of in gathered(tables, config).runs] == ["failed"]
+
+
 def test_the_night_is_the_newest_daily_run_or_else_the_newest_pipeline(tables: Tables, config: Config) -> None:
     hours = [NOW + timedelta(hours=k) for k in range(5)]
     tables.add(JOB_RUNS, [a_run("train_autoencoder", "p2", hours[1]), a_run("train_autoencoder", "p1", hours[0])])

@@ -97,7 +97,9 @@ def test_a_partition_column_that_cannot_be_a_date_is_refused(spark: SparkSession
 def test_times_without_a_zone_are_in_the_configured_zone(spark: SparkSession) -> None:
     log = EventSource(**ONE, time_zone="Europe/Berlin")
     texts = {
-        "2024-05-01": datetime(2024, 4, 30, 22),
+        "2024-05-01": datetime(2024, 5, 1),  # a date is that day in any zone
+        " 2024-5 ": datetime(2024, 5, 1),
+        "2024-05-01 00:00": datetime(2024, 4, 30, 22),
         "2024-05-01 12:00": datetime(2024, 5, 1, 10),
         "2024-05-01T12:00:00.5": datetime(2024, 5, 1, 10, 0, 0, 500000),
         "2024-05-01T12:00:00Z": datetime(2024, 5, 1, 12),
@@ -108,9 +110,13 @@ def test_times_without_a_zone_are_in_the_configured_zone(spark: SparkSession) ->
     source = spark.createDataFrame([("u", "i", text) for text in texts], list(EVENT_COLUMNS))
     assert [row.event_at for row in with_validity(source, log).collect()] == list(texts.values())
     assert times_of(pa.chunked_array([[*texts]]), log.time_zone).to_pylist() == list(texts.values())
-    for kind, at in (("TIMESTAMP", 12), ("TIMESTAMP_NTZ", 10)):
-        typed = spark.sql(f"SELECT 'u' user_id, 'i' item_id, {kind}'2024-05-01 12:00:00' event_at")
-        assert with_validity(typed, log).first().event_at == datetime(2024, 5, 1, at)
+    for value, at in (
+        ("TIMESTAMP'2024-05-01 12:00:00'", datetime(2024, 5, 1, 12)),
+        ("TIMESTAMP_NTZ'2024-05-01 12:00:00'", datetime(2024, 5, 1, 10)),
+        ("DATE'2024-05-01'", datetime(2024, 5, 1)),
+    ):
+        typed = spark.sql(f"SELECT 'u' user_id, 'i' item_id, {value} event_at")
+        assert with_validity(typed, log).first().event_at == at
 
 
 @pytest.mark.parametrize("log_format", ["parquet", "json"])

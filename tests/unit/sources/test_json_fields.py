@@ -49,3 +49,9 @@ def test_only_parents_of_mapped_fields_are_read_as_objects(tmp_path: Path) -> No
     fields = sampled_fields([write(tmp_path / "a.json", row)])
     assert with_texts(fields, ["a.b", "g"]).simpleString() == "struct<a:struct<b:string,d:string>,e:string,g:string>"
     assert with_texts(fields, ["a.b.c", "e"])["a"].dataType.simpleString() == "struct<b:struct<c:string>,d:string>"
+
+
+def test_a_parent_of_a_mapped_field_is_an_object_although_some_lines_have_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", {"user": {"id": "u"}, "x": 1}, {"user": []}, {"user": "anonymous"})
+    assert sampled_fields([path], ["user.id"]).simpleString() == "struct<user:struct<id:string>,x:string>"
+    assert sampled_fields([path]).simpleString() == "struct<user:string,x:string>"

@@ -1,5 +1,6 @@
 """Opened sources: the files at that time, and the columns of one file for all."""
 
+import gzip
 import os
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,8 @@ from pyspark.sql import SparkSession
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Events, EventSource
 from userrep.errors import UsageError
+from userrep.features.preflight import check_before_spark
+from userrep.sources.listing import Listings
 from userrep.sources.open_log import OpenLog, open_logs
 
 pytestmark = pytest.mark.default
@@ -50,6 +53,37 @@ def test_a_mapped_column_that_only_some_files_have_is_found(spark: SparkSession,
     columns = {**EVENT_COLUMNS, "weight": "points"}
     (log,) = open_logs(spark, config_of(tmp_path, events={"columns": columns}).events)
     assert "points" in log.source.columns
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["__HIVE_DEFAULT_PARTITION__", "de", "se"], {None, "de", "se"}),
+        (["00", "0a"], {"00", "0a"}),
+        (["1", "2"], {1, 2}),
+        (["1", "30000000000"], {1, 30_000_000_000}),
+    ],
+)
+def test_a_column_of_folders_has_a_type_that_all_folders_fit(
+    spark: SparkSession, tmp_path: Path, folders: list[str], expected: set[object]
+) -> None:
+    for name in folders:
+        write_rows(tmp_path / "events" / f"kind={name}" / "a.parquet", [event("u", "i", "2024-05-01")])
+    (log,) = open_logs(spark, config_of(tmp_path).events)
+    rows = log.rows_of([file.path for file in log.files]).select("kind").collect()
+    assert {row.kind for row in rows} == expected
+
+
+def test_a_csv_file_without_a_header_has_no_say_in_the_columns(spark: SparkSession, tmp_path: Path) -> None:
+    folder = tmp_path / "events"
+    folder.mkdir()
+    for name, text in (("0", ""), ("1", "user_id,item_id,event_at\nu,i,2024-05-01\n"), ("2", "")):
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
+        os.utime(folder / f"{name}.csv.gz", (int(name) + 1e9, int(name) + 1e9))
+    config = config_of(tmp_path, events={"format": "csv"})
+    check_before_spark(config, [], Listings())
+    (log,) = open_logs(spark, config.events)
+    assert list(log.columns) == ["user_id", "item_id", "event_at"]
 
 
 def test_all_faults_of_all_sources_are_reported_together(spark: SparkSession, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Schema changes of a log: new columns are accepted, removed or changed ones are refused."""
 
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,10 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource
 from userrep.errors import UsageError
-from userrep.sources.open_log import OpenLog, _columns
+from userrep.sources.open_log import ListedFile, OpenLog, _columns
 from userrep.sources.schema_history import check_schema
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import SOURCE_SCHEMAS
+from userrep.store.schemas import SOURCE_FILES, SOURCE_SCHEMAS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -72,6 +73,28 @@ def test_all_removed_and_changed_columns_are_reported_together_with_the_way_to_a
     ]
     assert cure.endswith(f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '/data/log'.")
     assert len(recorded(tables)) == 1
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_old_file_that_is_written_again_removes_no_column(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    settings = EventSource(path="/data/log", columns=dict.fromkeys(("user_id", "item_id", "event_at"), "x"))
+    old, young = (ListedFile(f"file:/data/log/{k}", 1, datetime(2024, 5, 9 - k)) for k in (1, 2))
+    if is_known:
+        row = {"path": old.path, "size": 2, "modified_at": datetime(2024, 5, 1), "mapping": "m"}
+        tables.add(SOURCE_FILES, [row | {"event_date": None, "num_rows": 0, "num_rejected": 0, "checksum": Decimal(0)}])
+    whole = {"user_id": "string", "more": "string"}
+    tables.add(SOURCE_SCHEMAS, [{"source": "/data/log", "columns": whole, "seen_at": datetime(2024, 5, 1)}])
+    monkeypatch.setattr(OpenLog, "columns_of", lambda _, paths: {young.path: whole}[paths[0]])
+    frame: Any = None
+    log = OpenLog("events", settings, frame, [old, young], {"user_id": "string"}, None)
+    if is_known:
+        check_schema(tables, log)
+        assert recorded(tables) == [whole]
+    else:
+        with pytest.raises(UsageError, match=r"column 'more' \(string\) was removed"):
+            check_schema(tables, log)
 
 
 def test_columns_are_compared_with_the_latest_record(tables: Tables) -> None:

@@ -36,7 +36,7 @@ TIMES_BY_TEXT: dict[str, datetime | None] = {
     "2024-05-01 24:00:00", "2024-05-01  12:00", "2024-05-01 12:00Z", "2024-05-01 12:00:00 Nowhere/City",
     "2024-05-01 12:00:00 Europe", "2024-05-01 12:00:00+25:00", "2024-05-01 12:00:00+18:01",
     "2024-05-01 12:00:00+1801", "2024-05-01T12:00+02:00", "2024-05-01 12Z", "2024-05-01 12:00+0200",
-    "2024-05-01 12:00:00 soon", "2024/05/01",
+    "2024-05-01 12:00:00 soon", "2024/05/01", "2024-05-01\u00a0", "\u30002024-05-01",
 ])  # fmt: skip
 
 
@@ -87,8 +87,9 @@ def test_timestamps_are_read_in_any_unit(unit: str) -> None:
     assert read([noon.replace(tzinfo=UTC)], pa.timestamp(unit, "Asia/Tokyo"), "Europe/Berlin") == [noon]
 
 
-def test_dates_begin_at_midnight_and_numbers_are_no_times() -> None:
-    assert read([date(2024, 5, 1)]) == [datetime(2024, 5, 1)]
+def test_dates_begin_at_midnight_utc_in_any_zone_and_numbers_are_no_times() -> None:
+    assert read([date(2024, 5, 1)]) == read([date(2024, 5, 1)], zone="Asia/Tokyo") == [datetime(2024, 5, 1)]
+    assert read(["2024-05-01"] * 300, zone="Asia/Tokyo") == [datetime(2024, 5, 1)] * 300
     assert read([1714521600]) == [None]
 
 

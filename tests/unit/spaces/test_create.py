@@ -226,6 +226,7 @@ def test_weights_of_a_space_that_has_seen_later_days_are_refused(work: Work) -> 
         create.check_training(pipeline.tables, pipeline.config, serving.trained_until - timedelta(days=1))
 
 
+@pytest.fixture(scope="module")
 def trained(done: tuple[RunContext, Config]) -> tuple[Artifact, pa.RecordBatch]:
     """Return the artifact that serves, and the features of its training dates."""
     pipeline, config = done
@@ -237,9 +238,9 @@ def trained(done: tuple[RunContext, Config]) -> tuple[Artifact, pa.RecordBatch]:
 
 
 def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variances_at_training_rows(
-    done: tuple[RunContext, Config],
+    trained: tuple[Artifact, pa.RecordBatch],
 ) -> None:
-    artifact, batch = trained(done)
+    artifact, batch = trained
     dim, names = artifact.manifest.model.latent_dim, ["return_7d", "volume_7d"]
     assert propensities_of(artifact.manifest.targets, artifact.manifest.model) == names
     code_BD = Encoder(artifact).embed(batch)
@@ -249,9 +250,11 @@ def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variance
     np.testing.assert_allclose(propensity_BP.std(axis=0), 1, rtol=0.1)
 
 
-def test_a_propensity_predicts_which_users_return(done: tuple[RunContext, Config]) -> None:
+def test_a_propensity_predicts_which_users_return(
+    done: tuple[RunContext, Config], trained: tuple[Artifact, pa.RecordBatch]
+) -> None:
     pipeline, config = done
-    artifact, batch = trained(done)
+    artifact, batch = trained
     later = [day + timedelta(days=7) for day in pipeline.schedule.training_as_ofs]
     rows = read_features(pipeline.tables, config, artifact.manifest.lineage_id, later).toArrow()
     came = {

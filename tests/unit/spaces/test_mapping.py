@@ -89,5 +89,5 @@ def test_spaces_without_a_user_in_common_are_refused(spark: SparkSession) -> Non
     with pytest.raises(UsageError, match="no user has a vector in both spaces"):
         fit_map(nobody)
     identity = LinearMap(np.eye(*WIDTHS, dtype=np.float32), np.zeros(WIDTHS[1], np.float32))
-    with pytest.raises(UsageError, match="no held-out user has a vector in both spaces"):
+    with pytest.raises(UsageError, match="fewer than two held-out users have a vector in both spaces"):
         agreement(nobody, identity)

@@ -13,6 +13,7 @@ from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.inference.test_model import saved
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
+from userrep.features.ledger import feature_sets
 from userrep.spaces import snapshots
 from userrep.spaces.gates import SnapshotStats
 from userrep.spaces.registry import Space, find_space
@@ -22,12 +23,14 @@ from userrep.spaces.snapshots import (
     newest_snapshot,
     publish_snapshots,
     record_snapshots,
+    restage_refused,
+    snapshot_inputs,
     stage_snapshots,
     staged_snapshots,
 )
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, SNAPSHOTS
-from userrep.store.tables import Keys, Tables
+from userrep.store.tables import Keys, PartitionStatistics, Tables
 from userrep.store.vector_storage import VectorStorage
 
 pytestmark = pytest.mark.fast
@@ -233,6 +236,29 @@ def test_a_refused_snapshot_stays_unread_and_stops_no_other(
     assert [(s.as_of, s.available_at, len(json.loads(s.gates)["faults"])) for s in refused] == [
         (D2, None, 1), (D4, None, 4),
     ]  # fmt: skip
+
+
+def test_a_refused_snapshot_is_staged_again_while_its_inputs_are_the_same(
+    tables: Tables, config: Config, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_features(tables, one=D1, two=D2, three=D3, four=D4)
+    inputs = {day: snapshot_inputs(space, of) for day, of in feature_sets(tables, space.lineage_id).items()}
+    refused = [
+        replace(snapshot(day, 2, state="refused"), inputs_hash=inputs[day] if day != D2 else "other features")
+        for day in (D1, D2, D3, D4)
+    ]
+    record_snapshots(tables, [*refused, snapshot(D4, 3)])  # a later revision of D4 was published
+    stored = {("s001-a", day, 2): PartitionStatistics(1, 2, NOW) for day in (D1, D2, D4)}  # the rows of D3 are gone
+    monkeypatch.setattr(type(tables), "partitions", lambda *_: stored)
+    (again,) = restage_refused(tables, config, space, [D1, D2, D3, D4])
+    assert again == replace(refused[0], state="staged", gates='{"storage": "float32"}')
+    assert list_snapshots(tables, "s001-a", states=("staged",)) == [again]
+    assert restage_refused(tables, config, space, [D1, D2, D3, D4]) == []
+    other = config.model_copy(update={"snapshots": config.snapshots.model_copy(update={"storage": "int8"})})
+    record_snapshots(tables, [refused[0]])
+    assert restage_refused(tables, other, space, [D1]) == []
+    stored["s001-a", D1, 2] = PartitionStatistics(1, 1, NOW)  # a user was erased
+    assert restage_refused(tables, config, space, [D1]) == []
 
 
 def test_staged_snapshots_come_in_the_order_of_the_dates_asked_for(tables: Tables, space: Space) -> None:

@@ -80,3 +80,12 @@ def test_a_restore_is_noticed_only_from_the_moment_it_happened(tables: FileTable
     assert runs(tables) == ["a"]
     assert tables.was_restored(JOB_RUNS, start)
     assert not tables.was_restored(JOB_RUNS, datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1))
+
+
+def test_a_restore_is_found_behind_many_later_commits(tables: FileTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userrep.store.file_tables._RESTORE_SEARCH", 2)
+    add(tables, "a", "b")
+    start = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=1)
+    DeltaTable(tables.uri(JOB_RUNS)).restore(1)
+    add(tables, *"cdefg")
+    assert tables.was_restored(JOB_RUNS, start)

@@ -51,6 +51,17 @@ def test_nothing_is_encoded_for_a_date_of_which_nothing_has_come(tmp_path: Path)
     assert counts(D17, [D14, D15], D15, tmp_path) == [False, False]
 
 
+def test_a_missing_base_is_waited_for_unless_its_date_is_left_to_the_batch(tmp_path: Path) -> None:
+    bases = {D17: PinnedBase(D17, BucketFiles.of(()), VectorFiles((), 0.0))}
+    spec = FeatureSpec.of(config_of(tmp_path))
+    encoding = Encoding(spec, bases, (), D15, 1, None, NO_TOMBSTONES, waits_from=D16)
+    assert encoding._has_base(D17)
+    assert not encoding._has_base(D15)
+    for missing in (D16, date(2024, 3, 18)):
+        with pytest.raises(ValueError, match=f"no stream base for as-of date {missing}, the newest is 2024-03-17"):
+            encoding._has_base(missing)
+
+
 def test_a_user_with_nothing_before_the_as_of_date_gets_no_vector_and_no_empty_batch(tmp_path: Path) -> None:
     spec = FeatureSpec.of(config_of(tmp_path))
     bases = {D16: PinnedBase(D16, BucketFiles.of(()), VectorFiles((), 0.0))}

@@ -63,8 +63,9 @@ def test_rejected_rows_are_kept_under_their_day_with_their_reason_and_place(spar
         ("u", at("2024-05-03 23:59:59"), "negative_weight", "bad"),
         ("u", None, "unreadable_event_at", "bad"),
         ("u", at("1970-01-01"), "implausible_event_at", "bad"),
+        ("u", at("2024-05-01 23:59:59"), "negative_weight", "of a day that is left to the batch"),
     )
-    kept = sorted(rejected(rows).collect(), key=lambda row: str(row.row))
+    kept = sorted(rejected(rows, since=date(2024, 5, 2)).collect(), key=lambda row: str(row.row))
     assert [(row.event_date, row.revision, row.reason) for row in kept] == [
         (D3, 0, "negative_weight"), (D4, 0, "unreadable_event_at"), (D4, 0, "implausible_event_at"),
     ]  # fmt: skip

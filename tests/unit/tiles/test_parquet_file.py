@@ -39,7 +39,7 @@ def test_texts_are_parsed_and_other_texts_leave_a_row_undated_or_rejected(tmp_pa
     assert found[1].tiles.select(["num_events", "weight", "last_event_at"]).to_pylist() == [
         {"num_events": 2, "weight": 12.0, "last_event_at": found[1].tiles["last_event_at"][0].as_py()}
     ]
-    assert found[1].tiles["last_event_at"][0].as_py().replace(tzinfo=None) == datetime(2024, 5, 2, 4)
+    assert found[1].tiles["last_event_at"][0].as_py().replace(tzinfo=None) == datetime(2024, 5, 2, 3, 30)
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,18 @@ def test_the_newest_candidate_stays_when_an_older_recording_is_ended(
     }  # fmt: skip
 
 
+def test_a_space_of_another_root_does_not_take_the_alias_of_one_with_its_id(store: Store, tmp_path: Path) -> None:
+    config = in_a_copy(store, tmp_path, "shared")
+    ours, other = saved(tmp_path / "s1"), saved(tmp_path / "other" / "s1", int8_scales=[0.5] * 16)
+    assert ours.space_id == other.space_id
+    recorded(config, ours, f"file:{tmp_path}/s1")  # type: ignore[arg-type]
+    with pytest.raises(
+        TrackingError, match=r"model shared has a space s1 of another root; set another tracking\.model"
+    ):
+        recorded(config, other, tmp_path / "other" / "s1")
+    assert int(census(config)["aliases"]["s1"]) == 1
+
+
 # Servers that are away, and what waits for them
 
 

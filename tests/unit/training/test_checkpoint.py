@@ -154,6 +154,16 @@ def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tmp_path: Path) -> N
     assert bits_of(run_training(other)) == bits_of(undisturbed(other))
 
 
+def test_checkpoints_of_a_longer_training_do_not_displace_those_of_a_shorter_one(tmp_path: Path) -> None:
+    longer = task_on(tmp_path)
+    interrupt(longer, 3 * longer.steps)
+    shorter = replace(longer, training=longer.training.model_copy(update={"max_epochs": 1}))
+    run_training(shorter)
+    found = newest_checkpoint(shorter.folder, shorter.identity)
+    assert found is not None
+    assert found.state.finished
+
+
 def test_the_backend_does_not_change_a_training_s_identity(tmp_path: Path) -> None:
     task = task_on(tmp_path)
     elsewhere = {"backend": "horovod", "num_workers": 4, "threads": 2, "max_restarts": 0}

@@ -61,7 +61,8 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
         "stale_features",
         lambda *given, profile_hashes, ledger: {d: "not built yet" for d in given[3] if d in stale},
     )
-    schedule = SimpleNamespace(as_of=AS_OF, versions=SimpleNamespace(lineage_id="l1"))
+    versions = SimpleNamespace(lineage_id="l1", check_built=lambda _: None)
+    schedule = SimpleNamespace(as_of=AS_OF, versions=versions)
     rest = {"tables": None, "config": SimpleNamespace(windows_days=[7]), "profiles": Profiles("h", 3)}
     rest["tiles"] = SimpleNamespace(version=5)
     return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))

@@ -82,7 +82,7 @@ def test_a_waiting_request_is_continued(tables: Tables, results: dict[str, Any],
     tables.add(ERASURES, [request("deleted")])
     assert run_parts(tables, tmp_path)["forget"].reason == "1 request finished, 1,200 rows erased"
     results["forget"]["exports"] = {"/mnt/a": "0 rows", "s3://b/c": "not readable (denied): erase the users by hand"}
-    assert run_parts(tables, tmp_path)["forget"].reason.endswith("in exports that cannot be read: s3://b/c")
+    assert run_parts(tables, tmp_path)["forget"].reason.endswith("in exports that were not reached: s3://b/c")
     results["forget"] = {"is_idle": True}
     assert run_parts(tables, tmp_path)["forget"].outcome == "skipped"
 

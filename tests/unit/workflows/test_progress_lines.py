@@ -169,7 +169,8 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     schedule = SimpleNamespace(
         as_of=date(2024, 6, 2),
-        feature_dates=lambda *, retrain=False: [date(2024, 4, 1)] if retrain else [date(2024, 6, 2)],
+        usable_space=old,
+        feature_dates=lambda space: [date(2024, 6, 2)] if space else [date(2024, 4, 1)],
         space_to_use=lambda: old,
         unfinished_candidate=lambda: new,
         snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],  # the 1st of s1, the 2nd of s2

@@ -12,7 +12,7 @@ import pytest
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.spaces.test_verdicts import LABELS, PASSED
-from userrep.errors import GateRefusedError, UsageError
+from userrep.errors import GateRefusedError, UsageError, UserrepError
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.registry import add_map, find_space, mark_ready, promote, read_registry, retire
 from userrep.spaces.snapshots import record_snapshots
@@ -46,10 +46,11 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileTables:
 @pytest.fixture
 def results(tables: FileTables, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Replace training, map and comparison by stubs; return the verdict or error of each path of labels."""
-    results: dict[str, Any] = {"trained": [], "maps": 0, LABELS.labels: "pass", OTHER.labels: "pass"}
+    results: dict[str, Any] = {"trained": [], "due": [], "maps": 0, LABELS.labels: "pass", OTHER.labels: "pass"}
 
-    def run_pipeline(work: str, *, retrain: bool) -> None:
-        assert (work, retrain) == ("work", True)
+    def run_pipeline(work: Any, *, retrain: bool) -> None:
+        assert retrain
+        results["due"].append(work.training_due)
         space_id = f"s{len(read_registry(tables).spaces) + 1}"
         results["trained"].append(space_id)
         if isinstance(results.get("training"), Exception):
@@ -87,7 +88,7 @@ def night(tables: FileTables, results: dict[str, Any], tmp_path: Path) -> Callab
 
     def run(days: int = 0, **policy: Any) -> tuple[str, str]:
         config = config_of(tmp_path, retraining=policy)
-        context: Any = lambda: "work"  # noqa: E731
+        context: Any = SimpleNamespace
         return retrain_if_due(tables, config, TODAY + timedelta(days=days), context)
 
     return run
@@ -117,6 +118,16 @@ def test_a_training_is_due_by_the_age_of_the_newest_space(
         assert reason == f"space s1 was trained on {TODAY}; space s2 waits to serve: no consumer follows"
     else:
         assert (outcome, reason, results["trained"]) == ("skipped", f"due on {DUE_ON}, 28 days after s1", [])
+
+
+def test_a_training_that_does_not_end_has_the_same_dates_in_all_nights_of_a_week(
+    night: Callable[..., tuple[str, str]], results: dict[str, Any]
+) -> None:
+    results["training"] = UserrepError("killed")
+    for days in (28, 29, 34, 35, 41):
+        with pytest.raises(UserrepError, match="killed"):
+            night(days)
+    assert results["due"] == [DUE_ON] * 3 + [DUE_ON + timedelta(days=7)] * 2
 
 
 def test_a_candidate_that_waits_delays_the_next_training_until_it_is_as_old(

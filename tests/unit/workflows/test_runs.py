@@ -106,7 +106,8 @@ def test_a_skipped_stage_is_recorded_with_the_reason_and_without_work_of_spark(
     [
         (GateRefusedError("gates: too few users\nmore"), "gates: too few users"),
         (ValueError("x" * 501), "x" * 500),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(143), "interrupted"),
     ],
 )
 def test_a_failed_stage_is_recorded_with_the_first_line_of_its_error_and_the_error_goes_on(

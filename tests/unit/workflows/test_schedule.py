@@ -41,7 +41,7 @@ def test_the_future_of_the_last_training_date_ends_at_until(tmp_path: Path) -> N
 def test_features_are_needed_where_futures_end_and_nowhere_at_or_after_until(tmp_path: Path) -> None:
     schedule = schedule_of(tmp_path)
     trained = {day + timedelta(days=days) for day in schedule.training_as_ofs for days in (0, 7, 30)}
-    assert trained | set(schedule.snapshot_dates(None)) == set(schedule.feature_dates())
+    assert trained | set(schedule.snapshot_dates(None)) == set(schedule.feature_dates(None))
     assert max(trained) == UNTIL
     assert len(trained) == 8 + 1 + 8
     assert schedule.history_dates(None) == [UNTIL, UNTIL + timedelta(days=7)]  # none is before it

@@ -168,10 +168,11 @@ def test_the_history_of_a_serving_space_of_another_lineage_is_not_made_again(tab
 def test_dates_of_training_need_features_only_where_a_space_is_trained(tables: Tables, config: Config) -> None:
     register(tables, config, ("s000", "serving"))
     schedule = schedule_of(tables, config)
-    assert schedule.feature_dates() == [*HISTORY, AS_OF]
-    retrained = schedule.feature_dates(retrain=True)
+    space = schedule.space_of_pipeline(retrain=False)
+    assert schedule.feature_dates(space) == [*HISTORY, AS_OF]
+    retrained = schedule.feature_dates(schedule.space_of_pipeline(retrain=True))
     assert set(schedule.training_as_ofs) <= set(retrained)
-    assert set(retrained) > set(schedule.feature_dates())
+    assert set(retrained) > set(schedule.feature_dates(space))
 
 
 def test_training_ends_28_days_before_the_as_of_date_by_default_and_never_after_it(

@@ -85,7 +85,7 @@ def forecast(tables: Tables, events: Events, listings: Listings) -> Forecast:
         if log.partition is not None and log.partition.holds == "event_date":
             days, log_files = _of_partitions(what, log.partition, listed, built)
         else:
-            days, log_files = _of_files(log, listed, recorded(tables, short_hash(log.meaning)))
+            days, log_files = _of_files(log, listed, recorded(tables, short_hash(log.reading)))
         sources.append(days)
         files += log_files
     all_days, undated = merged(sources)

@@ -200,7 +200,9 @@ def _why_unreadable(error: Exception) -> str:
 def mapping_of(events: Events) -> str:
     """Hash the mapping of the columns of all sources. A change of the mapping makes all days stale."""
     # The number makes days of several sources stale whose tiles version 0.2.0 has built, perhaps without some rows.
-    return short_hash([events.meaning, 1] if events.sources else events.meaning)
+    readings = [source.reading for source in events.all_sources.values()]
+    reading = readings[0] if len(readings) == 1 else readings
+    return short_hash([reading, 1] if events.sources else reading)
 
 
 def _days_of(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:

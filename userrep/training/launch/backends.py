@@ -10,6 +10,7 @@ from pyspark import InheritableThread
 from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line, plural
+from userrep.store.filesystem import delete_folder
 from userrep.training.checkpoint import Checkpoint, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.launchers import HorovodLaunch, TorchLaunch, num_slots
@@ -45,8 +46,10 @@ def run_training(task: TrainingTask, *, spark: "SparkSession | None" = None) -> 
     """
     restarts = 0
     while True:
-        resume = None
-        if checkpoint := newest_checkpoint(task.folder, task.identity):
+        resume, checkpoint = None, newest_checkpoint(task.folder, task.identity)
+        if checkpoint is None:
+            delete_folder(task.folder)  # checkpoints of other settings with more steps would displace the new ones
+        else:
             state, resume = checkpoint.state, checkpoint.name
             if state.finished:
                 return _result(checkpoint, [])

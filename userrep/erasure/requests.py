@@ -194,6 +194,7 @@ class Erasure:
         results = streams_after(self.tables, now=now)
         for name, result in results.items():
             if result == STREAM_REMOVED:
+                logger.info(f"forget: stream {name}: {result}")
                 delete_folder(f"{self.tables.artifacts_root}/streams/{name}")
         return results
 

@@ -29,8 +29,9 @@ from userrep.sources.listing import (
     no_files,
 )
 from userrep.sources.partitions import folder_day
-from userrep.sources.read import CORRUPT, read_source, readable
+from userrep.sources.read import CORRUPT, read_source, readable, table_name
 from userrep.sources.text_blocks import csv_header
+from userrep.spark.paths import not_a_pattern
 from userrep.store.filesystem import absolute, file_system
 from userrep.store.table_formats import NOT_IN_FILES
 from userrep.utc import EPOCH
@@ -81,7 +82,7 @@ class DeltaLog:
     @classmethod
     def of(cls, spark: SparkSession, log: Source) -> "DeltaLog":
         """Read the facts of the log's table. Cost: one or two reads of Delta's own log."""
-        name = log.path if log.format == "table" else f"delta.`{absolute(log.path)}`"
+        name = table_name(log) if log.format == "table" else f"delta.`{absolute(log.path)}`"
         detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
         facts = detail.asDict() if detail else {}
         features = facts.get("tableFeatures") or []
@@ -135,8 +136,9 @@ class OpenLog:
         return self.delta is None or self.delta.is_plain
 
     def num_bytes(self, file: ListedFile) -> int:
-        """Return the size of one of the files; for a table, the mean."""
-        return file.size if self.delta is None else self.delta.bytes_per_file
+        """Return the size of one of the files; for a Delta table, the mean."""
+        is_delta = self.delta is not None and self.delta.newest is not None
+        return self.delta.bytes_per_file if self.delta and is_delta else file.size
 
     def all_columns(self) -> dict[str, str]:
         """Return ``columns`` with those of a JSON log that its sample lacks. Cost: for JSON, a read of the log."""
@@ -175,11 +177,13 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
             delta = DeltaLog.of(spark, log)
         source = read_source(spark, log, what=what, version=delta.newest)
         # Delta's files never change, so the path identifies their content. In a table with deletion vectors, each new
-        # version counts as a change of all files, and the whole log is read again.
+        # version counts as a change of all files, and the whole log is read again. Files of other tables of a catalog
+        # may be replaced, and their paths are escaped.
         names = source.inputFiles()
-        if delta.newest is None:  # unlike Delta, Spark escapes the paths of a catalog's other tables
-            names = [unquote(name) for name in names]
-        files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in names]
+        if delta.newest is None:
+            files = _listed_by_spark(spark, [not_a_pattern(unquote(name)) for name in names])
+        else:
+            files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in names]
         paths = [file.path.removeprefix(delta.location) for file in files]
         in_folders = all(f"/{name}=" in path for path in paths for name in delta.partition_columns)
         in_folders &= log.partition is None or all(folder_day(path, log.partition) for path in paths)
@@ -293,10 +297,18 @@ def list_plain_files(spark: SparkSession | None, source: Source, what: str, list
         return [ListedFile.of(source, file) for file in listings.files(source, what)]
     assert spark is not None
     with readable(source, what):
-        files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
-        rows = files.where("length > 0").select("path", "length", "modificationTime").collect()
-    if not rows:
+        files = _listed_by_spark(spark, [source.path])
+    if not files:
         raise no_files(source.path, what)
+    return files
+
+
+def _listed_by_spark(spark: SparkSession, paths: Sequence[str]) -> list[ListedFile]:
+    """List files, and those of folders, that are not empty."""
+    if not paths:
+        return []
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(list(paths))
+    rows = files.where("length > 0").select("path", "length", "modificationTime").collect()
     return [ListedFile(one_slash(path), size, modified_at) for path, size, modified_at in rows]
 
 

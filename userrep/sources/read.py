@@ -55,8 +55,8 @@ def read_source(
     """
     if source.format == "table":
         with readable(source, what):
-            at_version = f"SELECT * FROM {source.path} VERSION AS OF {version}"
-            return spark.table(source.path) if version is None else spark.sql(at_version)
+            at_version = f"SELECT * FROM {table_name(source)} VERSION AS OF {version}"
+            return spark.table(table_name(source)) if version is None else spark.sql(at_version)
     reader = spark.read.format(source.format).options(**TEXT_OPTIONS.get(source.format, {}))
     if version is not None:
         reader = reader.option("versionAsOf", version)
@@ -75,6 +75,11 @@ def read_source(
             if any(find_column(frame.schema, name) is None for name in names):
                 frame = reader.option("mergeSchema", True).load(source.path)
         return frame
+
+
+def table_name(source: Source) -> str:
+    """Return the name of a catalog's table in SQL, in which each part is quoted."""
+    return ".".join(map(sql_name, source.path.split(".")))
 
 
 @contextmanager

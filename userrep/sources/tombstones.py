@@ -116,14 +116,16 @@ def _unescaped(text: str) -> str:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Yield the values of a JSON document, except nulls, as text."""
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(inner)
-    elif value is not None:
-        yield str(value)
-        if isinstance(value, float) and value.is_integer():  # an id in a column of floats
-            yield str(int(value))
+    """Yield the values of a JSON document, except nulls, as text, in any order."""
+    pending = [value]  # no recursion: a document may be nested deeper than Python's stack
+    while pending:
+        inner = pending.pop()
+        if isinstance(inner, dict | list):
+            pending += inner.values() if isinstance(inner, dict) else inner
+        elif inner is not None:
+            yield str(inner)
+            if isinstance(inner, float) and inner.is_integer():  # an id in a column of floats
+                yield str(int(inner))
 
 
 NO_TOMBSTONES = Tombstones(b"", frozenset())
@@ -176,7 +178,8 @@ def _create_key(tables: Tables) -> bytes:
         with suppress(FileExistsError):
             write_folder(_key_folder(tables), {"key": secrets.token_hex(_KEY_BYTES).encode()}, mode=0o600)
     key = _read_key(tables)
-    assert key is not None
+    if key is None:
+        raise UserrepError(f"{_key_folder(tables)}: has files but no key. Restore the key, or remove these files.")
     return key
 
 

@@ -125,9 +125,13 @@ def write_bytes(uri: str, content: bytes) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f"{PARTIAL}{target.name}-{uuid.uuid4().hex}")
-    _write_new(staged, content)
-    with around(f"file:{target.name}"):
-        os.replace(staged, target)
+    try:
+        _write_new(staged, content)
+        with around(f"file:{target.name}"):
+            os.replace(staged, target)
+    except OSError:  # such as a full disk, on which staged files would add up
+        staged.unlink(missing_ok=True)
+        raise
 
 
 def _write_new(file: Path, content: bytes, mode: int = 0o666) -> None:

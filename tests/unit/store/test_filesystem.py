@@ -92,11 +92,18 @@ def test_an_interrupted_write_leaves_the_old_file_and_a_partial_file_that_is_cle
     write_bytes(str(path), b"old")
 
     def cut_off(*_: object) -> None:
-        raise OSError("killed")
+        raise KeyboardInterrupt
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            write_bytes(str(path), b"new")
+        assert [file.name for file in tmp_path.iterdir()] == ["x"]
         patch.setattr(os, "replace", cut_off)
-        with pytest.raises(OSError, match="killed"):
+        with pytest.raises(KeyboardInterrupt):
             write_bytes(str(path), b"new")
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2

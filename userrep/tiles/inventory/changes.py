@@ -12,7 +12,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from userrep.sources.open_log import DeltaLog, ListedFile, OpenLog
-from userrep.sources.read import with_validity
+from userrep.sources.read import table_name, with_validity
 from userrep.store.sql import sql_name
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.log_days import NO_DAY, Counts, DaysOfFile, LogDay, record, recorded, summed
@@ -71,7 +71,7 @@ def _counted(log: OpenLog, delta: DeltaLog, first: int) -> DaysOfFile:
     else:
         reader = reader.option("readChangeFeed", True)
         reader = reader.option("startingVersion", first).option("endingVersion", delta.version)
-    rows = reader.table(settings.path) if settings.format == "table" else reader.load(settings.path)
+    rows = reader.table(table_name(settings)) if settings.format == "table" else reader.load(settings.path)
     columns = [name for name in rows.columns if name not in _CHANGE]
     is_insert = F.col("_change_type").isin("insert", "update_postimage") if first else F.lit(True)
     signed = rows.select(*map(sql_name, columns), F.when(is_insert, 1).otherwise(-1).alias("__sign"))

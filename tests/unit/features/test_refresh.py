@@ -284,6 +284,24 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
     assert shop.features(D3) == moved["features"]
 
 
+def test_sums_of_a_date_whose_features_were_cut_off_may_not_be_exact(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        shop.refresh(D2, full=True)  # no sums of D3 are left
+
+    def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("userrep.features.build.Features.record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_features(shop.tables, shop.config, shop.versions, [D2])
+    again = shop.refresh(D3)
+    assert again.since is None
+    assert again.reason == f"a build of the features of {D2} was cut off, so it is not known whether the sums are exact"
+
+
 @pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
 def test_features_of_a_late_refresh_do_not_replace_those_that_another_one_has_recorded(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, writer: str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -426,7 +427,15 @@ def test_rows_of_a_parquet_table_in_folders_with_escaped_names_are_counted(spark
     try:
         events = {"path": "log_by_region", "format": "table", "columns": {**EVENT_COLUMNS, "event_id": None}}
         config = config_of(tmp_path, events=events)
-        inventory = take_inventory(open_tables(config, spark), config.events)
+        tables = open_tables(config, spark)
+        inventory = take_inventory(tables, config.events)
         assert [(day.day, day.num_rows) for day in inventory.days] == [(D1, 1), (D2, 1)]
+        (file,) = (tmp_path / "a table" / "region=Chile").glob("*.parquet")
+        pq.write_table(pa.concat_tables([pq.read_table(file, partitioning=None)] * 2), file)  # by another program
+        (file.parent / f".{file.name}.crc").unlink(missing_ok=True)
+        spark.catalog.refreshTable("log_by_region")
+        again = take_inventory(tables, config.events)
+        assert [(day.day, day.num_rows) for day in again.days] == [(D1, 1), (D2, 2)]
+        assert again.num_new_files == 1
     finally:
         spark.sql("DROP TABLE log_by_region")

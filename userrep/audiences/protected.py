@@ -27,7 +27,7 @@ _MIN_TESTED = 10  # users of a value that a probe is tested on
 _PROBE_C = 1.0  # inverse strength of the penalty
 _SMALLEST = 1e-6  # variance or singular value that counts, relative to the largest
 _SEED = 7
-_NOTHING = 1e-9  # share of the variance, below which only rounding is left
+_NOTHING = 1e-5  # share of the variance, below which only rounding is left
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,7 +88,7 @@ def guard_of(x_ND: Floats, values: Mapping[str, pa.Array]) -> Guard:
         raise UsageError(faults)
     shuffled = np.random.default_rng(_SEED).permutation(len(x_ND))
     guard = Guard.fit(x_ND, attributes, shuffled)
-    if guard.project(x_ND).var() <= _NOTHING * x_ND.var():
+    if guard.project(x_ND).var(axis=0).sum() <= _NOTHING * x_ND.var(axis=0).sum():
         raise UsageError(
             f"users.protected: {', '.join(values)} span all {x_ND.shape[1]} dimensions of the vectors, so that nothing "
             "is left to score. Remove one of them."

@@ -91,7 +91,7 @@ def _writable(root: str) -> str:
 def _delta_works(config: Config | None) -> str:
     spark = get_session(config.spark.master, config.spark.conf) if config else get_session("local[1]")
     zone = spark.conf.get("spark.sql.session.timeZone")
-    if config and not (config.spark.master or "local").startswith("local"):  # executors may have other folders
+    if not (spark.conf.get("spark.master", "") or "local").startswith("local"):  # executors may have other folders
         spark.range(2).collect()
         return f"Delta is loaded, and tasks run; time zone {zone}"
     with tempfile.TemporaryDirectory() as folder:

@@ -162,6 +162,8 @@ class Embeddings:
         -------
         A pandas DataFrame with user_id, snapshot_id, as_of, embedding (a float32 array) and embedding_status.
         """
+        if isinstance(user_ids, str | pd.DataFrame):
+            raise UsageError("user_ids: expected several ids, got a text or a table. Give a list or a Series of ids.")
         ids = user_ids if isinstance(user_ids, pd.Series) else list(user_ids)
         labels = pd.DataFrame({"user_id": pd.Series(ids, dtype=None if len(ids) else "object")})
         newest = usable_sources(self.tables, space).newest

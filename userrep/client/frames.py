@@ -78,6 +78,8 @@ def listed_ids(ids: Listed, name: str) -> IdFile:
     """Return user ids, or read them from a file or folder. ``name``: the parameter, for messages."""
     if isinstance(ids, str | os.PathLike):
         return read_id_file(os.path.expanduser(os.fspath(ids)), name)
+    if isinstance(ids, pd.DataFrame):
+        raise UsageError(f"{name}: expected ids, got a table. Give one of its columns.")
     ids = ids if isinstance(ids, pd.Series) else list(ids)
     return IdFile(as_ids(_as_ids(pd.Series(ids, dtype=None if len(ids) else "object"), name)))
 

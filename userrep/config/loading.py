@@ -77,7 +77,7 @@ def _with_absolute_paths(
         return [_with_absolute_paths(part, folder, overridden, at) for part in value]
     if not isinstance(value, dict) or at == ("spark", "conf"):
         return value
-    is_transport = at == ("lineage", "transport")  # of OpenLineage, whose key path is no file
+    is_transport = at[:2] == ("lineage", "transport")  # of OpenLineage, whose key path is no file
     resolved = {key: _with_absolute_paths(part, folder, overridden, (*at, str(key))) for key, part in value.items()}
     for key, part in value.items():
         here = (*at, str(key))

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,12 @@ def erase_from_exports(tables: Tables, is_erased: IdPredicate) -> dict[str, str]
     def erase_from(path: str) -> str | None:
         if not exists(f"{path}/{MANIFEST}"):
             return None
-        try:
-            with held(tables, export_lease(path)):
-                num_rows = erase_from_parts(tables.spark, path, is_erased)
-        except AlreadyRunningError:
-            return f"{BEING_WRITTEN}: repeat `userrep forget` when the export has ended"
+        with ExitStack() as leases:
+            try:
+                leases.enter_context(held(tables, export_lease(path)))
+            except AlreadyRunningError:
+                return f"{BEING_WRITTEN}: repeat `userrep forget` when the export has ended"
+            num_rows = erase_from_parts(tables.spark, path, is_erased)
         if num_rows is None:
             return None
         logger.info(f"forget: export {path}: {plural(num_rows, 'row')}")

@@ -88,7 +88,6 @@ class Erasure:
         UsageError
             If the configured online store cannot be opened.
         """
-        check_online_store(self.config.streaming)
         with held(self.tables, "forget"):
             return self._run(now=now)
 
@@ -96,14 +95,15 @@ class Erasure:
         receipt: Receipt = {"request_id": None, "num_users": len(self.user_ids)}
         before = {row.request_id: row for row in newest_requests(self.tables)}
         since: datetime | None = None
+        requests = [row.asDict() for row in before.values() if row.state in (BEGUN, DELETED)]
+        if not (self.user_ids or requests or (now and before)):
+            if before:
+                self._end_streams(now=False)
+            return receipt | {"is_idle": True}
+        check_online_store(self.config.streaming)
         if self.user_ids:
             requests = [self._open_request(before, receipt)]
         else:
-            requests = [row.asDict() for row in before.values() if row.state in (BEGUN, DELETED)]
-            if not requests and not (now and before):
-                if before:
-                    self._end_streams(now=False)
-                return receipt | {"is_idle": True}
             since = search_start(requests, now=now)
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
         other_runs = under_way(self.tables)

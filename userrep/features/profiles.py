@@ -12,7 +12,7 @@ from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text
 from userrep.sources.listing import Listings, driver_lists
-from userrep.sources.open_log import OpenLog, list_plain_files, open_logs, version_of_deletions
+from userrep.sources.open_log import OpenLog, list_plain_files, list_table_files, open_logs, version_of_deletions
 from userrep.sources.read import is_missing_id, is_plausible, read_source, utc_time
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
@@ -165,6 +165,9 @@ def _files(spark: SparkSession | None, source: Source, what: str) -> list[list[s
         is_listed = bool(paths) and all("." in path.rpartition("/")[2] for (path,) in paths)
         if source.format == "table" and not is_listed:
             return [[_checksum(rows)]]
+        if source.format == "table":  # files of other tables than Delta's may be replaced
+            files = list_table_files(spark, [path for (path,) in paths])
+            paths = [[file.path, str(file.size), str(file.modified_at)] for file in files]
         version = version_of_deletions(spark, source)
         return [*paths, *([[f"version {version}"]] if version else [])]
     files = list_plain_files(spark, source, what, Listings())

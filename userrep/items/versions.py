@@ -59,7 +59,7 @@ class Versions(NamedTuple):
         if missing := self.missing(as_ofs):
             raise UsageError(
                 f"item vectors valid from {shortened(missing)} are not built, but features need them. Run "
-                "`userrep run train_item_vectors` first, with the same --as-of and --retrain."
+                "`userrep run train_item_vectors` first, with the same options."
             )
 
 

@@ -213,7 +213,7 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         If a column is missing, has another type or conflicts with an output column. The error lists all faults.
     """
     types = dict(labels.dtypes)
-    is_fraction = re.match("double|float|decimal", types.get(options.user, ""))
+    is_fraction = types.get(options.user) in ("double", "float")
     to_text = "Cast whole numbers to bigint: as text, they would be 7.0" if is_fraction else "Cast it to string"
     cures = {options.user: to_text, options.time: "Cast it to timestamp"}
     faults = [

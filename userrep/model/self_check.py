@@ -81,7 +81,7 @@ class SelfCheck(BaseModel):
     def notes(self) -> list[str]:
         """The meaning of the table's marks, and the tasks that were left out."""
         notes = [AKIN_NOTE] * any(task in self.akin for task in self.values)
-        notes += ["?: fewer than 200 test examples, or 200 of a class, not judged"] * bool(self.not_judged)
+        notes += ["?: not judged, with fewer than 200 test examples, or 200 of a class"] * bool(self.not_judged)
         return notes + [f"left out: {task}: {reason}" for task, reason in self.left_out.items()]
 
     @property

@@ -11,7 +11,7 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.config.training import DEFAULT_ROOM
-from userrep.errors import UserrepError, plural
+from userrep.errors import AlreadyRunningError, UserrepError, plural
 from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
 from userrep.features.sums.stream_base import base_rows
@@ -19,7 +19,7 @@ from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.store import schemas
 from userrep.store.filesystem import delete_folder, delete_partials, folder_names, newest_change
-from userrep.store.leases import is_held
+from userrep.store.leases import held
 from userrep.store.schemas import (
     EMBEDDING_UPDATES,
     REJECTED_EVENTS,
@@ -217,22 +217,35 @@ def _drop_trainings(tables: Tables) -> int:
     A training that is run again before then continues from them. Nothing is dropped while a training runs. Returns the
     number of trainings.
     """
-    if is_held(tables, "train_autoencoder"):
+    if not any(_given_up(tables)):
         return 0
-    root, before = f"{tables.artifacts_root}/artifacts/training", utc_now() - RETENTION
-    spaces = {space.space_id for space in read_registry(tables).spaces}
+    try:
+        with held(tables, "train_autoencoder"):
+            rows, folders = _given_up(tables)
+            tables.drop_partitions(TRAINING_ROWS, [{"space_id": space_id} for space_id in rows])
+            for name in folders:
+                delete_folder(f"{_trainings(tables)}/{name}")
+            return len({*rows, *folders})
+    except AlreadyRunningError:
+        return 0
+
+
+def _given_up(tables: Tables) -> tuple[list[str], list[str]]:
+    """Return the ids of the rows and the names of the folders that ``_drop_trainings`` drops.
+
+    A folder of a space is left from a run that was killed before it deleted it.
+    """
+    before, spaces = utc_now() - RETENTION, {space.space_id for space in read_registry(tables).spaces}
     written: dict[str, datetime] = {}
     for (space_id, *_), part in tables.partitions(TRAINING_ROWS).items():
         written[space_id] = max(part.written_at, written.get(space_id, part.written_at))
     rows = [space_id for space_id in written if space_id not in spaces and written[space_id] < before]
-    tables.drop_partitions(TRAINING_ROWS, [{"space_id": space_id} for space_id in rows])
-    folders = []
-    for name in folder_names(root):
-        newest = _newest_file(f"{root}/{name}")
-        if name not in spaces and max(newest, written.get(name, newest)) < before:
-            delete_folder(f"{root}/{name}")
-            folders.append(name)
-    return len({*rows, *folders})
+    newest = {name: _newest_file(f"{_trainings(tables)}/{name}") for name in folder_names(_trainings(tables))}
+    return rows, [name for name, at in newest.items() if max(at, written.get(name, at)) < before]
+
+
+def _trainings(tables: Tables) -> str:
+    return f"{tables.artifacts_root}/artifacts/training"
 
 
 def _newest_file(folder: str) -> datetime:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -181,7 +182,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         # may be replaced, and their paths are escaped.
         names = source.inputFiles()
         if delta.newest is None:
-            files = _listed_by_spark(spark, [not_a_pattern(unquote(name)) for name in names])
+            files = list_table_files(spark, names)
         else:
             files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in names]
         paths = [file.path.removeprefix(delta.location) for file in files]
@@ -191,8 +192,8 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         columns = _columns(source.schema, log)
     else:
         files = list_plain_files(spark, log, what, listings)
-        first = _with_columns(sorted(files, key=_depth_and_name), log)
-        newest = _with_columns(sorted(files, key=lambda file: (file.modified_at, file.path), reverse=True), log)
+        first = with_columns(sorted(files, key=_depth_and_name), log)
+        newest = with_columns(sorted(files, key=lambda file: (file.modified_at, file.path), reverse=True), log)
         if log.format == "json":
             source, columns = _open_json(spark, log, what, [file.path for file in files], first)
         else:
@@ -224,7 +225,7 @@ def _open_json(
     return read_source(spark, log, what=what, files=[first], schema=schema), _columns(fields, log)
 
 
-def _with_columns(files: Sequence[ListedFile], log: EventSource) -> str:
+def with_columns(files: Sequence[ListedFile], log: EventSource) -> str:
     """Return the first of some files that has columns: a CSV file without events may lack even the header."""
     if log.format != "csv":
         return files[0].path
@@ -244,7 +245,7 @@ def _with_folder_types(schema: T.StructType, path: str, files: Sequence[ListedFi
     Spark infers them from the folders that it reads: from ``12`` a number, although another folder may be ``12a``, and
     from ``__HIVE_DEFAULT_PARTITION__`` nothing.
     """
-    base, values = f"{base_folder(log.path).removeprefix('file:').rstrip('/')}/", defaultdict[str, set[str]](set)
+    base, values = f"{re.sub('^file:/+', '/', base_folder(log.path)).rstrip('/')}/", defaultdict[str, set[str]](set)
     names = folders_of(path.partition(base)[2])
     for file in files:
         for name, value in folders_of(file.path.partition(base)[2]).items():
@@ -301,6 +302,18 @@ def list_plain_files(spark: SparkSession | None, source: Source, what: str, list
     if not files:
         raise no_files(source.path, what)
     return files
+
+
+def list_table_files(spark: SparkSession, names: Sequence[str]) -> list[ListedFile]:
+    """Return the files of a catalog's table that is not a Delta table, by their escaped paths.
+
+    A session that may read the table, but not its files, does not see their sizes and times.
+    """
+    paths = [unquote(name) for name in names]
+    try:
+        return _listed_by_spark(spark, list(map(not_a_pattern, paths)))
+    except (PySparkException, Py4JJavaError):
+        return [ListedFile(one_slash(path), 0, EPOCH) for path in paths]
 
 
 def _listed_by_spark(spark: SparkSession, paths: Sequence[str]) -> list[ListedFile]:

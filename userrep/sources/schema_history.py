@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from userrep.errors import UsageError
-from userrep.sources.open_log import OpenLog
+from userrep.sources.open_log import OpenLog, with_columns
+from userrep.sources.partitions import folder_day
 from userrep.store.filesystem import absolute
 from userrep.store.schemas import SOURCE_FILES, SOURCE_SCHEMAS
 from userrep.store.tables import Tables
@@ -42,15 +43,22 @@ def check_schema(tables: Tables, log: OpenLog) -> None:
 def _columns_now(tables: Tables, log: OpenLog) -> dict[str, str]:
     """Return the columns that count before a refusal.
 
-    Of JSON, those of all files. If an old file was written again, it is the newest one, but says nothing about the log:
-    the last file by name counts.
+    Of JSON, those of all files. An old file that was written again is the newest one, but the log has the columns of
+    later files: the last file by name counts.
     """
     if log.settings.format == "json" or log.is_table:
         return log.all_columns()
     newest = max(log.files, key=lambda file: (file.modified_at, file.path), default=None)
-    if newest is None or not tables.ledger(SOURCE_FILES, ("path",), path=newest.path):
+    if newest is None:
         return log.columns
-    return log.columns_of([max(file.path for file in log.files)])
+    partition = log.settings.partition
+    if partition is not None and partition.holds == "event_date":  # whose files are only listed
+        days = [day for file in log.files if (day := folder_day(file.path, partition))]
+        is_old = folder_day(newest.path, partition) != max(days, default=None)
+    else:
+        is_old = bool(tables.ledger(SOURCE_FILES, ("path",), path=newest.path))
+    by_name = sorted(log.files, key=lambda file: file.path, reverse=True)
+    return log.columns_of([with_columns(by_name, log.settings)]) if is_old else log.columns
 
 
 def _breaking_changes(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:

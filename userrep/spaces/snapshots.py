@@ -132,7 +132,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
 def restage_refused(tables: Tables, config: Config, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:
     """Stage refused snapshots of some as-of dates again, if their inputs are unchanged and their rows still stored.
 
-    The limits of the gates may be others now. Snapshots whose rows were at fault are not staged again. Cost: reads of
+    The limits of the gates may have changed. Snapshots whose rows were at fault are not staged again. Cost: reads of
     ledgers, one commit; the number of rows of each snapshot if one was refused.
     """
     features = feature_sets(tables, space.lineage_id)
@@ -146,7 +146,7 @@ def restage_refused(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     ]
     stored = tables.partitions(USER_EMBEDDINGS) if refused else {}
     refused = [s for s in refused if _has_rows(s, stored.get((s.space_id, s.as_of, s.revision)), features[s.as_of])]
-    facts = json.dumps({"storage": config.snapshots.storage})
+    facts = json.dumps({"storage": config.snapshots.storage, "was_refused": True})
     staged = [replace(snapshot, state=STAGED, gates=facts) for snapshot in refused]
     if staged:
         _replace(tables, staged, lambda rows: rows == set(refused))
@@ -154,8 +154,10 @@ def restage_refused(tables: Tables, config: Config, space: Space, as_ofs: Sequen
 
 
 def _has_rows(snapshot: Snapshot, stored: PartitionStatistics | None, features: FeatureSet) -> bool:
-    """Return whether a snapshot has a row for each user of the features, as when it was staged."""
-    return stored is not None and stored.num_rows == snapshot.num_users == features.num_users
+    """Return whether a snapshot has one intact row for each user of the features, as when it was staged."""
+    facts = snapshot.facts
+    is_intact = facts.get("num_broken") == 0 and facts.get("num_users") == facts.get("num_rows")
+    return is_intact and stored is not None and stored.num_rows == snapshot.num_users == features.num_users
 
 
 def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:
@@ -230,7 +232,8 @@ def _apply_gates(
         before = num_users.get(previous)
         faults = refusals(measured, config.gates, dim=dim, expected_rows=snapshot.num_users, rows_before=before)
         on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
-        available_at = on_schedule if on_time and snapshot.as_of not in finished_dates else now
+        is_first = snapshot.as_of not in finished_dates and "was_refused" not in snapshot.facts
+        available_at = on_schedule if on_time and is_first else now
         gates = json.dumps(vars(measured) | {"dim": dim, "storage": snapshot.facts["storage"], "faults": faults})
         if faults:
             gated.append(replace(snapshot, state=REFUSED, gates=gates))

@@ -52,8 +52,16 @@ def record_kept(tables: Tables, config: Config) -> None:
             logger.warning(f"tracking: space {space.space_id} cannot be recorded: {in_one_line(error)}")
             continue
         try:
-            run = record_training(tracking_target(config), folder=folder, manifest=manifest, **training)
-        except (TrackingError, UsageError) as error:
+            target = tracking_target(config)
+        except UsageError as error:
+            logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
+            return
+        try:
+            run = record_training(target, folder=folder, manifest=manifest, **training)
+        except UsageError as error:
+            logger.warning(f"{error} The space itself is complete.")
+            continue
+        except TrackingError as error:
             logger.warning(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return
         delete_file(path)

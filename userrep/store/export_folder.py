@@ -134,7 +134,7 @@ def write_folder_of_parts(
 
 def _folder(out: str) -> str:
     folder = absolute(out.rstrip("/") or "/")
-    return os.path.normpath(folder) if folder.startswith("/") else folder
+    return os.path.realpath(folder) if folder.startswith("/") else folder
 
 
 def _write_manifest(folder: str, manifest: dict[str, Any]) -> None:

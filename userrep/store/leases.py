@@ -214,14 +214,17 @@ def _silence(tables: Tables, holder: Row) -> timedelta | None:
     is_ours = holder.pid == os.getpid() and holder.lease_id not in _own_lease_ids
     if is_here and (is_ours or not _is_alive(holder.pid)):
         return None
-    heartbeat_at = _last_heartbeat(tables, holder)
-    silent = utc_now() - heartbeat_at
-    if abs(silent) < EXPIRY:
-        return silent
-    if silent > _CERTAINLY_GONE:
-        return None
-    time.sleep(2 * HEARTBEAT.total_seconds())  # the holder's clock may be wrong: look for a new heartbeat
-    return None if _last_heartbeat(tables, holder) == heartbeat_at else timedelta(0)
+    try:
+        heartbeat_at = _last_heartbeat(tables, holder)
+        silent = utc_now() - heartbeat_at
+        if abs(silent) < EXPIRY:
+            return silent
+        if silent > _CERTAINLY_GONE:
+            return None
+        time.sleep(2 * HEARTBEAT.total_seconds())  # the holder's clock may be wrong: look for a new heartbeat
+        return None if _last_heartbeat(tables, holder) == heartbeat_at else timedelta(0)
+    except OSError:  # not readable: the holder may be alive, unless it began long ago
+        return None if utc_now() - holder.started_at > _CERTAINLY_GONE else timedelta(0)
 
 
 def _is_alive(pid: int) -> bool:

@@ -86,7 +86,7 @@ class Tables(ABC):
         )
 
     def check_before_spark(self) -> None:  # noqa: B027  # by default, nothing
-        """Run ``check_any`` if tables are expected and it needs no Spark session; otherwise do nothing."""
+        """Raise the errors of ``exists`` if tables are expected and that needs no Spark session."""
 
     def exists(self, table: TableSchema) -> bool:
         """Return whether the table exists. Nothing is created.

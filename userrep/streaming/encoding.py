@@ -30,7 +30,7 @@ from userrep.streaming.redis_store import OnlineStore
 from userrep.utc import DAY_US, day_number
 
 WRITTEN = "file STRING, newest_at TIMESTAMP, seconds ARRAY<DOUBLE>"  # of the files of a micro-batch
-NO_BASE = "no stream base for as-of date"  # start of the error of a task with events after the newest base
+NO_BASE = "no stream base for as-of date"  # start of the error of a task that waits for a base
 
 _TIME = pa.timestamp("us", "UTC")
 _SECOND = 1_000_000  # microseconds

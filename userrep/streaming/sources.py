@@ -89,8 +89,13 @@ def arriving(
 
 def _of_type(rows: DataFrame, field: T.StructField) -> Column:
     """Return a column of these rows in its type at the first start; null if there is no such column any more."""
-    column = F.col(sql_name(field.name)) if field.name in rows.columns else F.lit(None)
-    return column.cast(field.dataType).alias(field.name)
+    known = next((each for each in rows.schema if each.name.lower() == field.name.lower()), None)
+    if known is None:
+        return F.lit(None).cast(field.dataType).alias(field.name)
+    column = F.col(sql_name(known.name))
+    if isinstance(known.dataType, T.TimestampType) and isinstance(field.dataType, T.StringType):
+        column = F.concat(column.cast("string"), F.lit("Z"))  # the session is in UTC
+    return (column if known.dataType == field.dataType else column.try_cast(field.dataType)).alias(field.name)
 
 
 def _parsed_messages(messages: DataFrame, schema: T.StructType) -> DataFrame:

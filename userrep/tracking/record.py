@@ -18,7 +18,7 @@ from pyarrow.fs import LocalFileSystem, copy_files
 
 from userrep import __version__
 from userrep.config.environment import package_version
-from userrep.errors import TrackingError, UserrepError, missing_package
+from userrep.errors import TrackingError, UsageError, missing_package
 from userrep.model.artifact import SpaceManifest
 from userrep.store.filesystem import file_system, is_local
 from userrep.tracking.registered_model import pyfunc_model
@@ -67,6 +67,8 @@ def record_training(
     ------
     TrackingError
         If recording fails, for example because the server is unreachable.
+    UsageError
+        If the registered model has a space with this id of another root.
     """
     try:
         with mlflow_client(target) as client:
@@ -76,9 +78,10 @@ def record_training(
                 _log(client, run.info.run_id, manifest, {**environment, "ranks": list(ranks)})
                 _register(client, target.model, run.info.run_id, model_id, manifest)
                 client.set_terminated(run.info.run_id, end_time=_ended(manifest))
+    except UsageError as error:  # of this space, not of the server
+        raise UsageError(f"tracking: space {manifest.space_id} is not recorded: {error}") from None
     except Exception as error:  # an unreachable server raises many kinds of errors
-        known = missing_package(error) or (str(error) if isinstance(error, UserrepError) else None)
-        reason = known or f"{_first_line(error, target)}. Check that MLflow is running there."
+        reason = missing_package(error) or f"{_first_line(error, target)}. Check that MLflow is running there."
         raise TrackingError(
             f"tracking: space {manifest.space_id} could not be recorded at {target}: {reason} Without MLflow, set "
             "tracking.mlflow: false."
@@ -174,15 +177,16 @@ def _register(client: Any, name: str, run_id: str, model_id: str, manifest: Spac
     """Register the logged model of a run, unless it is registered; set description and aliases of its version."""
     import mlflow
 
-    versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id]
+    known, hash_tag = client.search_model_versions(f"name = '{name}'"), "userrep.content_hash"
+    same_id = [version for version in known if version.tags.get("userrep.space_id") == manifest.space_id]
+    if any(version.tags.get(hash_tag) != manifest.content_hash for version in same_id):
+        raise UsageError(f"model {name} has a space {manifest.space_id} of another root. Set another tracking.model.")
+    versions = [version for version in known if version.run_id == run_id]
     registered = versions[0] if versions else mlflow.register_model(f"models:/{model_id}", name, tags=_tags(manifest))
     description = (
         f"Space {manifest.space_id}: {manifest.model.latent_dim} numbers per user, trained on events before "
         f"{manifest.trained_until}. `userrep spaces show {manifest.space_id} --card` prints its model card."
     )
-    other = client.get_registered_model(name).aliases.get(manifest.space_id)
-    if other is not None and client.get_model_version(name, other).run_id != run_id:
-        raise UserrepError(f"model {name} has a space {manifest.space_id} of another root; set another tracking.model.")
     client.update_model_version(name, registered.version, description)
     client.set_registered_model_alias(name, manifest.space_id, registered.version)
     newest = client.get_registered_model(name).aliases.get(NEWEST, 0)

@@ -6,12 +6,13 @@ determine both.
 """
 
 import logging
+from contextlib import suppress
 from typing import NamedTuple
 
 from pydantic import ConfigDict, Field
 
 from userrep.errors import ArtifactError
-from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, write_frozen
+from userrep.model.frozen_folder import Manifest, Tensors, read_frozen, read_frozen_manifest, write_frozen
 from userrep.store.filesystem import PARTIAL, delete_folder, folder_names
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,16 @@ def save_checkpoint(folder: str, state: TrainingState, tensors: Tensors) -> None
 def checkpoint_names(folder: str) -> list[str]:
     """Return the names of the checkpoints in a folder, newest first."""
     return [name for name in reversed(folder_names(folder)) if not name.startswith(PARTIAL)]
+
+
+def drop_others(folder: str, identity: str) -> None:
+    """Delete the checkpoints of other tasks, which displace new ones if they have more steps. Keeps unreadable ones."""
+    for name in checkpoint_names(folder):
+        path = f"{folder}/{name}"
+        with suppress(ArtifactError):
+            state, _ = read_frozen_manifest(path, TrainingState, cure=_CURE)
+            if state.identity != identity:
+                delete_folder(path)
 
 
 def newest_checkpoint(folder: str, identity: str) -> Checkpoint | None:

@@ -195,11 +195,13 @@ def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *,
         try:
             if staged:  # not empty, unless all have drifted
                 published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
-        finally:  # a gate may have refused some, but not all
-            if space.state == registry.CANDIDATE and snapshots.list_snapshots(work.tables, space.space_id):
+        except GateRefusedError:  # of some, perhaps not all
+            if not drifted and snapshots.list_snapshots(work.tables, space.space_id):
                 registry.mark_ready(work.tables, space)
+            raise
         if drifted:
             raise _refused_for_drift(drifted)
+        registry.mark_ready(work.tables, space)
         run.num_rows = sum(snapshot.num_users for snapshot in published)
         last = published[-1]
         run.reason = (

@@ -59,6 +59,6 @@ def test_a_person_reads_the_table_what_it_comes_to_and_what_is_not_in_it() -> No
         "embedding ahead by             +2.0%",
         "over all judged tasks: the embedding is 2.0% ahead of raw [+1.0%, +3.0%]",
         "*: the task's labels resemble the training's objectives, on later days",
-        "?: fewer than 200 test examples, or 200 of a class, not judged",
+        "?: not judged, with fewer than 200 test examples, or 200 of a class",
         "left out: volume_30d: too few",
     ]

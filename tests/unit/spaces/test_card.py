@@ -128,7 +128,7 @@ def test_a_card_shows_the_self_check_with_what_it_could_not_judge(tables: FileTa
     found = card(tables, manifest.model_copy(update={"self_check": check}))["Self-check"]
     assert "for 1,500 users: the embedding is 5.0% ahead of raw [+1.0%, +9.0%]." in found
     assert "| task | embedding | raw |\n| --- | --- | --- |\n| return_7d | 0.8000 | 0.7500 |" in found
-    assert "\n?: fewer than 200 test examples, or 200 of a class, not judged\n" in found
+    assert "\n?: not judged, with fewer than 200 test examples, or 200 of a class\n" in found
     assert found.endswith("\nleft out: categories: no items table")
 
 

@@ -192,6 +192,17 @@ def test_the_first_revision_of_a_date_is_available_on_schedule_and_others_from_n
     assert {s.state for s in list_snapshots(tables, "s001-a", states=("staged", "refused"))} == {"refused"}
 
 
+def test_a_snapshot_that_was_refused_before_is_available_from_now_on(
+    tables: Tables, config: Config, stats: dict[date, SnapshotStats]
+) -> None:
+    stats[D1] = sound(2)
+    (staged,) = stage(tables, {D1: 2})
+    again = replace(staged, gates='{"storage": "float32", "was_refused": true}')
+    record_snapshots(tables, [again])
+    (found,) = publish_snapshots(tables, config, find_space(tables, "s001-a"), [again], on_time=True)
+    assert found.available_at == NOW
+
+
 def test_a_snapshot_that_is_not_on_time_is_available_from_now_on(
     tables: Tables, config: Config, stats: dict[date, SnapshotStats]
 ) -> None:
@@ -244,20 +255,26 @@ def test_a_refused_snapshot_is_staged_again_while_its_inputs_are_the_same(
     build_features(tables, one=D1, two=D2, three=D3, four=D4)
     inputs = {day: snapshot_inputs(space, of) for day, of in feature_sets(tables, space.lineage_id).items()}
     refused = [
-        replace(snapshot(day, 2, state="refused"), inputs_hash=inputs[day] if day != D2 else "other features")
+        replace(
+            snapshot(day, 2, state="refused"), inputs_hash=inputs[day] if day != D2 else "other features",
+            gates=json.dumps({"num_rows": 2, "num_users": 2, "num_broken": 0}),
+        )
         for day in (D1, D2, D3, D4)
-    ]
+    ]  # fmt: skip
     record_snapshots(tables, [*refused, snapshot(D4, 3)])  # a later revision of D4 was published
     stored = {("s001-a", day, 2): PartitionStatistics(1, 2, NOW) for day in (D1, D2, D4)}  # the rows of D3 are gone
     monkeypatch.setattr(type(tables), "partitions", lambda *_: stored)
     (again,) = restage_refused(tables, config, space, [D1, D2, D3, D4])
-    assert again == replace(refused[0], state="staged", gates='{"storage": "float32"}')
+    assert again == replace(refused[0], state="staged", gates='{"storage": "float32", "was_refused": true}')
     assert list_snapshots(tables, "s001-a", states=("staged",)) == [again]
     assert restage_refused(tables, config, space, [D1, D2, D3, D4]) == []
     other = config.model_copy(update={"snapshots": config.snapshots.model_copy(update={"storage": "int8"})})
     record_snapshots(tables, [refused[0]])
     assert restage_refused(tables, other, space, [D1]) == []
     stored["s001-a", D1, 2] = PartitionStatistics(1, 1, NOW)  # a user was erased
+    assert restage_refused(tables, config, space, [D1]) == []
+    stored["s001-a", D1, 2] = PartitionStatistics(1, 2, NOW)
+    record_snapshots(tables, [replace(refused[0], gates=json.dumps({"num_rows": 2, "num_users": 2, "num_broken": 1}))])
     assert restage_refused(tables, config, space, [D1]) == []
 
 

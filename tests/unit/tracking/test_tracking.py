@@ -27,7 +27,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from tests.unit.inference.test_model import features, layout_of, saved
 from userrep.config import Config
-from userrep.errors import ArtifactError, TrackingError
+from userrep.errors import ArtifactError, TrackingError, UsageError
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact
 from userrep.spaces.registry import add_candidate
@@ -345,9 +345,7 @@ def test_a_space_of_another_root_does_not_take_the_alias_of_one_with_its_id(stor
     ours, other = saved(tmp_path / "s1"), saved(tmp_path / "other" / "s1", int8_scales=[0.5] * 16)
     assert ours.space_id == other.space_id
     recorded(config, ours, f"file:{tmp_path}/s1")  # type: ignore[arg-type]
-    with pytest.raises(
-        TrackingError, match=r"model shared has a space s1 of another root; set another tracking\.model"
-    ):
+    with pytest.raises(UsageError, match=r"s1 is not recorded: model shared has a space s1 of another root"):
         recorded(config, other, tmp_path / "other" / "s1")
     assert int(census(config)["aliases"]["s1"]) == 1
 

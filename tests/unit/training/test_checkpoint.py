@@ -155,8 +155,8 @@ def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tmp_path: Path) -> N
 
 
 def test_checkpoints_of_a_longer_training_do_not_displace_those_of_a_shorter_one(tmp_path: Path) -> None:
-    longer = task_on(tmp_path)
-    interrupt(longer, 3 * longer.steps)
+    longer = task_on(tmp_path, max_epochs=5)
+    interrupt(longer, 3 * longer.steps + 7)
     shorter = replace(longer, training=longer.training.model_copy(update={"max_epochs": 1}))
     run_training(shorter)
     found = newest_checkpoint(shorter.folder, shorter.identity)

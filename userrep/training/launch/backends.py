@@ -10,8 +10,7 @@ from pyspark import InheritableThread
 from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line, plural
-from userrep.store.filesystem import delete_folder
-from userrep.training.checkpoint import Checkpoint, newest_checkpoint
+from userrep.training.checkpoint import Checkpoint, drop_others, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.launchers import HorovodLaunch, TorchLaunch, num_slots
 from userrep.training.launch.rank_monitor import SETTLE_SECONDS, Failure, RankMonitor, rank_name
@@ -48,7 +47,7 @@ def run_training(task: TrainingTask, *, spark: "SparkSession | None" = None) -> 
     while True:
         resume, checkpoint = None, newest_checkpoint(task.folder, task.identity)
         if checkpoint is None:
-            delete_folder(task.folder)  # checkpoints of other settings with more steps would displace the new ones
+            drop_others(task.folder, task.identity)
         else:
             state, resume = checkpoint.state, checkpoint.name
             if state.finished:

@@ -46,8 +46,6 @@ def erase_from_exports(tables: Tables, is_erased: IdPredicate) -> dict[str, str]
     """Erase users from the recorded exports that still exist; return the result by path."""
 
     def erase_from(path: str) -> str | None:
-        if not exists(f"{path}/{MANIFEST}"):
-            return None
         with ExitStack() as leases:
             try:
                 leases.enter_context(held(tables, export_lease(path)))
@@ -80,12 +78,14 @@ def _for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: 
     """
     results, is_shared = {}, not is_local(tables.artifacts_root)
     for path in sorted({row.path for row in tables.ledger(EXPORTS, ("path",))}):
+        result = None
         try:
-            result = act(path)
+            if exists(f"{path}/{MANIFEST}"):
+                result = act(path)
+            elif is_shared and is_local(path):
+                result = f"{NOT_FOUND} on this machine: it was deleted, or written on another machine{cure}"
         except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
             result = f"{NOT_READABLE} ({in_one_line(error)[:200]}){cure}"
-        if result is None and is_shared and is_local(path) and not exists(f"{path}/{MANIFEST}"):
-            result = f"{NOT_FOUND} on this machine: it was deleted, or written on another machine{cure}"
         if result is not None:
             results[path] = result
     return results

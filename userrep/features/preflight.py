@@ -107,10 +107,10 @@ def local_schema(source: Source, what: str, listings: Listings) -> StructType | 
 def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | None:
     """Return the columns of a CSV source, all of them text: those of its first file with a header, as in Spark."""
     try:
-        headers = ((csv_header(file.store, file.path), file.partitions) for file in listings.files(source, what))
-        header, partitions = next((of for of in headers if of[0]), ([], {}))
-        names = [*header, *partitions]
-        return StructType([StructField(name, StringType()) for name in names])
+        for file in listings.files(source, what):
+            if header := csv_header(file.store, file.path):
+                return StructType([StructField(name, StringType()) for name in (*header, *file.partitions)])
+        return StructType()
     except (UsageError, OSError, ValueError):
         return None
 

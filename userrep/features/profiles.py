@@ -12,7 +12,14 @@ from userrep.errors import results_of
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, event_columns, id_text
 from userrep.sources.listing import Listings, driver_lists
-from userrep.sources.open_log import OpenLog, list_plain_files, list_table_files, open_logs, version_of_deletions
+from userrep.sources.open_log import (
+    ListedFile,
+    OpenLog,
+    list_plain_files,
+    list_table_files,
+    open_logs,
+    version_of_deletions,
+)
 from userrep.sources.read import is_missing_id, is_plausible, read_source, utc_time
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.buckets import power_of_two, user_bucket, user_slice
@@ -160,17 +167,19 @@ def _files(spark: SparkSession | None, source: Source, what: str) -> list[list[s
     if source.format in ("delta", "table"):
         assert spark is not None
         rows = read_source(spark, source, what=what)
-        paths = [[path] for path in sorted(rows.inputFiles())]
-        # Views and tables of other systems have no files here, and tables of Hive only a folder.
-        is_listed = bool(paths) and all("." in path.rpartition("/")[2] for (path,) in paths)
-        if source.format == "table" and not is_listed:
+        names = sorted(rows.inputFiles())
+        if source.format == "delta":
+            described = [[name] for name in names]
+        elif names and all("." in name.rpartition("/")[2] for name in names):
+            described = _described(list_table_files(spark, names))  # files of other tables than Delta's may be replaced
+        else:  # views and tables of other systems have no files here, and tables of Hive only a folder
             return [[_checksum(rows)]]
-        if source.format == "table":  # files of other tables than Delta's may be replaced
-            files = list_table_files(spark, [path for (path,) in paths])
-            paths = [[file.path, str(file.size), str(file.modified_at)] for file in files]
         version = version_of_deletions(spark, source)
-        return [*paths, *([[f"version {version}"]] if version else [])]
-    files = list_plain_files(spark, source, what, Listings())
+        return [*described, *([[f"version {version}"]] if version else [])]
+    return _described(list_plain_files(spark, source, what, Listings()))
+
+
+def _described(files: Sequence[ListedFile]) -> list[list[str]]:
     return sorted([file.path, str(file.size), str(file.modified_at)] for file in files)
 
 

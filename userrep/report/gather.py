@@ -14,7 +14,7 @@ from userrep.operations.cost_plan import TRAINING, measured_runs
 from userrep.report.facts import BAD, WARN, Facts, Request, Run, SpaceFacts, Stage
 from userrep.report.log_facts import log_facts
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
-from userrep.report.state import RootState
+from userrep.report.state import RootState, begins_attempt
 from userrep.report.user_map import map_users
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, Snapshot, available, list_snapshots
@@ -149,7 +149,7 @@ def _last_attempts(stages: Sequence[Stage]) -> list[Stage]:
     attempts: dict[str, list[Stage]] = {}
     for stage in stages:
         attempt = attempts.setdefault(stage.command, [])
-        if stage.stage in ("take_inventory", stage.command):  # the first or only stage of a command
+        if begins_attempt(stage.stage, stage.command):
             attempt.clear()
         attempt.append(stage)
     return [stage for attempt in attempts.values() for stage in attempt]

@@ -8,7 +8,7 @@ from typing import Any
 from userrep.operations.metrics_file import Metric
 from userrep.report.facts import NOUNS, Facts
 from userrep.report.findings import Finding
-from userrep.report.state import RootState
+from userrep.report.state import RootState, begins_attempt
 
 # The last stage of each command that has several. A run that has reached it without a failure has succeeded.
 _LAST_STAGE = {"pipeline": "promote", "daily": "publish_snapshot", "backfill": "publish_snapshot"}
@@ -70,7 +70,7 @@ def _last_successes(state: RootState) -> dict[str, float]:
         command = json.loads(row.outputs).get("command", row.stage if row.stage == "maintain_tables" else None)
         if command:
             attempt = attempts.setdefault((command, row.run_id), [])
-            if row.stage in ("take_inventory", command):  # the first or only stage of a run, perhaps repeated
+            if begins_attempt(row.stage, command):
                 attempt.clear()
             attempt.append(row)
     ends: dict[str, float] = {}

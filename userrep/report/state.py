@@ -41,6 +41,11 @@ class RootState:
     num_bytes: Mapping[str, int]
 
 
+def begins_attempt(stage: str, command: str) -> bool:
+    """Return whether a stage is the first or only one of a command, which schedulers repeat under its run id."""
+    return stage in ("take_inventory", command)
+
+
 def read_state(tables: Tables, config: Config) -> RootState:
     """Read the state of a root.
 

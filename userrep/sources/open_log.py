@@ -138,8 +138,7 @@ class OpenLog:
 
     def num_bytes(self, file: ListedFile) -> int:
         """Return the size of one of the files; for a Delta table, the mean."""
-        is_delta = self.delta is not None and self.delta.newest is not None
-        return self.delta.bytes_per_file if self.delta and is_delta else file.size
+        return self.delta.bytes_per_file if self.delta and self.delta.newest is not None else file.size
 
     def all_columns(self) -> dict[str, str]:
         """Return ``columns`` with those of a JSON log that its sample lacks. Cost: for JSON, a read of the log."""
@@ -193,7 +192,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
     else:
         files = list_plain_files(spark, log, what, listings)
         first = with_columns(sorted(files, key=_depth_and_name), log)
-        newest = with_columns(sorted(files, key=lambda file: (file.modified_at, file.path), reverse=True), log)
+        newest = with_columns(sorted(files, key=time_and_name, reverse=True), log)
         if log.format == "json":
             source, columns = _open_json(spark, log, what, [file.path for file in files], first)
         else:
@@ -255,7 +254,9 @@ def _with_folder_types(schema: T.StructType, path: str, files: Sequence[ListedFi
         known = values[field.name.lower()] - {_NO_VALUE} if field.name.lower() in names else set()
         if not known or not isinstance(field.dataType, (T.NullType, T.IntegerType, T.LongType, T.DateType)):
             return field.dataType
-        fitting = (of for of, pattern in _FOLDER_VALUES.items() if all(re.fullmatch(pattern, v) for v in known))
+        fitting = (
+            type_ for type_, pattern in _FOLDER_VALUES.items() if all(re.fullmatch(pattern, value) for value in known)
+        )  # fmt: skip
         return next(fitting, T.StringType)()
 
     return T.StructType([T.StructField(field.name, kind(field), field.nullable) for field in schema.fields])
@@ -264,6 +265,11 @@ def _with_folder_types(schema: T.StructType, path: str, files: Sequence[ListedFi
 def _depth_and_name(file: ListedFile) -> tuple[int, str]:
     """Return what sorts the files of the deepest partitions first, by path."""
     return -len(re.findall(r"/[^/]*=[^/]*(?=/)", file.path)), file.path
+
+
+def time_and_name(file: ListedFile) -> tuple[datetime, str]:
+    """Return what sorts the newest file last."""
+    return file.modified_at, file.path
 
 
 def _columns(schema: T.StructType, log: EventSource) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from userrep.errors import UsageError
-from userrep.sources.open_log import OpenLog, with_columns
+from userrep.sources.open_log import OpenLog, time_and_name, with_columns
 from userrep.sources.partitions import folder_day
 from userrep.store.filesystem import absolute
 from userrep.store.schemas import SOURCE_FILES, SOURCE_SCHEMAS
@@ -48,7 +48,7 @@ def _columns_now(tables: Tables, log: OpenLog) -> dict[str, str]:
     """
     if log.settings.format == "json" or log.is_table:
         return log.all_columns()
-    newest = max(log.files, key=lambda file: (file.modified_at, file.path), default=None)
+    newest = max(log.files, key=time_and_name, default=None)
     if newest is None:
         return log.columns
     partition = log.settings.partition

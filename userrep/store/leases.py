@@ -229,11 +229,10 @@ def _silence(tables: Tables, holder: Row) -> timedelta | None:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        with suppress(PermissionError):  # of a process of another account
+            os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # a process of another account
-        return True
     return True
 
 
@@ -242,13 +241,11 @@ def _last_heartbeat(tables: Tables, holder: Row) -> datetime:
 
     Raises OSError if the file cannot be read: the holder may be alive.
     """
-    try:
-        return datetime.fromisoformat(
-            read_bytes(_file(tables, holder.job, holder.lease_id), max_bytes=64).decode()
-        )  # fmt: skip
-    except (FileNotFoundError, ValueError):  # not written yet
-        started_at: datetime = holder.started_at
-        return started_at
+    heartbeat_at: datetime = holder.started_at
+    with suppress(FileNotFoundError, ValueError):  # not written yet
+        text = read_bytes(_file(tables, holder.job, holder.lease_id), max_bytes=64).decode()
+        heartbeat_at = datetime.fromisoformat(text)
+    return heartbeat_at
 
 
 def _file(tables: Tables, job: str, lease_id: str) -> str:

@@ -157,14 +157,14 @@ def _client(url: str) -> Any:
         ) from None
 
 
-def check_online_store(stream: Stream) -> None:
-    """Raise UsageError if the configured online store cannot be opened, without connecting to it."""
-    if stream.redis is not None:
-        _client(with_variables(stream.redis.url, "stream.redis.url")[0])
-
-
 def online_store(stream: Stream) -> OnlineStore | None:
     """Return the configured online store, or None. Raises UsageError if a variable in its URL is not set."""
     if stream.redis is None:
         return None
     return OnlineStore(with_variables(stream.redis.url, "stream.redis.url")[0], stream.redis.expires_after)
+
+
+def check_online_store(stream: Stream) -> None:
+    """Raise UsageError if the configured online store cannot be opened, without connecting to it."""
+    if store := online_store(stream):
+        _client(store.url)

@@ -41,7 +41,7 @@ def test_what_is_usual_is_the_median_of_the_same_weekday_in_eight_weeks_before()
 def test_a_day_whose_rows_have_left_the_log_is_missing() -> None:
     numbers = {FIRST + timedelta(days=k): TileDay("f", NO_ROWS if k in (1, 3) else "c", 2, 10, 0) for k in range(4)}
     found = log_facts(TileLedger(1, numbers, TileDay("", "", 0, 0, 0), {}), {}, 0.01)
-    assert [(of.day, of.is_missing) for of in found.days] == [
+    assert [(day.day, day.is_missing) for day in found.days] == [
         (FIRST, False), (FIRST + timedelta(days=1), True), (FIRST + timedelta(days=2), False),
     ]  # fmt: skip
 

@@ -151,9 +151,9 @@ def test_a_run_that_was_repeated_under_its_id_has_the_outcome_of_its_last_attemp
         JOB_RUNS,
         [a_run(stage, "r1", at, end, command="daily") for (stage, end), at in zip(stages, minutes, strict=True)],
     )
-    assert [of.outcome for of in gathered(tables, config).runs] == ["done"]
+    assert [run.outcome for run in gathered(tables, config).runs] == ["done"]
     tables.add(JOB_RUNS, [a_run("publish_snapshot", "r1", NOW + timedelta(minutes=5), "failed", command="daily")])
-    assert [of.outcome for of in gathered(tables, config).runs] == ["failed"]
+    assert [run.outcome for run in gathered(tables, config).runs] == ["failed"]
 
 
 def test_the_night_is_the_newest_daily_run_or_else_the_newest_pipeline(tables: Tables, config: Config) -> None:

@@ -74,7 +74,7 @@ class AsOfs(Section):
     """End of the training data (exclusive); defaults to 28 days before the run's as-of date."""
     every_days: Days = 7
     """Days between as-of dates, counted back from the last date whose targets end by `until`."""
-    max_dates: int = Field(26, ge=1)
+    max_dates: int = Field(13, ge=1)
     """Largest number of as-of dates; a short log gives fewer."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -96,7 +97,8 @@ class Embeddings:
         """
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
-            return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
+            sources = usable_sources(self.tables, space)
+            return join_frame(labels, tables=self.tables, sources=sources, options=chosen)  # type: ignore[no-any-return]
         tables, rows = self._with_spark(labels)
         from userrep.joins.join import join_embeddings
 
@@ -166,11 +168,12 @@ class Embeddings:
             raise UsageError("user_ids: expected several ids, got a text or a table. Give a list or a Series of ids.")
         ids = user_ids if isinstance(user_ids, pd.Series) else list(user_ids)
         labels = pd.DataFrame({"user_id": pd.Series(ids, dtype=None if len(ids) else "object")})
-        newest = usable_sources(self.tables, space).newest
+        sources = usable_sources(self.tables, space)
+        newest = sources.newest
         # before the next as-of date, whose snapshot may not be available yet
         labels["label_at"] = datetime.combine(newest.as_of, time(12))
-        options = JoinOptions(availability="as_of")
-        return join_frame(labels, tables=self.tables, space=space, options=options).drop(columns="label_at")
+        sources, options = replace(sources, snapshots=[newest]), JoinOptions(availability="as_of")
+        return join_frame(labels, tables=self.tables, sources=sources, options=options).drop(columns="label_at")
 
     def audience(
         self,

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_table
-from userrep.joins.ledger import usable_sources
+from userrep.joins.ledger import Sources, usable_sources
 from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
 from userrep.store.arrow import is_text
@@ -33,9 +33,9 @@ _NEWEST = pa.schema(
 )
 
 
-def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: JoinOptions) -> pd.DataFrame:
+def join_frame(labels: pd.DataFrame, *, tables: Tables, sources: Sources, options: JoinOptions) -> pd.DataFrame:
     """Join pandas labels with embeddings; see ``Embeddings.join``. The index and all columns of the labels are kept."""
-    joined = join_table(label_keys(labels, options), tables=tables, space=space, options=options)
+    joined = join_table(label_keys(labels, options), tables=tables, sources=sources, options=options)
     return with_added(labels, joined, options)
 
 

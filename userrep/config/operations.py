@@ -14,6 +14,7 @@ from userrep.config.values import (
     Name,
     Section,
     Share,
+    WholeDays,
     ascending,
     part_of_name,
     refuse,
@@ -28,9 +29,9 @@ class Snapshots(Section):
     publish_delay: Duration = timedelta(hours=6)
     """Delay from 00:00 UTC of the as-of date until a snapshot counts as available, where history is built as if on time
     (`pipeline`, `backfill`, `daily --as-if-on-time`, and the job `publish_snapshot`)."""
-    keep_daily: Duration = timedelta(days=14)
+    keep_daily: WholeDays = timedelta(days=14)
     """Age up to which every snapshot is kept."""
-    keep_weekly: Duration = timedelta(weeks=26)
+    keep_weekly: WholeDays = timedelta(weeks=26)
     """Age up to which the first snapshot of each week is kept."""
     history_dates: int = Field(8, ge=0)
     """Number of past dates that a space also has snapshots of, so that consumers have vectors for their first training
@@ -145,11 +146,12 @@ class Freshness(Section):
     @property
     def retry_within(self) -> timedelta:
         """The longest time after the log's end for which a later as-of date means that the log is not complete yet."""
-        return self.error_after or timedelta(hours=50)
+        return timedelta(hours=50) if self.error_after is None else self.error_after
 
     @model_validator(mode="after")
     def _in_order(self) -> "Freshness":
-        if self.warn_after and self.error_after and self.warn_after > self.error_after:
+        warn, error = self.warn_after, self.error_after
+        if warn is not None and error is not None and warn > error:
             refuse(["warn_after must not be longer than error_after. Swap them"])
         return self
 
@@ -185,7 +187,7 @@ class Quality(Section):
 class Retraining(Section):
     """When `userrep nightly` trains a candidate, and whether it promotes it. Without this section, it never does."""
 
-    every: Duration = timedelta(days=28)
+    every: WholeDays = timedelta(days=28)
     """Age of the newest space, in days from its training to the as-of date, from which another training is due."""
     on_drift: bool = True
     """Whether drift of the serving space past a limit of `drift` makes a training due, unless a newer space waits to

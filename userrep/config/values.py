@@ -28,6 +28,12 @@ def _duration(value: Any) -> timedelta:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _whole_days(span: timedelta) -> timedelta:
+    if span % timedelta(days=1):
+        raise ValueError("must be a whole number of days, such as 28d")
+    return span
+
+
 def _duration_text(span: timedelta) -> str:
     """Format a duration in the largest unit that divides it.
 
@@ -127,6 +133,7 @@ def expanded_path(path: str) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, when_used="json")]
+WholeDays = Annotated[Duration, AfterValidator(_whole_days)]
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]

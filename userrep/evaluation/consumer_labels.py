@@ -74,7 +74,7 @@ def read_label_rows(table: LabelTable, tables: Tables, old: Space, new: Space, *
     labels = read_labels(table, since=since, most=most)
     numbered = labels.append_column(_ROW, pa.array(range(labels.num_rows), pa.int64()))
     of_old, of_new = (
-        join_table(numbered, tables=tables, space=space.space_id, options=JoinOptions()).sort_by(_ROW)
+        join_table(numbered, tables=tables, sources=usable_sources(tables, space), options=JoinOptions()).sort_by(_ROW)
         for space in (old, new)
     )
     is_found = pc.and_(*(pc.equal(rows["embedding_status"], FOUND) for rows in (of_old, of_new)))

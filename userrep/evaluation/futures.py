@@ -115,19 +115,18 @@ def read_activity(
 ) -> Activity:
     """Read the sampled users' tiles of all days, and the popularity of their items.
 
-    Cost: two passes over the tiles, each with a shuffle of sums; the filter on users needs no join. The driver receives
-    one row for each user whose draw is at or below the limit (also users without a row, who are no longer known at the
-    dates), item and slot with an event, and a few rows for each of those items.
+    Cost: two passes over the tiles, each with a shuffle of sums. The driver receives one row for each sampled user,
+    item and slot with an event, and a few rows for each of those items.
     """
     boundaries = boundaries_of(plan)
     tiles = read_tiles(tables, start=None, end=boundaries[-1], ledger=ledger)
-    sums = rows.only_sampled(tiles).groupBy("user_id", "item_id", slot_of(boundaries).alias("slot")).agg(
+    sums = rows.only_own(tiles).groupBy("user_id", "item_id", slot_of(boundaries).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip
     entries = sums.toArrow()
     picks = NO_PICKS
     if onboarding is not None:
-        picked = rows.only_sampled(read_picks(tables.spark, onboarding))
+        picked = rows.only_own(read_picks(tables.spark, onboarding))
         picks = picked.select("user_id", "item_id").distinct().toArrow()
     items = pa.concat_tables([entries.select(["item_id"]), picks.select(["item_id"])], promote_options="permissive")
     item_ids = items["item_id"].cast(pa.string()).unique().sort()

@@ -11,7 +11,7 @@ from warnings import catch_warnings
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from userrep.config import Evaluation
 from userrep.errors import UsageError
@@ -35,8 +35,9 @@ class Described(NamedTuple):
 def fit_and_describe(name: str, fit: Fit, context: Context) -> tuple[Matrix, Described]:
     """Fit a representation and compute the rows' vectors, both timed."""
     started = time.monotonic()
-    matrix = fit(context)
-    described = describe(name, matrix, context, fit_seconds=time.monotonic() - started)
+    with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
+        matrix = fit(context)
+        described = describe(name, matrix, context, fit_seconds=time.monotonic() - started)
     logger.info(f"{name}: {described.cost.width} values per row, fitted in {described.cost.fit_seconds:.1f} s")
     return matrix, described
 

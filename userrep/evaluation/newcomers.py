@@ -119,7 +119,7 @@ def read_profiles(context: Context) -> pa.Table:
     tables, rows, profiles = context.tables, context.rows, refresh_profiles(context.tables, context.config)
     table = PROFILES.empty_table()
     if profiles.version is not None:
-        sampled = rows.only_sampled(tables.read(USER_PROFILES, version=profiles.version))
+        sampled = rows.only_own(tables.read(USER_PROFILES, version=profiles.version))
         table = in_common_schema(sampled, "profiles").select(PROFILES.names).toArrow().cast(PROFILES)
     return row_of_each(rows.user_ids, table)
 

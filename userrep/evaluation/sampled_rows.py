@@ -59,15 +59,11 @@ class Rows:
         return np.array(self.dates, "datetime64[D]")[self.date_N]
 
     def only_own(self, frame: DataFrame) -> DataFrame:
-        """Keep the rows of users with an evaluated row. Cost: a broadcast of their ids."""
-        return where_in(self.only_sampled(frame), "user_id", self.user_ids)
+        """Keep the rows of users with an evaluated row. Cost: a filter by draw, and a broadcast of the users' ids.
 
-    def only_sampled(self, frame: DataFrame) -> DataFrame:
-        """Keep the rows of sampled users, without a join.
-
-        May include users without any of the evaluation's rows, because the filter is by draw.
+        The filter alone would keep users who are no longer known at the dates, in an old log many more.
         """
-        return frame.where(draw(self.seed) <= F.lit(self.limit))
+        return where_in(frame.where(draw(self.seed) <= F.lit(self.limit)), "user_id", self.user_ids)
 
 
 def read_rows(

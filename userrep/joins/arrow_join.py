@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from userrep.errors import UserrepError
 from userrep.joins import ledger, statuses
 from userrep.joins.ledger import Sources, Step
-from userrep.joins.options import JoinOptions, without_vector, wrong_width
+from userrep.joins.options import JoinOptions, prepared, without_vector, wrong_width
 from userrep.joins.read_vectors import NO_STEP, find_vectors
 from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.store.arrow import combined
@@ -75,23 +75,22 @@ class Resolved:
         return np.select(applies, list(reasons), np.array(of_steps)[self.number_N])
 
 
-def join_table(labels: pa.Table, *, tables: Tables, space: str, options: JoinOptions) -> pa.Table:
-    """Return the rows and columns of ``join_embeddings``, in any order. Only catalogs and updates need Spark.
+def join_table(labels: pa.Table, *, tables: Tables, sources: Sources, options: JoinOptions) -> pa.Table:
+    """Return the rows and columns of ``join_sources``, in any order. Only catalogs and updates need Spark.
 
     ``labels`` have ``options.user`` (string) and ``options.time`` (timestamp in microseconds, UTC), and none of the
     columns that the join adds. ``options`` must not ask for Spark ML's vectors.
 
-    Raises UsageError as ``join_embeddings``, and UserrepError if a label has no vector and ``options.handle_invalid``
+    Raises UsageError as ``join_sources``, and UserrepError if a label has no vector and ``options.handle_invalid``
     is "error", or a vector has another width than the space's. Cost without Spark: one pass over the row groups that
     may contain the labels' users, and a sort of the labels. Memory: the labels' vectors, twice, and two row groups per
     core.
     """
     if not isinstance(tables, FileTables) or options.updates:
-        from userrep.joins.join import join_embeddings  # imports Spark
+        from userrep.joins.join import join_sources  # imports Spark
 
-        rows = tables.spark.createDataFrame(labels)
-        return join_embeddings(rows, tables=tables, space=space, options=options).toArrow()
-    sources = ledger.usable_sources(tables, space)
+        rows = prepared(tables.spark.createDataFrame(labels), options)
+        return join_sources(rows, tables, sources, options).toArrow()
     resolved = Resolved.of(labels, sources, options)
     ledger.report_in_sample(sources.space, resolved.snapshots, options)
     return joined_arrow(labels, resolved, tables, sources, options)

@@ -60,6 +60,11 @@ def join_embeddings(
     sources = ledger.usable_sources(tables, space)
     if coordinates not in (None, sources.space.space_id):
         sources = replace(sources, coordinates=find_space(tables, coordinates))
+    return join_sources(labels, tables, sources, options)
+
+
+def join_sources(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
+    """Join labels from ``prepared`` with these sources; see ``join_embeddings``."""
     _check_in_sample(labels, sources, options)
     return joined(labels, tables, sources, options)
 

@@ -10,7 +10,6 @@ from typing import Any
 from pyspark.sql import Row
 
 from userrep.config import Config
-from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import AlreadyRunningError, UserrepError, plural
 from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
@@ -28,14 +27,14 @@ from userrep.store.schemas import (
     USER_ITEM_DAYS,
     TableSchema,
 )
-from userrep.store.sql import sql_any
+from userrep.store.sql import sql_any, sql_in
 from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION
 from userrep.utc import utc_now
 
 logger = logging.getLogger(__name__)
 
-_NOT_EXPIRED = (BEGUN, STAGED, PUBLISHED, REFUSED)
+_UNPUBLISHED = (BEGUN, STAGED, REFUSED)
 _MANY = 16  # files of a ledger, or of a partition written by streams, from which on they are compacted
 
 
@@ -56,9 +55,9 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
     joined = _compact(tables)
     logger.info(f"maintain_tables: compacted the files of {plural(len(joined), 'table')}")
     done = {
-        "refused_snapshots": _drop_refused(tables),
+        "unpublished_snapshots": _drop_unpublished(tables),
         "superseded_tiles": _drop_superseded_tiles(tables),
-        "features": _drop_features(tables, config),
+        "features": _drop_features(tables),
         "updates": _drop_updates(tables, config),
         "trainings": _drop_trainings(tables),
     }
@@ -67,9 +66,9 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
         tables.vacuum(table, RETENTION, keep=read_by_streams if table is schemas.USER_OPENINGS else ())
     done["orphans"] = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
     logger.info(
-        "maintain_tables: removed old files, {refused_snapshots} refused snapshots, {superseded_tiles} superseded tile "
-        "revisions, {features} as-of dates of features, {updates} as-of dates of streamed updates, {trainings} "
-        "trainings that were given up and {orphans} partly written artifact files".format(**done)
+        "maintain_tables: removed old files, {unpublished_snapshots} unpublished snapshots, {superseded_tiles} "
+        "superseded tile revisions, {features} as-of dates of features, {updates} as-of dates of streamed updates, "
+        "rows of {trainings} trainings and {orphans} partly written artifact files".format(**done)
     )
     return {"joined": joined, **done}
 
@@ -145,23 +144,23 @@ def _drop_revisions(
     return len(old)
 
 
-def _drop_features(tables: Tables, config: Config) -> int:
+def _drop_features(tables: Tables) -> int:
     """Drop features of as-of dates that are not needed; return the number of dates.
 
-    A date is kept if it has a snapshot that has not expired, if a training at the newest date could use it, or if it
-    was built in the last 7 days. The rows of the ledger are removed before the features, so a concurrent build sees all
-    features of a date or none.
+    A date is kept if it has a published snapshot, or if its features or a snapshot were built in the last 7 days. A
+    training builds its other dates again, which costs less than keeping each day's features until then. The rows of the
+    ledger are removed before the features, so a concurrent build sees all features of a date or none.
     """
-    training, registry, num_dates = config.training.as_ofs, read_registry(tables), 0
-    reach = timedelta(days=training.every_days * training.max_dates + config.longest_future)
+    registry, before, num_dates = read_registry(tables), utc_now() - RETENTION, 0
     for table in features_tables(tables):
         lineage_id = table.name.removeprefix(schemas.USER_FEATURES)
         rows = [row for row in tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
         spaces = [space for space in registry.spaces if space.lineage_id == lineage_id]
-        used = {s.as_of for space in spaces for s in list_snapshots(tables, space.space_id, states=_NOT_EXPIRED)}
-        newest = max((row.as_of for row in rows), default=date.max)
-        since = min(training.until or date.max, newest - DEFAULT_ROOM) - reach
-        old = [r for r in rows if r.as_of < since and r.as_of not in used and r.built_at < utc_now() - RETENTION]
+        known = [
+            s for space in spaces for s in list_snapshots(tables, space.space_id, states=(PUBLISHED, *_UNPUBLISHED))
+        ]
+        used = {s.as_of for s in known if s.state == PUBLISHED or s.computed_at >= before}
+        old = [row for row in rows if row.as_of not in used and row.built_at < before]
         dates = [row.as_of for row in old]
         if old and tables.change(
             schemas.FEATURE_SETS,
@@ -212,16 +211,16 @@ def _drop_updates(tables: Tables, config: Config) -> int:
 
 
 def _drop_trainings(tables: Tables) -> int:
-    """Drop rows and checkpoints of trainings that have left no space, and wrote nothing in the last 7 days.
+    """Drop rows and checkpoints of trainings that wrote nothing in the last 7 days; return the number of trainings.
 
-    A training that is run again before then continues from them. Nothing is dropped while a training runs. Returns the
-    number of trainings.
+    A training that was interrupted and is run again before then continues from them. Nothing else reads them. Nothing
+    is dropped while a training runs.
     """
-    if not any(_given_up(tables)):
+    if not any(_old_trainings(tables)):
         return 0
     try:
         with held(tables, "train_autoencoder"):
-            rows, folders = _given_up(tables)
+            rows, folders = _old_trainings(tables)
             tables.drop_partitions(TRAINING_ROWS, [{"space_id": space_id} for space_id in rows])
             for name in folders:
                 delete_folder(f"{_trainings(tables)}/{name}")
@@ -230,16 +229,13 @@ def _drop_trainings(tables: Tables) -> int:
         return 0
 
 
-def _given_up(tables: Tables) -> tuple[list[str], list[str]]:
-    """Return the ids of the rows and the names of the folders that ``_drop_trainings`` drops.
-
-    A folder of a space is left from a run that was killed before it deleted it.
-    """
-    before, spaces = utc_now() - RETENTION, {space.space_id for space in read_registry(tables).spaces}
+def _old_trainings(tables: Tables) -> tuple[list[str], list[str]]:
+    """Return the ids of the rows and the names of the folders that ``_drop_trainings`` drops."""
+    before = utc_now() - RETENTION
     written: dict[str, datetime] = {}
     for (space_id, *_), part in tables.partitions(TRAINING_ROWS).items():
         written[space_id] = max(part.written_at, written.get(space_id, part.written_at))
-    rows = [space_id for space_id in written if space_id not in spaces and written[space_id] < before]
+    rows = [space_id for space_id in written if written[space_id] < before]
     newest = {name: _newest_file(f"{_trainings(tables)}/{name}") for name in folder_names(_trainings(tables))}
     return rows, [name for name, at in newest.items() if max(at, written.get(name, at)) < before]
 
@@ -254,10 +250,18 @@ def _newest_file(folder: str) -> datetime:
     return max(map(newest_change, [folder, f"{folder}/inputs", f"{folder}/checkpoints", *steps]))
 
 
-def _drop_refused(tables: Tables) -> int:
-    """Drop the rows of snapshots refused more than 7 days ago; return their number. The ledger keeps the reasons."""
+def _drop_unpublished(tables: Tables) -> int:
+    """Drop the rows of snapshots that were not published within 7 days; return their number.
+
+    The ledger keeps those that gates refused, with the reasons. Snapshots that drift held back or whose build was cut
+    off leave it, too, so that a later run builds the date again.
+    """
     before = utc_now() - RETENTION
-    old = [row for row in tables.ledger(schemas.SNAPSHOTS, state=REFUSED) if row.computed_at < before]
+    old = [row for row in tables.ledger(schemas.SNAPSHOTS) if row.state in _UNPUBLISHED and row.computed_at < before]
+    held_back = [row for row in old if row.state != REFUSED]
+    ids = sql_in("snapshot_id", [row.snapshot_id for row in held_back])
+    if held_back and not tables.change(schemas.SNAPSHOTS, partial(_removed, held_back), replacing=ids):
+        return 0  # another run publishes one of them
     stored = tables.partitions(USER_EMBEDDINGS) if old else {}
     keys = [key for row in old if (key := (row.space_id, row.as_of, row.revision)) in stored]
     tables.drop_partitions(USER_EMBEDDINGS, list(map(USER_EMBEDDINGS.partition, keys)))

@@ -167,9 +167,9 @@ def open_logs(spark: SparkSession, events: Events, listings: Listings | None = N
 def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> OpenLog:
     """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of two files.
 
-    For Parquet and CSV, one file determines the columns of ``source``, as in Spark: the first by name, from partition
-    folders if there are any. If it lacks a mapped column, the footers of all Parquet files are read. The fields of JSON
-    are those in a sample, or in all files if it lacks a mapped field.
+    For Parquet and CSV, ``source`` has the columns of the first file by name, from partition folders if there are any,
+    and those that only the newest file has. If both lack a mapped column, the footers of all Parquet files are read.
+    The fields of JSON are those in a sample, or in all files if it lacks a mapped field.
     """
     delta = None
     if log.format in ("delta", "table"):
@@ -196,9 +196,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         if log.format == "json":
             source, columns = _open_json(spark, log, what, [file.path for file in files], first)
         else:
-            source = read_source(spark, log, what=what, files=[first])
-            is_first = first == newest
-            columns = _columns((source if is_first else read_source(spark, log, what=what, files=[newest])).schema, log)
+            source, columns = _open_files(spark, log, what, first, newest)
         typed = _with_folder_types(source.schema, first, files, log)
         if typed != source.schema:
             source = read_source(spark, log, what=what, files=[first], schema=typed)
@@ -208,6 +206,20 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
             source = read_source(spark, log, what=what)
     check_columns(source.schema, event_columns(log), what)
     return OpenLog(what, log, source, files, columns, delta)
+
+
+def _open_files(
+    spark: SparkSession, log: EventSource, what: str, first: str, newest: str
+) -> tuple[DataFrame, dict[str, str]]:
+    """Return the frame of a log in Parquet or CSV, with the columns of its first and newest files, and the latter's."""
+    source = read_source(spark, log, what=what, files=[first])
+    if first == newest:
+        return source, _columns(source.schema, log)
+    found, known = read_source(spark, log, what=what, files=[newest]).schema, {name.lower() for name in source.columns}
+    more = [field for field in found if field.name.lower() not in known and f"/{field.name}=" not in newest]
+    if more:  # without event ids, events may differ only there
+        source = read_source(spark, log, what=what, files=[first], schema=T.StructType([*source.schema, *more]))
+    return source, _columns(found, log)
 
 
 def _open_json(

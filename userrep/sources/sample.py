@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -125,11 +124,14 @@ def _head(file: pq.ParquetFile, group: int, num_rows: int, num_bytes: int) -> pa
 
 
 def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: str, max_bytes: int) -> Sample:
-    parse = partial(csv_rows, names=csv_names(kept)) if format_ == "csv" else json_rows
+    names = csv_names(kept) if format_ == "csv" else []
     lines = [read_lines(file, max_bytes // len(kept)) for file in kept]
-    tables, num_bad = zip(*(parse(part.text) for part in lines), strict=True)
+    parsed = [(csv_rows(part.text, names), 0) if format_ == "csv" else json_rows(part.text) for part in lines]
+    tables, num_bad = zip(*parsed, strict=True)
     rows = pa.concat_tables(map(_with_partitions, tables, kept), promote_options="permissive")
     num_bytes, seen = sum(file.size for file in files), rows.num_rows + sum(num_bad)
+    if format_ == "json" and sum(num_bad) == seen > 0:
+        raise ValueError("no line is a JSON object; one object per line is expected")
     is_whole = len(kept) == len(files) and all(part.is_whole for part in lines)
     total = seen if is_whole else round(seen * num_bytes / max(1, sum(part.num_bytes for part in lines)))
     sees_end = all(part.sees_end for part in lines)

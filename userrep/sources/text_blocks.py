@@ -16,6 +16,7 @@ from userrep.store.filesystem import file_system
 _BLOCK_BYTES = 1 << 22
 _HEADER_BYTES = 1 << 16  # more than a header has
 _BOM = b"\xef\xbb\xbf"
+csv.field_size_limit(2**31 - 1)  # no limit: by default, values above 128 kB are an error
 _BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
 
 

@@ -1,5 +1,6 @@
 """Rows of CSV and JSON files as text, as Spark reads them."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import pyarrow.csv
 from userrep.sources.listing import COMPRESSED, DataFile
 from userrep.sources.text_blocks import csv_header, json_object
 
+_LONGEST_LINE = 1 << 24
 _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a number or a time
 
 
@@ -27,17 +29,20 @@ class Lines(NamedTuple):
 
 
 def csv_names(files: Sequence[DataFile]) -> list[str]:
-    """Return the column names of CSV files. All need the same header, since Spark names columns by one file's header.
+    """Return the column names of CSV files. A file may lack the last ones, or have no line at all, as in a run.
 
     Raises
     ------
     ValueError
-        If the header is not one of comma-separated, distinct names, or differs between files.
+        If the header is not one of comma-separated, distinct names, or two files have other columns in the same place.
     """
-    names = csv_header(files[0].store, files[0].path)
-    other = next((file for file in files if csv_header(file.store, file.path) != names), None)
+    headers = [(file, header) for file in files if (header := csv_header(file.store, file.path))]
+    if not headers:
+        raise ValueError("no file has a line; a header with comma-separated names is expected")
+    longest, names = max(headers, key=lambda each: len(each[1]))
+    other = next((file for file, header in headers if header != names[: len(header)]), None)
     if other is not None:
-        raise ValueError(f"the headers of {files[0].path} and {other.path} differ; all files need the same one")
+        raise ValueError(f"the headers of {longest.path} and {other.path} differ; all files need the same one")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"the header names {', '.join(map(repr, repeated))} twice")
@@ -48,40 +53,42 @@ def csv_names(files: Sequence[DataFile]) -> list[str]:
     return names
 
 
-def csv_rows(text: bytes, names: list[str]) -> tuple[pa.Table, int]:
-    """Parse lines of a CSV file, the header first; return the rows and the number of lines that are not rows."""
-    rejected: list[object] = []
+def csv_rows(text: bytes, names: list[str]) -> pa.Table:
+    """Parse lines of a CSV file, the header first.
 
-    def skip(row: object) -> str:
-        rejected.append(row)
+    As in a run, values that a line lacks are null, and those that it has too many are ignored.
+    """
+    schema, odd = pa.schema([(name, pa.string()) for name in names]), list[str]()
+
+    def skip(row: Any) -> str:
+        odd.append(row.text)
         return "skip"
 
+    lines = text.lstrip()  # without blank lines above the header
+    if not lines:
+        return schema.empty_table()
+    width = len(next(csv.reader([lines.partition(b"\n")[0].decode(errors="replace")])))
     rows = pyarrow.csv.read_csv(
-        pa.py_buffer(text.lstrip()),  # without blank lines above the header
-        read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
+        pa.py_buffer(lines),
+        read_options=pyarrow.csv.ReadOptions(column_names=names[:width], skip_rows=1, use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=skip),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+            include_columns=names, include_missing_columns=True, column_types=dict.fromkeys(names, pa.string()),
+            strings_can_be_null=True, null_values=[""],
         ),
-    )
-    return rows, len(rejected)
+    )  # fmt: skip
+    values = [dict(zip(names, (value or None for value in row), strict=False)) for row in csv.reader(odd)]
+    return pa.concat_tables([rows, pa.Table.from_pylist(values, schema)])
 
 
 def json_rows(text: bytes) -> tuple[pa.Table, int]:
     """Parse lines with one JSON object each; return the rows and the number of lines that are not rows.
 
     Nested fields are named by dotted path.
-
-    Raises
-    ------
-    ValueError
-        If no line is a JSON object.
     """
     lines = [line for line in text.decode("utf-8-sig", errors="replace").split("\n") if line.strip()]
     objects = [row for line in lines if (row := json_object(line, str)) is not None]
     rows = [dict(_leaves("", row)) for row in objects]
-    if not rows:
-        raise ValueError("no line is a JSON object; one object per line is expected")
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
     return pa.table(columns), len(lines) - len(rows)
@@ -98,18 +105,31 @@ def _leaves(path: str, values: dict[str, Any]) -> Iterator[tuple[str, str | None
 
 
 def read_lines(file: DataFile, max_bytes: int) -> Lines:
-    """Read lines of a file, about ``max_bytes`` at most, uncompressed."""
+    """Read lines of a file: about ``max_bytes``, uncompressed, or more if a single line is longer."""
     with file.store.open_input_file(file.path) as raw:
         if COMPRESSED.search(file.path):
             stream = pa.CompressedInputStream(raw, pa.Codec.detect(file.path).name)
-            text = stream.read(max_bytes + 1)
+            text, more = b"", max_bytes + 1
+            while b"\n" not in text and len(text) < _LONGEST_LINE and (block := stream.read(more)):
+                text, more = text + block, len(text) + len(block)
             if len(text) <= max_bytes:
                 return Lines(text, file.size, is_whole=True, sees_end=True)
             return Lines(text[: text.rfind(b"\n") + 1], raw.tell(), is_whole=False, sees_end=False)
         if file.size <= max_bytes:
             return Lines(raw.read(), file.size, is_whole=True, sees_end=True)
-        size = max_bytes // 3
-        first, middle = raw.read_at(size, 0), raw.read_at(size, (file.size - size) // 2).partition(b"\n")[2]
-        last = raw.read_at(size, file.size - size).partition(b"\n")[2]
-        text = first[: first.rfind(b"\n") + 1] + middle[: middle.rfind(b"\n") + 1] + last
+        text, end = _lines_from(raw, 0, max_bytes // 3, file.size)
+        size = max(max_bytes // 3, 2 * max(map(len, text.split(b"\n"))))  # two lines, so that one of them is whole
+        for start in ((file.size - size) // 2, file.size - size):
+            part, end = _lines_from(raw, max(start, end), size, file.size)
+            text += part
         return Lines(text, len(text), is_whole=False, sees_end=True)
+
+
+def _lines_from(raw: pa.NativeFile, start: int, num_bytes: int, size: int) -> tuple[bytes, int]:
+    """Return the whole lines of some bytes of a file, or of more if they have none, and where these bytes end."""
+    text, num_partial = raw.read_at(num_bytes, start), int(start > 0)
+    while text.count(b"\n") <= num_partial and start + len(text) < size and len(text) < _LONGEST_LINE:
+        text += raw.read_at(len(text), start + len(text))
+    end = start + len(text)
+    text = text.partition(b"\n")[2] if num_partial else text
+    return text if end == size else text[: text.rfind(b"\n") + 1], end

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from userrep.config import Config, Model
 from userrep.errors import UsageError
@@ -138,7 +139,8 @@ def _train(
         initial=initial, starts_from=first.content_hash if first else "",
     )  # fmt: skip
     result = run_training(task, spark=tables.spark)
-    weights = standardized_code(result.weights, x_BF) | propensities
+    with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
+        weights = standardized_code(result.weights, x_BF) | propensities
     manifest = SpaceManifest(
         space_id=space_id, lineage_id=plan.versions.lineage_id, trained_until=plan.until, created_at=datetime.now(UTC),
         layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,
@@ -181,7 +183,8 @@ def _propensities(inputs: TrainingInputs, model: Model) -> tuple[Tensors, float]
         return {}, row_weight
     x_NC, y_NP = rows_NC[:, : len(used)], rows_NC[:, len(used) : -1]
     knot_KS = knots_of(x_NC[:, : layout.num_counts])
-    weight_PC, bias_P = fitted_propensities(with_hinges(x_NC, knot_KS), y_NP)
+    with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
+        weight_PC, bias_P = fitted_propensities(with_hinges(x_NC, knot_KS), y_NP)
     weight_PF = np.zeros((len(bias_P), layout.width))
     weight_PF[:, used] = weight_PC[:, : len(used)]
     fitted: Tensors = {

@@ -112,13 +112,18 @@ class CsvLines:
 
     def _by_arrow(self, lines: bytes, _ends: Ends) -> pa.Table:
         included = dict.fromkeys((path[0] for path in self.paths.values()), pa.string())
+        width = len(next(csv.reader([lines[: lines.index(b"\n")].decode()]), []))
+        more = [f"\n{k}" for k in range(width - len(self.names))]  # no column has such a name
         table = pyarrow.csv.read_csv(
             pa.BufferReader(lines),
-            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=self.names),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=included, include_columns=list(included), strings_can_be_null=True, null_values=[""]
+            pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=len(lines) + 1, column_names=[*self.names, *more][:width]
             ),
-        )
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=included, include_columns=list(included), include_missing_columns=True,
+                strings_can_be_null=True, null_values=[""],
+            ),
+        )  # fmt: skip
         return _typed({name: table[path[0]] for name, path in self.paths.items()})
 
     def _by_line(self, lines: Sequence[bytes]) -> pa.Table:
@@ -130,7 +135,6 @@ class CsvLines:
         return [value or None for value in values] + [None] * (len(self.names) - len(values))
 
 
-csv.field_size_limit(2**31 - 1)  # no limit: by default, values above 128 kB are an error
 Lines = JsonLines | CsvLines
 
 

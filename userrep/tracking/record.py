@@ -117,15 +117,19 @@ def _run(client: Any, target: TrackingTarget, manifest: SpaceManifest) -> Any:
 
 
 def _model(client: Any, run: Any, folder: str, manifest: SpaceManifest) -> str:
-    """Return the id of the run's model; log the artifact as its model unless an earlier recording has."""
+    """Return the id of the run's model; log the artifact as its model unless an earlier recording has.
+
+    Models that an earlier recording could not finish are deleted.
+    """
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    for output in run.outputs.model_outputs if run.outputs else []:
-        if client.get_logged_model(output.model_id).status == "READY":
-            return str(output.model_id)
-    run_id = run.info.run_id
-    model = client.create_logged_model(run.info.experiment_id, manifest.space_id, run_id, _tags(manifest))
+    run_id, experiment_id = run.info.run_id, run.info.experiment_id
+    for known in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+        if known.status == "READY":
+            return str(known.model_id)
+        client.delete_logged_model(known.model_id)
+    model = client.create_logged_model(experiment_id, manifest.space_id, run_id, _tags(manifest))
     with _local_copy(folder) as local:  # MLflow copies it as a local folder
         Model.log(None, mlflow.pyfunc, run_id=run_id, model_id=model.model_id, **pyfunc_model(local, manifest))
     return str(model.model_id)

@@ -164,6 +164,20 @@ def test_a_look_up_reads_the_newest_snapshot_that_is_available_yet(root: Path) -
     assert set(embeddings.lookup(["u1"])["as_of"]) == {later.as_of}
 
 
+def test_a_look_up_in_a_catalog_reads_one_snapshot(
+    root: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings, read = userrep.open(root, spark=spark), []
+    tables = embeddings.tables = left_to_spark(embeddings.tables)
+    reading = tables.read
+    monkeypatch.setattr(
+        tables, "read", lambda table, keys=None, **how: read.append((table.name, keys)) or reading(table, keys, **how)
+    )
+    assert embeddings.lookup(["7", "u1"])["embedding_status"].tolist() == ["not_in_snapshot", "found"]
+    (keys,) = [keys for name, keys in read if name == "user_embeddings"]
+    assert [key["as_of"] for key in keys] == [DAY + timedelta(days=1)]
+
+
 def test_a_consumer_reads_only_the_three_tables_of_the_page_on_access(root: Path) -> None:
     page = (ROOT / "docs" / "reference" / "access.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^ROOT/tables/(\w+)/\*$", page, flags=re.MULTILINE))

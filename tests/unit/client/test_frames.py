@@ -13,6 +13,7 @@ import pytest
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.client.frames import join_frame, label_keys
 from userrep.errors import UsageError
+from userrep.joins.ledger import usable_sources
 from userrep.joins.options import JoinOptions
 from userrep.store.file_tables import FileTables
 
@@ -91,15 +92,15 @@ def test_a_join_keeps_index_order_and_columns_and_adds_float32_arrays(tmp_path: 
     add_spaces(tables, "s001-a")
     publish(tables, {snapshot(DAY): {"u1": [0.5, 1.0], "u2": [2.0, 3.0]}})
     given = labels(["u2", "new", "u1", None]).set_axis([7, 7, 3, 1]).assign(y=pd.Categorical(["a", "b", "a", "b"]))
-    before = given.copy()
-    found = join_frame(given, tables=tables, space="s001-a", options=JoinOptions())
+    before, sources = given.copy(), usable_sources(tables, "s001-a")
+    found = join_frame(given, tables=tables, sources=sources, options=JoinOptions())
     pd.testing.assert_frame_equal(given, before)
     pd.testing.assert_frame_equal(found[given.columns], before)
     assert list(found.columns[3:]) == ["snapshot_id", "as_of", "embedding", "embedding_status"]
     assert found["embedding"].iloc[0].dtype == np.float32
     assert [None if v is None else v.tolist() for v in found["embedding"]] == [[2.0, 3.0], None, [0.5, 1.0], None]
     assert found["as_of"].tolist() == [DAY] * 4
-    kept = join_frame(given, tables=tables, space="s001-a", options=JoinOptions(handle_invalid="skip"))
+    kept = join_frame(given, tables=tables, sources=sources, options=JoinOptions(handle_invalid="skip"))
     assert (kept.index.tolist(), kept["y"].tolist()) == ([7, 3], ["a", "a"])
-    none = join_frame(given[:0], tables=tables, space="s001-a", options=JoinOptions())
+    none = join_frame(given[:0], tables=tables, sources=sources, options=JoinOptions())
     assert (len(none), list(none.columns)) == (0, list(found.columns))

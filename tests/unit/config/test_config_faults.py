@@ -14,6 +14,15 @@ pytestmark = pytest.mark.fast
     [
         ({"model": {"latent_dim": "wide"}}, "model.latent_dim: must be a whole number, got 'wide'."),
         ({"model": {"latent_dim": None}}, "model.latent_dim: must be a whole number, got null."),
+        ({"retraining": {"every": "36h"}}, "retraining.every: must be a whole number of days, such as 28d, got '36h'."),
+        (
+            {"snapshots": {"keep_daily": "36h"}},
+            "snapshots.keep_daily: must be a whole number of days, such as 28d, got '36h'.",
+        ),
+        (
+            {"freshness": {"warn_after": "1h", "error_after": "0h"}},
+            "freshness: warn_after must not be longer than error_after. Swap them.",
+        ),
         ({"model": {"noise": "much"}}, "model.noise: must be a number, got 'much'."),
         ({"model": {"noise": float("nan")}}, "model.noise: must be a finite number, got nan."),
         ({"model": {"preset": True}}, "model.preset: must be next_days or autoencoder, got true."),

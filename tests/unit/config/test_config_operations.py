@@ -76,7 +76,7 @@ def test_nothing_is_retrained_without_the_section_and_at_most_once_a_day() -> No
     policy = parsed(retraining={}).retraining
     assert policy is not None
     assert (policy.every, policy.on_drift, policy.promote) == (timedelta(days=28), True, "never")
-    fault = fault_of({**SMALLEST, "retraining": {"every": "12h"}})
+    fault = fault_of({**SMALLEST, "retraining": {"every": "0d"}})
     assert fault == "retraining: every must be at least 1d. Set a number of days, such as 28d."
 
 

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import at, config_of, cut_off_before_a_row_of, event, left_to_spark, write_rows
 from userrep.config import Config
 from userrep.errors import UserrepError
-from userrep.features.build import build_features, read_features, stored_features
+from userrep.features.build import Features, build_features, read_features, stored_features
 from userrep.features.ledger import feature_sets, stale_features
 from userrep.features.sums import refresh as refreshing
 from userrep.features.sums.generations import generations
@@ -254,6 +254,23 @@ def test_a_refresh_starts_from_no_sums_whose_rows_a_killed_refresh_has_dropped(
         shop.refresh(D2, full=True)
     again = shop.refresh(D3)
     assert (again.since, again.reason) == (None, f"rows of the sums of {D3} were dropped by a refresh that was killed")
+    assert (shop.sums(), shop.features(D3)) == (moved["sums"], moved["features"])
+
+
+def test_a_refresh_reads_the_sums_that_it_has_chosen_although_another_one_drops_them(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.refresh(D2, full=True)
+    shop.refresh(D1, full=True)
+    begin = Features.begin
+
+    def overtaken(self: Features) -> Features:
+        monkeypatch.setattr(Features, "begin", begin)
+        shop.refresh(D1, full=True)  # by another run: drops the sums of D2
+        return begin(self)
+
+    monkeypatch.setattr(Features, "begin", overtaken)
+    assert shop.refresh(D3).since == D2
     assert (shop.sums(), shop.features(D3)) == (moved["sums"], moved["features"])
 
 

@@ -22,6 +22,7 @@ from userrep.errors import UsageError
 from userrep.joins import arrow_join
 from userrep.joins.arrow_join import join_table
 from userrep.joins.join import join_embeddings
+from userrep.joins.ledger import usable_sources
 from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.read_vectors import NO_STEP
 from userrep.joins.statuses import SPACE_ID
@@ -64,7 +65,7 @@ def join(request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables
         columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
         labels = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=names)
         if request.param == "arrow":
-            return join_table(labels, tables=tables, space=space, options=chosen)
+            return join_table(labels, tables=tables, sources=usable_sources(tables, space), options=chosen)
         found = join_embeddings(spark.createDataFrame(labels), tables=tables, space=space, options=chosen)
         assert found.schema[chosen.output].metadata == {SPACE_ID: space}
         return found.toArrow()
@@ -142,7 +143,7 @@ def test_labels_without_a_user_are_not_looked_up(tables: FileTables, monkeypatch
     found = arrow_join.find_vectors
     monkeypatch.setattr(arrow_join, "find_vectors", find_vectors)
     labels = pa.table({"user_id": ["u1", None], "label_at": pa.array([NOON, NOON], pa.timestamp("us", "UTC"))})
-    join_table(labels, tables=tables, space="s001-a", options=JoinOptions())
+    join_table(labels, tables=tables, sources=usable_sources(tables, "s001-a"), options=JoinOptions())
     assert asked == [0, NO_STEP]
 
 

@@ -16,7 +16,7 @@ from tests.support.embedding_tables import Update, add_spaces, add_updates, publ
 from userrep.errors import UserrepError
 from userrep.operations import maintenance
 from userrep.operations.maintenance import maintain_tables
-from userrep.spaces.snapshots import REFUSED, record_snapshots
+from userrep.spaces.snapshots import BEGUN, REFUSED, STAGED, record_snapshots
 from userrep.store import delta_commits
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
@@ -136,14 +136,25 @@ def test_old_files_go_and_what_may_still_be_read_stays(
 def test_rows_of_snapshots_that_were_refused_go_after_a_week(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tables, {snapshot(D1): {"u": [1.0]}, snapshot(D2, state=REFUSED): {"u": [1.0]}})
     monkeypatch.setattr(maintenance, "utc_now", lambda: datetime.combine(D2, datetime.min.time()) + RETENTION)
-    assert maintain(tables)["refused_snapshots"] == 0
+    assert maintain(tables)["unpublished_snapshots"] == 0
     monkeypatch.setattr(maintenance, "utc_now", lambda: datetime.combine(D2, datetime.max.time()) + RETENTION)
-    assert maintain(tables)["refused_snapshots"] == 1
+    assert maintain(tables)["unpublished_snapshots"] == 1
     assert [row.as_of for row in tables.read(USER_EMBEDDINGS).collect()] == [D1]
     assert {row.state for row in tables.ledger(SNAPSHOTS)} == {"published", "refused"}
 
 
-def test_trainings_that_were_given_up_go_after_a_week(
+def test_snapshots_that_were_not_published_go_after_a_week(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_back, begun = snapshot(D2, state=STAGED), replace(snapshot(D2, revision=2, state=BEGUN), begun_by="a run")
+    publish(tables, {snapshot(D1): {"u": [1.0]}, held_back: {"u": [1.0]}, begun: {"u": [1.0]}})
+    monkeypatch.setattr(maintenance, "utc_now", lambda: datetime.combine(D2, datetime.min.time()) + RETENTION)
+    assert maintain(tables)["unpublished_snapshots"] == 0
+    monkeypatch.setattr(maintenance, "utc_now", lambda: datetime.combine(D2, datetime.max.time()) + RETENTION)
+    assert maintain(tables)["unpublished_snapshots"] == 2
+    assert [row.as_of for row in tables.read(USER_EMBEDDINGS).collect()] == [D1]
+    assert {row.state for row in tables.ledger(SNAPSHOTS)} == {"published"}, "a later run builds the date again"
+
+
+def test_rows_and_checkpoints_of_trainings_go_after_a_week(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_spaces(tables, "s001-a")
@@ -155,8 +166,8 @@ def test_trainings_that_were_given_up_go_after_a_week(
     assert maintain(tables)["trainings"] == 0
     monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
     assert maintain(tables)["trainings"] == 2
-    assert [row.space_id for row in tables.read(TRAINING_ROWS).collect()] == ["s001-a"]
-    assert not list((tmp_path / "root" / "artifacts" / "training").iterdir())  # the folder of a space is a leftover
+    assert tables.read(TRAINING_ROWS).count() == 0
+    assert not list((tmp_path / "root" / "artifacts" / "training").iterdir())
 
 
 def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
@@ -240,7 +251,9 @@ def test_tiles_stay_for_seven_days_after_another_revision_of_their_day(
         assert maintain(tables)["superseded_tiles"] == num, "a run that began before may still read them"
 
 
-def test_features_go_that_no_snapshot_and_no_training_needs(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_go_that_no_published_snapshot_and_no_recent_build_needs(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_spaces(tables, "s001-a")
     table = user_features("l1", "n INT")
     days = [D2 - timedelta(days=back) for back in (0, 100, 300, 301, 302)]
@@ -252,8 +265,8 @@ def test_features_go_that_no_snapshot_and_no_training_needs(tables: Tables, monk
     monkeypatch.setattr(maintenance, "utc_now", lambda: NOON + RETENTION)
     assert maintain(tables)["features"] == 0
     monkeypatch.setattr(maintenance, "utc_now", lambda: NOON + RETENTION + timedelta(seconds=1))
-    assert maintain(tables)["features"] == 1
-    left = {*days} - {days[3]}
+    assert maintain(tables)["features"] == 3
+    left = {days[2], days[4]}
     assert {row.as_of for row in tables.ledger(FEATURE_SETS)} == left
     assert {file.values["as_of"] for file in tables.files(table, lambda _: True)} == left
 

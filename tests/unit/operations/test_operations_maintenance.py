@@ -8,7 +8,7 @@ import pytest
 from tests.support.builders import config_of
 from tests.support.embedding_tables import Update, add_updates, publish, snapshot
 from userrep.operations import maintenance
-from userrep.operations.maintenance import _crowded, _drop_refused, _drop_superseded_tiles, maintain_tables
+from userrep.operations.maintenance import _crowded, _drop_superseded_tiles, _drop_unpublished, maintain_tables
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
     EMBEDDING_UPDATES,
@@ -55,7 +55,7 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
 
     def dropped(now: datetime) -> int:
         monkeypatch.setattr(maintenance, "utc_now", lambda: now)
-        return _drop_refused(tables)
+        return _drop_unpublished(tables)
 
     week = NOON + timedelta(days=7)
     assert dropped(week) == 0
@@ -104,7 +104,9 @@ def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(
     assert maintain_tables(tables, config_of(tmp_path))["joined"] == {}
     tables.add(JOB_RUNS, [{"run_id": "r15", "stage": "s"}])
     done = maintain_tables(tables, config_of(tmp_path))
-    nothing = dict.fromkeys(("refused_snapshots", "superseded_tiles", "features", "updates", "trainings", "orphans"), 0)
+    nothing = dict.fromkeys(
+        ("unpublished_snapshots", "superseded_tiles", "features", "updates", "trainings", "orphans"), 0
+    )
     assert done == {"joined": {"job_runs": 16}} | nothing
     assert lines[2] == "maintain_tables: compacted the files of 1 table"
     assert len(tables.ledger(JOB_RUNS)) == 16

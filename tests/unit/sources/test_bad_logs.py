@@ -1,6 +1,7 @@
 """Malformed logs are refused, with the setting or column at fault, before tiles are built."""
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from userrep.sources.columns import check_columns, event_columns
 from userrep.sources.read import with_validity
 from userrep.sources.times import times_of
 from userrep.store.open import open_tables
-from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
+from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS, USER_ITEM_DAYS
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
 from userrep.tiles.inventory.log_days import LogDay
@@ -261,6 +262,29 @@ def test_a_new_column_is_accepted_and_a_removed_or_changed_one_is_refused(
     for name in ("1.parquet", "2.parquet"):
         (tmp_path / "events" / name).unlink()
     take_inventory(tables, config.events)
+
+
+@pytest.mark.parametrize("by_spark", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_events_that_differ_only_in_a_column_of_newer_files_are_no_copies(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, by_spark: bool
+) -> None:
+    row = {"user_id": "u", "item_id": "i", "event_at": "2024-05-01 12:00:00"}
+    for number, rows in enumerate(([row, row], [row | {"line": "1"}, row | {"line": "2"}, row | {"line": "2"}])):
+        path = tmp_path / "events" / f"{number}.{kind}"
+        if kind == "parquet":
+            write_rows(path, rows)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{','.join(values)}\n" for values in (rows[0], *(row.values() for row in rows))))
+        os.utime(path, (1e9 + number, 1e9 + number))
+    if by_spark:
+        monkeypatch.setattr("userrep.tiles.build.arrow_days", lambda *_, **__: ({}, []))
+    config = config_of(tmp_path, events={"format": kind})
+    tables = open_tables(config, spark)
+    build_tiles(tables, config, take_inventory(tables, config.events), before=D2)
+    (tile,) = tables.read(USER_ITEM_DAYS).collect()
+    assert tile.num_events == 3
 
 
 @pytest.mark.parametrize(("kind", "old", "new"), [

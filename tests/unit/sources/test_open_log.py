@@ -30,7 +30,7 @@ def test_files_that_arrive_later_are_not_in_an_open_log(spark: SparkSession, tmp
     assert not log.is_table
 
 
-def test_rows_have_the_columns_of_the_first_file_and_columns_are_those_of_the_newest(
+def test_rows_have_the_columns_of_the_first_and_the_newest_file_and_columns_are_those_of_the_newest(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     row = event("u", "i", "2024-05-01")
@@ -39,7 +39,7 @@ def test_rows_have_the_columns_of_the_first_file_and_columns_are_those_of_the_ne
     for age, path in enumerate((newest, first)):
         os.utime(path, (1e9 - age, 1e9 - age))
     (log,) = open_logs(spark, config_of(tmp_path).events)
-    assert log.source.columns == ["user_id", "item_id", "event_at", "dt"]
+    assert {*log.source.columns} == {"user_id", "item_id", "event_at", "dt", "more"}
     assert list(log.columns) == ["user_id", "item_id", "event_at", "more"]
     days = {row.path: row.dt for row in log.rows_of([file.path for file in log.files])
             .selectExpr("_metadata.file_name AS path", "dt").collect()}  # fmt: skip

@@ -297,6 +297,7 @@ def test_recording_twice_changes_nothing(store: Store) -> None:
 @pytest.mark.parametrize(
     "step",
     [
+        "mlflow.MlflowClient.log_model_artifacts",
         "mlflow.models.Model.log", "mlflow.log_dict", "mlflow.MlflowClient.create_registered_model",
         "mlflow.register_model", "mlflow.MlflowClient.set_registered_model_alias", "mlflow.MlflowClient.set_terminated",
     ],

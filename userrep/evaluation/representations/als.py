@@ -76,7 +76,7 @@ def factorized(context: Context, settings: AlsVectors) -> Factors:
         numbered = events.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
         model, dim = fit_als(numbered, settings=settings), settings.dim
         sampled_items = where_in(items, "item_id", context.activity.item_ids)
-        sampled_users = context.rows.only_sampled(users)
+        sampled_users = context.rows.only_own(users)
         item_ID = _factors_of(model.itemFactors, sampled_items, context.activity.item_ids, dim)
         user_UD = _factors_of(model.userFactors, sampled_users, context.rows.user_ids, dim)
         factors = model.itemFactors.select("features")

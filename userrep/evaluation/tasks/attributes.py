@@ -76,6 +76,6 @@ def read_attributes(spark: SparkSession, config: Config, rows: Rows) -> dict[str
         F.max(F.col(name).cast("double" if isinstance(type_of(users, name), T.NumericType) else "string")).alias(name)
         for name in names
     ]
-    by_user = rows.only_sampled(users).groupBy("user_id").agg(*largest).toArrow()
+    by_user = rows.only_own(users).groupBy("user_id").agg(*largest).toArrow()
     sampled = row_of_each(rows.user_ids, by_user)
     return {name: as_categories(combined(sampled.column(name))) for name in names}

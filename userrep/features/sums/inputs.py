@@ -20,12 +20,17 @@ from userrep.utc import day_number
 
 
 class PoolingInputs(NamedTuple):
-    """The inputs of a pooling job. ``profiles_version``: the version of ``user_profiles``, None without profiles."""
+    """The inputs of a pooling job.
+
+    profiles_version : the version of ``user_profiles``, None without profiles. sums_version : the version of
+    ``user_window_sums``, None for the newest.
+    """
 
     tables: Tables
     tiles: TileDays
     sums: Generation | None
     profiles_version: int | None
+    sums_version: int | None = None
 
     def profile_rows(self) -> DataFrame:
         """Read the pinned version of the profiles."""
@@ -46,7 +51,9 @@ def listed_files(tables: FileTables, inputs: PoolingInputs) -> list[BucketedFile
             listed.append(BucketedFile("tiles", file.uri, buckets_of(file), day_number(day), before, after))
     if sums is not None:
         key = sums.lineage_id, sums.generation
-        for file in tables.files(USER_WINDOW_SUMS, lambda v: (v["lineage_id"], v["generation"]) == key):
+        for file in tables.files(
+            USER_WINDOW_SUMS, lambda v: (v["lineage_id"], v["generation"]) == key, version=inputs.sums_version
+        ):
             listed.append(BucketedFile("sums", file.uri, buckets_of(file), day_number(sums.as_of)))
     if inputs.profiles_version is not None:
         for file in tables.files(USER_PROFILES, version=inputs.profiles_version):
@@ -65,7 +72,9 @@ def rows_of_inputs(inputs: PoolingInputs) -> DataFrame:
         frames.append(in_common_schema(rows_of_revisions(tables, days).withColumns(constants), "tiles"))
     if sums is not None:
         keys: Keys = [{"lineage_id": sums.lineage_id, "generation": sums.generation}]
-        rows = tables.read(USER_WINDOW_SUMS, keys).withColumn("day", F.lit(day_number(sums.as_of)))
+        rows = tables.read(USER_WINDOW_SUMS, keys, version=inputs.sums_version).withColumn(
+            "day", F.lit(day_number(sums.as_of))
+        )
         frames.append(in_common_schema(rows, "sums"))
     if inputs.profiles_version is not None:
         frames.append(in_common_schema(inputs.profile_rows(), "profiles"))

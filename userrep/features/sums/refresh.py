@@ -111,6 +111,11 @@ class SumsUpdate:
         """The stored generations, oldest first."""
         return generations(self.tables, self.versions.lineage_id)
 
+    @cached_property
+    def sums_version(self) -> int | None:
+        """The version of ``user_window_sums`` to read the base from: other runs may drop its rows meanwhile."""
+        return self.tables.version(USER_WINDOW_SUMS)
+
     @property
     def base(self) -> Generation | None:
         """The generation to start from, None for a rebuild."""
@@ -141,6 +146,7 @@ class SumsUpdate:
         from other days than the sums, it says nothing about the sums. Only the newest sums are known to have rows: a
         refresh that was killed between its commits has dropped those of the earlier ones.
         """
+        _ = self.sums_version  # before its rows are looked for
         if base != self.known[-1] and (base.lineage_id, base.generation) not in {
             key[:2] for key in self.tables.partitions(USER_WINDOW_SUMS)
         }:
@@ -177,7 +183,8 @@ class SumsUpdate:
         cells = tiles_by_cell(tables, self.ledger, self.difference)
         cells += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
         plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
-        return Pooling(PoolingInputs(tables, self.difference, base, profiles.version), job, plan)
+        inputs = PoolingInputs(tables, self.difference, base, profiles.version, self.sums_version if base else None)
+        return Pooling(inputs, job, plan)
 
 
 def _run(update: SumsUpdate, profiles: Profiles) -> int:
@@ -202,8 +209,9 @@ def _run(update: SumsUpdate, profiles: Profiles) -> int:
         return features.record(features.commit(tables, files))
     if not is_current:
         _record(tables, target, num_users=_write_sums(update, target, pooling))
-    inputs, job = pooling.inputs._replace(tiles={}, sums=target), pooling.job.for_adding_up()
-    pooling = Pooling(inputs, replace(job, outputs=("features",)), pooling.plan)
+    version = pooling.inputs.sums_version if is_current else None  # the newest has the sums that were just written
+    inputs = pooling.inputs._replace(tiles={}, sums=target, sums_version=version)
+    pooling = Pooling(inputs, replace(pooling.job.for_adding_up(), outputs=("features",)), pooling.plan)
     return features.record(features.write(pooling))
 
 

@@ -36,8 +36,8 @@ def test_times_are_those_of_the_recorded_daily_run_in_proportion_to_users_and_ev
     hours = {
         "a daily run, core hours": [(users * user + events * event + fixed) / 3600 for users, events in SIZES],
         "first run: tiles, core hours": [360 * events * event / 3600 for _, events in SIZES],
-        "first run: features of 53 dates, core hours": [53 * users * refresh / 3600 for users, _ in SIZES],
-        "training, 8 epochs, core hours": [8 * min(26 * users, 100) * 1e6 / 30_000 * 2 / 3600 for users, _ in SIZES],
+        "first run: features of 39 dates, core hours": [39 * users * refresh / 3600 for users, _ in SIZES],
+        "training, 8 epochs, core hours": [8 * min(13 * users, 100) * 1e6 / 30_000 * 2 / 3600 for users, _ in SIZES],
     }
     for label, expected in hours.items():
         assert row(label) == pytest.approx(expected, rel=0.02, abs=0.005), label
@@ -51,9 +51,9 @@ def test_times_are_those_of_the_recorded_daily_run_in_proportion_to_users_and_ev
 def test_storage_is_the_measured_bytes_times_rows() -> None:
     rows = {
         "tiles of 360 days, GB": [360 * events * BYTES["tiles"] for _, events in SIZES],
-        "features of 53 dates, GB": [53 * users * BYTES["features"] for users, _ in SIZES],
+        "features of 39 dates, GB": [39 * users * BYTES["features"] for users, _ in SIZES],
         "40 snapshots, GB": [40 * users * BYTES["vectors"] for users, _ in SIZES],
-        "training rows of a space, GB": [min(26 * users, 100) * BYTES["rows"] for users, _ in SIZES],
+        "training rows of a space, GB": [min(13 * users, 100) * BYTES["rows"] for users, _ in SIZES],
         "window sums, two generations, GB": [2 * users * BYTES["sums"] for users, _ in SIZES],
     }
     for label, megabytes in rows.items():

@@ -75,7 +75,13 @@ class AsOfs(Section):
     every_days: Days = 7
     """Days between as-of dates, counted back from the last date whose targets end by `until`."""
     max_dates: int = Field(13, ge=1)
-    """Largest number of as-of dates; a short log gives fewer."""
+    """Largest number of as-of dates; a short log gives fewer. The self-check uses earlier dates, too: up to half as
+    many."""
+
+    @property
+    def max_check_dates(self) -> int:
+        """Largest number of as-of dates of a training together with those that only its self-check uses."""
+        return self.max_dates * 3 // 2
 
 
 class Training(Section):

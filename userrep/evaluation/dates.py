@@ -1,10 +1,14 @@
-"""The as-of dates of an evaluation: after the space's training data, and early enough for labels."""
+"""The as-of dates of an evaluation or a self-check: after the training data, and early enough for labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import product
+from typing import NamedTuple
 
 from userrep.errors import UsageError
+
+_CHECK_DATES = 4  # of a self-check, for fitting probes, and as many for testing
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,41 @@ def make_plan(
     train = _every(until, first_test - timedelta(days=longest), every_days)[:max_dates]
     test = _every(first_test, until + timedelta(days=longest + spare), every_days)[:max_dates]
     return EvaluationPlan(until, end, tuple(usable), train, test)
+
+
+class CheckPlan(NamedTuple):
+    """``as_ofs``: training dates of the checked model. ``plan``: dates on which it is evaluated."""
+
+    as_ofs: list[date]
+    plan: EvaluationPlan
+
+
+def plan_check(
+    as_ofs: Sequence[date], *, at_least: float, until: date, future_days: int, every_days: int, horizons: Sequence[int]
+) -> CheckPlan | None:
+    """Choose the dates of a self-check; None if the log is too short.
+
+    The longest horizon that fits takes precedence, then the number of dates. No test label ends after ``until``, and no
+    label of a probe's training date ends after the first test date.
+
+    Parameters
+    ----------
+    as_ofs : dates that the checked model may be trained on, ascending.
+    at_least : number of dates that it must be trained on, and at least two.
+    until, future_days, every_days : settings of the space's own training.
+    horizons : in days, ascending.
+    """
+    for horizon, num_dates in product(reversed(horizons), range(_CHECK_DATES, 0, -1)):
+        step = timedelta(days=every_days)
+        label = step * -(-horizon // every_days)
+        first_test = until - label - step * (num_dates - 1)
+        end = first_test - label - step * (num_dates - 1)
+        trained = [day for day in as_ofs if day + timedelta(days=future_days) <= end]
+        if len(trained) >= max(2, at_least):
+            usable = tuple(h for h in horizons if h <= horizon)
+            train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
+            return CheckPlan(trained, EvaluationPlan(end, until, usable, train, test))
+    return None
 
 
 def latest_until(end: date, horizon: int) -> date:

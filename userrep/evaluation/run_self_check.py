@@ -5,16 +5,12 @@ later days that only the space's own training will see, because days that an enc
 """
 
 import logging
-from collections.abc import Sequence
-from datetime import date, timedelta
-from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.evaluation.dates import EvaluationPlan
+from userrep.evaluation.dates import CheckPlan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.representations.catalog import representations
@@ -37,43 +33,8 @@ from userrep.tiles.ledger import TileLedger, days_fingerprint
 logger = logging.getLogger(__name__)
 
 PEERS = ("untrained", "rfm_history", "pooled_longest", "raw", "pca")
-_MAX_DATES = 4  # for fitting probes, and as many for testing
 _MAX_ROWS = 19_000
 _MAX_BYTES = 1 << 20  # of a stored result
-
-
-class CheckPlan(NamedTuple):
-    """``as_ofs``: training dates of the checked model. ``plan``: dates on which it is evaluated."""
-
-    as_ofs: list[date]
-    plan: EvaluationPlan
-
-
-def plan_check(
-    training_as_ofs: Sequence[date], *, until: date, future_days: int, every_days: int, horizons: Sequence[int]
-) -> CheckPlan | None:
-    """Choose the dates of a check; None if the log is too short.
-
-    The checked model keeps at least half of the training dates, and at least two. The longest horizon that fits takes
-    precedence, then the number of dates. All dates are ends of training futures, where features are built anyway. No
-    test label ends after ``until``, and no label of a probe's training date ends after the first test date.
-
-    Parameters
-    ----------
-    training_as_ofs, until, future_days, every_days : settings of the space's own training.
-    horizons : in days, ascending.
-    """
-    for horizon, num_dates in product(reversed(horizons), range(_MAX_DATES, 0, -1)):
-        step = timedelta(days=every_days)
-        label = step * -(-horizon // every_days)
-        first_test = until - label - step * (num_dates - 1)
-        end = first_test - label - step * (num_dates - 1)
-        as_ofs = [day for day in training_as_ofs if day + timedelta(days=future_days) <= end]
-        if len(as_ofs) >= max(2, len(training_as_ofs) / 2):
-            usable = tuple(h for h in horizons if h <= horizon)
-            train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
-            return CheckPlan(as_ofs, EvaluationPlan(end, until, usable, train, test))
-    return None
 
 
 def self_check(

@@ -61,7 +61,7 @@ class Rows:
     def only_own(self, frame: DataFrame) -> DataFrame:
         """Keep the rows of users with an evaluated row. Cost: a filter by draw, and a broadcast of the users' ids.
 
-        The filter alone would keep users who are no longer known at the dates, in an old log many more.
+        The filter by draw keeps users who are no longer known at the dates; in an old log, these are most users.
         """
         return where_in(frame.where(draw(self.seed) <= F.lit(self.limit)), "user_id", self.user_ids)
 

@@ -10,6 +10,7 @@ from typing import Any
 from pyspark.sql import Row
 
 from userrep.config import Config
+from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import AlreadyRunningError, UserrepError, plural
 from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
@@ -57,7 +58,7 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
     done = {
         "unpublished_snapshots": _drop_unpublished(tables),
         "superseded_tiles": _drop_superseded_tiles(tables),
-        "features": _drop_features(tables),
+        "features": _drop_features(tables, config),
         "updates": _drop_updates(tables, config),
         "trainings": _drop_trainings(tables),
     }
@@ -144,14 +145,16 @@ def _drop_revisions(
     return len(old)
 
 
-def _drop_features(tables: Tables) -> int:
+def _drop_features(tables: Tables, config: Config) -> int:
     """Drop features of as-of dates that are not needed; return the number of dates.
 
-    A date is kept if it has a published snapshot, or if its features or a snapshot were built in the last 7 days. A
-    training builds its other dates again, which costs less than keeping each day's features until then. The rows of the
+    A date is kept if it has a published snapshot, if stored window sums are of this date, if a training at the newest
+    date or its self-check could use it, or if its features or a snapshot were built in the last 7 days. The rows of the
     ledger are removed before the features, so a concurrent build sees all features of a date or none.
     """
-    registry, before, num_dates = read_registry(tables), utc_now() - RETENTION, 0
+    training, registry = config.training.as_ofs, read_registry(tables)
+    reach = timedelta(days=training.every_days * training.max_check_dates + config.longest_future)
+    before, num_dates = utc_now() - RETENTION, 0
     for table in features_tables(tables):
         lineage_id = table.name.removeprefix(schemas.USER_FEATURES)
         rows = [row for row in tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
@@ -160,7 +163,10 @@ def _drop_features(tables: Tables) -> int:
             s for space in spaces for s in list_snapshots(tables, space.space_id, states=(PUBLISHED, *_UNPUBLISHED))
         ]
         used = {s.as_of for s in known if s.state == PUBLISHED or s.computed_at >= before}
-        old = [row for row in rows if row.as_of not in used and row.built_at < before]
+        used |= {kept.as_of for kept in generations(tables, lineage_id)}
+        newest = max((row.as_of for row in rows), default=date.max)
+        since = min(training.until or date.max, newest - DEFAULT_ROOM) - reach
+        old = [row for row in rows if row.as_of < since and row.as_of not in used and row.built_at < before]
         dates = [row.as_of for row in old]
         if old and tables.change(
             schemas.FEATURE_SETS,
@@ -176,6 +182,12 @@ def _drop_features(tables: Tables) -> int:
 def _removed(rows: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
     """Return no rows to write instead of ``rows``, or None if one of these has changed."""
     return [] if all(row in current_rows for row in rows) else None
+
+
+def _refused_of(rows: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    """Return those of ``rows`` that are refused, to write instead of them, or None if one has changed."""
+    unchanged = all(row in current_rows for row in rows)
+    return [row.asDict() for row in rows if row.state == REFUSED] if unchanged else None
 
 
 def _drop_updates(tables: Tables, config: Config) -> int:
@@ -235,8 +247,8 @@ def _old_trainings(tables: Tables) -> tuple[list[str], list[str]]:
     written: dict[str, datetime] = {}
     for (space_id, *_), part in tables.partitions(TRAINING_ROWS).items():
         written[space_id] = max(part.written_at, written.get(space_id, part.written_at))
-    rows = [space_id for space_id in written if written[space_id] < before]
     newest = {name: _newest_file(f"{_trainings(tables)}/{name}") for name in folder_names(_trainings(tables))}
+    rows = [name for name, at in written.items() if max(at, newest.get(name, at)) < before]
     return rows, [name for name, at in newest.items() if max(at, written.get(name, at)) < before]
 
 
@@ -253,16 +265,15 @@ def _newest_file(folder: str) -> datetime:
 def _drop_unpublished(tables: Tables) -> int:
     """Drop the rows of snapshots that were not published within 7 days; return their number.
 
-    The ledger keeps those that gates refused, with the reasons. Snapshots that drift held back or whose build was cut
-    off leave it, too, so that a later run builds the date again.
+    The ledger keeps refused snapshots, with the reasons. It loses those that drift held back or whose build was
+    interrupted, so that a later run builds the date again.
     """
     before = utc_now() - RETENTION
     old = [row for row in tables.ledger(schemas.SNAPSHOTS) if row.state in _UNPUBLISHED and row.computed_at < before]
-    held_back = [row for row in old if row.state != REFUSED]
-    ids = sql_in("snapshot_id", [row.snapshot_id for row in held_back])
-    if held_back and not tables.change(schemas.SNAPSHOTS, partial(_removed, held_back), replacing=ids):
-        return 0  # another run publishes one of them
-    stored = tables.partitions(USER_EMBEDDINGS) if old else {}
+    stored = tables.partitions(USER_EMBEDDINGS) if old else {}  # before others can use the numbers of revisions again
     keys = [key for row in old if (key := (row.space_id, row.as_of, row.revision)) in stored]
+    ids = sql_in("snapshot_id", [row.snapshot_id for row in old])
+    if old and not tables.change(schemas.SNAPSHOTS, partial(_refused_of, old), replacing=ids):
+        return 0  # another run stages or publishes one of them
     tables.drop_partitions(USER_EMBEDDINGS, list(map(USER_EMBEDDINGS.partition, keys)))
     return len(keys)

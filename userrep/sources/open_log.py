@@ -167,8 +167,9 @@ def open_logs(spark: SparkSession, events: Events, listings: Listings | None = N
 def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> OpenLog:
     """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of two files.
 
-    For Parquet and CSV, ``source`` has the columns of the first file by name, from partition folders if there are any,
-    and those that only the newest file has. If both lack a mapped column, the footers of all Parquet files are read.
+    For Parquet and CSV, ``source`` has the columns of the first file by name, from partition folders if there are any.
+    Without event ids, it also has those that only the newest file and the last one by name have. If these lack a mapped
+    column, the footers of all Parquet files are read.
     The fields of JSON are those in a sample, or in all files if it lacks a mapped field.
     """
     delta = None
@@ -196,7 +197,8 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         if log.format == "json":
             source, columns = _open_json(spark, log, what, [file.path for file in files], first)
         else:
-            source, columns = _open_files(spark, log, what, first, newest)
+            by_name = with_columns(sorted(files, key=lambda file: file.path, reverse=True), log)
+            source, columns = _open_files(spark, log, what, (first, newest, by_name))
         typed = _with_folder_types(source.schema, first, files, log)
         if typed != source.schema:
             source = read_source(spark, log, what=what, files=[first], schema=typed)
@@ -209,17 +211,24 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
 
 
 def _open_files(
-    spark: SparkSession, log: EventSource, what: str, first: str, newest: str
+    spark: SparkSession, log: EventSource, what: str, paths: tuple[str, str, str]
 ) -> tuple[DataFrame, dict[str, str]]:
-    """Return the frame of a log in Parquet or CSV, with the columns of its first and newest files, and the latter's."""
-    source = read_source(spark, log, what=what, files=[first])
-    if first == newest:
-        return source, _columns(source.schema, log)
-    found, known = read_source(spark, log, what=what, files=[newest]).schema, {name.lower() for name in source.columns}
-    more = [field for field in found if field.name.lower() not in known and f"/{field.name}=" not in newest]
-    if more:  # without event ids, events may differ only there
-        source = read_source(spark, log, what=what, files=[first], schema=T.StructType([*source.schema, *more]))
-    return source, _columns(found, log)
+    """Return the frame of a log in Parquet or CSV, and the columns of its newest file.
+
+    ``paths``: the first file by name, the newest, and the last by name. An old file that was written again is the
+    newest one, but lacks newer columns.
+    """
+    first, newest, last = paths
+    frames = {path: read_source(spark, log, what=what, files=[path]) for path in {*paths}}
+    source, fields = frames[first], list(frames[first].schema)
+    if log.columns.event_id is None:  # events may differ only in a newer column
+        for path in (newest, last):
+            known = {field.name.lower() for field in fields}
+            in_rows = [field for field in frames[path].schema if f"/{field.name}=" not in path]
+            fields += [f for f in in_rows if f.name.lower() not in known and isinstance(f.dataType, T.AtomicType)]
+    if len(fields) > len(source.columns):
+        source = read_source(spark, log, what=what, files=[first], schema=T.StructType(fields))
+    return source, _columns(frames[newest].schema, log)
 
 
 def _open_json(

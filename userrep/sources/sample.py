@@ -1,5 +1,6 @@
 """A sample of a source's rows, read without Spark: all rows of a small source, evenly spread parts of a large one."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +75,7 @@ def take_sample(
             sample = _parquet_sample(files, kept, f"{what}.path {source.path}")
         if source.format == "delta":
             sample = _as_delta(source, sample)
-    except (pa.ArrowException, OSError, EOFError, ValueError, DeltaError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, DeltaError, csv.Error) as error:
         reason = str(error).splitlines()[0][:200].rstrip(".")
         raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
     if not sample.rows.num_rows:
@@ -130,7 +131,7 @@ def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: s
     tables, num_bad = zip(*parsed, strict=True)
     rows = pa.concat_tables(map(_with_partitions, tables, kept), promote_options="permissive")
     num_bytes, seen = sum(file.size for file in files), rows.num_rows + sum(num_bad)
-    if format_ == "json" and sum(num_bad) == seen > 0:
+    if format_ == "json" and not rows.num_rows and num_bytes:
         raise ValueError("no line is a JSON object; one object per line is expected")
     is_whole = len(kept) == len(files) and all(part.is_whole for part in lines)
     total = seen if is_whole else round(seen * num_bytes / max(1, sum(part.num_bytes for part in lines)))

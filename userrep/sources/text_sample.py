@@ -40,9 +40,12 @@ def csv_names(files: Sequence[DataFile]) -> list[str]:
     if not headers:
         raise ValueError("no file has a line; a header with comma-separated names is expected")
     longest, names = max(headers, key=lambda each: len(each[1]))
-    other = next((file for file, header in headers if header != names[: len(header)]), None)
+    lowered = [name.lower() for name in names]
+    other = next((file for file, header in headers if [n.lower() for n in header] != lowered[: len(header)]), None)
     if other is not None:
-        raise ValueError(f"the headers of {longest.path} and {other.path} differ; all files need the same one")
+        raise ValueError(
+            f"the headers of {longest.path} and {other.path} differ; a file may only lack the last columns of another"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"the header names {', '.join(map(repr, repeated))} twice")
@@ -61,24 +64,32 @@ def csv_rows(text: bytes, names: list[str]) -> pa.Table:
     schema, odd = pa.schema([(name, pa.string()) for name in names]), list[str]()
 
     def skip(row: Any) -> str:
-        odd.append(row.text)
+        if row.text.strip():
+            odd.append(row.text)
         return "skip"
 
-    lines = text.lstrip()  # without blank lines above the header
+    lines = text.lstrip().partition(b"\n")[2].lstrip(b"\r\n")  # without blank lines above and below the header
     if not lines:
         return schema.empty_table()
-    width = len(next(csv.reader([lines.partition(b"\n")[0].decode(errors="replace")])))
+    width = len(next(csv.reader([lines.partition(b"\n")[0].decode(errors="replace")]), []))
+    more = [f"\n{k}" for k in range(width - len(names))]  # no column has such a name
     rows = pyarrow.csv.read_csv(
         pa.py_buffer(lines),
-        read_options=pyarrow.csv.ReadOptions(column_names=names[:width], skip_rows=1, use_threads=False),
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=[*names, *more][:width], use_threads=False, block_size=len(lines) + 1
+        ),
         parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=skip),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=names, include_missing_columns=True, column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=True, null_values=[""],
         ),
     )  # fmt: skip
-    values = [dict(zip(names, (value or None for value in row), strict=False)) for row in csv.reader(odd)]
+    values = [dict(zip(names, (value or None for value in row), strict=False)) for row in map(_values, odd)]
     return pa.concat_tables([rows, pa.Table.from_pylist(values, schema)])
+
+
+def _values(line: str) -> list[str]:
+    return next(csv.reader([line]), [])
 
 
 def json_rows(text: bytes) -> tuple[pa.Table, int]:
@@ -109,10 +120,11 @@ def read_lines(file: DataFile, max_bytes: int) -> Lines:
     with file.store.open_input_file(file.path) as raw:
         if COMPRESSED.search(file.path):
             stream = pa.CompressedInputStream(raw, pa.Codec.detect(file.path).name)
-            text, more = b"", max_bytes + 1
-            while b"\n" not in text and len(text) < _LONGEST_LINE and (block := stream.read(more)):
-                text, more = text + block, len(text) + len(block)
-            if len(text) <= max_bytes:
+            text = block = stream.read(max_bytes + 1)
+            while len(text) > max_bytes and text.count(b"\n") < 2 and len(text) < _LONGEST_LINE and block:
+                block = stream.read(len(text))  # a header has one line
+                text += block
+            if len(text) <= max_bytes or not block:
                 return Lines(text, file.size, is_whole=True, sees_end=True)
             return Lines(text[: text.rfind(b"\n") + 1], raw.tell(), is_whole=False, sees_end=False)
         if file.size <= max_bytes:
@@ -126,10 +138,13 @@ def read_lines(file: DataFile, max_bytes: int) -> Lines:
 
 
 def _lines_from(raw: pa.NativeFile, start: int, num_bytes: int, size: int) -> tuple[bytes, int]:
-    """Return the whole lines of some bytes of a file, or of more if they have none, and where these bytes end."""
-    text, num_partial = raw.read_at(num_bytes, start), int(start > 0)
-    while text.count(b"\n") <= num_partial and start + len(text) < size and len(text) < _LONGEST_LINE:
-        text += raw.read_at(len(text), start + len(text))
+    """Return the whole lines of some bytes of a file, or of more if they have few, and where these bytes end."""
+    text = raw.read_at(num_bytes, start)
+    while text.count(b"\n") < 2 and start + len(text) < size and len(text) < _LONGEST_LINE:
+        block = raw.read_at(len(text) or num_bytes, start + len(text))
+        if not block:
+            break  # the file is shorter than it was listed
+        text += block
     end = start + len(text)
-    text = text.partition(b"\n")[2] if num_partial else text
+    text = text.partition(b"\n")[2] if start else text  # whose first line is a header, or complete
     return text if end == size else text[: text.rfind(b"\n") + 1], end

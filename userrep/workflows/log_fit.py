@@ -33,11 +33,14 @@ class VerdictLine(NamedTuple):
     what: str
 
 
-def training_dates(config: Config, *, first: date, until: date, anchor: date | None = None) -> list[date]:
+def training_dates(
+    config: Config, *, first: date, until: date, anchor: date | None = None, most: int | None = None
+) -> list[date]:
     """Return the dates, ascending, every ``every_days`` days, up to the last one whose futures end by ``until``.
 
     The first one is late enough for item vectors fitted on 14 days of events. ``first``: the log's first day.
-    ``anchor``: a date of a version of the item vectors; ``until``, if none is built yet.
+    ``anchor``: a date of a version of the item vectors; ``until``, if none is built yet. ``most``: number of dates;
+    ``training.as_ofs.max_dates`` by default.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def training_dates(config: Config, *, first: date, until: date, anchor: date | N
     """
     settings = config.training.as_ofs
     future = timedelta(days=config.longest_future)
-    grid = [until - future - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
+    grid = [until - future - timedelta(days=settings.every_days * k) for k in range(most or settings.max_dates)]
     versions = Versions(lineage_of(config), anchor or until, config.refit_days, frozenset())
     dates = sorted(day for day in grid if versions.valid_at(day) >= first + MIN_HISTORY)
     if not dates:

@@ -8,6 +8,7 @@ from functools import cached_property
 from userrep.config import Config
 from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import UsageError
+from userrep.evaluation.dates import CheckPlan, plan_check
 from userrep.features.ledger import with_futures
 from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions, lineage_of, versions_of
@@ -157,8 +158,36 @@ class Schedule:
     @cached_property
     def training_as_ofs(self) -> list[date]:
         """The training dates, ascending; those of ``training_dates``. Raises UsageError if there are none."""
+        return self._weekly_dates(self.config.training.as_ofs.max_dates)
+
+    def _weekly_dates(self, most: int) -> list[date]:
         first, anchor = self.inventory.first_day, self.versions.anchor
-        return training_dates(self.config, first=first, until=self.until, anchor=anchor)
+        return training_dates(self.config, first=first, until=self.until, anchor=anchor, most=most)
+
+    @cached_property
+    def check_plan(self) -> CheckPlan | None:
+        """The dates of the self-check; None if it is switched off or the log is too short.
+
+        The checked model has at least half as many training dates as the space. They may be earlier than those.
+        """
+        settings = self.config.training.as_ofs
+        if not self.config.quality.self_check:
+            return None
+        return plan_check(
+            self._weekly_dates(settings.max_check_dates),
+            at_least=len(self.training_as_ofs) / 2,
+            until=self.until,
+            future_days=self.config.longest_future,
+            every_days=settings.every_days,
+            horizons=self.config.evaluation.horizons_days,
+        )
+
+    @cached_property
+    def training_feature_dates(self) -> set[date]:
+        """The dates that a training and its self-check need features of, including the ends of their futures."""
+        check = self.check_plan
+        as_ofs, judged = (check.as_ofs, check.plan.dates) if check else ([], ())
+        return with_futures([*self.training_as_ofs, *as_ofs], self.config.future_days) | {*judged}
 
     def history_dates(self, space: Space | None) -> list[date]:
         """Return the past dates that need a snapshot, so that consumers have vectors for their first training labels.
@@ -189,10 +218,7 @@ class Schedule:
     def feature_dates(self, space: Space | None) -> list[date]:
         """Return the dates that need features, ascending. ``space`` None: with those to train a space.
 
-        These are the snapshot dates and, if a space is trained, the training dates and the dates on which their futures
-        end. If a future is a multiple of ``every_days``, most of these are training dates, too.
+        These are the snapshot dates and, if a space is trained, the ``training_feature_dates``. If a future is a
+        multiple of ``every_days``, most of its ends are training dates, too.
         """
-        dates = {*self.snapshot_dates(space)}
-        if space is None:
-            dates |= with_futures(self.training_as_ofs, self.config.future_days)
-        return sorted(dates)
+        return sorted({*self.snapshot_dates(space)} | (self.training_feature_dates if space is None else set()))

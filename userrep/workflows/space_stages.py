@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError, plural
-from userrep.features.ledger import built_sets, features_table, with_futures
+from userrep.features.ledger import built_sets, features_table
 from userrep.logs import logged_with
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, failed_drift, measure_drift
@@ -36,17 +36,11 @@ def check_quality(work: RunContext) -> SelfCheck | None:
     from userrep.evaluation import run_self_check as checks  # imports scikit-learn, LightGBM and torch
 
     check_training(work.tables, work.config, work.schedule.until)
-    check = checks.plan_check(
-        schedule.training_as_ofs,
-        until=schedule.until,
-        future_days=work.config.longest_future,
-        every_days=work.config.training.as_ofs.every_days,
-        horizons=work.config.evaluation.horizons_days,
-    )
+    check = schedule.check_plan
     with work.runs.stage("check_quality", [features_table(work.config, schedule.lineage_id)]) as run:
         try:
             if check is None:
-                raise UsageError("the log is too short: a check would drop more than half of the training dates")
+                raise UsageError("the log is too short: a check would have less than half of the training dates")
             space_id = next_space_id(work.tables, work.config, schedule.until)
             with logged_with(prefix="self-check: "):
                 result = checks.self_check(
@@ -68,9 +62,7 @@ def train_autoencoder(work: RunContext) -> Space:
     """Run the self-check, then train a new space and register it as a candidate."""
     with held(work.tables, "train_autoencoder", nested=True):
         schedule = work.schedule
-        built_sets(
-            work.tables, schedule.lineage_id, with_futures(schedule.training_as_ofs, work.config.future_days)
-        )  # fmt: skip
+        built_sets(work.tables, schedule.lineage_id, schedule.training_feature_dates)
         work.self_check = check_quality(work)
         with work.runs.stage("train_autoencoder", [features_table(work.config, schedule.lineage_id)]) as run:
             run.reason = "no space yet" if schedule.usable_space is None else "requested"

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.model.test_self_check import check_of
+from userrep.config.training import AsOfs
 from userrep.errors import GateRefusedError
-from userrep.evaluation.run_self_check import check_gain, plan_check
+from userrep.evaluation.dates import CheckPlan, plan_check
+from userrep.evaluation.run_self_check import check_gain
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +32,10 @@ def test_the_model_sees_no_day_that_it_is_judged_on_and_all_labels_end_in_time(
     num_dates: int, future_days: int, every_days: int, horizons: set[int]
 ) -> None:
     days = grid(num_dates, future_days=future_days, every_days=every_days)
-    found = plan_check(days, until=UNTIL, future_days=future_days, every_days=every_days, horizons=sorted(horizons))
+    found = plan_check(
+        days, at_least=num_dates / 2, until=UNTIL, future_days=future_days, every_days=every_days,
+        horizons=sorted(horizons),
+    )  # fmt: skip
     if found is None:
         return
     as_ofs, plan = found
@@ -43,14 +48,19 @@ def test_the_model_sees_no_day_that_it_is_judged_on_and_all_labels_end_in_time(
     assert set(plan.dates) <= {day + timedelta(days=future_days) for day in days}
 
 
-def test_the_longest_horizon_that_leaves_half_of_the_dates_comes_before_the_number_of_dates() -> None:
-    of_26 = plan_check(grid(26), until=UNTIL, future_days=30, every_days=7, horizons=[7, 30])
-    assert of_26 is not None
-    assert (of_26.plan.horizons, len(of_26.plan.test), len(of_26.as_ofs)) == ((7, 30), 2, 14)
-    of_9 = plan_check(grid(9), until=UNTIL, future_days=30, every_days=7, horizons=[7, 30])
+def test_the_longest_horizon_that_leaves_enough_dates_comes_before_the_number_of_dates() -> None:
+    def plan_of(num_dates: int, num_trained: int) -> CheckPlan | None:
+        return plan_check(
+            grid(num_dates), at_least=num_trained / 2, until=UNTIL, future_days=30, every_days=7, horizons=[7, 30]
+        )
+
+    settings = AsOfs()
+    usual, of_9 = plan_of(settings.max_check_dates, settings.max_dates), plan_of(9, 9)
+    assert usual is not None
+    assert (usual.plan.horizons, len(usual.plan.test), len(usual.as_ofs)) == ((7, 30), 2, 7)
     assert of_9 is not None
     assert (of_9.plan.horizons, len(of_9.plan.test), len(of_9.as_ofs)) == ((7,), 2, 5)
-    assert plan_check(grid(3), until=UNTIL, future_days=30, every_days=7, horizons=[7, 30]) is None
+    assert plan_of(3, 3) is None
 
 
 def test_a_lead_below_the_least_gain_is_refused_with_the_figures_and_one_below_zero_is_reported(

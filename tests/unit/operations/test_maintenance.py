@@ -251,22 +251,21 @@ def test_tiles_stay_for_seven_days_after_another_revision_of_their_day(
         assert maintain(tables)["superseded_tiles"] == num, "a run that began before may still read them"
 
 
-def test_features_go_that_no_published_snapshot_and_no_recent_build_needs(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_go_that_no_snapshot_and_no_training_needs(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     add_spaces(tables, "s001-a")
     table = user_features("l1", "n INT")
-    days = [D2 - timedelta(days=back) for back in (0, 100, 300, 301, 302)]
+    days = [D2 - timedelta(days=back) for back in (0, 100, 300, 301, 302, 303)]
     tables.add(table, [{"as_of": day, "user_id": "u", "n": 1} for day in days])
     built = {"lineage_id": "l1", "num_users": 1, "built_at": NOON}
-    tables.add(FEATURE_SETS, [built | {"as_of": day} for day in days[:4]])
+    tables.add(FEATURE_SETS, [built | {"as_of": day} for day in (*days[:4], days[5])])
+    tables.add(SUM_GENERATIONS, [{"lineage_id": "l1", "generation": 1, "as_of": days[5], "revision_by_day": {}}])
     tables.add(FEATURE_SETS, [{"lineage_id": "l1", "as_of": days[4], "begun_by": "a build"}])
     publish(tables, {snapshot(days[2]): {"u": [1.0]}})
     monkeypatch.setattr(maintenance, "utc_now", lambda: NOON + RETENTION)
     assert maintain(tables)["features"] == 0
     monkeypatch.setattr(maintenance, "utc_now", lambda: NOON + RETENTION + timedelta(seconds=1))
-    assert maintain(tables)["features"] == 3
-    left = {days[2], days[4]}
+    assert maintain(tables)["features"] == 1
+    left = {*days} - {days[3]}
     assert {row.as_of for row in tables.ledger(FEATURE_SETS)} == left
     assert {file.values["as_of"] for file in tables.files(table, lambda _: True)} == left
 

@@ -80,7 +80,7 @@ def test_the_data_of_a_card_end_where_the_training_ended(tables: FileTables, man
     record_snapshots(tables, [replace(snapshot(date(2024, 4, 9), space="s1"), num_users=2947)])
     data = card(tables, manifest)["Data"]
     assert "- Log before 2024-04-01: 2024-03-30 to 2024-03-31, 1,205 events on 2 days." in data
-    assert "as-of date: 4,321. At most 26 dates, 7 days apart; 5% of the users were held out" in data
+    assert "as-of date: 4,321. At most 13 dates, 7 days apart; 5% of the users were held out" in data
     assert "- Published snapshots: 1, the newest 2024-04-09 with 2,947 users." in data
 
 

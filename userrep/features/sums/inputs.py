@@ -22,8 +22,8 @@ from userrep.utc import day_number
 class PoolingInputs(NamedTuple):
     """The inputs of a pooling job.
 
-    profiles_version : the version of ``user_profiles``, None without profiles. sums_version : the version of
-    ``user_window_sums``, None for the newest.
+    profiles_version : the version of ``user_profiles``; None without profiles.
+    sums_version : the version of ``user_window_sums``; None for the newest.
     """
 
     tables: Tables

@@ -109,10 +109,11 @@ class SumsUpdate:
     @cached_property
     def known(self) -> list[Generation]:
         """The stored generations, oldest first."""
+        _ = self.sums_version  # before the ledger: this version has the rows that it names, unless they are gone
         return generations(self.tables, self.versions.lineage_id)
 
     @cached_property
-    def sums_version(self) -> int | None:
+    def sums_version(self) -> int:
         """The version of ``user_window_sums`` to read the base from: other runs may drop its rows meanwhile."""
         return self.tables.version(USER_WINDOW_SUMS)
 
@@ -146,7 +147,6 @@ class SumsUpdate:
         from other days than the sums, it says nothing about the sums. Only the newest sums are known to have rows: a
         refresh that was killed between its commits has dropped those of the earlier ones.
         """
-        _ = self.sums_version  # before its rows are looked for
         if base != self.known[-1] and (base.lineage_id, base.generation) not in {
             key[:2] for key in self.tables.partitions(USER_WINDOW_SUMS)
         }:

@@ -172,8 +172,8 @@ def exact_sum(number: str) -> Column:
 def _check_headers(log: OpenLog, new: Sequence[ListedFile]) -> None:
     """Refuse CSV files with the log's columns in another order: Spark takes the names from one file's header.
 
-    A file may lack the last columns, which are then null, or have more of them, which are ignored. Cost: the first
-    block of each new file, in tasks.
+    A file may lack the last columns, which are then null, or have more of them, which are ignored unless the newest
+    file has them (open_log.py). Cost: the first block of each new file, in tasks.
 
     Raises
     ------

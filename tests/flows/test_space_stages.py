@@ -115,6 +115,6 @@ def test_without_a_check_a_training_continues_and_reports_why_unless_a_gain_is_r
     assert lines[-1].endswith("(no check: none of the users has an event)")
     with pytest.raises(GateRefusedError, match="is set, but the self-check failed: none of the users"):
         check_quality(pipeline(spark, log, root, min_gain=0.0))
-    monkeypatch.setattr(checks, "plan_check", lambda *_, **__: None)
+    monkeypatch.setattr("userrep.workflows.schedule.plan_check", lambda *_, **__: None)
     assert check_quality(pipeline(spark, log, root)) is None
     assert "no check: the log is too short" in lines[-1]

@@ -51,7 +51,7 @@ def test_times_are_those_of_the_recorded_daily_run_in_proportion_to_users_and_ev
 def test_storage_is_the_measured_bytes_times_rows() -> None:
     rows = {
         "tiles of 360 days, GB": [360 * events * BYTES["tiles"] for _, events in SIZES],
-        "features of 39 dates, GB": [39 * users * BYTES["features"] for users, _ in SIZES],
+        "features of 192 dates, GB, with daily runs": [192 * users * BYTES["features"] for users, _ in SIZES],
         "40 snapshots, GB": [40 * users * BYTES["vectors"] for users, _ in SIZES],
         "training rows of a space, GB": [min(13 * users, 100) * BYTES["rows"] for users, _ in SIZES],
         "window sums, two generations, GB": [2 * users * BYTES["sums"] for users, _ in SIZES],

@@ -84,27 +84,29 @@ class CheckPlan(NamedTuple):
 
 
 def plan_check(
-    as_ofs: Sequence[date], *, at_least: float, until: date, future_days: int, every_days: int, horizons: Sequence[int]
+    as_ofs: Sequence[date], *, num_own: int, until: date, future_days: int, every_days: int, horizons: Sequence[int]
 ) -> CheckPlan | None:
     """Choose the dates of a self-check; None if the log is too short.
 
-    The longest horizon that fits takes precedence, then the number of dates. No test label ends after ``until``, and no
-    label of a probe's training date ends after the first test date.
+    The checked model gets the space's training dates that are early enough, and still earlier dates until it has half
+    as many as the space, at least two. The longest horizon that fits takes precedence, then the number of dates. No
+    test label ends after ``until``, and no label of a probe's training date ends after the first test date.
 
     Parameters
     ----------
-    as_ofs : dates that the checked model may be trained on, ascending.
-    at_least : number of dates that it must be trained on, and at least two.
+    as_ofs : dates that the checked model may be trained on, ascending; the last ``num_own`` are the space's.
     until, future_days, every_days : settings of the space's own training.
     horizons : in days, ascending.
     """
+    own, least = {*as_ofs[-num_own:]}, max(2, -(-num_own // 2))
     for horizon, num_dates in product(reversed(horizons), range(_CHECK_DATES, 0, -1)):
         step = timedelta(days=every_days)
         label = step * -(-horizon // every_days)
         first_test = until - label - step * (num_dates - 1)
         end = first_test - label - step * (num_dates - 1)
         trained = [day for day in as_ofs if day + timedelta(days=future_days) <= end]
-        if len(trained) >= max(2, at_least):
+        if len(trained) >= least:
+            trained = trained[-max(least, len(own & {*trained})) :]
             usable = tuple(h for h in horizons if h <= horizon)
             train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
             return CheckPlan(trained, EvaluationPlan(end, until, usable, train, test))

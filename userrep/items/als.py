@@ -4,6 +4,8 @@ By default, one task fits versions with the library ``implicit``, on all users o
 ``solver: spark`` uses Spark ML on the whole cluster instead.
 """
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -15,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import TaskContext
 from pyspark.errors import PythonException
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -91,8 +93,8 @@ def behaviour_vectors(
     -------
     One row per version and item with an event: valid_from, item_index, vector. Lazy. The result depends neither on the
     order and partitions of the rows nor on which versions are fitted together. Cost: one task receives all rows and
-    fits them with ``spark.task.cpus`` threads. With ``solver: spark``: one version at a time, without warm start, with
-    ``iterations`` x 2 shuffles of the interactions.
+    fits them with ``spark.task.cpus`` threads, or with all cores of a local session, which are idle meanwhile. With
+    ``solver: spark``: one version at a time, without warm start, with ``iterations`` x 2 shuffles of the interactions.
     """
     if settings.solver == "spark":
         (planned,) = plan
@@ -107,8 +109,18 @@ def behaviour_vectors(
     if known is not None:
         nulls = {name: F.lit(None) for name in ("user_hash", "user_bucket", "num_events")}
         rows = rows.unionByName(known.select(*_input_columns(**nulls)))
-    schema = "valid_from DATE, item_index INT, vector ARRAY<FLOAT>"
-    return rows.repartition(1, F.lit(0)).mapInArrow(lambda batches: fit_versions(batches, settings, plan), schema)
+    schema, num_threads = "valid_from DATE, item_index INT, vector ARRAY<FLOAT>", _local_cores(rows.sparkSession)
+    return rows.repartition(1, F.lit(0)).mapInArrow(
+        lambda batches: fit_versions(batches, settings, plan, num_threads), schema
+    )
+
+
+def _local_cores(spark: SparkSession) -> int | None:
+    """Return the number of cores of a session with ``local[N]`` as its master; None on a cluster."""
+    local = re.match(r"local\[(\d+|\*)", spark.conf.get("spark.master", "") or "")
+    if local is None:
+        return None
+    return int(local[1]) if local[1] != "*" else os.cpu_count()
 
 
 @contextmanager
@@ -136,12 +148,12 @@ def _input_columns(**replacements: Column) -> list[Column]:
 
 
 def fit_versions(
-    batches: Iterable[pa.RecordBatch], settings: AlsVectors, plan: Sequence[PlannedFit]
+    batches: Iterable[pa.RecordBatch], settings: AlsVectors, plan: Sequence[PlannedFit], num_threads: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Fit versions in one task, one after the other, or take the factors that Spark ML has fitted.
 
     Rotates the factors of each version onto the axes of another one. Yields valid_from, item_index, vector of the
-    items with an event before each version.
+    items with an event before each version. ``num_threads``: by default ``spark.task.cpus``.
 
     Raises
     ------
@@ -165,7 +177,7 @@ def fit_versions(
             continue
         is_earlier = planned.axes_from is not None and planned.axes_from < planned.version
         start_ID = before_ID if is_earlier else np.zeros_like(before_ID)
-        items, factors_ID = _factors(fit_rows, start_ID, settings)
+        items, factors_ID = _factors(fit_rows, start_ID, settings, num_threads)
         vector_ID = aligned_directions(factors_ID, before_ID[items])
         if not is_last:
             vectors[planned.version] = np.zeros((num_items, settings.dim), np.float32)
@@ -176,7 +188,7 @@ def fit_versions(
 
 
 def _factors(
-    rows: pa.Table, before_ID: NDArray[np.float32], settings: AlsVectors
+    rows: pa.Table, before_ID: NDArray[np.float32], settings: AlsVectors, num_threads: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return the items with an event, and their factors. ``before_ID``: vectors to start a fit from."""
     if settings.solver == "spark":
@@ -185,7 +197,7 @@ def _factors(
     items = np.unique(counts_UI.indices)  # items without events would distort the users' factors
     _check(needed_bytes(0, counts_UI.shape[0] + len(items), settings.dim), counts_UI.nnz, free_bytes())
     context = TaskContext.get()
-    num_threads = context.cpus() if context else 1
+    num_threads = num_threads or (context.cpus() if context else 1)
     factors_ID = fit_item_factors(counts_UI[:, items], start_ID[items], settings=settings, num_threads=num_threads)
     return items, factors_ID
 

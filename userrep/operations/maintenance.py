@@ -268,12 +268,17 @@ def _drop_unpublished(tables: Tables) -> int:
     The ledger keeps refused snapshots, with the reasons. It loses those that drift held back or whose build was
     interrupted, so that a later run builds the date again.
     """
-    before = utc_now() - RETENTION
-    old = [row for row in tables.ledger(schemas.SNAPSHOTS) if row.state in _UNPUBLISHED and row.computed_at < before]
-    stored = tables.partitions(USER_EMBEDDINGS) if old else {}  # before others can use the numbers of revisions again
-    keys = [key for row in old if (key := (row.space_id, row.as_of, row.revision)) in stored]
-    ids = sql_in("snapshot_id", [row.snapshot_id for row in old])
-    if old and not tables.change(schemas.SNAPSHOTS, partial(_refused_of, old), replacing=ids):
+    before, stored = utc_now() - RETENTION, tables.partitions(USER_EMBEDDINGS)
+    rows = {(row.space_id, row.as_of, row.revision): row for row in tables.ledger(schemas.SNAPSHOTS)}
+    old = {
+        key: row
+        for key, row in rows.items()
+        if row.state in _UNPUBLISHED and row.computed_at < before and (row.state != REFUSED or key in stored)
+    }
+    ids = sql_in("snapshot_id", [row.snapshot_id for row in old.values()])
+    if old and not tables.change(schemas.SNAPSHOTS, partial(_refused_of, [*old.values()]), replacing=ids):
         return 0  # another run stages or publishes one of them
+    left = {key for key, part in stored.items() if key not in rows and part.written_at < before}  # by a killed run
+    keys = sorted(left | (stored.keys() & old.keys()))
     tables.drop_partitions(USER_EMBEDDINGS, list(map(USER_EMBEDDINGS.partition, keys)))
     return len(keys)

@@ -147,3 +147,9 @@ def id_text(frame: DataFrame, name: str) -> Column:
     return F.when(number == F.rint(number), number.try_cast("decimal(38,0)").cast("string")).otherwise(
         as_text(frame, name)
     )
+
+
+def is_comparable(kind: T.DataType) -> bool:
+    """Return whether tasks compare values of a type as Spark does. Texts with a collation compare differently."""
+    plain = (T.IntegralType, T.FractionalType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
+    return isinstance(kind, plain) or kind == T.StringType()

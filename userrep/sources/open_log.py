@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 from userrep.config import Events, EventSource, Source
 from userrep.errors import results_of
 from userrep.ids import short_hash
-from userrep.sources.columns import check_columns, event_columns, find_column, leaves
+from userrep.sources.columns import check_columns, event_columns, find_column, is_comparable, leaves
 from userrep.sources.json_fields import sampled_fields, with_texts
 from userrep.sources.listing import (
     DataFile,
@@ -165,12 +165,12 @@ def open_logs(spark: SparkSession, events: Events, listings: Listings | None = N
 
 
 def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> OpenLog:
-    """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of two files.
+    """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of up to three files.
 
     For Parquet and CSV, ``source`` has the columns of the first file by name, from partition folders if there are any.
     Without event ids, it also has those that only the newest file and the last one by name have. If these lack a mapped
-    column, the footers of all Parquet files are read.
-    The fields of JSON are those in a sample, or in all files if it lacks a mapped field.
+    column, the footers of all Parquet files are read. The fields of JSON are those in a sample, or in all files if it
+    lacks a mapped field.
     """
     delta = None
     if log.format in ("delta", "table"):
@@ -219,13 +219,16 @@ def _open_files(
     newest one, but lacks newer columns.
     """
     first, newest, last = paths
-    frames = {path: read_source(spark, log, what=what, files=[path]) for path in {*paths}}
+    frames = {
+        path: read_source(spark, log, what=what, files=[path])
+        for path in {first, newest, *([] if log.columns.event_id else [last])}
+    }
     source, fields = frames[first], list(frames[first].schema)
     if log.columns.event_id is None:  # events may differ only in a newer column
         for path in (newest, last):
             known = {field.name.lower() for field in fields}
             in_rows = [field for field in frames[path].schema if f"/{field.name}=" not in path]
-            fields += [f for f in in_rows if f.name.lower() not in known and isinstance(f.dataType, T.AtomicType)]
+            fields += [f for f in in_rows if f.name.lower() not in known and is_comparable(f.dataType)]
     if len(fields) > len(source.columns):
         source = read_source(spark, log, what=what, files=[first], schema=T.StructType(fields))
     return source, _columns(frames[newest].schema, log)

@@ -63,7 +63,10 @@ def csv_header(files: pyarrow.fs.FileSystem, path: str) -> list[str]:
     with io.BufferedReader(files.open_input_stream(path), _HEADER_BYTES) as stream:
         while (line := stream.readline(_HEADER_BYTES)) and not line.strip():
             pass
-    return next(csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r\n")]), [])
+    try:
+        return next(csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r\n")]), [])
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def json_object(line: str | bytes, number: Callable[[str], Any] | None = None) -> dict[str, Any] | None:

@@ -146,5 +146,5 @@ def _lines_from(raw: pa.NativeFile, start: int, num_bytes: int, size: int) -> tu
             break  # the file is shorter than it was listed
         text += block
     end = start + len(text)
-    text = text.partition(b"\n")[2] if start else text  # whose first line is a header, or complete
+    text = text.partition(b"\n")[2] if start else text  # a file's first line is complete
     return text if end == size else text[: text.rfind(b"\n") + 1], end

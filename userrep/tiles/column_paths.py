@@ -8,14 +8,13 @@ import pyarrow.compute as pc
 from pyspark.sql import types as T
 
 from userrep.config import EventSource
-from userrep.sources.columns import column_of
+from userrep.sources.columns import column_of, is_comparable
 from userrep.sources.read import CORRUPT
 
 Path = tuple[str, ...]  # the names of nested fields from the outermost in; one name for a top-level column
 
 TEXT_FORMATS = ("csv", "json")
 _ACCEPTED = {"event_at": ("time", "text"), "weight": ("integer", "number", "text")}  # kinds; others: text, integer
-_PLAIN = (T.IntegralType, T.FractionalType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
 
 
 class LogColumns(NamedTuple):
@@ -116,4 +115,4 @@ def is_ambiguous(context: Sequence[str]) -> bool:
 
 
 def _comparable(schema: T.StructType) -> bool:
-    return all(isinstance(field.dataType, _PLAIN) or field.dataType == T.StringType() for field in schema.fields)
+    return all(is_comparable(field.dataType) for field in schema.fields)

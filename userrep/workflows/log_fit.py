@@ -49,7 +49,8 @@ def training_dates(
     """
     settings = config.training.as_ofs
     future = timedelta(days=config.longest_future)
-    grid = [until - future - timedelta(days=settings.every_days * k) for k in range(most or settings.max_dates)]
+    num_dates = min(most or settings.max_dates, max(0, (until - first).days) // settings.every_days + 1)
+    grid = [until - future - timedelta(days=settings.every_days * k) for k in range(num_dates)]
     versions = Versions(lineage_of(config), anchor or until, config.refit_days, frozenset())
     dates = sorted(day for day in grid if versions.valid_at(day) >= first + MIN_HISTORY)
     if not dates:

@@ -158,9 +158,9 @@ class Schedule:
     @cached_property
     def training_as_ofs(self) -> list[date]:
         """The training dates, ascending; those of ``training_dates``. Raises UsageError if there are none."""
-        return self._weekly_dates(self.config.training.as_ofs.max_dates)
+        return self._dates_of_training(self.config.training.as_ofs.max_dates)
 
-    def _weekly_dates(self, most: int) -> list[date]:
+    def _dates_of_training(self, most: int) -> list[date]:
         first, anchor = self.inventory.first_day, self.versions.anchor
         return training_dates(self.config, first=first, until=self.until, anchor=anchor, most=most)
 
@@ -168,14 +168,14 @@ class Schedule:
     def check_plan(self) -> CheckPlan | None:
         """The dates of the self-check; None if it is switched off or the log is too short.
 
-        The checked model has at least half as many training dates as the space. They may be earlier than those.
+        The checked model has at least half as many training dates as the space, some of them earlier.
         """
         settings = self.config.training.as_ofs
         if not self.config.quality.self_check:
             return None
         return plan_check(
-            self._weekly_dates(settings.max_check_dates),
-            at_least=len(self.training_as_ofs) / 2,
+            self._dates_of_training(settings.max_check_dates),
+            num_own=len(self.training_as_ofs),
             until=self.until,
             future_days=self.config.longest_future,
             every_days=settings.every_days,

@@ -40,7 +40,9 @@ def check_quality(work: RunContext) -> SelfCheck | None:
     with work.runs.stage("check_quality", [features_table(work.config, schedule.lineage_id)]) as run:
         try:
             if check is None:
-                raise UsageError("the log is too short: a check would have less than half of the training dates")
+                raise UsageError(
+                    "the log is too short, or training.as_ofs.max_dates too small, to train a model for a check"
+                )
             space_id = next_space_id(work.tables, work.config, schedule.until)
             with logged_with(prefix="self-check: "):
                 result = checks.self_check(

@@ -33,7 +33,7 @@ def test_the_model_sees_no_day_that_it_is_judged_on_and_all_labels_end_in_time(
 ) -> None:
     days = grid(num_dates, future_days=future_days, every_days=every_days)
     found = plan_check(
-        days, at_least=num_dates / 2, until=UNTIL, future_days=future_days, every_days=every_days,
+        days, num_own=num_dates, until=UNTIL, future_days=future_days, every_days=every_days,
         horizons=sorted(horizons),
     )  # fmt: skip
     if found is None:
@@ -51,11 +51,13 @@ def test_the_model_sees_no_day_that_it_is_judged_on_and_all_labels_end_in_time(
 def test_the_longest_horizon_that_leaves_enough_dates_comes_before_the_number_of_dates() -> None:
     def plan_of(num_dates: int, num_trained: int) -> CheckPlan | None:
         return plan_check(
-            grid(num_dates), at_least=num_trained / 2, until=UNTIL, future_days=30, every_days=7, horizons=[7, 30]
+            grid(num_dates), num_own=num_trained, until=UNTIL, future_days=30, every_days=7, horizons=[7, 30]
         )
 
     settings = AsOfs()
-    usual, of_9 = plan_of(settings.max_check_dates, settings.max_dates), plan_of(9, 9)
+    usual, of_9, of_26 = plan_of(settings.max_check_dates, settings.max_dates), plan_of(9, 9), plan_of(39, 26)
+    assert of_26 is not None
+    assert (of_26.plan.horizons, len(of_26.plan.test), len(of_26.as_ofs)) == ((7, 30), 4, 13)
     assert usual is not None
     assert (usual.plan.horizons, len(usual.plan.test), len(usual.as_ofs)) == ((7, 30), 2, 7)
     assert of_9 is not None

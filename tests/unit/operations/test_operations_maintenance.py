@@ -14,6 +14,7 @@ from userrep.store.schemas import (
     EMBEDDING_UPDATES,
     JOB_RUNS,
     REJECTED_EVENTS,
+    SNAPSHOTS,
     SUM_GENERATIONS,
     TILE_DAYS,
     USER_EMBEDDINGS,
@@ -63,6 +64,17 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
     assert dropped(week + timedelta(days=1)) == 0
     left = [file.values for file in tables.files(USER_EMBEDDINGS, lambda _: True)]
     assert left == [{"space_id": "s001-a", "as_of": D1, "revision": 1}]
+
+
+def test_rows_that_a_killed_maintenance_left_without_a_snapshot_go_after_seven_days(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tables, {snapshot(D1): {"u": [1.0]}})
+    tables.add(SNAPSHOTS, [], replacing="true")
+    assert _drop_unpublished(tables) == 0
+    monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
+    assert _drop_unpublished(tables) == 1
+    assert not tables.partitions(USER_EMBEDDINGS)
 
 
 def test_rejected_rows_of_superseded_and_unknown_revisions_go_after_seven_days(

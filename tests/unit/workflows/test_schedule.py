@@ -22,9 +22,9 @@ ALS = {"behaviour": {"kind": "als", "dim": 4}}
 
 def schedule_of(folder: Path, until: date = UNTIL, windows: tuple[int, ...] = (7, 30, 90), **training: Any) -> Schedule:
     """Lay out the dates of a log of a year."""
-    model = training.pop("model", {})
+    model, quality = training.pop("model", {}), {"self_check": training.pop("self_check", False)}
     config = config_of(
-        folder, windows_days=list(windows), item_vectors=ALS, model=model,
+        folder, windows_days=list(windows), item_vectors=ALS, model=model, quality=quality,
         training={"as_ofs": {"until": until, "max_dates": 8}, **training},
     )  # fmt: skip
     days = [LogDay(FIRST + timedelta(days=k), 10, 0, "f") for k in range((LAST - FIRST).days + 1)]
@@ -45,6 +45,21 @@ def test_features_are_needed_where_futures_end_and_nowhere_at_or_after_until(tmp
     assert max(trained) == UNTIL
     assert len(trained) == 8 + 1 + 8
     assert schedule.history_dates(None) == [UNTIL, UNTIL + timedelta(days=7)]  # none is before it
+
+
+@pytest.mark.parametrize("every_days", [1, 7, 28])
+@pytest.mark.parametrize("max_dates", [1, 2, 3, 13, 99_999])
+def test_features_of_the_self_check_are_built_with_those_of_the_training(
+    tmp_path: Path, every_days: int, max_dates: int
+) -> None:
+    dates = {"until": UNTIL, "every_days": every_days, "max_dates": max_dates}
+    schedule = schedule_of(tmp_path, self_check=True, as_ofs=dates)
+    built, check = {*schedule.feature_dates(None)}, schedule.check_plan
+    assert {day + timedelta(days=d) for day in schedule.training_as_ofs for d in (0, 7, 30)} <= built
+    assert check is not None or max_dates < 3 or every_days == 1
+    if check is not None:
+        assert {day + timedelta(days=d) for day in check.as_ofs for d in (0, 7, 30)} | {*check.plan.dates} <= built
+        assert len(check.as_ofs) >= len(schedule.training_as_ofs) / 2
 
 
 @pytest.mark.parametrize(("future_days", "extra"), [([7], 1), ([28], 4), ([7, 28], 4)])

@@ -107,15 +107,26 @@ class SumsUpdate:
     full: bool = False
 
     @cached_property
+    def _stored(self) -> tuple[int, list[Generation]]:
+        """A version of ``user_window_sums``, and the generations in the ledger at that time, oldest first.
+
+        Rows are committed before the ledger names them, and other runs may drop them later: while the version stays the
+        same, it has all rows that the ledger names, except those that were dropped before.
+        """
+        version, known = -1, list[Generation]()
+        while version != (newest := self.tables.version(USER_WINDOW_SUMS)):
+            version, known = newest, generations(self.tables, self.versions.lineage_id)
+        return version, known
+
+    @property
     def known(self) -> list[Generation]:
         """The stored generations, oldest first."""
-        _ = self.sums_version  # before the ledger: this version has the rows that it names, unless they are gone
-        return generations(self.tables, self.versions.lineage_id)
+        return self._stored[1]
 
-    @cached_property
+    @property
     def sums_version(self) -> int:
-        """The version of ``user_window_sums`` to read the base from: other runs may drop its rows meanwhile."""
-        return self.tables.version(USER_WINDOW_SUMS)
+        """The version of ``user_window_sums`` to read the base from."""
+        return self._stored[0]
 
     @property
     def base(self) -> Generation | None:

@@ -170,7 +170,7 @@ def _drop_features(tables: Tables, config: Config) -> int:
         dates = [row.as_of for row in old]
         if old and tables.change(
             schemas.FEATURE_SETS,
-            partial(_removed, old),
+            partial(_kept, old, []),
             replacing=sql_any([{"lineage_id": lineage_id, "as_of": as_of} for as_of in dates]),
             lineage_id=lineage_id,
         ):
@@ -179,15 +179,9 @@ def _drop_features(tables: Tables, config: Config) -> int:
     return num_dates
 
 
-def _removed(rows: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
-    """Return no rows to write instead of ``rows``, or None if one of these has changed."""
-    return [] if all(row in current_rows for row in rows) else None
-
-
-def _refused_of(rows: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
-    """Return those of ``rows`` that are refused, to write instead of them, or None if one has changed."""
-    unchanged = all(row in current_rows for row in rows)
-    return [row.asDict() for row in rows if row.state == REFUSED] if unchanged else None
+def _kept(rows: Sequence[Row], kept: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    """Return ``kept`` to write instead of ``rows``, or None if one of these has changed."""
+    return [row.asDict() for row in kept] if all(row in current_rows for row in rows) else None
 
 
 def _drop_updates(tables: Tables, config: Config) -> int:
@@ -276,7 +270,8 @@ def _drop_unpublished(tables: Tables) -> int:
         if row.state in _UNPUBLISHED and row.computed_at < before and (row.state != REFUSED or key in stored)
     }
     ids = sql_in("snapshot_id", [row.snapshot_id for row in old.values()])
-    if old and not tables.change(schemas.SNAPSHOTS, partial(_refused_of, [*old.values()]), replacing=ids):
+    refused = [row for row in old.values() if row.state == REFUSED]
+    if old and not tables.change(schemas.SNAPSHOTS, partial(_kept, [*old.values()], refused), replacing=ids):
         return 0  # another run stages or publishes one of them
     left = {key for key, part in stored.items() if key not in rows and part.written_at < before}  # by a killed run
     keys = sorted(left | (stored.keys() & old.keys()))

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,12 @@ def csv_header(files: pyarrow.fs.FileSystem, path: str) -> list[str]:
         return next(csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r\n")]), [])
     except csv.Error as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def names_of_values(line: bytes, names: Sequence[str]) -> list[str]:
+    """Return a name for each value of a CSV line: ``names``, cut off or continued by names that no column has."""
+    width = len(next(csv.reader([line.decode(errors="replace")]), []))
+    return [*names, *(f"\n{k}" for k in range(width - len(names)))][:width]
 
 
 def json_object(line: str | bytes, number: Callable[[str], Any] | None = None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from userrep.sources.listing import COMPRESSED, DataFile
-from userrep.sources.text_blocks import csv_header, json_object
+from userrep.sources.text_blocks import csv_header, json_object, names_of_values
 
 _LONGEST_LINE = 1 << 24
 _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a number or a time
@@ -71,13 +71,10 @@ def csv_rows(text: bytes, names: list[str]) -> pa.Table:
     lines = text.lstrip().partition(b"\n")[2].lstrip(b"\r\n")  # without blank lines above and below the header
     if not lines:
         return schema.empty_table()
-    width = len(next(csv.reader([lines.partition(b"\n")[0].decode(errors="replace")]), []))
-    more = [f"\n{k}" for k in range(width - len(names))]  # no column has such a name
+    own = names_of_values(lines.partition(b"\n")[0], names)
     rows = pyarrow.csv.read_csv(
         pa.py_buffer(lines),
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=[*names, *more][:width], use_threads=False, block_size=len(lines) + 1
-        ),
+        read_options=pyarrow.csv.ReadOptions(column_names=own, use_threads=False, block_size=len(lines) + 1),
         parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=skip),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=names, include_missing_columns=True, column_types=dict.fromkeys(names, pa.string()),

@@ -19,7 +19,7 @@ import pyarrow.json
 from numpy.typing import NDArray
 
 from userrep.errors import NeedsSparkError
-from userrep.sources.text_blocks import json_object
+from userrep.sources.text_blocks import json_object, names_of_values
 from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
@@ -112,13 +112,10 @@ class CsvLines:
 
     def _by_arrow(self, lines: bytes, _ends: Ends) -> pa.Table:
         included = dict.fromkeys((path[0] for path in self.paths.values()), pa.string())
-        width = len(next(csv.reader([lines[: lines.index(b"\n")].decode()]), []))
-        more = [f"\n{k}" for k in range(width - len(self.names))]  # no column has such a name
+        own = names_of_values(lines[: lines.index(b"\n")], self.names)
         table = pyarrow.csv.read_csv(
             pa.BufferReader(lines),
-            pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=len(lines) + 1, column_names=[*self.names, *more][:width]
-            ),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=own),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=included, include_columns=list(included), include_missing_columns=True,
                 strings_can_be_null=True, null_values=[""],

@@ -156,13 +156,19 @@ class Schedule:
         return versions_of(self.tables, self.config, anchor=space.trained_until if space else self.until)
 
     @cached_property
+    def _check_as_ofs(self) -> list[date]:
+        """The dates that a self-check may train on, ascending; the last ones are the ``training_as_ofs``."""
+        first, anchor, most = (
+            self.inventory.first_day,
+            self.versions.anchor,
+            self.config.training.as_ofs.max_check_dates,
+        )
+        return training_dates(self.config, first=first, until=self.until, anchor=anchor, most=most)
+
+    @property
     def training_as_ofs(self) -> list[date]:
         """The training dates, ascending; those of ``training_dates``. Raises UsageError if there are none."""
-        return self._dates_of_training(self.config.training.as_ofs.max_dates)
-
-    def _dates_of_training(self, most: int) -> list[date]:
-        first, anchor = self.inventory.first_day, self.versions.anchor
-        return training_dates(self.config, first=first, until=self.until, anchor=anchor, most=most)
+        return self._check_as_ofs[-self.config.training.as_ofs.max_dates :]
 
     @cached_property
     def check_plan(self) -> CheckPlan | None:
@@ -170,15 +176,14 @@ class Schedule:
 
         The checked model has at least half as many training dates as the space, some of them earlier.
         """
-        settings = self.config.training.as_ofs
         if not self.config.quality.self_check:
             return None
         return plan_check(
-            self._dates_of_training(settings.max_check_dates),
+            self._check_as_ofs,
             num_own=len(self.training_as_ofs),
             until=self.until,
             future_days=self.config.longest_future,
-            every_days=settings.every_days,
+            every_days=self.config.training.as_ofs.every_days,
             horizons=self.config.evaluation.horizons_days,
         )
 

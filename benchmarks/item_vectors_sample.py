@@ -99,7 +99,11 @@ def fitted(events: pa.Table, before: date, share: float, seed: int) -> NDArray[n
     items = np.unique(counts_UI.indices)
     start_ID = initial_factors(np.zeros((num_items, _SETTINGS.dim), np.float32), _SETTINGS.seed)
     factors = fit_item_factors(
-        counts_UI[:, items], start_ID[items], settings=_SETTINGS, num_threads=os.cpu_count() or 1
+        counts_UI[:, items],
+        start_ID[items],
+        settings=_SETTINGS,
+        iterations=_SETTINGS.iterations,
+        num_threads=os.cpu_count() or 1,
     )
     vectors_ID = np.zeros((num_items, _SETTINGS.dim), np.float32)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)

@@ -157,10 +157,13 @@ def item_vectors(config: Config, tiles: Tiles, versions: list[date]) -> dict[str
         )
         counts.sum_duplicates()
         counts.data = 1 + np.float32(als.alpha) * np.log1p(counts.data)
+        iterations = als.iterations if before_ID is None else max(1, als.iterations // 3)  # from the version before
         model = AlternatingLeastSquares(
-            factors=als.dim, regularization=als.regularization, iterations=als.iterations, num_threads=_CORES,
+            factors=als.dim, regularization=als.regularization, iterations=iterations, num_threads=_CORES,
             random_state=als.seed,
         )  # fmt: skip
+        if before_ID is not None:
+            model.item_factors = 0.1 * before_ID
         with threadpool_limits(1, "blas"):
             model.fit(counts, show_progress=False)
         vector_ID = normalize(model.item_factors)

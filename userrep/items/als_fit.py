@@ -46,7 +46,7 @@ def initial_factors(before_ID: NDArray[np.float32], seed: int) -> NDArray[np.flo
 
 
 def fit_item_factors(
-    counts_UI: csr_matrix, start_ID: NDArray[np.float32], *, settings: AlsVectors, num_threads: int
+    counts_UI: csr_matrix, start_ID: NDArray[np.float32], *, settings: AlsVectors, iterations: int, num_threads: int
 ) -> NDArray[np.float32]:
     """Return the item factors after ``iterations`` rounds from ``start_ID``; zeros for items without an event.
 
@@ -63,7 +63,7 @@ def fit_item_factors(
         model = AlternatingLeastSquares(
             factors=settings.dim,
             regularization=settings.regularization * 2 * counts_UI.nnz / max(1, num_factors),
-            iterations=settings.iterations,
+            iterations=iterations,
             num_threads=num_threads,
         )
         model.item_factors = start_ID.copy()

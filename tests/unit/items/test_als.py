@@ -110,6 +110,23 @@ def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
     assert cosine[V0] > cosine[V2] + 0.02, cosine  # a later version only provides its axes
 
 
+def test_a_fit_that_starts_from_an_earlier_version_takes_a_third_of_the_iterations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken, fit = [], als.fit_item_factors
+
+    def counted(*given: Any, iterations: int, **how: Any) -> NDArray[np.float32]:
+        taken.append(iterations)
+        return fit(*given, iterations=iterations, **how)
+
+    monkeypatch.setattr(als, "fit_item_factors", counted)
+    for iterations in (6, 2):
+        for plan in ([planned(before=None)], [planned(before=V2)], [planned(before=V0)]):
+            settings = AlsVectors(kind="als", dim=3, iterations=iterations)
+            assert len(list(fit_versions(iter(batches_of(random_pairs(0), {})), settings, plan))) == 1
+    assert taken == [6, 6, 2, 2, 2, 1]
+
+
 def test_a_version_without_interactions_has_no_vectors() -> None:
     settings, plan = AlsVectors(kind="als", dim=3), (planned(),)
     assert list(fit_versions(iter(batches_of([], {4: np.ones(3)})), settings, plan)) == []

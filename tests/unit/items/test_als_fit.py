@@ -16,7 +16,7 @@ from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, in
 
 pytestmark = pytest.mark.fast
 
-ALS = AlsVectors(kind="als", dim=4, iterations=30, alpha=2.0, regularization=0.04)
+ALS = AlsVectors(kind="als", dim=4, alpha=2.0, regularization=0.04)
 Row = tuple[int, int, int]  # user_hash, item_index, num_events
 
 
@@ -73,7 +73,7 @@ def loss(counts: csr_matrix, item_ID: NDArray[np.float64]) -> float:
 def test_the_factors_are_a_minimum_of_the_published_loss() -> None:
     counts = random_counts(0)
     start = initial_factors(np.zeros((12, ALS.dim), np.float32), ALS.seed)
-    factors = fit_item_factors(counts, start, settings=ALS, num_threads=1).astype(np.float64)
+    factors = fit_item_factors(counts, start, settings=ALS, iterations=30, num_threads=1).astype(np.float64)
     assert not factors[11].any()
     at_the_minimum, rng = loss(counts, factors), np.random.default_rng(1)
     for _ in range(20):
@@ -84,7 +84,7 @@ def test_the_factors_are_a_minimum_of_the_published_loss() -> None:
 def test_the_number_of_threads_and_blas_threads_change_no_bit() -> None:
     counts = random_counts(2)
     start = initial_factors(np.zeros((12, ALS.dim), np.float32), ALS.seed)
-    found = [fit_item_factors(counts, start, settings=ALS, num_threads=num) for num in (1, 2, 3)]
+    found = [fit_item_factors(counts, start, settings=ALS, iterations=30, num_threads=num) for num in (1, 2, 3)]
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
 
 

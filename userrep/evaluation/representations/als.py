@@ -97,7 +97,9 @@ def fit_refitted(context: Context, settings: AlsVectors) -> Matrix:
     for day in context.rows.dates:
         counts_UI = csr_matrix(context.activity.num_events(None, day), dtype=np.float32)
         start_ID = initial_factors(normalize(previous_ID), context.seed)
-        item_ID = fit_item_factors(counts_UI, start_ID, settings=settings, num_threads=1)
+        item_ID = fit_item_factors(
+            counts_UI, start_ID, settings=settings, iterations=settings.iterations, num_threads=1
+        )
         if previous_ID.any():
             rotation_DD, _ = orthogonal_procrustes(item_ID, previous_ID)
             item_ID = (item_ID @ rotation_DD).astype(np.float32)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import pandas as pd
 import pyarrow as pa
 
-from userrep.client.frames import Listed, join_frame, label_keys, listed_ids, newest_frame, newest_table, with_added
+from userrep.client.frames import (
+    Listed,
+    join_frame,
+    label_keys,
+    label_table,
+    listed_ids,
+    newest_frame,
+    newest_table,
+    with_added,
+)
 from userrep.client.open_target import load_target, tables_at
 from userrep.config import Config
 from userrep.errors import UsageError
@@ -145,6 +154,50 @@ class Embeddings:
         return create_training_set(  # type: ignore[return-value]
             rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen
         )
+
+    def write_training_set(
+        self,
+        name: str,
+        labels: Any,
+        out: str | os.PathLike[str],
+        consumer: str | None = None,
+        *,
+        space: str | None = None,
+        **options: Unpack[JoinParams],
+    ) -> dict[str, Any]:
+        """Join and record labels as ``training_set`` does, and write the rows to a folder of Parquet files.
+
+        Below a root, Spark's tasks look up the vectors and write them, in a third of the time that Spark needs to write
+        the frame of ``training_set``. ``userrep forget`` erases users in the folder, too.
+
+        Parameters
+        ----------
+        labels : a Spark or pandas DataFrame, as for ``join``.
+        out : path or URI of the folder: a new or empty one, or that of an earlier export, which is replaced.
+        consumer, space, options : as for ``training_set``.
+
+        Returns
+        -------
+        The manifest of the folder, such as its ``training_set_id``, ``space_id``, ``num_rows`` and ``columns``. The
+        files have the columns that ``join`` returns, in no particular order of rows.
+
+        Raises
+        ------
+        UsageError
+            As ``training_set``, or if the folder has other contents or cannot be recorded.
+        """
+        from userrep.joins.training_files import write_training_set  # imports Spark
+
+        self._check_writable(TRAINING_SETS, *([REGISTRY] if consumer else []))
+        chosen, tables = JoinOptions.of_params({**options}), self.tables
+        if isinstance(labels, pd.DataFrame):
+            labels = label_table(labels, chosen)
+        else:
+            tables, labels = self._with_spark(labels)
+        return write_training_set(
+            labels, os.path.expanduser(os.fspath(out)), tables=tables, name=name, space=space, consumer=consumer,
+            options=chosen,
+        )  # fmt: skip
 
     def latest(self, space: str = "serving") -> DataFrame | pa.Table:
         """Return the newest snapshot: one row per user with user_id, snapshot_id, as_of and embedding.

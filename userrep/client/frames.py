@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, in_one_line
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import Sources, usable_sources
 from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
@@ -72,6 +72,21 @@ def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     if faults:
         raise UsageError(faults)
     return pa.table(keys)
+
+
+def label_table(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
+    """Return pandas labels as Arrow, with user ids as strings and times as UTC timestamps. Raises as ``label_keys``."""
+    keys = label_keys(labels, options)
+    try:
+        others = pa.Table.from_pandas(labels.drop(columns=[options.user, options.time]), preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UsageError(
+            f"labels: a column has values of several types ({in_one_line(error)}). Convert it to one type, or drop it."
+        ) from None
+    table = keys.drop_columns([_ROW])
+    for name in others.column_names:
+        table = table.append_column(name, others[name])
+    return table
 
 
 def listed_ids(ids: Listed, name: str) -> IdFile:

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -92,7 +92,7 @@ def _for_each_export(tables: Tables, act: Callable[[str], str | None], *, cure: 
 
 
 def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -> int | None:
-    """Erase rows from an export by ``user_id``; return their number, or None if the export no longer exists.
+    """Erase rows from an export by its user id; return their number, or None if the export no longer exists.
 
     Parts with such rows are rewritten. The manifest is then updated to the current counts and hashes, also after an
     interrupted attempt. All parts of an incomplete export are deleted, because it has to be run again in any case.
@@ -103,7 +103,7 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
     if not exists(f"{folder}/{MANIFEST}"):
         return None
     manifest, names = read_manifest(folder), _part_names(folder)
-    is_complete = manifest.get("state") == "complete"
+    is_complete, column = manifest.get("state") == "complete", _user_column(manifest)
     for name in folder_names(folder):
         if name.startswith(f"{PARTIAL}part-") or (name in names and not is_complete):
             delete_file(f"{folder}/{name}")
@@ -116,7 +116,7 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
 
     def erase(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:
-            part, num_erased = _erase_from_part(folder, row["name"], is_erased)
+            part, num_erased = _erase_from_part(folder, row["name"], column, is_erased)
             yield part._asdict() | {"num_erased": num_erased}
 
     results = map_in_tasks(spark, [(name,) for name in names], "name STRING", erase, _ERASED)
@@ -135,11 +135,12 @@ def find_in_parts(folder: str, is_erased: IdPredicate) -> tuple[int, int]:
     """
     if not exists(f"{folder}/{MANIFEST}"):
         return 0, 0
-    names = _part_names(folder)
-    if read_manifest(folder).get("state") != "complete":
+    manifest, names = read_manifest(folder), _part_names(folder)
+    if manifest.get("state") != "complete":
         return len(names), 0
-    ids = (open_parquet(f"{folder}/{name}").read(columns=["user_id"], use_threads=False) for name in names)
-    nums = [int(is_erased(combined(part.column("user_id"))).sum()) for part in ids]
+    column = _user_column(manifest)
+    ids = (open_parquet(f"{folder}/{name}").read(columns=[column], use_threads=False) for name in names)
+    nums = [int(is_erased(combined(part.column(column))).sum()) for part in ids]
     return sum(map(bool, nums)), sum(nums)
 
 
@@ -147,10 +148,14 @@ def _part_names(folder: str) -> list[str]:
     return [name for name in folder_names(folder) if re.fullmatch(r"part-.+\.parquet", name)]
 
 
-def _erase_from_part(folder: str, name: str, is_erased: IdPredicate) -> tuple[Part, int]:
+def _user_column(manifest: Mapping[str, Any]) -> str:
+    return str(manifest.get("user_column", "user_id"))  # of training sets, the labels' name
+
+
+def _erase_from_part(folder: str, name: str, column: str, is_erased: IdPredicate) -> tuple[Part, int]:
     """Rewrite a part without the erased rows, if it has any; return the part and the number of erased rows."""
     rows = open_parquet(f"{folder}/{name}").read(use_threads=False)
-    is_erased_N = is_erased(combined(rows.column("user_id")))
+    is_erased_N = is_erased(combined(rows.column(column)))
     if not is_erased_N.any():
         return Part(name, rows.num_rows, sha256_of(*file_system(f"{folder}/{name}"))), 0
-    return write_part(folder, name, "user_id", rows.filter(pa.array(~is_erased_N))), int(is_erased_N.sum())
+    return write_part(folder, name, column, rows.filter(pa.array(~is_erased_N))), int(is_erased_N.sum())

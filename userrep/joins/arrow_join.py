@@ -5,6 +5,7 @@ It shares the resolution of label times (ledger.py), the look-up of vectors (rea
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -17,14 +18,17 @@ from userrep.errors import UserrepError
 from userrep.joins import ledger, statuses
 from userrep.joins.ledger import Sources, Step
 from userrep.joins.options import JoinOptions, prepared, without_vector, wrong_width
-from userrep.joins.read_vectors import NO_STEP, find_vectors
+from userrep.joins.read_vectors import NO_STEP, find_vectors, look_up
 from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.store.arrow import combined
+from userrep.store.bucket_reader import BucketFiles
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 from userrep.utc import DAY_US, EPOCH, day_number
 
 _MOST_NUMBERS = 2**30  # of vectors that are joined at once; an array of Arrow has at most 2^31
+_LABELS_AT_ONCE = 16_384  # whose vectors are in memory while a task writes them
 _WIDEST = 4096  # numbers of a vector, if the ledger does not have their width
 
 
@@ -48,6 +52,11 @@ class Resolved:
         as_of_K = np.array([day_number(snapshot.as_of) for _, snapshot in steps], np.int64)
         limit_us = math.inf if options.max_age_days is None else options.max_age_days * DAY_US
         return cls(users, times, steps, number_N, at_N - as_of_K[number_N] * DAY_US > limit_us)
+
+    @property
+    def looked_up_N(self) -> NDArray[np.int64]:
+        """The number of the step whose snapshot may have the label's vector, NO_STEP for none."""
+        return np.where(self.too_old_N | self.users.is_null().to_numpy(zero_copy_only=False), NO_STEP, self.number_N)
 
     def slice(self, start: int, num: int) -> "Resolved":
         """Return some consecutive labels."""
@@ -75,6 +84,27 @@ class Resolved:
         return np.select(applies, list(reasons), np.array(of_steps)[self.number_N])
 
 
+@dataclass(frozen=True)
+class StoredVectors:
+    """The vectors that a join reads, as any process can open them.
+
+    files : those of the snapshot of each step of the ledger, none of an expired one. dim : width of the vectors, None
+        if it is not recorded. new_user : the vector of users that are not in the snapshot, if the options ask for one.
+    """
+
+    space_id: str
+    dim: int | None
+    files: Sequence[BucketFiles]
+    new_user: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, tables: FileTables, sources: Sources, options: JoinOptions) -> "StoredVectors":
+        snapshots = [snapshot for _, snapshot in ledger.steps_of(sources.snapshots, options.availability)]
+        files = ledger.files_by_snapshot(tables, sources.version, snapshots)
+        new_user = ledger.new_user_vector(tables, sources) if options.missing == "new_user" else None
+        return cls(sources.space.space_id, sources.dim, files, new_user)
+
+
 def join_table(labels: pa.Table, *, tables: Tables, sources: Sources, options: JoinOptions) -> pa.Table:
     """Return the rows and columns of ``join_sources``, in any order. Only catalogs and updates need Spark.
 
@@ -93,35 +123,58 @@ def join_table(labels: pa.Table, *, tables: Tables, sources: Sources, options: J
         return join_sources(rows, tables, sources, options).toArrow()
     resolved = Resolved.of(labels, sources, options)
     ledger.report_in_sample(sources.space, resolved.snapshots, options)
-    return joined_arrow(labels, resolved, tables, sources, options)
+    return joined_arrow(labels, resolved, StoredVectors.of(tables, sources, options), options)
 
 
-def joined_arrow(
-    labels: pa.Table, rows: Resolved, tables: FileTables, sources: Sources, options: JoinOptions
-) -> pa.Table:
-    """Join labels that are resolved on these sources; see ``join_table``. Keeps their order."""
-    most_labels = max(1, _MOST_NUMBERS // (sources.dim or _WIDEST))
+def joined_arrow(labels: pa.Table, rows: Resolved, stored: StoredVectors, options: JoinOptions) -> pa.Table:
+    """Join labels that are resolved on the same sources; see ``join_table``. Keeps their order."""
+    most_labels = max(1, _MOST_NUMBERS // (stored.dim or _WIDEST))
     if labels.num_rows > most_labels:
         starts = range(0, labels.num_rows, most_labels)
         parts = ((labels.slice(k, most_labels), rows.slice(k, most_labels)) for k in starts)
-        return pa.concat_tables([joined_arrow(*part, tables, sources, options) for part in parts])
-    space_id, steps = sources.space.space_id, rows.steps
-    files = ledger.files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
-    is_skipped_N = rows.too_old_N | rows.users.is_null().to_numpy(zero_copy_only=False)
-    vectors = find_vectors(rows.users, np.where(is_skipped_N, NO_STEP, rows.number_N), files)
+        return pa.concat_tables([joined_arrow(*part, stored, options) for part in parts])
+    return _with_outputs(labels, rows, find_vectors(rows.users, rows.looked_up_N, stored.files), stored, options)
+
+
+def joined_in_order(
+    labels: pa.Table, sources: Sources, stored: StoredVectors, options: JoinOptions
+) -> Iterator[pa.Table]:
+    """Join labels in the order of the snapshots' files, in tables of 16,384 labels; see ``join_table``.
+
+    Memory: the labels, the vectors of one table, and two row groups.
+    """
+    rows = Resolved.of(labels, sources, options)
+    bucket_N = bucket_of(rows.users.fill_null(""))
+    order_N = np.lexsort((bucket_N, rows.looked_up_N))
+    labels = labels.take(pa.array(order_N))
+    rows, bucket_N = Resolved.of(labels, sources, options), bucket_N[order_N]
+    starts = range(0, labels.num_rows, _LABELS_AT_ONCE)
+    parts = [rows.slice(start, _LABELS_AT_ONCE) for start in starts]
+    keys = (
+        (part.users, pa.array(part.looked_up_N), pa.array(bucket_N[start : start + _LABELS_AT_ONCE]))
+        for start, part in zip(starts, parts, strict=True)
+    )
+    for start, part, vectors in zip(starts, parts, look_up(stored.files)(keys), strict=True):
+        yield _with_outputs(labels.slice(start, _LABELS_AT_ONCE), part, vectors, stored, options)
+
+
+def _with_outputs(
+    labels: pa.Table, rows: Resolved, vectors: pa.Array, stored: StoredVectors, options: JoinOptions
+) -> pa.Table:
+    """Add the output columns to labels with these stored vectors, and apply the rule for labels without one."""
     widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
-    if sources.dim is not None and (wrong := [width for width in widths if width != sources.dim]):
-        raise UserrepError(wrong_width(space_id, sources.dim, wrong[0]))
+    if stored.dim is not None and (wrong := [width for width in widths if width != stored.dim]):
+        raise UserrepError(wrong_width(stored.space_id, stored.dim, wrong[0]))
     status_N = rows.status(vectors, options)
-    if statuses.NEW_USER in status_N:
-        z_D = pa.scalar(ledger.new_user_vector(tables, sources), vectors.type)
+    if stored.new_user is not None:
+        z_D = pa.scalar(stored.new_user, vectors.type)
         vectors = pc.if_else(pa.array(status_N == statuses.NEW_USER), z_D, vectors)
     if options.handle_invalid == "error" and vectors.null_count:
         raise UserrepError(without_vector(status_N[vectors.is_null()][0]))
     step = pa.array(rows.number_N, mask=rows.number_N == NO_STEP)
-    ids, as_ofs = zip(*((snapshot.snapshot_id, snapshot.as_of) for _, snapshot in steps), strict=True)
+    ids, as_ofs = zip(*((snapshot.snapshot_id, snapshot.as_of) for _, snapshot in rows.steps), strict=True)
     added = pa.array(ids).take(step), pa.array(as_ofs).take(step), vectors, pa.array(status_N)
     for name, values in zip(options.added, added, strict=True):
-        metadata = {statuses.SPACE_ID: space_id} if name == options.output else None
+        metadata = {statuses.SPACE_ID: stored.space_id} if name == options.output else None
         labels = labels.append_column(pa.field(name, values.type, metadata=metadata), values)
     return labels.filter(vectors.is_valid()) if options.skips else labels

@@ -26,7 +26,7 @@ from userrep.store.bucket_reader import BucketFiles, read_row_groups, row_group_
 from userrep.store.buckets import NUM_BUCKETS, bucket_column, slice_number
 
 if TYPE_CHECKING:  # so that readers of a root need not have PySpark
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from userrep.spark.releases import Arrays
 
@@ -60,17 +60,26 @@ def with_vectors(
 
     from userrep.spark.releases import arrow_udf, repartition_by_number
 
-    most_users = max((files.num_rows for files in snapshots), default=0)
-    num_tasks = max(min_tasks, -(-most_users // _MOST_USERS))
-    # Spread labels without a user over all tasks.
-    any_bucket = F.pmod(F.xxhash64(column(time)), F.lit(NUM_BUCKETS)).cast("int")
-    bucket = F.when(column(user).isNull(), any_bucket).otherwise(bucket_column(column(user)))
-    task = slice_number(num_tasks, "__bucket")
-    rows = labels.withColumn("__bucket", bucket)
-    rows = repartition_by_number(rows, num_tasks, task).sortWithinPartitions("__number", "__bucket")
+    num_tasks = max(min_tasks, tasks_of_users(snapshots))
+    rows = labels.withColumn("__bucket", bucket_of_label(user, time))
+    rows = repartition_by_number(rows, num_tasks, slice_number(num_tasks, "__bucket"))
     # Nondeterministic, or Spark would push a filter on vectors below the sort and look up unsorted labels.
-    look_up = arrow_udf(_look_up(snapshots), "array<float>", *_LABELS).asNondeterministic()
-    return rows.withColumn("__embedding", look_up(column(user), F.col("__number"), F.col("__bucket")))
+    vector = arrow_udf(look_up(snapshots), "array<float>", *_LABELS).asNondeterministic()
+    rows = rows.sortWithinPartitions("__number", "__bucket")
+    return rows.withColumn("__embedding", vector(column(user), F.col("__number"), F.col("__bucket")))
+
+
+def tasks_of_users(snapshots: Sequence[BucketFiles]) -> int:
+    """Return the least number of tasks, so that each has a limited number of users in a snapshot."""
+    return -(-max((files.num_rows for files in snapshots), default=0) // _MOST_USERS)
+
+
+def bucket_of_label(user: str, time: str) -> Column:
+    """Return the bucket of a label's user. Labels without one are spread over all buckets."""
+    from pyspark.sql import functions as F
+
+    any_bucket = F.pmod(F.xxhash64(column(time)), F.lit(NUM_BUCKETS)).cast("int")
+    return F.when(column(user).isNull(), any_bucket).otherwise(bucket_column(column(user)))
 
 
 def find_vectors(users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequence[BucketFiles]) -> pa.Array:
@@ -82,25 +91,28 @@ def find_vectors(users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequen
     bucket_N = xxhash.bucket_of(users.fill_null(""))
     order_N = np.lexsort((bucket_N, number_N))
 
-    def look_up(part_N: NDArray[np.int64]) -> pa.Array:
+    def vectors_of(part_N: NDArray[np.int64]) -> pa.Array:
         labels = users.take(pa.array(part_N)), pa.array(number_N[part_N]), pa.array(bucket_N[part_N])
-        return next(_look_up(snapshots)(iter([labels])))
+        return next(look_up(snapshots)(iter([labels])))
 
     parts = np.array_split(order_N, min(os.cpu_count() or 1, 1 + len(users) // _LEAST_LABELS))
     with ThreadPoolExecutor(len(parts)) as pool:
-        vectors = pa.concat_arrays(list(pool.map(look_up, parts)))
+        vectors = pa.concat_arrays(list(pool.map(vectors_of, parts)))
     return vectors.take(pa.array(np.argsort(order_N)))
 
 
-def _look_up(snapshots: Sequence[BucketFiles]) -> Callable[[Arrays], Iterator[pa.Array]]:
-    """Return the function that a task applies to its labels, which arrive sorted by snapshot and bucket."""
+def look_up(snapshots: Sequence[BucketFiles]) -> Callable[[Arrays], Iterator[pa.Array]]:
+    """Return the function that a task applies to its labels, which arrive sorted by snapshot and bucket.
 
-    def look_up(batches: Arrays) -> Iterator[pa.Array]:
+    It takes batches of user ids, snapshot numbers (null or NO_STEP for none) and user buckets, and returns vectors.
+    """
+
+    def vectors_of(batches: Arrays) -> Iterator[pa.Array]:
         read = lru_cache(maxsize=_CACHED_GROUPS)(_read)
         for users, numbers, buckets in batches:
             yield _vectors(users, numbers.fill_null(NO_STEP).to_numpy(), buckets.to_numpy(), snapshots, read)
 
-    return look_up
+    return vectors_of
 
 
 def _vectors(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from userrep.errors import UsageError, UserrepError, changed_meanwhile, shortened
 from userrep.ids import checked_name, short_hash
-from userrep.joins.arrow_join import Resolved, joined_arrow
+from userrep.joins.arrow_join import Resolved, StoredVectors, joined_arrow
 from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
 from userrep.joins.options import JoinOptions, column, prepared
 from userrep.joins.statuses import SPACE_ID
@@ -78,7 +78,7 @@ def create_training_set(
     the consumer is not registered. Raises UserrepError if one of the snapshots expires meanwhile.
     """
     labels = prepared(labels, options)
-    sources = _sources(tables, name, space, consumer)
+    sources = chosen_sources(tables, name, space, consumer)
     use = _use(labels, sources, options)
     record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
     rows = _joined(labels, tables, sources, record)
@@ -97,17 +97,17 @@ def create_training_table(
         frame = tables.spark.createDataFrame(labels)
         rows = create_training_set(frame, tables=tables, name=name, space=space, consumer=consumer, options=options)
         return rows.toArrow(), training_set_id(rows)
-    sources = _sources(tables, name, space, consumer)
+    sources = chosen_sources(tables, name, space, consumer)
     resolved = Resolved.of(labels, sources, options)
     span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
     use = [snapshot.snapshot_id for snapshot in resolved.snapshots], span["min"], span["max"]
     record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
-    rows = joined_arrow(labels, resolved, tables, sources, options)
+    rows = joined_arrow(labels, resolved, StoredVectors.of(tables, sources, options), options)
     _name_in_registry(tables, record)
     return rows, record.training_set_id
 
 
-def _sources(tables: Tables, name: str, space: Space | str | None, consumer: str | None) -> Sources:
+def chosen_sources(tables: Tables, name: str, space: Space | str | None, consumer: str | None) -> Sources:
     """Check the name, and read the sources of a space, by default the one that the consumer uses."""
     checked_name(name, "training set")
     if len(name) > _MAX_NAME:
@@ -202,6 +202,12 @@ def training_set_id(rows: DataFrame) -> str:
     raise UsageError("these rows belong to no training set. Create one with `userrep.open(ROOT).training_set`.")
 
 
+def recorded_sources(tables: Tables, set_id: str) -> tuple[TrainingSet, Sources]:
+    """Return the record of a training set, and the sources that it was joined with."""
+    (record,) = list_training_sets(tables, training_set_id=set_id)
+    return record, _pinned(sources_of(tables, find_space(tables, record.space_id)), record)
+
+
 def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: TrainingSet) -> DataFrame:
     """Join labels with the snapshots of a record. Raises UserrepError if retention has deleted some of them since."""
     from userrep.joins.join import joined  # imports Spark
@@ -215,15 +221,19 @@ def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: Trainin
             "cannot be read again. Create another one, without the labels that resolve to these snapshots (status "
             "'expired')."
         )
-    pinned = replace(
+    options, metadata = record.join_options, {SPACE_ID: record.space_id, TRAINING_SET_ID: record.training_set_id}
+    rows = joined(labels, tables, _pinned(sources, record), options)
+    return rows.withColumn(options.output, column(options.output).alias(options.output, metadata=metadata))
+
+
+def _pinned(sources: Sources, record: TrainingSet) -> Sources:
+    """Return the sources with the snapshots of a record only."""
+    return replace(
         sources,
         snapshots=[snapshot for snapshot in sources.snapshots if snapshot.snapshot_id in record.snapshot_ids],
         span=(record.first_label_at, record.last_label_at),
         updates_until=record.created_at,
     )
-    options, metadata = record.join_options, {SPACE_ID: record.space_id, TRAINING_SET_ID: record.training_set_id}
-    rows = joined(labels, tables, pinned, options)
-    return rows.withColumn(options.output, column(options.output).alias(options.output, metadata=metadata))
 
 
 def _use(labels: DataFrame, sources: Sources, options: JoinOptions) -> _Use:

@@ -163,7 +163,7 @@ MEANINGS = {
     "verdict": "`pass`, `fail` or `undecided`",
     "verdict_id": "id of the row",
     "weight": "sum of the event weights, in multiples of 1/256",
-    "what": "`embeddings`, `features`, `segments` or `audience`",
+    "what": "`embeddings`, `features`, `segments`, `audience` or `training set`",
     "x": "inputs followed by targets, float32 little-endian",
 }
 

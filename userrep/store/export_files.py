@@ -16,6 +16,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import StructType
 
@@ -24,6 +25,7 @@ from userrep.store import buckets, xxhash
 from userrep.store.arrow import combined
 from userrep.store.data_files import TableFile
 from userrep.store.filesystem import PARTIAL, file_system, open_parquet, read_bytes
+from userrep.store.sql import sql_name
 from userrep.store.vector_storage import VectorStorage, own_metadata
 
 _FLOAT32 = VectorStorage()
@@ -56,11 +58,30 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
     workers' disks: about 250 GB for 500M embeddings of 120 numbers in 5,000 parts. Parts are not sorted among each
     other, which would take another pass over the rows. Driver memory: one entry per part.
     """
-    key, num_parts = order[0], _num_parts(rows.count())
-    part_number = buckets.slice_number(num_parts, buckets.bucket_column(key))
+    key, num_parts, columns = order[0], _num_parts(rows.count()), [F.col(sql_name(name)) for name in order]
+    part_number = buckets.slice_number(num_parts, buckets.bucket_column(columns[0]))
+
+    def in_tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+        return (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
+
+    sorted_rows = repartition_by_number(rows, num_parts, part_number).sortWithinPartitions(*columns)
+    return write_partitions(sorted_rows, in_tables, folder, key=key, storage=storage) or [
+        write_part(folder, _part_name(0), key, to_arrow_schema(rows.schema).empty_table(), storage=storage)
+    ]
+
+
+def write_partitions(
+    rows: DataFrame, convert: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Table]], folder: str, *, key: str,
+    storage: VectorStorage = _FLOAT32,
+) -> list[Part]:  # fmt: skip
+    """Write what ``convert`` makes of each partition of ``rows`` as a part; none if it makes no table.
+
+    ``key``: the column of ids. Driver memory: one entry per part.
+    """
+    names = rows.columns
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tables = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
+        tables = convert(batch.rename_columns(names) for batch in batches)
         first = next(tables, None)
         if first is not None:
             context = TaskContext.get()
@@ -68,11 +89,8 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str], storage: 
             part = write_part(folder, _part_name(context.partitionId()), key, first, tables, storage=storage)
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
-    sorted_rows = repartition_by_number(rows, num_parts, part_number).sortWithinPartitions(*order)
-    parts = sorted(Part(*row) for row in sorted_rows.mapInArrow(write, from_arrow_schema(PART)).collect())
-    return parts or [
-        write_part(folder, _part_name(0), key, to_arrow_schema(rows.schema).empty_table(), storage=storage)
-    ]
+    numbered = rows.toDF(*(f"c{k}" for k in range(len(names))))  # mapInArrow refuses names with dots or backticks
+    return sorted(Part(*row) for row in numbered.mapInArrow(write, from_arrow_schema(PART)).collect())
 
 
 def write_parts_here(

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 import yaml
 from pyspark.ml import Pipeline
@@ -19,6 +20,7 @@ from pyspark.sql import SparkSession
 import userrep
 from tests.support.builders import config_of, left_to_spark
 from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
+from userrep.erasure.exports import erase_from_exports
 from userrep.errors import UsageError
 from userrep.joins.training_sets import list_training_sets, training_set_id
 from userrep.spaces.registry import find_space, mark_ready, promote, read_registry
@@ -226,6 +228,48 @@ def test_pandas_and_spark_labels_make_one_training_set(root: Path, spark: SparkS
     made = embeddings.training_set("churn", spark.createDataFrame(labels), "churn", handleInvalid="skip")
     assert made.schema["embedding"].metadata["userrep_training_set_id"] == recorded.training_set_id
     assert list_training_sets(tables) == [recorded]
+
+
+@pytest.mark.parametrize("engine", ["pandas", "tasks", "updates", pytest.param("catalog", marks=pytest.mark.full)])
+def test_a_training_set_in_files_has_the_rows_of_the_frame_and_is_reached_by_erasure(
+    root: Path, tmp_path: Path, spark: SparkSession, engine: str
+) -> None:
+    embeddings, out = userrep.open(root, spark=spark), tmp_path / "out"
+    if engine == "catalog":
+        embeddings.tables = left_to_spark(embeddings.tables)
+        embeddings._with_spark = lambda labels: (embeddings.tables, labels)  # type: ignore[method-assign]
+    labels = pandas_labels().assign(who=["u1", None, "u1"], label=[0.0, 1.0, 2.0]).drop(columns="user_id")
+    given = labels if engine == "pandas" else spark.createDataFrame(labels)
+    options = {"userCol": "who", "updates": engine == "updates"}
+    manifest = embeddings.write_training_set("churn", given, out, **options)  # type: ignore[typeddict-item]
+    frame = embeddings.training_set("churn", labels, **options)  # type: ignore[typeddict-item]
+    assert frame.attrs["userrep_training_set_id"] == manifest["training_set_id"]
+    assert (manifest["space_id"], manifest["num_rows"], manifest["what"]) == ("s001-a", 3, "training set")
+    found = pd.read_parquet(out).sort_values("label").reset_index(drop=True)
+    assert found["label_at"].tolist() == [at.tz_localize("UTC") for at in labels["label_at"]]
+    columns = [name for name in frame.columns if name != "label_at"]
+    pd.testing.assert_frame_equal(found[columns], frame[columns])
+    assert manifest["columns"].keys() == set(frame.columns)
+    erased = erase_from_exports(embeddings.tables, lambda ids: pc.equal(ids, "u1").fill_null(False).to_numpy(False))
+    assert erased == {str(out): "2 rows"}
+    assert pd.read_parquet(out)["label"].tolist() == [1.0]
+
+
+def test_a_training_set_in_files_is_refused_before_it_is_recorded(root: Path, tmp_path: Path) -> None:
+    embeddings = userrep.open(root)
+    (tmp_path / "mine.txt").touch()
+    for out, options, fault in (
+        (tmp_path, {}, "is not empty and is not an earlier export"),
+        (tmp_path / "out", {"vectors": "vector"}, "vectors: 'vector' is a type of Spark ML"),
+        (tmp_path / "out", {"space": "s009"}, "space s009: not in the registry"),
+    ):
+        with pytest.raises(UsageError, match=fault):
+            embeddings.write_training_set("churn", pandas_labels(), out, **options)  # type: ignore[arg-type]
+    mixed = pandas_labels().assign(label=["a", 1, 2.5])
+    with pytest.raises(UsageError, match="labels: a column has values of several types"):
+        embeddings.write_training_set("churn", mixed, tmp_path / "out")
+    assert list_training_sets(embeddings.tables) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_pandas_labels_of_expired_snapshots_or_of_none_make_no_training_set(root: Path) -> None:

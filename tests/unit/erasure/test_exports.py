@@ -13,7 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.erasure.exports import UNREACHED, _erase_from_part, erase_from_exports, erase_from_parts
+from userrep.erasure.exports import (
+    UNREACHED,
+    _erase_from_part,
+    erase_from_exports,
+    erase_from_parts,
+    find_in_parts,
+)
 from userrep.store.export_files import MANIFEST, Part, write_part
 from userrep.store.export_folder import export_lease
 from userrep.store.file_tables import FileTables
@@ -49,7 +55,7 @@ def write_manifest(folder: Path, **values: Any) -> None:
 def test_only_the_rows_of_erased_users_leave_a_part(tmp_path: Path) -> None:
     rows = rows_of("a", "b", "c", "b")
     write_part(str(tmp_path), NAME, "user_id", rows, [])
-    part, num_erased = _erase_from_part(str(tmp_path), NAME, is_user("b", "unknown"))
+    part, num_erased = _erase_from_part(str(tmp_path), NAME, "user_id", is_user("b", "unknown"))
     assert (part, num_erased) == (Part(NAME, 2, sha256(tmp_path / NAME)), 2)
     assert pq.read_table(tmp_path / NAME).equals(rows.take([0, 2]))
     assert names(tmp_path) == [NAME]
@@ -58,15 +64,24 @@ def test_only_the_rows_of_erased_users_leave_a_part(tmp_path: Path) -> None:
 def test_a_part_that_loses_no_row_is_left_as_it_is(tmp_path: Path) -> None:
     written = write_part(str(tmp_path), NAME, "user_id", rows_of("a", "b"), [])
     inode = (tmp_path / NAME).stat().st_ino
-    assert _erase_from_part(str(tmp_path), NAME, is_user("c")) == (written, 0)
+    assert _erase_from_part(str(tmp_path), NAME, "user_id", is_user("c")) == (written, 0)
     assert (tmp_path / NAME).stat().st_ino == inode
 
 
 def test_a_part_may_lose_all_its_rows(tmp_path: Path) -> None:
     write_part(str(tmp_path), NAME, "user_id", rows_of("a"), [])
-    part, num_erased = _erase_from_part(str(tmp_path), NAME, is_user("a"))
+    part, num_erased = _erase_from_part(str(tmp_path), NAME, "user_id", is_user("a"))
     assert (part.num_rows, num_erased) == (0, 1)
     assert pq.read_table(tmp_path / NAME).equals(rows_of())
+
+
+def test_users_of_a_training_set_are_found_by_the_column_of_its_labels(tmp_path: Path) -> None:
+    rows = rows_of("a", "b").append_column("who", pa.array(["b", None], pa.string()))
+    write_part(str(tmp_path), NAME, "who", rows, [])
+    write_manifest(tmp_path, state="complete", user_column="who")
+    assert find_in_parts(str(tmp_path), is_user("b")) == (1, 1)
+    assert _erase_from_part(str(tmp_path), NAME, "who", is_user("b"))[1] == 1
+    assert pq.read_table(tmp_path / NAME).equals(rows.slice(1))
 
 
 def test_a_folder_without_a_manifest_is_left_unchanged(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The join with Spark and the join of Arrow labels: the same cases through both, against brute force."""
+"""Joins with Spark, of Arrow labels, and into files: the same cases through all three, against brute force."""
 
 import random
 import re
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
@@ -20,12 +21,13 @@ from tests.unit.inference.test_model import saved
 from tests.unit.joins.test_join import random_ledger, written_by_tasks
 from userrep.errors import UsageError
 from userrep.joins import arrow_join
-from userrep.joins.arrow_join import join_table
+from userrep.joins.arrow_join import StoredVectors, join_table, joined_in_order
 from userrep.joins.join import join_embeddings
 from userrep.joins.ledger import usable_sources
 from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.read_vectors import NO_STEP
 from userrep.joins.statuses import SPACE_ID
+from userrep.joins.training_files import write_joined
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.arrow import listed
@@ -51,9 +53,11 @@ def tables(spark: SparkSession, tmp_path: Path) -> FileTables:
     return tables
 
 
-@pytest.fixture(params=["spark", "arrow"])
-def join(request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables) -> Iterator[Join]:
-    """Return a function that joins labels (n, user_id, label_at) with s001-a by one of the two engines.
+@pytest.fixture(params=["spark", "arrow", "files"])
+def join(
+    request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Join]:
+    """Return a function that joins labels (n, user_id, label_at) with s001-a by one of the three engines.
 
     The session is in another time zone than UTC.
     """
@@ -66,9 +70,15 @@ def join(request: pytest.FixtureRequest, spark: SparkSession, tables: FileTables
         labels = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=names)
         if request.param == "arrow":
             return join_table(labels, tables=tables, sources=usable_sources(tables, space), options=chosen)
-        found = join_embeddings(spark.createDataFrame(labels), tables=tables, space=space, options=chosen)
+        frame = spark.createDataFrame(labels)
+        found = join_embeddings(frame, tables=tables, space=space, options=chosen)
         assert found.schema[chosen.output].metadata == {SPACE_ID: space}
-        return found.toArrow()
+        if request.param == "spark" or not rows:
+            return found.toArrow()
+        folder = str(tmp_path_factory.mktemp("joined"))
+        parts = write_joined(frame, folder, tables=tables, sources=usable_sources(tables, space), options=chosen)
+        assert sum(part.num_rows for part in parts) == pq.read_table(folder).num_rows
+        return pq.read_table(folder)
 
     with session_in(spark, "Europe/Berlin"):
         yield joined
@@ -208,6 +218,21 @@ def test_unknown_unpublished_and_retired_spaces_are_refused(join: Join, tables: 
     retire(tables, find_space(tables, "s001-a"))
     with pytest.raises(UsageError, match=r"s001-a is retired, .* Serving space: s002-b"):
         join(ROWS)
+
+
+def test_labels_of_several_tables_of_a_task_are_looked_up_in_the_order_of_the_files(tables: FileTables) -> None:
+    vectors = {snapshot(DAY + k * 24 * HOUR): {f"u{n}": [float(n + 1000 * k)] for n in range(400)} for k in range(3)}
+    publish(tables, vectors)
+    chance, num = random.Random(1), 40_000
+    users = [f"u{chance.randrange(420)}" for _ in range(num)]
+    times = pa.array([NOON + chance.randrange(3) * 24 * HOUR for _ in range(num)], pa.timestamp("us", "UTC"))
+    labels = pa.table({"n": range(num), "user_id": users, "label_at": times})
+    sources, options = usable_sources(tables, "s001-a"), JoinOptions()
+    parts = list(joined_in_order(labels, sources, StoredVectors.of(tables, sources, options), options))
+    assert [part.num_rows for part in parts] == [16_384, 16_384, 7_232]
+    joined = pa.concat_tables(parts)
+    assert joined["as_of"].to_pylist() == sorted(joined["as_of"].to_pylist())
+    assert told(joined) == told(join_table(labels, tables=tables, sources=sources, options=options))
 
 
 @pytest.mark.parametrize("in_order", [True, False])

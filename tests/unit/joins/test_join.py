@@ -396,6 +396,6 @@ def test_a_task_reads_the_row_groups_of_its_labels_alone_and_each_once(
         (users[k : k + 10], pa.array([0] * 10, pa.int32()), pa.array(bucket_of(users[k : k + 10])))
         for k in range(0, 40, 10)
     ]
-    found = [vector for part in read_vectors._look_up([files])(iter(batches)) for vector in part.to_pylist()]
+    found = [vector for part in read_vectors.look_up([files])(iter(batches)) for vector in part.to_pylist()]
     assert found == [vectors[user] for user in users.to_pylist()]
     assert len(read) == len(set(read)) < 10

@@ -9,11 +9,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+import userrep
 from benchmarks.answers import check_same, content_hash
 from benchmarks.report import Line, alternating, ask, in_warm_session, ratio_line
 from userrep.joins.join import join_embeddings
@@ -89,8 +91,13 @@ class JoinSite:
         """Return the labels."""
         return self.tables.spark.read.parquet(str(self.labels))
 
+    def to_files(self, labels: DataFrame | pd.DataFrame, out: Path) -> None:
+        """Join labels into files, by tasks or, for pandas, in this process."""
+        assert isinstance(self.tables, FileTables)
+        userrep.open(self.tables.location).write_training_set("bench", labels, out, space=SPACE)
+
     def ours(self, out: Path) -> None:
-        """Join and write."""
+        """Join, and write by Spark."""
         rows = join_embeddings(self.read_labels(), tables=self.tables, space=SPACE)
         comparable(rows).write.mode("overwrite").parquet(str(out))
 
@@ -122,14 +129,17 @@ def check_joined(spark: SparkSession, ours: Path, theirs: Path) -> None:
 
 def against(
     benchmark: str, peer: str, join: Callable[[JoinSite, Path], None], spark: SparkSession, size: JoinSize, *,
-    root: Path, runs: int,
+    root: Path, runs: int, ours_by: Callable[[JoinSite, Path], None] = JoinSite.ours,
 ) -> Line:  # fmt: skip
-    """Compare our join with a peer's, which writes to a folder; both answers are compared before times."""
+    """Compare our join with a peer's, which writes to a folder; both answers are compared before times.
+
+    ``ours_by``: our join, by default one that Spark writes.
+    """
     site, folder = join_site(spark, size, root), run_folder(root)
     ours, theirs = folder / "ours", folder / "theirs"
     try:
         taken = alternating(
-            lambda: site.ours(ours),
+            lambda: ours_by(site, ours),
             lambda: join(site, theirs),
             check=lambda: check_joined(spark, ours, theirs),
             runs=runs,

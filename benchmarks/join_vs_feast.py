@@ -1,10 +1,10 @@
 """How long does a point-in-time join take, compared with Feast's historical features?
 
 200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, from pandas in one process, as
-one does with labels of this size: ours by ``userrep.open(ROOT).join``, which needs no Spark. Feast runs on DuckDB, its
-fastest local offline store, in a virtual environment of its own in the user's cache. It finds the snapshot of each
-label, and DuckDB joins the vectors afterwards. A first join of each is not counted. If Feast cannot be installed or
-does not finish, the line gives the reason. ``spark_seconds``: ours by Spark, which larger labels need.
+one does with labels of this size: ours by ``userrep.open(ROOT).write_training_set``, which needs no JVM. Feast runs on
+DuckDB, its fastest local offline store, in a virtual environment of its own in the user's cache. It finds the snapshot
+of each label, and DuckDB joins the vectors afterwards. A first join of each is not counted. If Feast cannot be
+installed or does not finish, the line gives the reason. ``spark_seconds``: ours by Spark, which larger labels need.
 
     make bench-join-vs-feast
     python -m benchmarks.join_vs_feast --small
@@ -20,11 +20,9 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-import userrep
-from benchmarks.join_data import SPACE, JoinSite, JoinSize, check_joined, join_site, run, run_folder
+from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder
 from benchmarks.peers import UV, installed, tried
 from benchmarks.report import Line, progress, ratio_line, seconds_of
-from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
 
 PEER = "feast[duckdb]==0.67.0"
@@ -70,25 +68,17 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
         theirs.mkdir()
         (vectors,) = (folder / "vectors").glob("*.parquet")
         files = [vectors, site.labels, theirs / "part.parquet", folder / "registry.db"]
-        _in_process(site, ours)
+        site.to_files(pd.read_parquet(site.labels), ours)
         for k in range(runs):
             said = tried(PEER, [python, "-c", _SCRIPT, *map(str, files)], "finish", FEAST_USAGE="False")
             peer = float(json.loads(said.strip().splitlines()[-1])["seconds"])
-            taken.append((seconds_of(lambda: _in_process(site, ours)), peer))
+            taken.append((seconds_of(lambda: site.to_files(pd.read_parquet(site.labels), ours)), peer))
             progress(f"run {k + 1} of {runs}: ours {taken[-1][0]:.1f} s, the peer's {peer:.1f} s")
         check_joined(spark, ours, theirs)
         by_spark = statistics.median(seconds_of(lambda: site.ours(folder / "spark")) for _ in range(runs))
     finally:
         shutil.rmtree(folder)
     return ratio_line("join_vs_feast", size.facts(), taken, peer=PEER, spark_seconds=round(by_spark, 3))
-
-
-def _in_process(site: JoinSite, out: Path) -> None:
-    """Join the labels as a pandas frame and write the result."""
-    assert isinstance(site.tables, FileTables)
-    joined = userrep.open(site.tables.location).join(pd.read_parquet(site.labels), space=SPACE)
-    out.mkdir(exist_ok=True)
-    joined[["label_id", "user_id", "label_at", "as_of", "embedding"]].to_parquet(out / "part.parquet")
 
 
 def _as_feast_reads(site: JoinSite, out: Path) -> None:

@@ -145,7 +145,8 @@ def read_tiles(config: Config) -> Tiles:
 def item_vectors(config: Config, tiles: Tiles, versions: list[date]) -> dict[str, Vectors]:
     """Factorize the events before each version, rotate it onto the version before, and describe items by their titles.
 
-    Factors of events have length 1, as vectors of titles have.
+    As in userrep, a version starts from the one before, and takes a third of the iterations then. Factors of events
+    have length 1, as vectors of titles have.
     """
     als = next(vectors for vectors in config.item_vectors.values() if vectors.kind == "als")
     titles, found, before_ID = content_vectors(config, tiles), {}, None

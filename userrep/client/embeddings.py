@@ -158,7 +158,7 @@ class Embeddings:
     def write_training_set(
         self,
         name: str,
-        labels: Any,
+        labels: DataFrame | pd.DataFrame,
         out: str | os.PathLike[str],
         consumer: str | None = None,
         *,
@@ -167,13 +167,14 @@ class Embeddings:
     ) -> dict[str, Any]:
         """Join and record labels as ``training_set`` does, and write the rows to a folder of Parquet files.
 
-        Below a root, Spark's tasks look up the vectors and write them, in a third of the time that Spark needs to write
-        the frame of ``training_set``. ``userrep forget`` erases users in the folder, too.
+        Below a root, Spark's tasks look up the vectors and write them, which is faster than to write the frame of
+        ``training_set``. ``userrep forget`` also erases users in the folder.
 
         Parameters
         ----------
         labels : a Spark or pandas DataFrame, as for ``join``.
-        out : path or URI of the folder: a new or empty one, or that of an earlier export, which is replaced.
+        out : path or URI of the folder, which all workers can reach: a new or empty one, or that of an earlier export,
+            which is replaced.
         consumer, space, options : as for ``training_set``.
 
         Returns
@@ -184,18 +185,18 @@ class Embeddings:
         Raises
         ------
         UsageError
-            As ``training_set``, or if the folder has other contents or cannot be recorded.
+            As ``training_set``, or if the folder has other contents or the files of ``labels``, or cannot be recorded.
+        AlreadyRunningError
+            If another process writes to the folder or erases users there.
         """
         from userrep.joins.training_files import write_training_set  # imports Spark
 
         self._check_writable(TRAINING_SETS, *([REGISTRY] if consumer else []))
-        chosen, tables = JoinOptions.of_params({**options}), self.tables
-        if isinstance(labels, pd.DataFrame):
-            labels = label_table(labels, chosen)
-        else:
-            tables, labels = self._with_spark(labels)
+        chosen = JoinOptions.of_params({**options})
+        is_pandas = isinstance(labels, pd.DataFrame)
+        tables, rows = (self.tables, label_table(labels, chosen)) if is_pandas else self._with_spark(labels)
         return write_training_set(
-            labels, os.path.expanduser(os.fspath(out)), tables=tables, name=name, space=space, consumer=consumer,
+            rows, os.path.expanduser(os.fspath(out)), tables=tables, name=name, space=space, consumer=consumer,
             options=chosen,
         )  # fmt: skip
 

@@ -79,13 +79,14 @@ def label_table(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     keys = label_keys(labels, options)
     try:
         others = pa.Table.from_pandas(labels.drop(columns=[options.user, options.time]), preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(
-            f"labels: a column has values of several types ({in_one_line(error)}). Convert it to one type, or drop it."
+            f"labels: a column cannot be written ({in_one_line(error)}). Convert it to one type, rename or drop it."
         ) from None
     table = keys.drop_columns([_ROW])
-    for name in others.column_names:
-        table = table.append_column(name, others[name])
+    for field in others.schema:  # Spark does not read Parquet files with nanoseconds
+        kind = pa.timestamp("us", field.type.tz) if pa.types.is_timestamp(field.type) else field.type
+        table = table.append_column(field.name, others[field.name].cast(kind, safe=False))
     return table
 
 

@@ -47,7 +47,7 @@ class AlsVectors(Section):
     alpha: float = Field(3.0, gt=0)
     """Confidence that each event adds to its (user, item) pair."""
     iterations: int = Field(6, ge=1)
-    """Number of ALS iterations of the first version. Later ones start from the version before, and take a third."""
+    """Number of ALS iterations. A fit by `implicit` that starts from the version before takes a third, at least one."""
     max_tiles: int = Field(50_000_000, ge=1)
     """Approximate largest number of activity tiles to fit on; larger logs are sampled by user, lowest id hashes first.
     With the default solver, 50 million tiles need up to 5 GB of memory in one task."""

@@ -149,7 +149,7 @@ def _part_names(folder: str) -> list[str]:
 
 
 def _user_column(manifest: Mapping[str, Any]) -> str:
-    return str(manifest.get("user_column", "user_id"))  # of training sets, the labels' name
+    return str(manifest.get("user_column", "user_id"))  # a training set keeps the user column of its labels
 
 
 def _erase_from_part(folder: str, name: str, column: str, is_erased: IdPredicate) -> tuple[Part, int]:

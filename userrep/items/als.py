@@ -29,7 +29,7 @@ from userrep.items.vectors import aligned_directions
 from userrep.store.arrow import combined, listed, stacked
 
 NOT_ENOUGH_MEMORY = "not enough memory for ALS"  # start of the error message of a task with too many interactions
-_WARM_SHARE = 3  # a fit that starts from an earlier version takes 1/3 of the iterations: as good (decision 0001)
+_WARM_DIVISOR = 3  # a fit that starts from an earlier version takes 1/3 of the iterations (decision 0001)
 _INPUT = pa.schema(
     [("user_hash", pa.int64()), ("user_bucket", pa.int32()), ("item_index", pa.int32()), ("valid_from", pa.date32()),
      ("num_events", pa.int64()), ("vector", pa.list_(pa.float32()))]
@@ -75,11 +75,6 @@ class PlannedFit(NamedTuple):
     version: date
     bucket_limit: int
     axes_from: date | None
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether the fit starts from an earlier version."""
-        return self.axes_from is not None and self.axes_from < self.version
 
 
 def behaviour_vectors(
@@ -181,8 +176,10 @@ def fit_versions(
         vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
         if not fit_rows.num_rows:
             continue
-        start_ID = before_ID if planned.is_warm else np.zeros_like(before_ID)
-        iterations = max(1, settings.iterations // _WARM_SHARE) if planned.is_warm else settings.iterations
+        is_earlier = planned.axes_from is not None and planned.axes_from < planned.version
+        is_warm = is_earlier and bool(before_ID.any())
+        start_ID = before_ID if is_warm else np.zeros_like(before_ID)
+        iterations = max(1, settings.iterations // _WARM_DIVISOR) if is_warm else settings.iterations
         items, factors_ID = _factors(fit_rows, start_ID, settings, iterations, num_threads)
         vector_ID = aligned_directions(factors_ID, before_ID[items])
         if not is_last:

@@ -5,9 +5,10 @@ It shares the resolution of label times (ledger.py), the look-up of vectors (rea
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from userrep.errors import UserrepError
 from userrep.joins import ledger, statuses
 from userrep.joins.ledger import Sources, Step
-from userrep.joins.options import JoinOptions, prepared, without_vector, wrong_width
+from userrep.joins.options import JoinOptions, outside_span, prepared, without_vector, wrong_width
 from userrep.joins.read_vectors import NO_STEP, find_vectors, look_up
 from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.store.arrow import combined
@@ -45,7 +46,7 @@ class Resolved:
     @classmethod
     def of(cls, labels: pa.Table, sources: Sources, options: JoinOptions) -> "Resolved":
         steps = ledger.steps_of(sources.snapshots, options.availability)
-        users, times = combined(labels[options.user]), combined(labels[options.time])
+        users, times = combined(labels[options.user].cast(pa.string())), combined(labels[options.time])
         at_N = times.cast(pa.int64()).fill_null(0).to_numpy()
         since_K = np.array([(step.since - EPOCH) // timedelta.resolution for step in steps], np.int64)
         number_N = np.where(times.is_null(), NO_STEP, np.searchsorted(since_K, at_N, side="right") - 1)
@@ -62,6 +63,13 @@ class Resolved:
         """Return some consecutive labels."""
         part, users, times = slice(start, start + num), self.users.slice(start, num), self.times.slice(start, num)
         return replace(self, users=users, times=times, number_N=self.number_N[part], too_old_N=self.too_old_N[part])
+
+    def take(self, order_N: NDArray[np.int64]) -> "Resolved":
+        """Return the labels in another order."""
+        users, times = (values.take(pa.array(order_N)) for values in (self.users, self.times))
+        return replace(
+            self, users=users, times=times, number_N=self.number_N[order_N], too_old_N=self.too_old_N[order_N]
+        )
 
     @property
     def snapshots(self) -> list[Snapshot]:
@@ -86,23 +94,22 @@ class Resolved:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """The vectors that a join reads, as any process can open them.
+    """The stored vectors of a join.
 
-    files : those of the snapshot of each step of the ledger, none of an expired one. dim : width of the vectors, None
-        if it is not recorded. new_user : the vector of users that are not in the snapshot, if the options ask for one.
+    files : the files of each step's snapshot, none if it has expired. dim : width of the vectors, None if it is not
+        recorded. new_user : returns the encoder's vector of a user without any data, when a label needs it.
     """
 
     space_id: str
     dim: int | None
     files: Sequence[BucketFiles]
-    new_user: NDArray[np.float32] | None
+    new_user: Callable[[], NDArray[np.float32] | None]
 
     @classmethod
     def of(cls, tables: FileTables, sources: Sources, options: JoinOptions) -> "StoredVectors":
         snapshots = [snapshot for _, snapshot in ledger.steps_of(sources.snapshots, options.availability)]
         files = ledger.files_by_snapshot(tables, sources.version, snapshots)
-        new_user = ledger.new_user_vector(tables, sources) if options.missing == "new_user" else None
-        return cls(sources.space.space_id, sources.dim, files, new_user)
+        return cls(sources.space.space_id, sources.dim, files, partial(ledger.new_user_vector, tables, sources))
 
 
 def join_table(labels: pa.Table, *, tables: Tables, sources: Sources, options: JoinOptions) -> pa.Table:
@@ -141,13 +148,20 @@ def joined_in_order(
 ) -> Iterator[pa.Table]:
     """Join labels in the order of the snapshots' files, in tables of 16,384 labels; see ``join_table``.
 
-    Memory: the labels, the vectors of one table, and two row groups.
+    Memory: the labels, twice, the vectors of one table, and two row groups.
+
+    Raises UserrepError if a label's time lies outside ``sources.span``.
     """
     rows = Resolved.of(labels, sources, options)
+    if sources.span is not None:
+        first, last = (pa.scalar(edge, pa.timestamp("us", "UTC")).cast(pa.int64()) for edge in sources.span)
+        at = rows.times.cast(pa.int64())
+        outside = rows.times.filter(pc.or_(pc.less(at, first), pc.greater(at, last)))
+        if len(outside):
+            raise UserrepError(outside_span(*sources.span, outside[0]))
     bucket_N = bucket_of(rows.users.fill_null(""))
     order_N = np.lexsort((bucket_N, rows.looked_up_N))
-    labels = labels.take(pa.array(order_N))
-    rows, bucket_N = Resolved.of(labels, sources, options), bucket_N[order_N]
+    labels, rows, bucket_N = labels.take(pa.array(order_N)), rows.take(order_N), bucket_N[order_N]
     starts = range(0, labels.num_rows, _LABELS_AT_ONCE)
     parts = [rows.slice(start, _LABELS_AT_ONCE) for start in starts]
     keys = (
@@ -166,8 +180,8 @@ def _with_outputs(
     if stored.dim is not None and (wrong := [width for width in widths if width != stored.dim]):
         raise UserrepError(wrong_width(stored.space_id, stored.dim, wrong[0]))
     status_N = rows.status(vectors, options)
-    if stored.new_user is not None:
-        z_D = pa.scalar(stored.new_user, vectors.type)
+    if statuses.NEW_USER in status_N:
+        z_D = pa.scalar(stored.new_user(), vectors.type)
         vectors = pc.if_else(pa.array(status_N == statuses.NEW_USER), z_D, vectors)
     if options.handle_invalid == "error" and vectors.null_count:
         raise UserrepError(without_vector(status_N[vectors.is_null()][0]))

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from userrep.joins import ledger
 from userrep.joins.ledger import Sources, Step
-from userrep.joins.options import JoinOptions, column, midnight, prepared
+from userrep.joins.options import JoinOptions, column, midnight, outside_span, prepared
 from userrep.joins.outputs import with_outputs
 from userrep.joins.read_vectors import with_vectors
 from userrep.spaces.mapping import load_map
@@ -166,12 +166,7 @@ def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datet
     if span is None:
         return labels
     at, (first, last) = column(options.time), (F.lit(edge.replace(tzinfo=UTC)) for edge in span)
-    fault = F.raise_error(
-        F.concat(
-            F.lit(f"labels: a time outside the training set's span, {span[0]} to {span[1]} UTC, got "),
-            F.to_utc_timestamp(at, F.current_timezone()).cast("string"),
-            F.lit(". Use the labels that the training set was created from, or create another training set."),
-        )
-    )
+    got = F.to_utc_timestamp(at, F.current_timezone()).cast("string")
+    fault = F.raise_error(F.format_string(outside_span(*span, "%s"), got))
     checked = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp_ltz"))
     return labels.withColumn(options.time, checked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
@@ -163,6 +164,14 @@ def wrong_width(space_id: str, dim: int, got: int | str) -> str:
     return (
         f"space {space_id}: a vector must have {dim} dimensions, got {got}. Rows of user_embeddings or "
         "embedding_updates were not written by userrep. Delete them, and rebuild their dates with `userrep backfill`."
+    )
+
+
+def outside_span(first: datetime, last: datetime, got: object) -> str:
+    """Return the error message for a label outside the span of its training set."""
+    return (
+        f"labels: a time outside the training set's span, {first} to {last} UTC, got {got}. Use the labels that the "
+        "training set was created from, or create another training set."
     )
 
 

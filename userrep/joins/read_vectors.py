@@ -60,18 +60,14 @@ def with_vectors(
 
     from userrep.spark.releases import arrow_udf, repartition_by_number
 
-    num_tasks = max(min_tasks, tasks_of_users(snapshots))
+    most_users = max((files.num_rows for files in snapshots), default=0)
+    num_tasks = max(min_tasks, -(-most_users // _MOST_USERS))
     rows = labels.withColumn("__bucket", bucket_of_label(user, time))
     rows = repartition_by_number(rows, num_tasks, slice_number(num_tasks, "__bucket"))
     # Nondeterministic, or Spark would push a filter on vectors below the sort and look up unsorted labels.
     vector = arrow_udf(look_up(snapshots), "array<float>", *_LABELS).asNondeterministic()
     rows = rows.sortWithinPartitions("__number", "__bucket")
     return rows.withColumn("__embedding", vector(column(user), F.col("__number"), F.col("__bucket")))
-
-
-def tasks_of_users(snapshots: Sequence[BucketFiles]) -> int:
-    """Return the least number of tasks, so that each has a limited number of users in a snapshot."""
-    return -(-max((files.num_rows for files in snapshots), default=0) // _MOST_USERS)
 
 
 def bucket_of_label(user: str, time: str) -> Column:

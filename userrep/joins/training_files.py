@@ -1,36 +1,36 @@
 """Training sets in files: tasks look up the vectors of their labels and write them, so none passes through the JVM."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
-from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.types import StructType
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_type
 
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import StoredVectors, joined_in_order
 from userrep.joins.ledger import Sources
-from userrep.joins.options import JoinOptions, prepared
-from userrep.joins.read_vectors import bucket_of_label, tasks_of_users
-from userrep.joins.training_sets import (
-    chosen_sources,
-    create_training_set,
-    create_training_table,
-    recorded_sources,
-    training_set_id,
-)
+from userrep.joins.options import JoinOptions, column, prepared
+from userrep.joins.read_vectors import bucket_of_label
+from userrep.joins.training_sets import joined_as_recorded, recorded_join, table_as_recorded
 from userrep.spark.releases import repartition_by_number
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import slice_number
 from userrep.store.export_files import Part, write_partitions, write_parts, write_rows
-from userrep.store.export_folder import recorded_folder, write_folder_of_parts
+from userrep.store.export_folder import check_out, recorded_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import absolute
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 KIND = "training set"  # of an export
-_MOST_LABELS = 500_000  # of a file: 240 MB of vectors of 120 numbers
+_LABELS_AT_ONCE = 500_000  # most labels that a task joins at once, and the average of a file; 240 MB of vectors
+_BYTES_AT_ONCE = 2**28  # of these labels without vectors
 
 
 def write_training_set(
@@ -42,45 +42,61 @@ def write_training_set(
     The folder is recorded before any row is read, so that ``userrep forget`` erases users there. Rows are in no
     particular order.
 
-    Cost: as ``create_training_set``, a count and one shuffle of the labels, and one pass over the vectors of their
-    users, which tasks read and write in Arrow. A task has about 500,000 labels in memory, and the vectors of 16,384 of
-    them. In a catalog, and with updates, Spark joins the labels and sorts the rows. Arrow labels are joined in this
-    process, as by ``create_training_table``.
+    Cost: as ``create_training_set``; then a count, one shuffle and a sort of the labels, and one pass over the vectors
+    of their users, which tasks read and write in Arrow. A task holds up to 500,000 labels or 256 MB of them. In a
+    catalog, and with updates, Spark joins the labels. Arrow labels are joined as by ``create_training_table``.
 
-    Raises UsageError as ``create_training_set``, if the folder has other contents, or if ``options`` ask for Spark ML's
-    vectors.
+    Raises
+    ------
+    UsageError
+        As ``create_training_set``, if the folder has other contents or has the files of ``labels``, or if ``options``
+        ask for Spark ML's vectors.
+    AlreadyRunningError
+        If another process writes to the folder or erases users there.
     """
     if options.vectors == "vector":
         raise UsageError("vectors: 'vector' is a type of Spark ML, which files do not have. Leave the option out.")
-    as_of = chosen_sources(tables, name, space, consumer).newest.as_of
-    made: dict[str, Any] = {"name": name, "space": space, "consumer": consumer, "options": options}
-    with recorded_folder(tables, out, KIND, as_of, recorded=True):
-        if isinstance(labels, pa.Table):
-            in_order = labels.sort_by([(options.user, "ascending"), (options.time, "ascending")])
-            rows, set_id = create_training_table(in_order, tables=tables, **made)
-            write = partial(write_rows, rows, key=options.user)
-            return _write_folder(out, tables, set_id, from_arrow_schema(rows.schema), write)
+    check_out(out)
+    if not isinstance(labels, pa.Table):
         labels = prepared(labels, options)
-        joined = create_training_set(labels, tables=tables, **made)
-        set_id, write = training_set_id(joined), partial(write_parts, joined, order=[options.user, options.time])
-        if isinstance(tables, FileTables) and not options.updates:
-            sources = recorded_sources(tables, set_id)[1]
-            write = partial(write_joined, labels, tables=tables, sources=sources, options=options)
-        return _write_folder(out, tables, set_id, joined.schema, write)
-
-
-def _write_folder(
-    out: str, tables: Tables, set_id: str, schema: StructType, write: Callable[[str], Sequence[Part]]
-) -> dict[str, Any]:
-    record, sources = recorded_sources(tables, set_id)
+        _check_read_elsewhere(labels, out)
+    record, sources = recorded_join(labels, tables=tables, name=name, space=space, consumer=consumer, options=options)
+    as_of = sources.snapshots[-1].as_of
     details = {
-        "training_set_id": set_id,
+        "training_set_id": record.training_set_id,
         "space_id": record.space_id,
         "dimension": sources.dim,
-        "user_column": record.join_options.user,
+        "user_column": options.user,
     }
-    as_of, columns = sources.snapshots[-1].as_of, {field.name: field.dataType.simpleString() for field in schema}
-    return write_folder_of_parts(out, KIND, as_of, columns=columns, details=details, write=write)
+    with recorded_folder(tables, out, KIND, as_of, recorded=True):
+        # An erasure that ended before the folder was recorded is in this version; a later one finds the folder.
+        sources = replace(sources, version=tables.version(USER_EMBEDDINGS))
+        if isinstance(labels, pa.Table):
+            rows = table_as_recorded(labels, tables, sources, record)
+            columns = {field.name: _type_name(field.type) for field in rows.schema}
+            write = partial(write_rows, rows, key=options.user)
+        else:
+            joined = joined_as_recorded(labels, tables, sources, record)
+            columns = {field.name: field.dataType.simpleString() for field in joined.schema}
+            if isinstance(tables, FileTables) and not options.updates:
+                write = partial(write_joined, labels, tables=tables, sources=sources, options=options)
+            else:
+                write = partial(write_parts, joined, order=[options.user, options.time])
+        return write_folder_of_parts(out, KIND, as_of, columns=columns, details=details, write=write)
+
+
+def _check_read_elsewhere(labels: DataFrame, out: str) -> None:
+    """Check that the labels are not read from the folder, whose files are deleted before the labels are read."""
+    folder = re.sub("^file:/+", "/", absolute(out.rstrip("/")))
+    if any(re.sub("^file:/+", "/", file).startswith(f"{folder}/") for file in labels.inputFiles()):
+        raise UsageError(f"--out {out}: the labels are read from this folder. Choose another folder.")
+
+
+def _type_name(kind: pa.DataType) -> str:
+    try:
+        return str(from_arrow_type(kind).simpleString())
+    except PySparkException:  # a type that only pandas has
+        return str(kind)
 
 
 def write_joined(
@@ -88,14 +104,33 @@ def write_joined(
 ) -> list[Part]:
     """Join labels from ``prepared`` in tasks that write them into an existing folder; return the parts.
 
-    The rows are those of ``join_sources``, which also reports labels that are in-sample.
+    The rows are those of ``join_sources``, which also reports labels that are in-sample. The same labels give the same
+    files, except for the order of labels that differ only in a map.
     """
     stored = StoredVectors.of(tables, sources, options)
+    z_D = stored.new_user() if options.missing == "new_user" else None  # here, so that tasks need no torch
+    stored = replace(stored, new_user=lambda: z_D)
 
     def join(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-        received = [batch for batch in batches if batch.num_rows]
-        return joined_in_order(pa.Table.from_batches(received), sources, stored, options) if received else iter(())
+        for rows in _in_pieces(batches):
+            yield from joined_in_order(rows, sources, stored, options)
 
-    num_tasks = max(shuffle_partitions(tables.spark), tasks_of_users(stored.files), -(-labels.count() // _MOST_LABELS))
+    num_tasks = max(shuffle_partitions(tables.spark), -(-labels.count() // _LABELS_AT_ONCE))
     task = slice_number(num_tasks, bucket_of_label(options.user, options.time))
-    return write_partitions(repartition_by_number(labels, num_tasks, task), join, folder, key=options.user)
+    others = [column(name) for name, kind in labels.dtypes if "map<" not in kind]
+    in_order = repartition_by_number(labels, num_tasks, task).sortWithinPartitions(
+        column(options.user), column(options.time), F.xxhash64(*others)
+    )
+    return write_partitions(in_order, join, folder, key=options.user)
+
+
+def _in_pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Combine batches up to the number of labels, or of bytes, that a task joins at once."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(b.num_rows for b in held) >= _LABELS_AT_ONCE or sum(b.nbytes for b in held) >= _BYTES_AT_ONCE:
+            yield pa.Table.from_batches(held)
+            held = []
+    if any(batch.num_rows for batch in held):
+        yield pa.Table.from_batches(held)

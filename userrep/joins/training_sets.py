@@ -78,12 +78,8 @@ def create_training_set(
     the consumer is not registered. Raises UserrepError if one of the snapshots expires meanwhile.
     """
     labels = prepared(labels, options)
-    sources = chosen_sources(tables, name, space, consumer)
-    use = _use(labels, sources, options)
-    record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
-    rows = _joined(labels, tables, sources, record)
-    _name_in_registry(tables, record)
-    return rows
+    record, sources = recorded_join(labels, tables=tables, name=name, space=space, consumer=consumer, options=options)
+    return joined_as_recorded(labels, tables, sources, record)
 
 
 def create_training_table(
@@ -93,21 +89,38 @@ def create_training_table(
 
     Returns the joined labels, in any order, and the id of the training set. The same labels in Spark get the same id.
     """
-    if not isinstance(tables, FileTables) or options.updates:
-        frame = tables.spark.createDataFrame(labels)
-        rows = create_training_set(frame, tables=tables, name=name, space=space, consumer=consumer, options=options)
-        return rows.toArrow(), training_set_id(rows)
-    sources = chosen_sources(tables, name, space, consumer)
-    resolved = Resolved.of(labels, sources, options)
-    span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
-    use = [snapshot.snapshot_id for snapshot in resolved.snapshots], span["min"], span["max"]
+    record, sources = recorded_join(labels, tables=tables, name=name, space=space, consumer=consumer, options=options)
+    return table_as_recorded(labels, tables, sources, record), record.training_set_id
+
+
+def recorded_join(
+    labels: DataFrame | pa.Table, *, tables: Tables, name: str, space: Space | str | None, consumer: str | None,
+    options: JoinOptions,
+) -> tuple[TrainingSet, Sources]:  # fmt: skip
+    """Resolve and record labels from ``prepared``, or of Arrow, as ``create_training_set`` does, without joining them.
+
+    Returns the record, and the sources of its snapshots.
+    """
+    sources = _chosen_sources(tables, name, space, consumer)
+    use = (_use_of_table if isinstance(labels, pa.Table) else _use)(labels, sources, options)
     record = _recorded(tables, sources, use, name=name, consumer=consumer, options=options)
-    rows = joined_arrow(labels, resolved, StoredVectors.of(tables, sources, options), options)
-    _name_in_registry(tables, record)
-    return rows, record.training_set_id
+    if consumer is not None:
+        ids = record.snapshot_ids
+        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
+    return record, _pinned(sources, record)
 
 
-def chosen_sources(tables: Tables, name: str, space: Space | str | None, consumer: str | None) -> Sources:
+def table_as_recorded(labels: pa.Table, tables: Tables, sources: Sources, record: TrainingSet) -> pa.Table:
+    """Join Arrow labels with the snapshots of a record. Returns their rows, in any order."""
+    options = record.join_options
+    if not isinstance(tables, FileTables) or options.updates:
+        frame = prepared(tables.spark.createDataFrame(labels), options)
+        return joined_as_recorded(frame, tables, sources, record).toArrow()
+    resolved = Resolved.of(labels, sources, options)
+    return joined_arrow(labels, resolved, StoredVectors.of(tables, sources, options), options)
+
+
+def _chosen_sources(tables: Tables, name: str, space: Space | str | None, consumer: str | None) -> Sources:
     """Check the name, and read the sources of a space, by default the one that the consumer uses."""
     checked_name(name, "training set")
     if len(name) > _MAX_NAME:
@@ -154,12 +167,6 @@ def _recorded(
     return record
 
 
-def _name_in_registry(tables: Tables, record: TrainingSet) -> None:
-    if record.consumer is not None:
-        ids = record.snapshot_ids
-        record_training_set(tables, record.consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
-
-
 def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables) -> DataFrame:
     """Join the labels of a training set again, with exactly the snapshots that it was created with.
 
@@ -185,7 +192,8 @@ def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables
         known = ", ".join(record.training_set_id for record in list_training_sets(tables)[-10:]) or "none"
         raise UsageError(f"training set {training_set_id}: not in the ledger. The newest training sets: {known}.")
     labels = prepared(labels, records[0].join_options)
-    return _joined(labels, tables, sources_of(tables, find_space(tables, records[0].space_id)), records[0])
+    sources = sources_of(tables, find_space(tables, records[0].space_id))
+    return joined_as_recorded(labels, tables, _pinned(sources, records[0]), records[0])
 
 
 def list_training_sets(tables: Tables, **equal: str) -> list[TrainingSet]:
@@ -202,16 +210,20 @@ def training_set_id(rows: DataFrame) -> str:
     raise UsageError("these rows belong to no training set. Create one with `userrep.open(ROOT).training_set`.")
 
 
-def recorded_sources(tables: Tables, set_id: str) -> tuple[TrainingSet, Sources]:
-    """Return the record of a training set, and the sources that it was joined with."""
-    (record,) = list_training_sets(tables, training_set_id=set_id)
-    return record, _pinned(sources_of(tables, find_space(tables, record.space_id)), record)
-
-
-def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: TrainingSet) -> DataFrame:
-    """Join labels with the snapshots of a record. Raises UserrepError if retention has deleted some of them since."""
+def joined_as_recorded(labels: DataFrame, tables: Tables, sources: Sources, record: TrainingSet) -> DataFrame:
+    """Join labels from ``prepared`` with the snapshots of a record. Lazy, except for ledger reads."""
     from userrep.joins.join import joined  # imports Spark
 
+    options, metadata = record.join_options, {SPACE_ID: record.space_id, TRAINING_SET_ID: record.training_set_id}
+    rows = joined(labels, tables, sources, options)
+    return rows.withColumn(options.output, column(options.output).alias(options.output, metadata=metadata))
+
+
+def _pinned(sources: Sources, record: TrainingSet) -> Sources:
+    """Return the sources with the snapshots of a record only.
+
+    Raises UserrepError if retention has deleted some of them since.
+    """
     states = {snapshot.snapshot_id: snapshot.state for snapshot in sources.snapshots}
     missing = [name for name in record.snapshot_ids if states.get(name) != PUBLISHED]
     if missing:
@@ -221,13 +233,6 @@ def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: Trainin
             "cannot be read again. Create another one, without the labels that resolve to these snapshots (status "
             "'expired')."
         )
-    options, metadata = record.join_options, {SPACE_ID: record.space_id, TRAINING_SET_ID: record.training_set_id}
-    rows = joined(labels, tables, _pinned(sources, record), options)
-    return rows.withColumn(options.output, column(options.output).alias(options.output, metadata=metadata))
-
-
-def _pinned(sources: Sources, record: TrainingSet) -> Sources:
-    """Return the sources with the snapshots of a record only."""
     return replace(
         sources,
         snapshots=[snapshot for snapshot in sources.snapshots if snapshot.snapshot_id in record.snapshot_ids],
@@ -245,6 +250,12 @@ def _use(labels: DataFrame, sources: Sources, options: JoinOptions) -> _Use:
     times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
     ids, first_us, last_us = times.agg(F.collect_set("__snapshot_id"), F.min(at), F.max(at)).collect()[0]
     return ids, first_us, last_us
+
+
+def _use_of_table(labels: pa.Table, sources: Sources, options: JoinOptions) -> _Use:
+    resolved = Resolved.of(labels, sources, options)
+    span = pc.min_max(resolved.times.cast(pa.int64())).as_py()
+    return [snapshot.snapshot_id for snapshot in resolved.snapshots], span["min"], span["max"]
 
 
 def _checked(ids: Collection[str], sources: Sources, options: JoinOptions) -> list[Snapshot]:

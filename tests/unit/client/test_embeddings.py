@@ -239,6 +239,7 @@ def test_a_training_set_in_files_has_the_rows_of_the_frame_and_is_reached_by_era
         embeddings.tables = left_to_spark(embeddings.tables)
         embeddings._with_spark = lambda labels: (embeddings.tables, labels)  # type: ignore[method-assign]
     labels = pandas_labels().assign(who=["u1", None, "u1"], label=[0.0, 1.0, 2.0]).drop(columns="user_id")
+    labels = labels.astype({"label": "uint8" if engine == "pandas" else "float"})
     given = labels if engine == "pandas" else spark.createDataFrame(labels)
     options = {"userCol": "who", "updates": engine == "updates"}
     manifest = embeddings.write_training_set("churn", given, out, **options)  # type: ignore[typeddict-item]
@@ -255,6 +256,26 @@ def test_a_training_set_in_files_has_the_rows_of_the_frame_and_is_reached_by_era
     assert pd.read_parquet(out)["label"].tolist() == [1.0]
 
 
+def test_a_training_set_in_files_is_that_of_its_labels_again_and_again(
+    root: Path, tmp_path: Path, spark: SparkSession
+) -> None:
+    embeddings, out = userrep.open(root), tmp_path / "out"
+    publish(FileTables(None, str(root)), {snapshot(DAY, space="s002-b"): {"u1": [7.0]}})
+    labels = spark.createDataFrame(pandas_labels())
+    other = embeddings.training_set("other", labels, space="s002-b")  # the metadata names another training set
+    given = other.select("user_id", "label_at", other["embedding"].alias("old"))
+    manifests = [embeddings.write_training_set("churn", given, out) for _ in range(2)]
+    assert manifests[0]["sha256"] == manifests[1]["sha256"]
+    assert (manifests[1]["space_id"], manifests[1]["training_set_id"][:6]) == ("s001-a", "churn-")
+    found = pd.read_parquet(out).sort_values("label_at")
+    assert [None if z is None else z.tolist() for z in found.dropna()["embedding"]] == [[0.5], [1.5]]
+    with pytest.raises(UsageError, match="the labels are read from this folder"):
+        embeddings.write_training_set("churn", spark.read.parquet(str(out)).select("user_id", "label_at"), f"{out}/")
+    assert len(pd.read_parquet(out)) == 3
+    with pytest.raises(UsageError, match="which files do not have"):
+        embeddings.write_training_set("churn", labels, tmp_path / "new", vectors="vector")
+
+
 def test_a_training_set_in_files_is_refused_before_it_is_recorded(root: Path, tmp_path: Path) -> None:
     embeddings = userrep.open(root)
     (tmp_path / "mine.txt").touch()
@@ -266,8 +287,9 @@ def test_a_training_set_in_files_is_refused_before_it_is_recorded(root: Path, tm
         with pytest.raises(UsageError, match=fault):
             embeddings.write_training_set("churn", pandas_labels(), out, **options)  # type: ignore[arg-type]
     mixed = pandas_labels().assign(label=["a", 1, 2.5])
-    with pytest.raises(UsageError, match="labels: a column has values of several types"):
-        embeddings.write_training_set("churn", mixed, tmp_path / "out")
+    for labels in (mixed, pd.concat([mixed[["label"]], mixed], axis=1), mixed.assign(label=2**70)):
+        with pytest.raises(UsageError, match="labels: a column cannot be written"):
+            embeddings.write_training_set("churn", labels, tmp_path / "out")
     assert list_training_sets(embeddings.tables) == []
     assert not (tmp_path / "out").exists()
 

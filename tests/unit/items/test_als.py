@@ -120,11 +120,13 @@ def test_a_fit_that_starts_from_an_earlier_version_takes_a_third_of_the_iteratio
         return fit(*given, iterations=iterations, **how)
 
     monkeypatch.setattr(als, "fit_item_factors", counted)
+    stored = {item: np.eye(3)[item % 3] for item in range(9)}
     for iterations in (6, 2):
-        for plan in ([planned(before=None)], [planned(before=V2)], [planned(before=V0)]):
-            settings = AlsVectors(kind="als", dim=3, iterations=iterations)
-            assert len(list(fit_versions(iter(batches_of(random_pairs(0), {})), settings, plan))) == 1
-    assert taken == [6, 6, 2, 2, 2, 1]
+        settings = AlsVectors(kind="als", dim=3, iterations=iterations)
+        for before, vectors in ((None, {}), (V2, stored), (V0, {}), (V0, stored)):
+            batches = batches_of([], vectors, valid_from=before or V0) + batches_of(random_pairs(0), {})
+            assert len(list(fit_versions(iter(batches), settings, [planned(before=before)]))) == 1
+    assert taken == [6, 6, 6, 2, 2, 2, 2, 1]
 
 
 def test_a_version_without_interactions_has_no_vectors() -> None:

@@ -176,7 +176,7 @@ def _with_outputs(
     labels: pa.Table, rows: Resolved, vectors: pa.Array, stored: StoredVectors, options: JoinOptions
 ) -> pa.Table:
     """Add the output columns to labels with these stored vectors, and apply the rule for labels without one."""
-    widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
+    widths = pc.unique(pc.list_value_length(vectors)).drop_null().to_pylist()
     if stored.dim is not None and (wrong := [width for width in widths if width != stored.dim]):
         raise UserrepError(wrong_width(stored.space_id, stored.dim, wrong[0]))
     status_N = rows.status(vectors, options)

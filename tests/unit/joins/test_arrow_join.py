@@ -4,8 +4,6 @@ import random
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from tests.support.builders import session_in
 from tests.support.embedding_tables import Oracle, Vector, add_spaces, publish, snapshot
 from tests.unit.inference.test_model import saved
 from tests.unit.joins.test_join import random_ledger, written_by_tasks
-from userrep.errors import UsageError, UserrepError
-from userrep.joins import arrow_join, training_files
+from userrep.errors import UsageError
+from userrep.joins import arrow_join
 from userrep.joins.arrow_join import StoredVectors, join_table, joined_in_order
 from userrep.joins.join import join_embeddings
 from userrep.joins.ledger import usable_sources
@@ -235,26 +233,6 @@ def test_labels_of_several_tables_of_a_task_are_looked_up_in_the_order_of_the_fi
     joined = pa.concat_tables(parts)
     assert joined["as_of"].to_pylist() == sorted(joined["as_of"].to_pylist())
     assert told(joined) == told(join_table(labels, tables=tables, sources=sources, options=options))
-
-
-def test_a_task_joins_its_labels_in_pieces_and_refuses_times_outside_a_training_set(
-    spark: SparkSession, tables: FileTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_two_revisions(tables)
-    times = pa.array([NOON] * 6, pa.timestamp("us", "UTC"))
-    batches = pa.table({"user_id": ["u1", "u1", None, "u1", "new", "u1"], "label_at": times}).to_batches(2)
-    monkeypatch.setattr(training_files, "_LABELS_AT_ONCE", 3)
-    assert [piece.num_rows for piece in training_files._in_pieces(batches)] == [4, 2]
-    monkeypatch.setattr(training_files, "_BYTES_AT_ONCE", 1)
-    assert [piece.num_rows for piece in training_files._in_pieces([*batches, batches[0].slice(0, 0)])] == [2, 2, 2]
-    sources, options = usable_sources(tables, "s001-a"), JoinOptions()
-    labels, stored = pa.Table.from_batches(batches), StoredVectors.of(tables, sources, options)
-    for span, is_outside in (((NOON, NOON), False), ((NOON - HOUR, NOON - timedelta.resolution), True)):
-        pinned = replace(sources, span=span)
-        with (
-            pytest.raises(UserrepError, match=r"outside .* span, .* got 2024-05-01 12") if is_outside else nullcontext()
-        ):
-            assert sum(part.num_rows for part in joined_in_order(labels, pinned, stored, options)) == 6
 
 
 @pytest.mark.parametrize("in_order", [True, False])

@@ -81,7 +81,7 @@ def test_erasure_keeps_the_type_and_the_scales(tmp_path: Path) -> None:
     exported(tmp_path, "int8")
     before = pq.read_table(tmp_path / "out" / PART)
     part, num_erased = _erase_from_part(
-        str(tmp_path / "out"), PART, lambda ids: np.array([user == "u7" for user in ids.to_pylist()])
+        str(tmp_path / "out"), PART, "user_id", lambda ids: np.array([user == "u7" for user in ids.to_pylist()])
     )
     after = pq.read_table(tmp_path / "out" / PART)
     assert (part.num_rows, num_erased) == (39, 1)

@@ -28,7 +28,8 @@ from userrep.store.filesystem import absolute
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
-KIND = "training set"  # of an export
+_KIND = "training set"  # of an export
+_ADDED_TYPES = "string", "date", "array<float>", "string"  # of the columns in ``options.added``
 _LABELS_AT_ONCE = 500_000  # most labels that a task joins at once, and the average of a file; 240 MB of vectors
 _BYTES_AT_ONCE = 2**28  # of these labels without vectors
 
@@ -68,7 +69,7 @@ def write_training_set(
         "dimension": sources.dim,
         "user_column": options.user,
     }
-    with recorded_folder(tables, out, KIND, as_of, recorded=True):
+    with recorded_folder(tables, out, _KIND, as_of, recorded=True):
         # An erasure that ended before the folder was recorded is in this version; a later one finds the folder.
         sources = replace(sources, version=tables.version(USER_EMBEDDINGS))
         if isinstance(labels, pa.Table):
@@ -76,13 +77,13 @@ def write_training_set(
             columns = {field.name: _type_name(field.type) for field in rows.schema}
             write = partial(write_rows, rows, key=options.user)
         else:
-            joined = joined_as_recorded(labels, tables, sources, record)
-            columns = {field.name: field.dataType.simpleString() for field in joined.schema}
+            columns = dict(labels.dtypes) | dict(zip(options.added, _ADDED_TYPES, strict=True))
             if isinstance(tables, FileTables) and not options.updates:
                 write = partial(write_joined, labels, tables=tables, sources=sources, options=options)
             else:
+                joined = joined_as_recorded(labels, tables, sources, record)
                 write = partial(write_parts, joined, order=[options.user, options.time])
-        return write_folder_of_parts(out, KIND, as_of, columns=columns, details=details, write=write)
+        return write_folder_of_parts(out, _KIND, as_of, columns=columns, details=details, write=write)
 
 
 def _check_read_elsewhere(labels: DataFrame, out: str) -> None:

@@ -10,10 +10,11 @@ snapshots of the label dates), ``daily`` runs every night, and teams join with E
 night of the teams and two of userrep are measured. Costs of other numbers of teams follow from the mean cost of a team;
 ``break_even`` is the number of teams above which sharing saves. CPU seconds are those of all processes: this one, the
 JVM and its Python workers, after a run of all sides on a small log. ``value_night`` is the share for a night without a
-training, ``value_first_day`` that for the trainings. ``caps`` are the limits of our side, which are the defaults. The
-line also has Spark's counts of bytes read and of rows and bytes shuffled per cycle. Reads include cached rows, but not
-files that userrep's tasks read with pyarrow. AUC is measured on dates after all training. An hour and a half; the first
-time, a quarter of an hour more and 6 GB to draw the log.
+training, ``value_first_day`` that for the trainings. ``caps`` are the limits of our side, which are the defaults, and
+``begin_seconds`` the duration of its stages before the teams' trainings. The line also has Spark's counts of bytes read
+and of rows and bytes shuffled per cycle. Reads include cached rows, but not files that userrep's tasks read with
+pyarrow. AUC is measured on dates after all training. An hour and a half; the first time, a quarter of an hour more and
+6 GB to draw the log.
 
     make bench-savings
     python -m benchmarks.savings --small
@@ -21,8 +22,9 @@ time, a quarter of an hour more and 6 GB to draw the log.
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -127,7 +129,8 @@ def _bills(shared: "Shared", size: SavingsSize, teams: Sequence[Team]) -> tuple[
     assert isinstance(vectors, AlsVectors)
     caps = {"tiles": vectors.max_tiles, "training_rows": training.max_rows, "training_dates": training.as_ofs.max_dates}
     bills = {"rescan": rescan, "daily_sums": sums, "shared": Bill.of(shared, teams, label_dates, nights)}
-    return bills, about | {"caps": caps}
+    by_stage = {name: round(seconds, 1) for name, seconds in shared.seconds.items()}
+    return bills, about | {"caps": caps, "begin_seconds": by_stage}
 
 
 @dataclass
@@ -186,12 +189,17 @@ class Shared:
     log: Log
     folder: Path
     config: Config
+    seconds: Counter[str] = field(default_factory=Counter)  # of the stages of ``begin``
     name = "shared"
 
     def begin(self, label_dates: list[date]) -> None:
         """Train the embedding on what lies before all label dates, and publish it at these."""
-        run_pipeline(self._work(label_dates[-1]))
-        daily.backfill(self._work(label_dates[-1]), label_dates)
+        works = [self._work(label_dates[-1]) for _ in range(2)]
+        run_pipeline(works[0])
+        daily.backfill(works[1], label_dates)
+        for work in works:
+            for stage in work.runs.stages:
+                self.seconds[stage.stage] += stage.seconds
 
     def train(self, team: Team, label_dates: list[date]) -> float:
         """Train a team's model on embeddings; return its test AUC."""

@@ -7,6 +7,7 @@ import statistics
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.logs import SMALL, LogSize
 from benchmarks.results import record
+from userrep.errors import in_one_line
 from userrep.logs import log_to_stderr
 from userrep.spark.session import get_session
 
@@ -182,17 +184,28 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def _peer_seconds_of(peer: Callable[[], Any]) -> float:
+    try:
+        return seconds_of(peer)
+    except Skipped:
+        raise
+    except Exception as error:  # whatever a peer raises
+        traceback.print_exc()
+        raise Skipped(f"the peer fails ({type(error).__name__}: {in_one_line(error)})") from error
+
+
 def alternating(ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int) -> Timings:
     """Run both sides alternately, and ``check`` the first answers. Returns the seconds of both sides, run by run.
 
     Each run begins with the other side than the one before, so neither always finds the caches that the other leaves.
+    Raises Skipped if the peer fails.
     """
     taken: list[tuple[float, float]] = []
     for k in range(runs):
         if k % 2 == 0:
-            seconds, peer_seconds = seconds_of(ours), seconds_of(theirs)
+            seconds, peer_seconds = seconds_of(ours), _peer_seconds_of(theirs)
         else:
-            peer_seconds, seconds = seconds_of(theirs), seconds_of(ours)
+            peer_seconds, seconds = _peer_seconds_of(theirs), seconds_of(ours)
         taken.append((seconds, peer_seconds))
         progress(f"run {k + 1} of {runs}: ours {seconds:.1f} s, the peer's {peer_seconds:.1f} s")
         if k == 0:

@@ -49,9 +49,9 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
         "libraries_mib": round(result["libraries_mib"]),
         "peer": f"{smaller.rows} rows",
         "peer_mib": round(smaller_mib),
-        "ratio": round(mib / smaller_mib, 3),
+        "value": round(mib / smaller_mib, 3),
         "runs": runs,
-        "range": {"ratio": span([more / less for more, less in zip(peaks[size], peaks[smaller], strict=True)])},
+        "range": {"value": span([more / less for more, less in zip(peaks[size], peaks[smaller], strict=True)])},
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import answers, features_growth, nights, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
-from benchmarks.report import alternating, growth_line, ratio_line
+from benchmarks.report import Skipped, alternating, growth_line, ratio_line
 from benchmarks.results import GOALS, benchmark_modules, module_of
 from benchmarks.savings_bill import Bill, Cost, break_even, line
 from benchmarks.training_data import RowSize
@@ -107,6 +107,16 @@ def test_sides_alternate_and_answers_are_compared_before_the_second_run() -> Non
     )
     assert len(taken) == 3
     assert seen == ["ours", "peer", "check", "peer", "ours", "ours", "peer"]
+
+
+def test_a_peer_that_fails_is_skipped_with_its_reason_and_ours_is_not() -> None:
+    def failing() -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(Skipped, match=r"the peer fails \(RuntimeError: out of memory\)"):
+        alternating(lambda: None, failing, check=lambda: None, runs=1)
+    with pytest.raises(RuntimeError):
+        alternating(failing, lambda: None, check=lambda: None, runs=1)
 
 
 def test_vectors_that_differ_are_not_compared() -> None:

@@ -82,7 +82,7 @@ def choice_argument(name: str, choices: Sequence[str], command: str, *, elsewher
         if value is None or value in choices:
             return value
         if value in elsewhere:
-            raise UsageError(f"{command} {value}: this job is the command `userrep {elsewhere[value]}`. Run that.")
+            raise UsageError(f"{command} {value}: this job is the command `{elsewhere[value]}`. Run that.")
         near = did_you_mean(value, choices)
         hint = f"; {near}" if near else "."
         raise UsageError(f"{command} {value}: unknown{hint} Choose one of: {', '.join(choices)}.")

@@ -33,7 +33,10 @@ JOB_NAMES = (  # of `run_job`, whose module is slow to import
     "monitor_drift", "publish_snapshot", "maintain_tables", "train_return_propensity",
 )  # fmt: skip
 FOR_RETRAINING = ("train_item_vectors", "build_user_features")  # jobs that take --retrain
-_OWN_COMMANDS = {"evaluate_space": "evaluate", "forget_users": "forget", "stream_embeddings": "stream"}
+_OWN_COMMANDS = {
+    "evaluate_space": "userrep evaluate", "forget_users": "userrep forget", "stream_embeddings": "userrep stream",
+    "generate_events": "spark-submit jobs/generate_events.py",
+}  # fmt: skip
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print what would be read, run and skipped, and the expected time. Writes nothing."),
@@ -162,7 +165,10 @@ def run(
     job: Annotated[str, choice_argument("JOB", JOB_NAMES, "run", elsewhere=_OWN_COMMANDS)],
     config: Config,
     as_of: Annotated[
-        date | None, date_option("--as-of", "Also today or yesterday. Default: the day after the last log day.")
+        date | None,
+        date_option(
+            "--as-of", "Also today or yesterday. Default: the day after the last log day. Maintenance ignores it."
+        ),
     ] = None,
     retrain: Annotated[
         bool,
@@ -175,9 +181,7 @@ def run(
     """Run one job of jobs/ by name."""
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
-    if as_of and job == "maintain_tables":
-        raise UsageError("run maintain_tables: --as-of does not apply. Remove it.")
-    work = context_for_run(config, as_of)
+    work = context_for_run(config, None if job == "maintain_tables" else as_of)
     from userrep.workflows.jobs import run_job  # imports torch, which the checks before Spark do not need
 
     run_job(work, job, retrain=retrain)

@@ -83,7 +83,7 @@ def test_an_argument_with_choices_names_the_nearest_one_and_all_and_a_shell_comp
 
     @app.command()
     def get(
-        what: Annotated[str, choice_argument("WHAT", ("apples", "pears"), "get", elsewhere={"plums": "pick"})],
+        what: Annotated[str, choice_argument("WHAT", ("apples", "pears"), "get", elsewhere={"plums": "userrep pick"})],
     ) -> None:
         print(what)
 

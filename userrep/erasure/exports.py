@@ -111,7 +111,7 @@ def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -
         return 0
     if set(names) != set(manifest["sha256"]):
         raise ValueError("its parts do not match its manifest")
-    if not names:
+    if not names or _is_without_users(manifest):
         return 0
 
     def erase(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -138,9 +138,11 @@ def find_in_parts(folder: str, is_erased: IdPredicate) -> tuple[int, int]:
     manifest, names = read_manifest(folder), _part_names(folder)
     if manifest.get("state") != "complete":
         return len(names), 0
+    if _is_without_users(manifest):
+        return 0, 0
     column = _user_column(manifest)
     ids = (open_parquet(f"{folder}/{name}").read(columns=[column], use_threads=False) for name in names)
-    nums = [int(is_erased(combined(part.column(column))).sum()) for part in ids]
+    nums = [int(is_erased(_ids(part, column)).sum()) for part in ids]
     return sum(map(bool, nums)), sum(nums)
 
 
@@ -152,10 +154,20 @@ def _user_column(manifest: Mapping[str, Any]) -> str:
     return str(manifest.get("user_column", "user_id"))  # a training set keeps the user column of its labels
 
 
+def _is_without_users(manifest: Mapping[str, Any]) -> bool:
+    """Return whether item vectors have replaced the recorded export in this folder."""
+    return manifest.get("what") == "item-vectors"
+
+
+def _ids(rows: pa.Table, column: str) -> pa.Array:
+    """Return user ids as strings; Spark can be set to write large ones."""
+    return combined(rows.column(column)).cast(pa.string())
+
+
 def _erase_from_part(folder: str, name: str, column: str, is_erased: IdPredicate) -> tuple[Part, int]:
     """Rewrite a part without the erased rows, if it has any; return the part and the number of erased rows."""
     rows = open_parquet(f"{folder}/{name}").read(use_threads=False)
-    is_erased_N = is_erased(combined(rows.column(column)))
+    is_erased_N = is_erased(_ids(rows, column))
     if not is_erased_N.any():
         return Part(name, rows.num_rows, sha256_of(*file_system(f"{folder}/{name}"))), 0
     return write_part(folder, name, column, rows.filter(pa.array(~is_erased_N))), int(is_erased_N.sum())

@@ -1,12 +1,13 @@
 """Training sets in files: tasks look up the vectors of their labels and write them, so none passes through the JVM."""
 
-import re
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,7 +25,7 @@ from userrep.store.buckets import slice_number
 from userrep.store.export_files import Part, write_partitions, write_parts, write_rows
 from userrep.store.export_folder import check_out, recorded_folder, write_folder_of_parts
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import absolute
+from userrep.store.filesystem import file_system
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
@@ -88,9 +89,19 @@ def write_training_set(
 
 def _check_read_elsewhere(labels: DataFrame, out: str) -> None:
     """Check that the labels are not read from the folder, whose files are deleted before the labels are read."""
-    folder = re.sub("^file:/+", "/", absolute(out.rstrip("/")))
-    if any(re.sub("^file:/+", "/", file).startswith(f"{folder}/") for file in labels.inputFiles()):
+    target = _place(out)
+    folders = {file.rpartition("/")[0] for file in labels.inputFiles()}
+    if any(f"{_place(folder)}/".startswith(f"{target}/") for folder in folders):
         raise UsageError(f"--out {out}: the labels are read from this folder. Choose another folder.")
+
+
+def _place(uri: str) -> str:
+    """Return the same text for all names of a folder: with and without ``file:`` or escapes, or through a link."""
+    try:
+        files, path = file_system(uri)
+    except (ValueError, OSError):  # a store to which only Spark has access
+        return uri.rstrip("/")
+    return os.path.realpath(path) if isinstance(files, pyarrow.fs.LocalFileSystem) else path.rstrip("/")
 
 
 def _type_name(kind: pa.DataType) -> str:

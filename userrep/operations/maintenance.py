@@ -16,7 +16,7 @@ from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
 from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
-from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
+from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, Snapshot, list_snapshots
 from userrep.store import schemas
 from userrep.store.filesystem import delete_folder, delete_partials, folder_names, newest_change
 from userrep.store.leases import held
@@ -179,9 +179,9 @@ def _drop_features(tables: Tables, config: Config) -> int:
     return num_dates
 
 
-def _kept(rows: Sequence[Row], kept: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+def _kept(rows: Sequence[Row], kept: list[dict[str, Any]], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
     """Return ``kept`` to write instead of ``rows``, or None if one of these has changed."""
-    return [row.asDict() for row in kept] if all(row in current_rows for row in rows) else None
+    return kept if all(row in current_rows for row in rows) else None
 
 
 def _drop_updates(tables: Tables, config: Config) -> int:
@@ -259,8 +259,8 @@ def _newest_file(folder: str) -> datetime:
 def _drop_unpublished(tables: Tables) -> int:
     """Drop the rows of snapshots that were not published within 7 days; return their number.
 
-    The ledger keeps refused snapshots, with the reasons. It loses those that drift held back or whose build was
-    interrupted, so that a later run builds the date again.
+    The ledger keeps refused snapshots, with the reasons, as refused even if they were staged again. It loses those that
+    drift held back or whose build was interrupted, so that a later run builds the date again.
     """
     before, stored = utc_now() - RETENTION, tables.partitions(USER_EMBEDDINGS)
     rows = {(row.space_id, row.as_of, row.revision): row for row in tables.ledger(schemas.SNAPSHOTS)}
@@ -270,7 +270,8 @@ def _drop_unpublished(tables: Tables) -> int:
         if row.state in _UNPUBLISHED and row.computed_at < before and (row.state != REFUSED or key in stored)
     }
     ids = sql_in("snapshot_id", [row.snapshot_id for row in old.values()])
-    refused = [row for row in old.values() if row.state == REFUSED]
+    values = [row.asDict() for row in old.values()]
+    refused = [value | {"state": REFUSED} for value in values if Snapshot(**value).is_judged]
     if old and not tables.change(schemas.SNAPSHOTS, partial(_kept, [*old.values()], refused), replacing=ids):
         return 0  # another run stages or publishes one of them
     left = {key for key, part in stored.items() if key not in rows and part.written_at < before}  # by a killed run

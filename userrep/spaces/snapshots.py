@@ -56,6 +56,11 @@ class Snapshot:
         return {"storage": "float32", **json.loads(self.gates or "{}")}
 
     @property
+    def is_judged(self) -> bool:
+        """Whether gates have judged it, as for a refused one that is staged again. No later revision is on time."""
+        return self.state in _FINISHED or (self.state == STAGED and "was_refused" in self.facts)
+
+    @property
     def dim(self) -> int | None:
         """Number of dimensions of the vectors, as recorded by the gates; None before the gates were applied."""
         return self.facts.get("dim")
@@ -146,8 +151,7 @@ def restage_refused(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     ]
     stored = tables.partitions(USER_EMBEDDINGS) if refused else {}
     refused = [s for s in refused if _has_rows(s, stored.get((s.space_id, s.as_of, s.revision)), features[s.as_of])]
-    facts = json.dumps({"storage": config.snapshots.storage, "was_refused": True})
-    staged = [replace(snapshot, state=STAGED, gates=facts) for snapshot in refused]
+    staged = [replace(s, state=STAGED, gates=json.dumps(s.facts | {"was_refused": True})) for s in refused]
     if staged:
         _replace(tables, staged, lambda rows: rows == set(refused))
     return staged
@@ -160,10 +164,13 @@ def _has_rows(snapshot: Snapshot, stored: PartitionStatistics | None, features: 
     return is_intact and stored is not None and stored.num_rows == snapshot.num_users == features.num_users
 
 
+def _judged(tables: Tables, space: Space) -> list[Snapshot]:
+    return [s for s in list_snapshots(tables, space.space_id, states=(*_FINISHED, STAGED)) if s.is_judged]
+
+
 def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:
     """Return ledger rows for the snapshots that this run is going to build, each with the next free revision."""
-    finished = list_snapshots(tables, space.space_id, states=_FINISHED)
-    newest = {snapshot.as_of: snapshot.revision for snapshot in finished}
+    newest = {snapshot.as_of: snapshot.revision for snapshot in _judged(tables, space)}
     now, build_id, begun = utc_now(), uuid.uuid4().hex, []
     for as_of, features in sets.items():
         revision = newest.get(as_of, 0) + 1
@@ -205,8 +212,7 @@ def publish_snapshots(
     dim, storages = artifact.manifest.model.latent_dim, {s.as_of: artifact.storage(s.facts["storage"]) for s in staged}
     rows = tables.read(USER_EMBEDDINGS, [snapshot.key for snapshot in staged])
     stats = snapshot_stats(rows, dim=dim, storages=storages)
-    finished = list_snapshots(tables, space.space_id, states=_FINISHED)
-    gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)
+    gated = _apply_gates(config, staged, stats, _judged(tables, space), dim=dim, on_time=on_time)
     _replace(tables, gated, lambda rows: rows == set(staged))
     keep_current_view(tables)
     refused = [f"snapshot {s.snapshot_id}: {'; '.join(s.facts['faults'])}" for s in gated if s.state == REFUSED]
@@ -219,12 +225,12 @@ def publish_snapshots(
 
 
 def _apply_gates(
-    config: Config, staged: Sequence[Snapshot], stats: Mapping[date, SnapshotStats], finished: Sequence[Snapshot], *,
+    config: Config, staged: Sequence[Snapshot], stats: Mapping[date, SnapshotStats], judged: Sequence[Snapshot], *,
     dim: int, on_time: bool,
 ) -> list[Snapshot]:  # fmt: skip
-    """Return staged snapshots as published or refused. ``finished``: published, refused and expired ones so far."""
-    num_users = {s.as_of: s.num_users for s in finished if s.state == PUBLISHED}
-    finished_dates, now = {s.as_of for s in finished}, utc_now()
+    """Return staged snapshots as published or refused. ``judged``: those that gates have judged before."""
+    num_users = {s.as_of: s.num_users for s in judged if s.state == PUBLISHED}
+    judged_dates, now = {s.as_of for s in judged}, utc_now()
     gated = []
     for snapshot in sorted(staged, key=lambda s: s.as_of):
         previous = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=date.min)
@@ -232,8 +238,7 @@ def _apply_gates(
         before = num_users.get(previous)
         faults = refusals(measured, config.gates, dim=dim, expected_rows=snapshot.num_users, rows_before=before)
         on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
-        is_first = snapshot.as_of not in finished_dates and "was_refused" not in snapshot.facts
-        available_at = on_schedule if on_time and is_first else now
+        available_at = on_schedule if on_time and snapshot.as_of not in judged_dates else now
         gates = json.dumps(vars(measured) | {"dim": dim, "storage": snapshot.facts["storage"], "faults": faults})
         if faults:
             gated.append(replace(snapshot, state=REFUSED, gates=gates))

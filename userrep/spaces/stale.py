@@ -36,13 +36,14 @@ def stale_snapshots(
 ) -> list[date]:
     """Return the published as-of dates whose newest revision was not built from the log as it is known now.
 
-    ``published``: in order of revisions. ``stale``: dates whose features are missing or stale.
+    ``published``: in order of revisions. ``sets``: features that were read before; another run may have built some
+    since. ``stale``: dates whose features are missing or stale.
     """
     newest = {snapshot.as_of: snapshot for snapshot in published}
     return sorted(
         as_of
         for as_of, snapshot in newest.items()
-        if as_of in stale or snapshot.inputs_hash != snapshot_inputs(space, sets[as_of])
+        if as_of in stale or as_of not in sets or snapshot.inputs_hash != snapshot_inputs(space, sets[as_of])
     )
 
 

@@ -41,14 +41,16 @@ def lookup(
     Raises
     ------
     UsageError
-        If no configuration is given, the space is unknown, retired or without a snapshot, or the tables are in a
-        catalog.
+        If no configuration is given, an id is not a text, the space is unknown, retired or without a snapshot, or the
+        tables are in a catalog.
     UserrepError
         If the online store does not answer, or its vectors have another width than the space.
     """
     path = config or os.environ.get("USERREP_CONFIG")
     if path is None:
         raise UsageError("lookup: no configuration file. Pass config= or set USERREP_CONFIG in the environment.")
+    if others := [user_id for user_id in user_ids if not isinstance(user_id, str)]:
+        raise UsageError(f"lookup: user ids must be texts, got {others[0]!r}. Convert them with str().")
     tables, online = _opened(str(path))
     return newest_vectors(tables, list(user_ids), space=space, online=online)
 

@@ -15,6 +15,7 @@ from userrep.config.operations import Retraining
 from userrep.errors import GateRefusedError, UsageError
 from userrep.items.versions import lineage_of
 from userrep.monitoring import drift
+from userrep.spaces.consumer_model import read_model
 from userrep.spaces.registry import CANDIDATE, READY, Space, find_space, mark_ready, promote, read_registry
 from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
@@ -81,7 +82,7 @@ def _judge(
     It is not promoted while a follower is not ready for it.
     """
     runs, verdicts = Runs(tables, config), follower_verdicts(tables, candidate.space_id)
-    recipes = {verdict.consumer: verdict.label_table for verdict in newest_verdicts(tables)}
+    recipes = {verdict.consumer: verdict for verdict in newest_verdicts(tables)}
     pending = {name: recipes[name] for name, known in verdicts.items() if known is None and name in recipes}
     if pending:
         with runs.stage("compare_spaces") as run:
@@ -97,9 +98,10 @@ def _judge(
             state = run.reason = f"space {candidate.space_id} is serving, because all consumers that follow pass"
     failed = [name for name in pending if (verdict := verdicts.get(name)) and verdict.verdict == FAIL]
     if failed:
+        command = _compare_command(serving, candidate, pending[failed[0]].label_table)
         raise GateRefusedError(
             f"retraining: space {candidate.space_id} fails for {', '.join(failed)}: {verdicts[failed[0]]}. "
-            f"Before you promote it, look at `{_compare_command(serving, candidate, pending[failed[0]])}`."
+            f"Before you promote it, look at `{command}`."
         )
     return DONE if reason or pending or is_promoted else SKIPPED, f"{reason}; {state}" if reason else state
 
@@ -111,20 +113,36 @@ def _compare_command(serving: Space, candidate: Space, table: LabelTable) -> str
     return shlex.join(["userrep", "spaces", "compare", serving.space_id, candidate.space_id, *options])
 
 
-def _compare(
-    tables: Tables, config: Config, serving: Space, candidate: Space, pending: Mapping[str, LabelTable]
-) -> None:
-    """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it."""
+def _compare(tables: Tables, config: Config, serving: Space, candidate: Space, pending: Mapping[str, Verdict]) -> None:
+    """Compare two spaces for consumers and record the verdicts; report consumers whose labels do not allow it.
+
+    ``pending``: each consumer's newest verdict, of which the labels and the model are used again.
+    """
     if serving.space_id not in dict(candidate.maps):
         diff_spaces(tables, old=serving, new=candidate)
         candidate = find_space(tables, candidate.space_id)
-    for name, label_table in pending.items():
+    for name, newest in pending.items():
+        label_table = newest.label_table
         try:
+            _check_model(newest, serving)
             comparison = compare_spaces(tables, config, old=serving, new=candidate, label_table=label_table)
         except UsageError as error:
             logger.warning(f"consumer {name} is not compared: {' '.join(error.faults)}")
         else:
             record_verdict(tables, comparison.verdict_for(name, label_table))
+
+
+def _check_model(verdict: Verdict, serving: Space) -> None:
+    """Raise UsageError if a consumer's model is for another space than the serving one, as far as can be known.
+
+    A model that names no space is taken to be for the space that it was compared on.
+    """
+    path = verdict.label_table.model
+    if path and verdict.old_space_id != serving.space_id and read_model(path).space_id is None:
+        raise UsageError(
+            f"--model {path}: the model names no space and was last compared on {verdict.old_space_id}. Compare with a "
+            f"model of {serving.space_id}, for example a saved pipeline of EmbeddingJoin and a regression."
+        )
 
 
 def _snapshot_states(tables: Tables, space: Space) -> set[str]:

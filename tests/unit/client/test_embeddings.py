@@ -259,7 +259,7 @@ def test_a_training_set_in_files_has_the_rows_of_the_frame_and_is_reached_by_era
 def test_a_training_set_in_files_is_that_of_its_labels_again_and_again(
     root: Path, tmp_path: Path, spark: SparkSession
 ) -> None:
-    embeddings, out = userrep.open(root), tmp_path / "out"
+    embeddings, out, link = userrep.open(root), tmp_path / "my sets", tmp_path / "link"
     publish(FileTables(None, str(root)), {snapshot(DAY, space="s002-b"): {"u1": [7.0]}})
     labels = spark.createDataFrame(pandas_labels())
     other = embeddings.training_set("other", labels, space="s002-b")  # the metadata names another training set
@@ -269,8 +269,11 @@ def test_a_training_set_in_files_is_that_of_its_labels_again_and_again(
     assert (manifests[1]["space_id"], manifests[1]["training_set_id"][:6]) == ("s001-a", "churn-")
     found = pd.read_parquet(out).sort_values("label_at")
     assert [None if z is None else z.tolist() for z in found.dropna()["embedding"]] == [[0.5], [1.5]]
-    with pytest.raises(UsageError, match="the labels are read from this folder"):
-        embeddings.write_training_set("churn", spark.read.parquet(str(out)).select("user_id", "label_at"), f"{out}/")
+    link.symlink_to(out)
+    for source, target in ((out, f"{out}/"), (link, out), (out, link), (out, f"{root}/../{out.relative_to(tmp_path)}")):
+        read = spark.read.parquet(str(source)).select("user_id", "label_at")
+        with pytest.raises(UsageError, match="the labels are read from this folder"):
+            embeddings.write_training_set("churn", read, target)
     assert len(pd.read_parquet(out)) == 3
     with pytest.raises(UsageError, match="which files do not have"):
         embeddings.write_training_set("churn", labels, tmp_path / "new", vectors="vector")

@@ -25,6 +25,7 @@ from userrep.store.export_folder import export_lease
 from userrep.store.file_tables import FileTables
 from userrep.store.leases import held
 from userrep.store.schemas import EXPORTS
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.fast
 
@@ -82,6 +83,26 @@ def test_users_of_a_training_set_are_found_by_the_column_of_its_labels(tmp_path:
     assert find_in_parts(str(tmp_path), is_user("b")) == (1, 1)
     assert _erase_from_part(str(tmp_path), NAME, "who", is_user("b"))[1] == 1
     assert pq.read_table(tmp_path / NAME).equals(rows.slice(1))
+
+
+def test_users_are_found_in_large_strings(tmp_path: Path) -> None:
+    rows = rows_of("a", "b")
+    large = rows.set_column(0, "user_id", rows["user_id"].cast(pa.large_string()))
+    write_part(str(tmp_path), NAME, "user_id", large, [])
+    write_manifest(tmp_path, state="complete")
+
+    def is_in_bucket_of_b(ids: pa.Array) -> Any:
+        return bucket_of(ids) == bucket_of(pa.array(["b"]))
+
+    assert find_in_parts(str(tmp_path), is_in_bucket_of_b) == (1, 1)
+    assert _erase_from_part(str(tmp_path), NAME, "user_id", is_in_bucket_of_b)[1] == 1
+
+
+def test_item_vectors_in_the_folder_of_an_earlier_export_have_no_users(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": ["a"]}), tmp_path / NAME)
+    write_manifest(tmp_path, state="complete", what="item-vectors", sha256={NAME: sha256(tmp_path / NAME)})
+    assert find_in_parts(str(tmp_path), is_user("a")) == (0, 0)
+    assert erase_from_parts(None, str(tmp_path), is_user("a")) == 0  # type: ignore[arg-type]
 
 
 def test_a_folder_without_a_manifest_is_left_unchanged(tmp_path: Path) -> None:

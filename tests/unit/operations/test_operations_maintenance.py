@@ -1,5 +1,6 @@
 """Maintenance without Spark: which partitions have too many files, which refused snapshots go."""
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused, other = snapshot(D1, 2, NOON, state="refused"), snapshot(D2, 1, NOON, state="refused", space="s002-b")
+    other = replace(other, state="staged", gates='{"was_refused": true}')
     publish(tables, {snapshot(D1): {"u": [1.0]}, refused: {"u": [2.0]}, other: {"u": [3.0]}})
 
     def dropped(now: datetime) -> int:
@@ -64,6 +66,7 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
     assert dropped(week + timedelta(days=1)) == 0
     left = [file.values for file in tables.files(USER_EMBEDDINGS, lambda _: True)]
     assert left == [{"space_id": "s001-a", "as_of": D1, "revision": 1}]
+    assert sorted(row.state for row in tables.ledger(SNAPSHOTS)) == ["published", "refused", "refused"]
 
 
 def test_rows_that_a_killed_maintenance_left_without_a_snapshot_go_after_seven_days(

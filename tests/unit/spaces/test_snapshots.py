@@ -203,6 +203,18 @@ def test_a_snapshot_that_was_refused_before_is_available_from_now_on(
     assert found.available_at == NOW
 
 
+def test_a_date_that_was_refused_and_staged_again_is_not_on_time_when_it_is_built_with_later_data(
+    tables: Tables, config: Config, space: Space, stats: dict[date, SnapshotStats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userrep.spaces.snapshot_files.write_vectors", lambda *_: None)
+    build_features(tables, one=D1)
+    record_snapshots(tables, [replace(snapshot(D1, state="staged"), gates='{"was_refused": true}')])
+    (staged,) = stage_snapshots(tables, config, space, [D1])  # the run that staged it again was killed
+    stats[D1] = sound(2)
+    (found,) = publish_snapshots(tables, config, space, [staged], on_time=True)
+    assert (found.revision, found.available_at) == (2, NOW)
+
+
 def test_a_snapshot_that_is_not_on_time_is_available_from_now_on(
     tables: Tables, config: Config, stats: dict[date, SnapshotStats]
 ) -> None:
@@ -265,7 +277,8 @@ def test_a_refused_snapshot_is_staged_again_while_its_inputs_are_the_same(
     stored = {("s001-a", day, 2): PartitionStatistics(1, 2, NOW) for day in (D1, D2, D4)}  # the rows of D3 are gone
     monkeypatch.setattr(type(tables), "partitions", lambda *_: stored)
     (again,) = restage_refused(tables, config, space, [D1, D2, D3, D4])
-    assert again == replace(refused[0], state="staged", gates='{"storage": "float32", "was_refused": true}')
+    assert (again.state, again.is_judged) == ("staged", True)
+    assert again.facts == refused[0].facts | {"was_refused": True}
     assert list_snapshots(tables, "s001-a", states=("staged",)) == [again]
     assert restage_refused(tables, config, space, [D1, D2, D3, D4]) == []
     other = config.model_copy(update={"snapshots": config.snapshots.model_copy(update={"storage": "int8"})})

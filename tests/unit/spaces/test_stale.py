@@ -49,6 +49,9 @@ def test_a_date_is_stale_if_its_newest_revision_was_made_from_other_inputs() -> 
     ]  # fmt: skip
     sets = dict.fromkeys((d1, d2, d4), features("new"))
     assert stale_snapshots(published, space, sets, {d3}) == [d2, d3]
+    assert stale_snapshots(published, space, {}, ()) == sorted(
+        {s.as_of for s in published}
+    )  # another run has built them since
     assert stale_snapshots(published[:2], replace(space, content_hash="another"), sets, ()) == [d1]
 
 

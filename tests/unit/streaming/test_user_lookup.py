@@ -192,3 +192,5 @@ def test_the_configuration_is_named_by_the_caller_or_the_environment(
     assert as_values(lookup(["a"])) == [("s1", D2, None, [4, 5])]
     monkeypatch.setenv("USERREP_CONFIG", str(tmp_path / "nowhere.yaml"))
     assert as_values(lookup(["a"], config=file, space="s2")) == [("s2", D3, None, [-1, -2])]
+    with pytest.raises(UsageError, match=r"lookup: user ids must be texts, got 7\. Convert them with str\(\)\."):
+        lookup(["a", 7], config=file)  # type: ignore[list-item]

@@ -13,6 +13,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.spaces.test_verdicts import LABELS, PASSED
 from userrep.errors import GateRefusedError, UsageError, UserrepError
+from userrep.spaces.consumer_model import ConsumerModel
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.registry import add_map, find_space, mark_ready, promote, read_registry, retire
 from userrep.spaces.snapshots import record_snapshots
@@ -72,6 +73,7 @@ def results(tables: FileTables, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
         ("run_pipeline", run_pipeline),
         ("diff_spaces", diff_spaces),
         ("compare_spaces", compare_spaces),
+        ("read_model", lambda path: ConsumerModel(weights=[1.0], space_id=None if "unnamed" in path else "s1")),
     ):
         monkeypatch.setattr(retraining, name, stub)
     return results
@@ -210,6 +212,16 @@ def test_followers_are_compared_once_on_the_labels_of_their_newest_verdict(
     assert [(row.stage, row.outcome) for row in rows] == [("compare_spaces", "done")] * 2
     assert {"ads pass, mail undecided" in row.reason for row in rows} == {True, False}
     assert len([v for v in newest_verdicts(tables) if v.new_space_id == "s2"]) == 2
+
+
+def test_a_model_that_names_no_space_is_not_compared_after_another_space_serves(
+    tables: FileTables, results: dict[str, Any], night: Callable[..., tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    follow(tables, **{name: replace(LABELS, model=f"/{name}.json") for name in ("named", "unnamed")})
+    night(28)
+    assert [v.consumer for v in newest_verdicts(tables) if v.new_space_id == "s2"] == ["named"]
+    assert "consumer unnamed is not compared: --model" in caplog.text
+    assert "was last compared on s0. Compare with a model of s1" in caplog.text
 
 
 def test_a_verdict_of_fail_refuses_the_night_in_which_it_is_made(

@@ -191,7 +191,7 @@ def _peer_seconds_of(peer: Callable[[], Any]) -> float:
         raise
     except Exception as error:  # whatever a peer raises
         traceback.print_exc()
-        raise Skipped(f"the peer fails ({type(error).__name__}: {in_one_line(error)})") from error
+        raise Skipped(f"the peer fails ({in_one_line(error)})") from error
 
 
 def alternating(ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int) -> Timings:

@@ -54,6 +54,12 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, cutoff
     return f"did you mean {near[0]}?" if near else otherwise
 
 
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an expected error's message, shortened and without a full stop, or its type if empty."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")
+
+
 def in_one_line(error: BaseException) -> str:
     """Return a one-line summary of an unexpected exception.
 

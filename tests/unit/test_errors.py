@@ -10,6 +10,7 @@ from userrep.errors import (
     cause_outside,
     did_you_mean,
     explain,
+    first_line,
     in_line,
     in_one_line,
     plural,
@@ -47,6 +48,12 @@ def test_long_lists_are_shortened_with_the_number_of_what_is_left_out() -> None:
     assert shortened(["a", "b"], most=2, noun="day") == "a, b"
     assert shortened([*"abc"], most=2, noun="day", separator="; ") == "a; b and 1 more day"
     assert shortened(range(1012)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1,002 more"
+
+
+def test_the_first_line_of_a_message_is_short_and_never_empty() -> None:
+    assert first_line(ValueError("  no such file.\nmore")) == "no such file"
+    assert first_line(OSError()) == "OSError"
+    assert len(first_line(ValueError("x" * 300))) == 200
 
 
 def test_a_number_takes_a_plural_unless_it_is_one() -> None:

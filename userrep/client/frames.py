@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from userrep.errors import UsageError, in_one_line
+from userrep.errors import UsageError, first_line, in_one_line
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import Sources, usable_sources
 from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
@@ -130,8 +130,7 @@ def _as_arrow(values: pd.Series, where: str, cure: str) -> pa.Array:
     try:
         array = pa.Array.from_pandas(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{where} has values of several types ({reason}). {cure}.") from None
+        raise UsageError(f"{where} has values of several types ({first_line(error)}). {cure}.") from None
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 

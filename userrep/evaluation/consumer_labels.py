@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 from deltalake.exceptions import DeltaError
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.evaluation.metrics import Floats32, Ints
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import steps_of, usable_sources
@@ -136,7 +136,7 @@ def read_labels(table: LabelTable, *, since: datetime, most: int) -> pa.Table:
                 limit //= 2
                 kept = kept.filter(bucket_of(combined(kept["user_id"])) < limit)
     except (pa.ArrowException, OSError, ValueError, DeltaError) as error:
-        reason = str(error).splitlines()[0][:200].rstrip(".")
+        reason = first_line(error)
         raise UsageError(f"--labels {table.labels}: not readable ({reason}). Check the file and its format.") from None
     return kept.sort_by([("user_id", "ascending"), ("label_at", "ascending"), (LABEL, "ascending")])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.features.spec import FeatureSpec
 
 _KEYS = ("user_id", "as_of", "is_exact")  # columns of user features that are not inputs of the model
@@ -51,7 +51,7 @@ def _as_arrow(spec: FeatureSpec, values_of: Callable[[str], Values]) -> pa.Recor
         try:
             arrays.append(_column(values_of(name), kind))
         except (TypeError, ValueError) as error:  # pyarrow's exceptions are subclasses of these
-            faults.append(f"users: {name} must be {kind} ({str(error).splitlines()[0].rstrip('.')}).")
+            faults.append(f"users: {name} must be {kind} ({first_line(error)}).")
     if faults:
         raise UsageError(faults)
     return pa.RecordBatch.from_arrays(arrays, list(columns))

@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.store.arrow import combined, is_text
 from userrep.store.filesystem import file_system, open_parquet, read_bytes
 
@@ -87,7 +87,7 @@ def read_id_file(path: str, option: str) -> IdFile:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0][:200].rstrip(".")
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _of_export(folder: str) -> IdFile:

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from userrep.config import Source
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.store.data_files import files_of
 from userrep.store.filesystem import absolute, file_system
 from userrep.utc import EPOCH
@@ -110,7 +110,7 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
         else:
             infos = store.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
     except (OSError, ValueError, DeltaError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = first_line(error)
         raise UsageError(f"{what}.path {path}: cannot be listed without Spark ({reason}).") from None
     files = sorted(_data_files(store, infos, target, base), key=lambda file: file.path)
     if not files:

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import EventSource, Source
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.sources.columns import as_text, event_columns, find_column, id_text, named, type_of
 from userrep.sources.listing import base_folder, check_local, is_pattern
 from userrep.sources.partitions import partition_day
@@ -91,7 +91,7 @@ def readable(source: Source, what: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:  # Py4JJavaError: a job over the files failed
         text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
-        reason = text.strip().splitlines()[0][:200]
+        reason = first_line(text)
         raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
 
 

@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Source
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.sources.columns import check_times
 from userrep.sources.listing import DataFile, Listings, hides_deletes, read_footer, spread
 from userrep.sources.text_sample import csv_names, csv_rows, json_rows, read_lines
@@ -76,7 +76,7 @@ def take_sample(
         if source.format == "delta":
             sample = _as_delta(source, sample)
     except (pa.ArrowException, OSError, EOFError, ValueError, DeltaError, csv.Error) as error:
-        reason = str(error).splitlines()[0][:200].rstrip(".")
+        reason = first_line(error)
         raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
     if not sample.rows.num_rows:
         raise UsageError(f"{what}.path {source.path}: has no rows. Name the path of another {source.format} source.")

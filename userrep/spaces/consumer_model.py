@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from userrep.config import Name
-from userrep.errors import UsageError, in_line
+from userrep.errors import UsageError, first_line, in_line
 from userrep.spaces.registry_state import SERVING
 from userrep.store.filesystem import absolute, exists, folder_names, open_parquet, read_bytes
 
@@ -72,7 +72,7 @@ def read_model(path: str) -> ConsumerModel:
         where = ".".join(in_line(str(part)) for part in fault["loc"])
         raise UsageError(f"--model {path}: {f'{where}: ' if where else ''}{fault['msg']}. {_CURE}.") from None
     except (OSError, ValueError, LookupError, TypeError, AssertionError, pa.ArrowException) as error:
-        reason = in_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        reason = in_line(first_line(error))
         raise UsageError(f"--model {path}: not readable as a linear model ({reason}). {_CURE}.") from None
 
 

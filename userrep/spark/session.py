@@ -13,7 +13,7 @@ from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
 from userrep.config.environment import on_databricks, under_submit
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.spark.class_archive import archive_options
 from userrep.spark.quiet import filtered_stderr, silence_query_logger
 from userrep.spark.releases import RELEASE
@@ -146,9 +146,8 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
         with filtered_stderr():
             return builder.getOrCreate()
     except Exception as error:  # a JVM fails to start with many kinds of exceptions
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(
-            f"Spark did not start ({reason[:300]}). `userrep doctor` checks Java, Spark and Delta."
+            f"Spark did not start ({first_line(error)}). `userrep doctor` checks Java, Spark and Delta."
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.fs
 
-from userrep.errors import UsageError
+from userrep.errors import UsageError, first_line
 from userrep.store.filesystem import file_system, folder_names
 
 
@@ -64,7 +64,7 @@ def check_writable(uri: str) -> None:
         with suppress(FileNotFoundError):  # deleted by another command that checks at the same time
             files.delete_file(probe)
     except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not support
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UsageError(f"root {uri}: not writable ({reason}). Name another one, or request write access.") from None
 
 

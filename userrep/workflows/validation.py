@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 
 from userrep.config import Config, Source
-from userrep.errors import UsageError, results_of
+from userrep.errors import UsageError, first_line, results_of
 from userrep.features.preflight import check_before_spark, check_format, is_on_disk, local_schema, log_days
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
@@ -53,7 +53,7 @@ def _check_files(source: Source, columns: dict[str, str], section: str, listings
         try:
             read_footer(first)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0][:200]
+            reason = first_line(error)
             raise UsageError(f"{what}.path {first.path}: not readable as parquet ({reason}).") from None
     if source.format != "json":
         return local_schema(source, what, listings) is not None

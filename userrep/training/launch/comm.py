@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from userrep.errors import PeerLostError
+from userrep.errors import PeerLostError, first_line
 
 _TIMEOUT = timedelta(minutes=10)  # of a collective call, after which ranks stop waiting for one that hangs
 
@@ -96,7 +96,7 @@ class TorchComm:
             try:
                 self._dist.all_reduce(moved)
             except RuntimeError as error:  # Gloo and NCCL raise nothing more specific for a lost peer
-                raise PeerLostError(str(error).splitlines()[0]) from None
+                raise PeerLostError(first_line(error)) from None
             moved.div_(self.size)
 
     def close(self) -> None:

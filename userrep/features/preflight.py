@@ -16,7 +16,7 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError, results_of
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, check_times
-from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file
+from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file, is_delta, is_pattern
 from userrep.sources.text_blocks import csv_header
 from userrep.store.data_files import spark_schema
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, Times, times_of_footer
@@ -55,9 +55,14 @@ def _check_source(section: str, source: Source, columns: dict[str, str], listing
 
 
 def check_format(source: Source, what: str, listings: Listings) -> None:
-    """Check that the first file of a local source is of the configured format. Raises UsageError."""
+    """Check that the first file of a local source is of the configured format. Raises UsageError.
+
+    The files of a Delta table are not a source of their own: some of them may have been removed from it.
+    """
     if source.format == "delta" or not is_on_disk(source):
         return
+    if not is_pattern(source.path) and is_delta(source.path):
+        raise UsageError(f"{what}.format: {source.format}, but {source.path} is a Delta table. Set format: delta.")
     try:
         first = listings.files(source, what)[0]
         actual = format_of_file(first)

@@ -152,7 +152,7 @@ def detect_format(path: str, what: str, listings: Listings) -> str:
     UsageError
         If the files are of several formats.
     """
-    if not is_pattern(path) and _is_delta(path):
+    if not is_pattern(path) and is_delta(path):
         return "delta"
     files = listings.files(Source(path=path), what)
     formats = sorted({format_of_file(file) for file in spread(files, _FILES_SNIFFED)})
@@ -164,7 +164,8 @@ def detect_format(path: str, what: str, listings: Listings) -> str:
     return formats[0]
 
 
-def _is_delta(path: str) -> bool:
+def is_delta(path: str) -> bool:
+    """Return whether a path is that of a Delta table."""
     try:
         return bool(DeltaTable.is_deltatable(as_spark_reads(path)))
     except (OSError, DeltaError):

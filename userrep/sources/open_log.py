@@ -41,6 +41,10 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _FOLDER_VALUES: dict[type[T.DataType], str] = {  # by the type that Spark infers
     T.IntegerType: r"[+-]?\d{1,9}", T.LongType: r"[+-]?\d{1,18}", T.DateType: r"\d{4}-\d\d-\d\d",
 }  # fmt: skip
+# Types that Spark infers from one folder's value. 4.10 and 4.1 would be the same number.
+_INFERRED = (
+    T.NullType, T.IntegerType, T.LongType, T.DateType, T.DoubleType, T.DecimalType, T.TimestampType, T.TimestampNTZType
+)  # fmt: skip
 
 
 class ListedFile(NamedTuple):
@@ -276,7 +280,7 @@ def _with_folder_types(schema: T.StructType, path: str, files: Sequence[ListedFi
 
     def kind(field: T.StructField) -> T.DataType:
         known = values[field.name.lower()] - {_NO_VALUE} if field.name.lower() in names else set()
-        if not known or not isinstance(field.dataType, (T.NullType, T.IntegerType, T.LongType, T.DateType)):
+        if not known or not isinstance(field.dataType, _INFERRED):
             return field.dataType
         fitting = (
             type_ for type_, pattern in _FOLDER_VALUES.items() if all(re.fullmatch(pattern, value) for value in known)

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from userrep.config import Source
 from userrep.errors import UsageError
 from userrep.sources.columns import as_text, check_columns, id_text
+from userrep.sources.listing import deletions_version
 from userrep.sources.read import read_source
 from userrep.sources.sample import spark_columns, take_sample
 from userrep.store.arrow import combined
@@ -24,14 +25,15 @@ def read_texts(
     without an id or without any other value are left out. Of more than ``most_rows`` rows, those with the lowest hash
     buckets are returned.
 
-    Cost: files are read without Spark, up to 2 million rows of them. A table in a catalog is read by one Spark job.
+    Cost: files are read without Spark, up to 2 million rows of them. A table in a catalog, or a Delta table with deletion
+    vectors, is read by one Spark job.
 
     Raises
     ------
     UsageError
         If the table cannot be read, or a column is missing or is neither text nor numbers.
     """
-    if source.format == "table":
+    if source.format == "table" or (source.format == "delta" and deletions_version(source.path)):
         frame = read_source(tables.spark, source, what=what)
         check_columns(frame.schema, wanted, what)
         id_column, *names = wanted.values()

@@ -24,7 +24,8 @@ from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
-from userrep.tiles.inventory.day_files import num_rejected_of, read_days
+from userrep.tiles.inventory.csv_headers import check_headers
+from userrep.tiles.inventory.day_files import files_of_days, num_rejected_of, read_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
 from userrep.tiles.ledger import NO_ROWS, TileLedger, revision_keys, tile_ledger
@@ -64,7 +65,7 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     RejectedShareError
         If a day has too many malformed rows. No day becomes visible.
     UsageError
-        If a day has too few rows. No day becomes visible.
+        If a day has too few rows, or a CSV file another header. No day becomes visible.
     """
     for _ in range(_ATTEMPTS):
         build = _attempt(tables, config, inventory, before)
@@ -85,6 +86,9 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if not stale and not vanished and not undated:
         return TileBuild([], len(log_days), 0, 0, 0)
     inventory.check_days(events, stale)
+    for log in inventory.logs:
+        read = {file.path for file in files_of_days(tables, log, stale)} if log.settings.format == "csv" else ()
+        check_headers(log, [file for file in log.files if file.path in read])
     newest = max(entry.revision for entry in (*ledger.days.values(), ledger.undated))
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [log_days[day] for day in sorted(stale)]

@@ -102,6 +102,14 @@ def test_a_delta_log_is_judged_by_its_schema(tmp_path: Path) -> None:
         check_before_spark(config)
 
 
+def test_the_files_of_a_delta_table_are_no_log_of_their_own(tmp_path: Path) -> None:
+    write_deltalake(str(tmp_path / "events"), pa.Table.from_pylist(ROWS))
+    with pytest.raises(
+        UsageError, match=r"events\.format: parquet, but .*events is a Delta table\. Set format: delta\."
+    ):
+        check_before_spark(config_of(tmp_path, events={"format": "parquet"}))
+
+
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"events.path .*: does not exist"):
         check_before_spark(config_in(tmp_path))

@@ -325,8 +325,23 @@ def test_a_file_with_another_order_of_columns_is_refused(spark: SparkSession, tm
     first, cure = caught.value.faults
     assert first.endswith("2.csv: column 1 is named item_id instead of user_id.")
     assert cure == (
-        "events: 1 of 3 new CSV files have another header. Write them with the columns user_id, item_id, event_at, x, "
+        "events: 1 of 3 CSV files have another header. Write them with the columns user_id, item_id, event_at, x, "
         "in this order."
     )
     (log / "2.csv").write_text(f"{header}\nu,i,2024-05-02,1\n")
     assert sum(day.num_rows for day in take_inventory(tables, config.events).days) == 3
+
+
+def test_a_file_of_a_partition_with_another_order_of_columns_is_refused_before_its_day_is_built(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, events={"format": "csv", "partition": {"column": "day", "holds": "event_date"}})
+    tables, header = open_tables(config, spark), "user_id,item_id,event_at"
+    for day, names in ((2, "item_id,user_id,event_at"), (1, header), (3, header)):  # the newest one is right
+        folder = tmp_path / "events" / f"day=2024-05-0{day}"
+        folder.mkdir(parents=True)
+        (folder / "a.csv").write_text(f"{names}\na,b,2024-05-0{day}\n")
+    inventory = take_inventory(tables, config.events)
+    with pytest.raises(UsageError, match="column 1 is named item_id instead of user_id"):
+        build_tiles(tables, config, inventory, before=date(2024, 5, 9))
+    assert tile_ledger(tables).days == {}

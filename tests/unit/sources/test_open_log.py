@@ -62,6 +62,7 @@ def test_a_mapped_column_that_only_some_files_have_is_found(spark: SparkSession,
         (["00", "0a"], {"00", "0a"}),
         (["1", "2"], {1, 2}),
         (["1", "30000000000"], {1, 30_000_000_000}),
+        (["4.10", "4.1", "4.2.1"], {"4.10", "4.1", "4.2.1"}),
     ],
 )
 def test_a_column_of_folders_has_a_type_that_all_folders_fit(

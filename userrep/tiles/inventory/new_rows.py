@@ -1,4 +1,4 @@
-"""The days of a log's new files, by their footers or by a read, and the headers of new CSV files."""
+"""The days of a log's new files, by their footers or by a read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,21 +9,20 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.errors import NeedsSparkError, UsageError, in_line
+from userrep.errors import NeedsSparkError
 from userrep.ids import short_hash
 from userrep.sources.columns import type_of
-from userrep.sources.listing import listed_uri
 from userrep.sources.open_log import ListedFile, OpenLog, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import CORRUPT, with_validity
-from userrep.sources.text_blocks import csv_header, is_splittable
+from userrep.sources.text_blocks import is_splittable
 from userrep.spark.tasks import map_in_tasks
-from userrep.store.filesystem import file_system
 from userrep.store.tables import Tables
 from userrep.tiles.column_paths import TEXT_FORMATS, LogColumns, columns_of, is_utc
+from userrep.tiles.inventory.csv_headers import check_headers
 from userrep.tiles.inventory.footers import day_of_file
 from userrep.tiles.inventory.log_days import NO_DAY, Counts, DaysOfFile, LogDay, record, recorded, summed
-from userrep.tiles.text_file import columns_in_lines, days_of_lines
+from userrep.tiles.text_file import days_of_lines
 
 _READERS = 8  # footers that a task reads at the same time
 _PART_BYTES = 1 << 26  # of a large text file, read by one task
@@ -41,7 +40,7 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[list[LogDay], int]:
     """
     known = recorded(tables, log.mapping)
     new = [file for file in log.files if file not in known]
-    _check_headers(log, new)
+    check_headers(log, new)
     for read in (_by_lines if log.settings.format in TEXT_FORMATS else _by_footers, _by_spark):
         if unread := [file for file in log.files if file not in known]:
             days_by_path = read(log, unread)
@@ -167,49 +166,3 @@ def exact_sum(number: str) -> Column:
     """Sum 64-bit integers without overflow, as two halves, because sums of decimals are slow."""
     high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
     return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")
-
-
-def _check_headers(log: OpenLog, new: Sequence[ListedFile]) -> None:
-    """Refuse CSV files with the log's columns in another order: Spark takes the names from one file's header.
-
-    A file may lack the last columns, which are then null, or have more of them, which are ignored unless the newest
-    file has them (open_log.py). Cost: the first block of each new file, in tasks.
-
-    Raises
-    ------
-    UsageError
-        With up to three files and the first name in each that differs.
-    """
-    if log.settings.format != "csv" or not new:
-        return
-    names = log.source.columns
-
-    def read_headers(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{"fault": fault} for file in files if (fault := _header_fault(file["path"], names))]
-
-    paths, returned = [(file.path,) for file in new], pa.schema([("fault", pa.string())])
-    faults = sorted(
-        row.fault for row in map_in_tasks(log.source.sparkSession, paths, "path STRING", read_headers, returned)
-    )
-    if faults:
-        cure = f"{len(faults)} of {len(new)} new CSV files have another header. Write them with the columns"
-        cure += f" {', '.join(map(in_line, names))}, in this order."
-        raise UsageError([f"{log.what}: {fault}" for fault in [*faults[:3], cure]])
-
-
-def _header_fault(path: str, names: Sequence[str]) -> str | None:
-    """Return the first name in a file's header that differs from the log's; None if there is none."""
-    try:
-        header = csv_header(*file_system(listed_uri(path)))
-    except (OSError, ValueError):  # Spark may have access, and reports errors better
-        return None
-    for number, (name, expected) in enumerate(zip(header, columns_in_lines(names, path), strict=False), start=1):
-        if not _is_named(name, expected, number):
-            return f"{path}: column {number} is named {in_line(name)} instead of {in_line(expected)}."
-    return None
-
-
-def _is_named(name: str, expected: str, number: int) -> bool:
-    """Return whether Spark gives a name of a header the ``expected`` name: empty and repeated ones get numbers."""
-    by_spark = (name, f"{name}{number - 1}") if name else (f"_c{number - 1}",)
-    return expected.lower() in (one.lower() for one in by_spark)

@@ -33,8 +33,9 @@ def read_protected(settings: Users, users: SnapshotUsers) -> tuple[dict[str, pa.
 
 
 def _as_numbers(texts: pa.StringArray) -> pa.Array:
-    """Return texts as float64 if all of them are numbers, otherwise as they are."""
+    """Return texts as float64 if all of them are numbers, null if not finite; otherwise as they are."""
     try:
-        return texts.cast(pa.float64())
+        numbers = texts.cast(pa.float64())
     except pa.ArrowInvalid:
         return texts
+    return pc.if_else(pc.is_finite(numbers), numbers, None)

@@ -22,7 +22,8 @@ class Users(Source):
     columns: UserColumns
     """Names of the columns of the users table."""
     attributes: Attributes = []
-    """Columns that become model inputs; the 64 most frequent values of each are kept."""
+    """Columns that become model inputs; the 64 most frequent values of each are kept. They must not change with a
+    user's behavior, because past dates get today's values."""
     protected: Attributes = []
     """Columns that `userrep audience` must not use, such as age: it removes what a linear model can read of them from
     the vectors. They may be among `attributes` or not; other commands ignore this list."""

@@ -3,6 +3,7 @@
 Shapes: M labels, U users, A active days of all users.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ from userrep.store.bucket_reader import rows_of_users
 from userrep.store.schemas import USER_PROFILES, USER_WINDOW_SUMS
 from userrep.store.tables import Keys, Tables
 from userrep.utc import DAY_US
+
+logger = logging.getLogger(__name__)
 
 NEW_USERS, HEAVY_USERS = "new_users", "heavy_users"
 FEW_DAYS = 3  # a user with at most this number of active days is new
@@ -73,6 +76,9 @@ def _activity(rows: pa.Table, users: pa.StringArray, as_of_M: Ints) -> tuple[Int
 
 def _by_value(profiles: pa.Table, attributes: Sequence[str], users: pa.StringArray) -> dict[str, Mask]:
     values_M = combined(row_of_each(users, profiles)["attributes"])
+    if pc.any(pc.not_equal(pc.list_value_length(values_M), len(attributes))).as_py():
+        logger.warning("no slices by attribute: the last run had a configuration with other attributes")
+        return {}
     slices: dict[str, Mask] = {}
     for k, name in enumerate(attributes):
         value_M = pc.list_element(values_M, k)

@@ -106,9 +106,13 @@ def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
 
 
 def _mean_over_labels(metric: Metric, score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
-    """Return the mean over labels of a metric of one label, which takes score_M and label_M."""
-    columns = [metric(score_MK[:, k], label_MK[:, k], weight_MB) for k in range(score_MK.shape[1])]
-    return np.asarray(np.mean(columns, axis=0))
+    """Return the mean over labels of a metric of one label, which takes score_M and label_M.
+
+    A label for which it is undefined, such as one whose few users a resampling lacks, does not count there.
+    """
+    value_KB = np.array([metric(score_MK[:, k], label_MK[:, k], weight_MB) for k in range(score_MK.shape[1])])
+    num_B = np.isfinite(value_KB).sum(axis=0)
+    return np.asarray(np.where(num_B > 0, np.nansum(value_KB, axis=0) / np.maximum(num_B, 1), np.nan))
 
 
 def _auc(score_M: Floats, label_M: Floats, weight_MB: Counts) -> Floats:

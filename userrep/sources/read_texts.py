@@ -25,8 +25,8 @@ def read_texts(
     without an id or without any other value are left out. Of more than ``most_rows`` rows, those with the lowest hash
     buckets are returned.
 
-    Cost: files are read without Spark, up to 2 million rows of them. A table in a catalog, or a Delta table with deletion
-    vectors, is read by one Spark job.
+    Cost: files are read without Spark, up to 2 million rows of them. Tables in a catalog and Delta tables with deletion
+    vectors, are read by one Spark job.
 
     Raises
     ------

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 _SAMPLE_ROWS = 16_384  # maximum training rows for the principal axes, and to standardize the latent code
 _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
 _SELF_CHECK_ROWS = 100_000  # maximum training rows of a self-check model
+_SELF_CHECK_BATCH = 1024  # larger batches would leave few steps
 
 
 def check_training(tables: Tables, config: Config, until: date) -> None:
@@ -98,14 +99,20 @@ def create_space(tables: Tables, config: Config, plan: TrainingPlan, *, self_che
 def checked_model(tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str) -> Artifact:
     """Train the model of a self-check. It is neither saved nor registered.
 
-    The training differs from ``create_space`` in two ways. It uses at most 100,000 rows. It starts from fresh weights,
-    because an earlier space may have seen the days that the self-check is evaluated on. ``space_id``: the id of the
-    space that will be trained after the check.
+    The training differs from ``create_space`` in three ways. It uses at most 100,000 rows, and batches of at most
+    1,024 of them, with the learning rate in proportion. It starts from fresh weights, because an earlier space may
+    have seen the days that the self-check is evaluated on. ``space_id``: the id of the space that will be trained
+    after the check.
     """
-    model_id = check_id(space_id)
-    max_rows = min(config.training.max_rows, _SELF_CHECK_ROWS)
-    training = config.training.model_copy(update={"init_from": None, "max_rows": max_rows})
-    config = config.model_copy(update={"training": training})
+    model_id, training = check_id(space_id), config.training
+    batch_size = min(training.batch_size, max(1, _SELF_CHECK_BATCH // training.num_shards) * training.num_shards)
+    changed = {
+        "init_from": None,
+        "max_rows": min(training.max_rows, _SELF_CHECK_ROWS),
+        "batch_size": batch_size,
+        "learning_rate": training.learning_rate * batch_size / training.batch_size,
+    }
+    config = config.model_copy(update={"training": training.model_copy(update=changed)})
     artifact, _ = _train(tables, config, plan, space_id=model_id)
     return artifact
 

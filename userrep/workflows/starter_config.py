@@ -161,7 +161,10 @@ def _source_lines(look: _Look, comment: str = "") -> Iterator[str]:
             example = _scalar(guess.others[0]) if guess.others else "COLUMN"
             yield _line(f"    # {key}: {example}", meaning + _candidates(others, guess.others[1:]))
     if look.what == "users":
-        yield _line(f"  attributes: {_scalar(look.attributes)}", "inputs of the model; remove what no model may know")
+        yield _line(
+            f"  attributes: {_scalar(look.attributes)}",
+            "inputs of the model; remove what changes over time and what no model may know",
+        )
 
 
 def _settings_lines(fit: Fit | None, last_day: date | None) -> Iterator[str]:

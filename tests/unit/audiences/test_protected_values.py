@@ -51,6 +51,15 @@ def test_values_lie_next_to_the_vectors_of_their_users(world: AudienceWorld, tmp
     assert [(age, town or None) for age, town in found] == [known[user] for user in users]
 
 
+def test_numbers_that_are_not_finite_are_unknown(world: AudienceWorld, tmp_path: Path) -> None:
+    ids = world.user_ids.to_pylist()[:3]
+    settings = write(
+        tmp_path / "u.parquet", "parquet", pa.table({"id": ids, "age": [1.0, np.inf, np.nan], "town": ids})
+    )
+    values, _ = read_protected(settings, SnapshotUsers(world.tables, world.made))
+    assert sorted(values["age"].to_pylist(), key=str) == [1.0, None, None]
+
+
 def test_of_many_users_those_with_the_lowest_buckets_are_read(
     world: AudienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,10 @@ def test_a_weighted_metric_is_that_of_examples_written_out_as_often(
 def test_auc_of_several_labels_is_the_mean_over_them() -> None:
     scores = Scores(np.array([[0.0, 2], [1, 1], [2, 0]]), np.array([[0.0, 0], [1, 1], [1, 1]]), np.arange(3))
     assert value_of("auc", scores) == (1 + 0) / 2
+    one_class_less = np.array([[0.0], [1], [0]], np.float32)  # the resampling has the second user only
+    assert math.isnan(bootstrapped("auc", scores, one_class_less)[0])
+    labels = np.array([[0.0, 0], [1, 1], [1, 0]])  # without the second user, the second label has no positive
+    assert bootstrapped("auc", scores._replace(label_MK=labels), np.array([[1.0], [0], [1]], np.float32))[0] == 1
 
 
 def test_recall_counts_the_positives_among_as_many_best_scores_and_lift_compares_it_with_chance() -> None:

@@ -84,6 +84,11 @@ def test_each_frequent_value_of_an_attribute_is_a_slice(tables: FileTables) -> N
     }
 
 
+def test_profiles_with_other_attributes_give_no_slices(tables: FileTables) -> None:
+    found = slices(tables, attributes=("country", "other", "new"))
+    assert found.keys() == {"new_users", "heavy_users"}
+
+
 def test_without_sums_or_profiles_there_are_no_slices(tables: FileTables, tmp_path: Path) -> None:
     assert slices(tables, lineage_id="l2") == {}
     assert slices(FileTables(None, str(tmp_path / "empty")), attributes=("country",)) == {}

@@ -106,6 +106,17 @@ def test_a_second_training_of_another_command_is_refused(work: Work, monkeypatch
     assert str(refused[0]).startswith("train_autoencoder is already running: run ")
 
 
+def test_a_self_check_takes_smaller_batches_with_a_learning_rate_in_proportion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(create, "_train", lambda _, config, *__, **___: (seen.append(config), None))
+    for training in ({}, {"batch_size": 32_768, "num_shards": 256, "learning_rate": 0.32}):
+        create.checked_model(None, config_of(tmp_path, training=training), None, space_id="s1")  # type: ignore[arg-type]
+    found = [(one.training.batch_size, one.training.learning_rate, one.training.max_rows) for one in seen]
+    assert found == [(512, 0.003, 100_000), (1024, pytest.approx(0.01), 100_000)]
+
+
 @pytest.mark.full
 def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second believes that the first is gone, which slept before it registered its space."""

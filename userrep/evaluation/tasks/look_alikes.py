@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from userrep.audiences.ensemble import InputTransform, fit_ensemble
 from userrep.evaluation.metrics import Floats32, Ints, Mask, Scores, value_of
@@ -90,9 +91,10 @@ def look_alikes(num_seeds: int, days: int, attribute: str | None = None) -> Task
         if attribute is None:
             return _problem(truth, seed, events_by_cluster(truth, days) > 0, num_seeds)
         values = truth.attributes_of_rows(attribute)
-        known = values.unique().drop_null()
-        is_listed_NL = indices_in(values, known)[:, None] == np.arange(len(known))
-        return too_few_values(attribute, len(known)) or _problem(truth, seed, is_listed_NL, num_seeds)
+        counted = values.drop_null().value_counts()
+        long_enough = counted.field("values").filter(pc.greater(counted.field("counts"), num_seeds))
+        is_listed_NL = indices_in(values, long_enough)[:, None] == np.arange(len(long_enough))
+        return too_few_values(attribute, len(counted)) or _problem(truth, seed, is_listed_NL, num_seeds)
 
     name = f"look_alikes_{num_seeds}" + (f"_by_{attribute}" if attribute else "")
     return Task(name, problem)

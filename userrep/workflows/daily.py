@@ -68,7 +68,8 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
         except AlreadyRunningError:  # another run has taken over the lease
             raise
         except Exception as error:  # such as a lost artifact, on which the other spaces do not depend
-            logger.error(f"space {space.space_id}: {' '.join(explain(error)[1])}")
+            if failures:  # the first is raised
+                logger.error(f"space {space.space_id}: {' '.join(explain(error)[1])}")
             failures.append(error)
     _refresh_stream_bases(work, as_of)
     stale_by_space = stale_dates(work.tables, work.config, work.tiles)

@@ -13,7 +13,12 @@ from userrep.errors import plural
 def forget(
     config: Config,
     users: Annotated[
-        str | None, path_option("One user id per line. Default: complete earlier requests.", "FILE")
+        str | None,
+        path_option(
+            "Text with one user id per line, or CSV or Parquet with a column user_id. "
+            "Default: complete earlier requests.",
+            "FILE",
+        ),
     ] = None,
     now: Annotated[
         bool,
@@ -35,9 +40,9 @@ def forget(
     """
     from userrep.erasure.receipt import receipt_lines
     from userrep.erasure.requests import Erasure
-    from userrep.sources.id_files import read_ids
+    from userrep.sources.id_files import read_id_file
 
-    user_ids = read_ids(users) if users else []
+    user_ids = read_id_file(users, "--users").user_ids.to_pylist() if users else []
     if dry_run:
         from userrep.erasure.preview import preview
 

@@ -51,7 +51,7 @@ class AlsVectors(Section):
     max_tiles: int = Field(50_000_000, ge=1)
     """Approximate largest number of activity tiles to fit on; larger logs are sampled by user, lowest id hashes first.
     With the default solver, 50 million tiles need up to 5 GB of memory in one task."""
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, lt=2**31)
     """Random seed for the initial factors."""
 
 
@@ -61,7 +61,7 @@ class TextVectors(Section):
     kind: Literal["text"]
     dim: int = Field(80, ge=2, le=512)
     """Dimensions of a vector."""
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, lt=2**31)
     """Random seed for the SVD."""
 
 

@@ -121,7 +121,7 @@ class Evaluation(Section):
     """Number of random draws for each task that samples its examples, such as user-item pairs."""
     num_bootstraps: int = Field(400, ge=20)
     """Number of bootstrap resamples of the users, for intervals."""
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, lt=2**31)
     """Random seed for all sampling."""
 
     @property

@@ -119,7 +119,7 @@ class Training(Section):
     fp32."""
     threads: int = Field(1, ge=1)
     """Number of torch CPU threads per rank."""
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, lt=2**31)
     """Random seed for the split, the order of rows, the initial weights and the noise."""
     init_from: Name | None = None
     """Earlier space whose weights initialize the model where the inputs match. By default, training starts from

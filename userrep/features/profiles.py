@@ -213,7 +213,8 @@ def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
     items, users, onboarding = config.items, config.users, config.onboarding
     logs = config.events.all_sources.items()
     sections: list[tuple[str, Source, dict[str, str]]] = [(name, log, event_columns(log)) for name, log in logs]
-    sections += [("items", items, configured(items.columns))] if items is not None else []
+    if items is not None:
+        sections.append(("items", items, configured(items.columns) | _attributes(items.categories, "categories")))
     if users is not None:
         attributes = _attributes(users.attributes) | _attributes(users.protected, "protected")
         sections.append(("users", users, configured(users.columns) | attributes))

@@ -1,6 +1,7 @@
 """Gathers the content of a report from ledgers, the manifest of an artifact and a sample of one snapshot."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -56,7 +57,7 @@ def gather(
     memory: the ledgers and the sample.
     """
     made_at, stages = utc_now(), [_stage(row) for row in state.runs]
-    newest = {stage.stage: stage for stage in stages}
+    newest = _newest(stages)
     night_id = next((newest[name].run_id for name in (_DAILY, _PIPELINE) if name in newest), None)
     limits = {WARN: config.freshness.warn_after, BAD: config.freshness.error_after}
     about_space = _of_space(tables, config, space) if space else {}
@@ -142,6 +143,20 @@ def _run(stages: Sequence[Stage]) -> Run:
         is_daily=any(stage.stage == _DAILY for stage in stages),
         expected_seconds=None if all(stage.expected_seconds is None for stage in stages) else sum(expected),
     )
+
+
+def _newest(stages: Sequence[Stage]) -> dict[str, Stage]:
+    """Return the last run of each stage. If its attempt ran it several times, for several spaces, a failed one."""
+    newest: dict[str, Stage] = {}
+    failed: dict[tuple[str, str], dict[str, Stage]] = defaultdict(dict)
+    for stage in stages:
+        of_attempt = failed[stage.run_id, stage.command]
+        if begins_attempt(stage.stage, stage.command):
+            of_attempt.clear()
+        if stage.outcome == "failed":
+            of_attempt[stage.stage] = stage
+        newest[stage.stage] = of_attempt.get(stage.stage, stage)
+    return newest
 
 
 def _last_attempts(stages: Sequence[Stage]) -> list[Stage]:

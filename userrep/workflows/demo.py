@@ -5,8 +5,9 @@ from datetime import date
 from pathlib import Path
 
 from userrep.config import Config, load_config
+from userrep.errors import UsageError, shortened
 from userrep.ids import short_hash
-from userrep.store.filesystem import exists, read_bytes, write_bytes
+from userrep.store.filesystem import exists, folder_names, read_bytes, write_bytes
 from userrep.synthetic.generator import LogSpec, generate_small_log
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,21 @@ def config_file() -> Path:
 
 
 def ensure_log(config: Config, spec: LogSpec) -> None:
-    """Generate the event log of a configuration, unless the same log exists."""
+    """Generate the event log of a configuration, unless the same log exists.
+
+    Raises UsageError if its folder has files, but no log that was generated, or begun, by this function.
+    """
     folder = str(Path(config.events.all_sources["events"].path).parent)
     hash_file, spec_hash = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
-    if exists(hash_file) and read_bytes(hash_file, max_bytes=100) == spec_hash:
+    known = read_bytes(hash_file, max_bytes=100) if exists(hash_file) else None
+    if known == spec_hash:
         return
+    if known is None and (names := folder_names(folder)):
+        raise UsageError(
+            f"events.path: the demo would replace the files in {folder} ({shortened(names, most=3)}) by a generated "
+            "log. Use an empty folder, or run `userrep pipeline` on your own log."
+        )
+    write_bytes(hash_file, b"begun")
     logger.info(f"generating {spec.num_days} days of events for {spec.num_users:,} users in {folder}")
     generate_small_log(spec, folder)
     write_bytes(hash_file, spec_hash)

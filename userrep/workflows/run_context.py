@@ -22,6 +22,7 @@ from userrep.store.write_access import check_writable
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.tracking.lineage import check_lineage_client
+from userrep.utc import utc_now
 from userrep.workflows.alerts import alerting, check_alerts
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 class RunContext:
     """A run on the tables of a configuration. Opening it does no I/O.
 
-    ``as_of`` None: the day after the last day of the log. ``listings``: of the sources, by the checks before Spark.
+    ``as_of`` None: the day after the last day of the log, at most today. ``listings``: of the sources, by the checks
+    before Spark.
     ``self_check``: the result of the self-check of a new space. ``training_due``: that of the schedule.
     """
 
@@ -100,7 +102,7 @@ class RunContext:
             run.reason = (
                 f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
             )
-            as_of = self._requested_as_of or inventory.last_day + timedelta(days=1)
+            as_of = self._requested_as_of or min(inventory.last_day + timedelta(days=1), utc_now().date())
             schedule = Schedule(self.config, self.tables, inventory, as_of, self.training_due)
             run.outputs = {
                 "as_of": as_of,

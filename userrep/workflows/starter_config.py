@@ -47,7 +47,8 @@ _WIDTH, _LONGEST = 46, 120  # of a setting before its comment, and of a line wit
 class Starter(NamedTuple):
     """A configuration file. ``open_keys``: what must be filled in, one line each. ``warnings``: what will not work.
 
-    ``as_of``: the day after the log's last, for a first run; None if the log is too short, or its end is not known.
+    ``as_of``: the day after the log's last, at most today, for a first run; None if the log is too short, or its end is
+    not known.
     """
 
     text: str
@@ -126,7 +127,7 @@ def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
         lines += _source_lines(look)
     text = "\n".join([*lines, *_settings_lines(fit, span.last if span else None), ""])
     parse_config(yaml.safe_load(text), "init")
-    as_of = span.last + timedelta(days=1) if span and fit and fit.until else None
+    as_of = min(span.last + timedelta(days=1), utc_now().date()) if span and fit and fit.until else None
     return Starter(text, [line for look in looks for line in look.to_fill()], warnings, as_of)
 
 

@@ -108,6 +108,20 @@ def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Con
     assert found.storage["job_runs"] > 0
 
 
+def test_a_stage_that_failed_for_one_space_of_an_attempt_has_failed(config: Config) -> None:
+    tables = open_tables(config, None)
+    add_spaces(tables, "s001-a")
+    minutes = [NOW + timedelta(minutes=k) for k in range(6)]
+    stages = ["take_inventory", "embed_users", "embed_users"]
+    tables.add(JOB_RUNS, [
+        a_run(stage, "r1", minutes[k], outcome, command="daily")
+        for k, (stage, outcome) in enumerate(zip(stages, ["done", "failed", "done"], strict=True))
+    ])  # fmt: skip
+    assert {stage.stage: stage.outcome for stage in gathered(tables, config).newest}["embed_users"] == "failed"
+    tables.add(JOB_RUNS, [a_run(stage, "r1", minutes[3 + k], command="daily") for k, stage in enumerate(stages)])
+    assert {stage.stage: stage.outcome for stage in gathered(tables, config).newest}["embed_users"] == "done"
+
+
 def test_a_snapshot_that_was_refused_is_reported_with_its_reason(config: Config) -> None:
     tables = open_tables(config, None)
     add_spaces(tables, "s001-a")

@@ -77,6 +77,17 @@ def test_a_log_is_generated_once_and_again_for_another_specification(
     assert generated[1:] == [(other, folder)]
 
 
+def test_a_log_of_the_users_own_is_never_replaced(
+    config: Config, generated: list[tuple[LogSpec, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "log" / "events").mkdir(parents=True)
+    (tmp_path / "log" / "events" / "a.parquet").write_text("mine")
+    with pytest.raises(UsageError, match=r"events\.path: the demo would replace the files in .*log \(events\) by a"):
+        demo.ensure_log(config, demo.SPEC)
+    assert generated == []
+    assert [path.name for path in (tmp_path / "log").rglob("*")] == ["events", "a.parquet"]
+
+
 def test_a_log_whose_generation_was_cut_off_is_generated_again(
     config: Config, generated: list[tuple[LogSpec, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,16 @@ def test_without_users_and_without_open_requests_nothing_is_done(
     assert json.loads(userrep("forget", "--config", config, "--json").out)["is_idle"] is True
 
 
+def test_ids_may_be_a_column_of_a_csv_file(userrep: Userrep, config: Path, tables: Tables, tmp_path: Path) -> None:
+    file = tmp_path / "ids.csv"
+    file.write_text("user_id,reason\n17,gdpr\nbob-4,gdpr\n")
+    assert userrep("forget", "--users", file, "--config", config).code == 0
+    assert newest_requests(tables)[0].num_users == 2
+    file.write_text("17,gdpr\n")
+    answer = userrep("forget", "--users", file, "--config", config)
+    assert (answer.code, "no column user_id; columns found: 17, gdpr" in answer.faults[0]) == (2, True)
+
+
 def test_a_request_is_recorded_once_and_its_receipt_holds_no_id(
     userrep: Userrep, config: Path, tables: Tables, tmp_path: Path
 ) -> None:

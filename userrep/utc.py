@@ -16,6 +16,11 @@ def last_event_day(now: datetime) -> date:
     return now.date() + timedelta(days=1)
 
 
+def newest_as_of(last_day: date, now: datetime) -> date:
+    """Return the day after a log's last, but at most today, because the events of today are not complete."""
+    return min(last_day + timedelta(days=1), now.date())
+
+
 def day_number(day: date) -> int:
     """Return the number of days since 1970-01-01."""
     return day.toordinal() - EPOCH.toordinal()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hostile import fuzzed
-from userrep.utc import DAY_US, day_number, numbered_day, utc_now
+from userrep.utc import DAY_US, day_number, newest_as_of, numbered_day, utc_now
 
 pytestmark = pytest.mark.fast
 
@@ -43,3 +43,8 @@ def test_days_are_numbered_as_numpy_numbers_them_and_come_back(day: date) -> Non
 def test_a_day_has_as_many_microseconds_as_there_are_between_two_midnights() -> None:
     midnights = [np.datetime64(date(2024, 2, day), "us").astype(np.int64) for day in (28, 29)]
     assert midnights[1] - midnights[0] == DAY_US
+
+
+def test_the_newest_as_of_date_follows_the_log_and_is_not_after_today() -> None:
+    now = datetime(2024, 5, 3, 9)
+    assert [newest_as_of(date(2024, 5, day), now).day for day in (1, 2, 3, 4)] == [2, 3, 3, 3]

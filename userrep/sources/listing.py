@@ -110,8 +110,7 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
         else:
             infos = store.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
     except (OSError, ValueError, DeltaError) as error:
-        reason = first_line(error)
-        raise UsageError(f"{what}.path {path}: cannot be listed without Spark ({reason}).") from None
+        raise UsageError(f"{what}.path {path}: cannot be listed without Spark ({first_line(error)}).") from None
     files = sorted(_data_files(store, infos, target, base), key=lambda file: file.path)
     if not files:
         raise no_files(path, what)

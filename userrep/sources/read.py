@@ -91,8 +91,7 @@ def readable(source: Source, what: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:  # Py4JJavaError: a job over the files failed
         text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
-        reason = first_line(text)
-        raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
+        raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({first_line(text)}).") from None
 
 
 def has_naive_time(source: DataFrame, log: EventSource) -> bool:

@@ -76,8 +76,7 @@ def take_sample(
         if source.format == "delta":
             sample = _as_delta(source, sample)
     except (pa.ArrowException, OSError, EOFError, ValueError, DeltaError, csv.Error) as error:
-        reason = first_line(error)
-        raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
+        raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({first_line(error)}).") from None
     if not sample.rows.num_rows:
         raise UsageError(f"{what}.path {source.path}: has no rows. Name the path of another {source.format} source.")
     return sample

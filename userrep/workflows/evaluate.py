@@ -1,7 +1,6 @@
 """``userrep evaluate``: build the features an evaluation needs, compare a space with baselines, write the results."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from userrep.config import Config, Storage
@@ -14,7 +13,7 @@ from userrep.evaluation.run import evaluate
 from userrep.spaces.registry import RETIRED, Space, check_lineage, find_space
 from userrep.store.leases import held
 from userrep.store.tables import Tables
-from userrep.utc import utc_now
+from userrep.utc import newest_as_of, utc_now
 from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
 
@@ -77,7 +76,7 @@ def plan_of(work: RunContext, space: Space) -> EvaluationPlan:
     settings, last_day = work.config.evaluation, work.schedule.inventory.last_day
     return make_plan(
         until=space.trained_until,
-        end=min(last_day + timedelta(days=1), utc_now().date()),
+        end=newest_as_of(last_day, utc_now()),
         horizons=settings.horizons_days,
         every_days=settings.every_days,
         max_dates=settings.max_dates,

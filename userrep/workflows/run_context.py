@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 
 from pyspark.sql import SparkSession
@@ -22,7 +22,7 @@ from userrep.store.write_access import check_writable
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import TileLedger, tile_ledger
 from userrep.tracking.lineage import check_lineage_client
-from userrep.utc import utc_now
+from userrep.utc import newest_as_of, utc_now
 from userrep.workflows.alerts import alerting, check_alerts
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.runs import Runs
@@ -35,8 +35,7 @@ class RunContext:
     """A run on the tables of a configuration. Opening it does no I/O.
 
     ``as_of`` None: the day after the last day of the log, at most today. ``listings``: of the sources, by the checks
-    before Spark.
-    ``self_check``: the result of the self-check of a new space. ``training_due``: that of the schedule.
+    before Spark. ``self_check``: the result of the self-check of a new space. ``training_due``: that of the schedule.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class RunContext:
             run.reason = (
                 f"{inventory.first_day} to {inventory.last_day}, {plural(inventory.num_new_files, 'file')} read"
             )
-            as_of = self._requested_as_of or min(inventory.last_day + timedelta(days=1), utc_now().date())
+            as_of = self._requested_as_of or newest_as_of(inventory.last_day, utc_now())
             schedule = Schedule(self.config, self.tables, inventory, as_of, self.training_due)
             run.outputs = {
                 "as_of": as_of,

@@ -18,7 +18,7 @@ from userrep.sources.listing import Listings, detect_format
 from userrep.sources.sample import Sample, take_sample
 from userrep.sources.sample_facts import count_by_day
 from userrep.sources.times import times_of
-from userrep.utc import utc_now
+from userrep.utc import newest_as_of, utc_now
 from userrep.workflows.inspection import LogSpan, log_span
 from userrep.workflows.log_fit import Fit, choose_fit, shortest_log
 
@@ -127,7 +127,7 @@ def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
         lines += _source_lines(look)
     text = "\n".join([*lines, *_settings_lines(fit, span.last if span else None), ""])
     parse_config(yaml.safe_load(text), "init")
-    as_of = min(span.last + timedelta(days=1), utc_now().date()) if span and fit and fit.until else None
+    as_of = newest_as_of(span.last, utc_now()) if span and fit and fit.until else None
     return Starter(text, [line for look in looks for line in look.to_fill()], warnings, as_of)
 
 

@@ -53,8 +53,7 @@ def _check_files(source: Source, columns: dict[str, str], section: str, listings
         try:
             read_footer(first)
         except (pa.ArrowException, OSError) as error:
-            reason = first_line(error)
-            raise UsageError(f"{what}.path {first.path}: not readable as parquet ({reason}).") from None
+            raise UsageError(f"{what}.path {first.path}: not readable as parquet ({first_line(error)}).") from None
     if source.format != "json":
         return local_schema(source, what, listings) is not None
     sample = take_sample(source, what, listings, max_text_bytes=_JSON_BYTES)

@@ -36,9 +36,12 @@ def init(
     if out is not None and (out.exists() or not out.parent.is_dir()):
         why = "already exists, and init never overwrites a file" if out.exists() else "its folder does not exist"
         raise UsageError(f"--out {out}: {why}. Name another file.")
+    from userrep.sources.listing import reads_below
     from userrep.workflows.starter_config import starter_config
 
-    starter = starter_config(events, items=items, users=users, folder=str(out.parent if out else "."))
+    if out is not None and reads_below(events, str(out.parent)):
+        raise UsageError(f"--out {out}: inside the log {events}, as its root would be. Name another folder.")
+    starter = starter_config(events, items=items, users=users, file=out or Path("userrep.yaml"))
     if out is not None:
         _write_new(out, starter.text)
     for line in starter.warnings:

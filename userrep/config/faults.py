@@ -93,7 +93,7 @@ def faults_by_path(error: ValidationError) -> Iterator[tuple[tuple[str, ...], st
             yield at, f"{key} is missing."
         elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
             yield at, f"{key}.kind: must be one of {', '.join(map(str, _KINDS))}{_got(fault['input'], 'kind')}."
-        elif fault["type"] in ("model_type", "dict_type"):
+        elif fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
             yield at, f"{key}: must be a section with keys{'' if is_secret else _got(fault['input'])}."
         else:
             got = "" if is_secret or location[-1:] == ("[key]",) else _got(fault["input"])

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from userrep.config.values import Duration, Location, Name, Section, refuse
+from userrep.config.values import Duration, Location, Name, PositiveDuration, Section, refuse
 
 
 class StreamSource(Section):
@@ -42,7 +42,7 @@ class Redis(Section):
 
     url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
     """URL with scheme `redis://`, `rediss://` or `unix://`; `${NAME}` refers to an environment variable."""
-    expires_after: Duration = timedelta(days=3)
+    expires_after: PositiveDuration = timedelta(days=3)
     """Time after which an embedding that no event has updated expires; snapshots contain newer ones by then."""
 
 

@@ -28,6 +28,12 @@ def _duration(value: Any) -> timedelta:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _positive(span: timedelta) -> timedelta:
+    if not span:
+        raise ValueError("must be longer than 0s")
+    return span
+
+
 def _whole_days(span: timedelta) -> timedelta:
     if span % timedelta(days=1):
         raise ValueError("must be a whole number of days, such as 28d")
@@ -133,6 +139,7 @@ def expanded_path(path: str) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, when_used="json")]
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 WholeDays = Annotated[Duration, AfterValidator(_whole_days)]
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=MOST_DAYS)]

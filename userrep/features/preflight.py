@@ -16,16 +16,25 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError, results_of
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, check_times
-from userrep.sources.listing import Listings, as_spark_reads, check_local, format_of_file, is_delta, is_pattern
+from userrep.sources.listing import (
+    Listings,
+    as_spark_reads,
+    check_local,
+    format_of_file,
+    is_delta,
+    is_pattern,
+    reads_below,
+)
 from userrep.sources.text_blocks import csv_header
 from userrep.store.data_files import spark_schema
+from userrep.store.open import artifacts_root
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, Times, times_of_footer
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
-    """Check local sources for their path, format, mapped columns and types, and as-of dates against the log.
+    """Check sources for their path, format, mapped columns and types, and as-of dates against the log.
 
     Other stores, columns of JSON, and sources of more than 2,000 Parquet files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
@@ -38,16 +47,22 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
     LogIncompleteError
         If the log does not reach a date yet; see ``check_within``.
     """
-    results_of(partial(_check_source, *mapped, listings) for mapped in mapped_columns(config))
+    root = artifacts_root(config)
+    results_of(partial(_check_source, *mapped, listings, root) for mapped in mapped_columns(config))
     first_day, last_day = log_days(config, listings) if as_ofs else (None, None)
     if last_day is not None:
         for as_of in (max(as_ofs), *as_ofs):  # waiting for more of the log is no cure if it will not reach the last
             check_within(as_of, first_day, last_day, retry_within=config.freshness.retry_within)
 
 
-def _check_source(section: str, source: Source, columns: dict[str, str], listings: Listings) -> None:
+def _check_source(section: str, source: Source, columns: dict[str, str], listings: Listings, root: str) -> None:
     if source.format != "table":
         check_local(source.path, source_of(section))
+        if reads_below(source.path, root):
+            raise UsageError(
+                f"{source_of(section)}.path {source.path}: also reads the tables and models in {root}. Choose a root "
+                "that is not inside it."
+            )
     check_format(source, source_of(section), listings)
     schema = local_schema(source, source_of(section), listings)
     if schema is not None:

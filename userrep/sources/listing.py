@@ -125,8 +125,7 @@ def no_files(path: str, what: str) -> UsageError:
 def _data_files(
     store: pyarrow.fs.FileSystem, infos: Iterable[pyarrow.fs.FileInfo], target: str, base: str
 ) -> Iterable[DataFile]:
-    regex = _regex(target) if is_pattern(target) else re.escape(target)
-    pattern = re.compile(regex + "(/.*)?")  # a folder is read whole
+    pattern = re.compile(_regex(target) + "(/.*)?")  # a folder is read whole
     for info in infos:
         folders = info.path.removeprefix(base).strip("/").split("/")
         is_hidden = any(part[:1] in ("_", ".") and "=" not in part for part in folders)
@@ -136,9 +135,17 @@ def _data_files(
             yield DataFile(store, info.path, info.size, modified_at, {name: value for name, _, value in values})
 
 
-def _regex(pattern: str) -> str:
-    """Translate a pattern of Hadoop, with ``*``, ``?``, ``[a-c]``, ``[^a]``, ``[!a]`` and ``{a,b}``."""
-    regex = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+def reads_below(path: str, folder: str) -> bool:
+    """Return whether reading a path, which may be a pattern, also reads the files below a folder."""
+    not_hidden = "(/[^_.][^/]*)*"
+    return re.fullmatch(_regex(as_spark_reads(path).rstrip("/")) + not_hidden, as_spark_reads(folder)) is not None
+
+
+def _regex(path: str) -> str:
+    """Translate a path, or a pattern of Hadoop with ``*``, ``?``, ``[a-c]``, ``[^a]``, ``[!a]`` and ``{a,b}``."""
+    if not is_pattern(path):
+        return re.escape(path)
+    regex = re.escape(path).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
     regex = re.sub(r"\\\[(.+?)\\\]", lambda part: "[" + re.sub("^!", "^", part[1].replace("\\", "")) + "]", regex)
     return re.sub(r"\\\{(.+?)\\\}", lambda part: "(?:" + part[1].replace(",", "|") + ")", regex)
 

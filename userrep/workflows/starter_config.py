@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -78,20 +79,23 @@ class _Look(NamedTuple):
         ]
 
 
-def starter_config(events: str, *, items: str | None = None, users: str | None = None, folder: str = ".") -> Starter:
+def starter_config(
+    events: str, *, items: str | None = None, users: str | None = None, file: Path = Path("userrep.yaml")
+) -> Starter:
     """Write a configuration for a log and, if given, tables of items and users.
 
-    ``folder``: of the file to be written, since relative paths in it are relative to its folder.
-    Cost: one listing and a sample per source.
+    ``file``: where the configuration will be written. It gives the root its name, and relative paths in it are relative
+    to its folder. Cost: one listing and a sample per source.
 
     Raises
     ------
     UsageError
         With every source that is missing or cannot be read.
     """
+    folder = str(file.parent)
     given, listings = {"events": events, "items": items, "users": users}, Listings()
     looks = results_of(partial(_look, path, what, folder, listings) for what, path in given.items() if path is not None)
-    return _compose(events, looks, listings)
+    return _compose(events, f"{file.stem}-root", looks, listings)
 
 
 def _look(path: str, what: str, folder: str, listings: Listings) -> _Look:
@@ -108,7 +112,7 @@ def _look(path: str, what: str, folder: str, listings: Listings) -> _Look:
     return _Look(what, os.path.relpath(path, folder) if is_relative else path, format_, sample, columns, attributes)
 
 
-def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
+def _compose(path: str, root: str, looks: Sequence[_Look], listings: Listings) -> Starter:
     log = looks[0]
     event_at = log.columns["event_at"].column
     counts = count_by_day(times_of(log.sample.rows[event_at])) if event_at else {}
@@ -119,7 +123,7 @@ def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
     about = "" if log.sample.is_counted else "about "
     days = f", {'' if span.is_exact else 'about '}{span.first} to {span.last}" if span else ""
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
-    lines.append(_line("root: userrep-root", "folder of all tables and models, next to this file"))
+    lines.append(_line(f"root: {_scalar(root)}", "folder of all tables and models, next to this file"))
     lines += _source_lines(log, f"{about}{log.sample.num_rows:,} rows{days}")
     if counts and log.sample.is_complete and min(counts.values()) >= _MIN_DAY_SHARE * median(counts.values()):
         lines.append(_line(f"  min_day_share: {_MIN_DAY_SHARE}", "smaller days fail, compared with the median day"))

@@ -9,6 +9,7 @@ import yaml
 
 from tests.support.builders import event, write_rows
 from tests.support.command_line import Userrep
+from userrep.config import load_config
 
 pytestmark = pytest.mark.fast
 
@@ -25,7 +26,7 @@ def test_init_writes_to_stdout_or_to_a_new_file_which_validates(
 ) -> None:
     shown = userrep("init", "--events", log)
     assert (shown.code, shown.err) == (0, "")
-    file = tmp_path / "mine.yaml"
+    file = tmp_path / "userrep.yaml"
     answer = userrep("init", "--events", log, "--out", file)
     assert (answer.code, file.read_text()) == (0, shown.out)
     assert f"userrep pipeline --config {file} --as-of 2024-10-27" in answer.out
@@ -49,6 +50,18 @@ def test_init_never_overwrites_a_file(userrep: Userrep, no_spark: None, log: Pat
     assert answer.faults == [f"--out {tmp_path / 'no' / 'mine.yaml'}: its folder does not exist. Name another file."]
     answer = userrep("init", "--events", log, "--out", "/dev/full/x")
     assert (answer.code, len(answer.faults)) == (2, 1)
+
+
+def test_init_names_the_root_after_the_file_and_writes_none_inside_the_log(
+    userrep: Userrep, no_spark: None, log: Path, tmp_path: Path
+) -> None:
+    userrep("init", "--events", log, "--out", tmp_path / "shop.yaml")
+    assert load_config(tmp_path / "shop.yaml").root == str(tmp_path / "shop-root")
+    (tmp_path / "log" / "day").mkdir(parents=True)
+    write_rows(tmp_path / "log" / "a.parquet", [event("u", "i", "2024-05-01")])
+    answer = userrep("init", "--events", tmp_path / "log", "--out", tmp_path / "log" / "day" / "mine.yaml")
+    assert (answer.code, [*(tmp_path / "log" / "day").iterdir()]) == (2, [])
+    assert answer.faults[0].endswith(f"inside the log {tmp_path / 'log'}, as its root would be. Name another folder.")
 
 
 def test_init_prints_to_stderr_what_to_fill_in(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.fast
         ),
         ({"model": {"latent_dim": 64.5}}, "model.latent_dim: must be a whole number"),
         ({"model": None}, "model: must be a section with keys, got null."),
+        ({"item_vectors": {"als": "als"}}, "item_vectors.als: must be a section with keys, got 'als'."),
         ({"items": "items.parquet"}, "items: must be a section with keys, got 'items.parquet'."),
         (
             {"events": {**EVENTS, "format": "avro"}},

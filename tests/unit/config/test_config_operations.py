@@ -29,6 +29,10 @@ def test_drift_limits_that_are_left_out_keep_their_defaults_and_null_switches_on
         ({"evaluation": {"horizons_days": []}}, "evaluation.horizons_days: must not be empty, got []."),
         ({"evaluation": {"newcomer_events": [1001]}}, "evaluation.newcomer_events.0: must be at most 1000, got 1001."),
         ({"tracking": {"uri": ""}}, "tracking.uri: must not be empty."),
+        (
+            {"stream": {"redis": {"url": "redis://h", "expires_after": "0s"}}},
+            "stream.redis.expires_after: must be longer",
+        ),
         ({"spark": {"conf": "spark.ui.enabled"}}, "spark.conf: must be a section with keys."),
         ({"spark": {"conf": {"a": None}}}, "spark.conf.a: must be text."),
     ],

@@ -50,6 +50,32 @@ def test_a_column_that_one_file_has_or_that_is_a_folder_of_a_partition_is_there(
         check_before_spark(config_in(tmp_path, context=["store"]))
 
 
+@pytest.mark.parametrize(
+    ("path", "root", "is_read"),
+    [
+        ("events", "events/root", True),
+        ("events", "events", True),
+        ("*", "root", True),
+        ("ev*/day=*", "events/day=1/root", True),
+        ("{events,root}", "root", True),
+        ("events", "root", False),
+        ("events", "events2", False),
+        ("events", "events/_root", False),  # no reader looks into it
+        ("ev*", "root", False),
+        ("*/day=*", "events/root", False),
+    ],
+)
+def test_a_log_that_contains_the_root_is_refused(tmp_path: Path, path: str, root: str, is_read: bool) -> None:
+    write_rows(tmp_path / "events" / "day=1" / "a.parquet", ROWS)
+    events = {"path": str(tmp_path / path), "columns": config_in(tmp_path).events.columns.model_dump()}
+    config = config_of(tmp_path, events=events, root=str(tmp_path / root))
+    if is_read:
+        with pytest.raises(UsageError, match=f"also reads the tables and models in {tmp_path / root}. Choose a root"):
+            check_before_spark(config)
+    else:
+        check_before_spark(config)
+
+
 def test_a_field_of_a_struct_that_only_one_file_has_is_there(tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "1.parquet", [ROWS[0] | {"device": {"kind": "tv", "os": "x"}}])
     write_rows(tmp_path / "events" / "2.parquet", ROWS)

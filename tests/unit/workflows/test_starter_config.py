@@ -57,7 +57,7 @@ def loaded(starter: Starter, folder: Path) -> Config:
 
 @pytest.mark.parametrize("kind", ["parquet", "delta", "csv", "json"])
 def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, kind: str) -> None:
-    starter = starter_config(str(write_log(tmp_path, kind)), folder=str(tmp_path))
+    starter = starter_config(str(write_log(tmp_path, kind)), file=tmp_path / "userrep.yaml")
     assert (starter.open_keys, starter.warnings, starter.as_of) == ([], [], date(2024, 10, 27))
     config = loaded(starter, tmp_path)
     [log] = config.events.all_sources.values()
@@ -75,7 +75,7 @@ def test_freshness_is_checked_of_a_log_that_still_grows_and_else_a_comment(
 ) -> None:
     move = datetime.combine(utc_now().date() - timedelta(days=days_ago), time()) - datetime(2024, 10, 26)
     rows = [row | {"InvoiceDate": row["InvoiceDate"] + move} for row in ROWS]
-    starter = starter_config(str(write_log(tmp_path, "parquet", rows)), folder=str(tmp_path))
+    starter = starter_config(str(write_log(tmp_path, "parquet", rows)), file=tmp_path / "userrep.yaml")
     assert "freshness: {warn_after: 26h, error_after: 50h} " in starter.text
     assert loaded(starter, tmp_path).freshness.error_after == error_after
 
@@ -86,10 +86,13 @@ def test_paths_are_relative_to_the_file_unless_they_are_absolute(
     path = write_log(tmp_path, "parquet")
     (tmp_path / "conf").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert "  path: ../log.parquet\n" in starter_config("log.parquet", folder="conf").text
+    assert "  path: ../log.parquet\n" in starter_config("log.parquet", file=Path("conf/userrep.yaml")).text
     assert "  path: log.parquet\n" in starter_config("log.parquet").text
-    assert f"  path: {path}\n" in starter_config(str(path), folder="conf").text
-    assert source_faults(loaded(starter_config("log.parquet", folder="conf"), tmp_path / "conf")) == ([], [])
+    assert f"  path: {path}\n" in starter_config(str(path), file=Path("conf/userrep.yaml")).text
+    assert source_faults(loaded(starter_config("log.parquet", file=Path("conf/userrep.yaml")), tmp_path / "conf")) == (
+        [],
+        [],
+    )
 
 
 def test_items_and_users_are_described_too(tmp_path: Path) -> None:

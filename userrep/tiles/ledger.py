@@ -88,7 +88,7 @@ def read_tiles(tables: Tables, *, start: date | None, end: date, ledger: TileLed
     ``ledger``: the ledger pinned by the run, whose revisions are read; by default, the newest. Only files of these
     revisions are read.
     """
-    return rows_of_revisions(tables, (ledger or tile_ledger(tables)).revisions(start, end))
+    return tables.read(USER_ITEM_DAYS, revision_keys((ledger or tile_ledger(tables)).revisions(start, end)))
 
 
 def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[date, int]]) -> NDArray[np.int64]:
@@ -105,11 +105,6 @@ def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[dat
         counts = by_day.get(day) or {}  # unknown after tile_days was restored
         num_tiles_by_cell[list(counts)] += np.array(list(counts.values()), np.int64)
     return num_tiles_by_cell
-
-
-def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
-    """Read the tiles of some days, each in a given revision. Only their files are read."""
-    return tables.read(USER_ITEM_DAYS, revision_keys(days))
 
 
 def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:

@@ -15,7 +15,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
 from userrep.store.tables import Keys, Tables
-from userrep.tiles.ledger import rows_of_revisions
+from userrep.tiles.ledger import revision_keys
 from userrep.utc import day_number
 
 
@@ -69,7 +69,8 @@ def rows_of_inputs(inputs: PoolingInputs) -> DataFrame:
         days_by_counts.setdefault(counts, {})[day] = revision
     for (before, after), days in days_by_counts.items():
         constants = {"day": F.unix_date("event_date"), "before": F.lit(before), "after": F.lit(after)}
-        frames.append(in_common_schema(rows_of_revisions(tables, days).withColumns(constants), "tiles"))
+        tiles = tables.read(USER_ITEM_DAYS, revision_keys(days)).withColumns(constants)
+        frames.append(in_common_schema(tiles, "tiles"))
     if sums is not None:
         keys: Keys = [{"lineage_id": sums.lineage_id, "generation": sums.generation}]
         rows = tables.read(USER_WINDOW_SUMS, keys, version=inputs.sums_version).withColumn(

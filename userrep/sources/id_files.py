@@ -10,7 +10,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from userrep.errors import UsageError, first_line
-from userrep.store.arrow import combined, is_text
+from userrep.store.arrow import combined, decoded, is_text
 from userrep.store.filesystem import file_system, open_parquet, read_bytes
 
 _MOST_BYTES = 1024  # of an id
@@ -128,8 +128,7 @@ def id_texts(values: pa.Array) -> pa.StringArray:
 
     Whole numbers in a floating-point column become text without ``.0``. Raises ValueError for columns of other types.
     """
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+    values = decoded(values)
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_finite(values), values, None).cast(pa.int64())
     if not (is_text(values.type) or pa.types.is_integer(values.type) or pa.types.is_null(values.type)):

@@ -16,6 +16,7 @@ from userrep.errors import UsageError, first_line
 from userrep.sources.columns import check_times
 from userrep.sources.listing import DataFile, Listings, hides_deletes, read_footer, spread
 from userrep.sources.text_sample import csv_names, csv_rows, json_rows, read_lines
+from userrep.store.arrow import decoded
 
 _MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, in memory
 _MAX_TEXT_BYTES = 1 << 26
@@ -148,10 +149,8 @@ def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:
 def _flat(rows: pa.Table) -> pa.Table:
     while any(pa.types.is_struct(field.type) for field in rows.schema):
         rows = rows.flatten()
-    for k, field in enumerate(rows.schema):
-        if pa.types.is_dictionary(field.type):  # few functions of Arrow take them
-            rows = rows.set_column(k, field.name, rows[k].cast(field.type.value_type))
-    return rows
+    # Few functions of Arrow take dictionaries.
+    return pa.Table.from_arrays(list(map(decoded, rows.columns)), rows.column_names)
 
 
 def _as_delta(source: Source, sample: Sample) -> Sample:

@@ -62,6 +62,11 @@ def unpacked(column: pa.BinaryArray, width: int, kind: str = "<f4") -> NDArray[A
     return np.frombuffer(content, kind, len(column) * width, int(ends[0])).reshape(len(column), width)
 
 
+def decoded(column: pa.Array | pa.ChunkedArray) -> Any:
+    """Return a column with the values of its dictionary, if it has one."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
 def combined(column: pa.ChunkedArray) -> Any:
     """Return a chunked column as one array. Copies if it has several chunks."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

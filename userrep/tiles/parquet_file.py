@@ -18,7 +18,7 @@ from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
 from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
-from userrep.store.arrow import combined, is_text
+from userrep.store.arrow import combined, decoded, is_text
 from userrep.tiles.column_paths import LogColumns, Path, taken
 from userrep.tiles.inventory.footers import FIRST_TIME, microseconds_of, open_listed, times_of_group
 from userrep.utc import DAY_US
@@ -113,11 +113,6 @@ def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:
         kind = named[0].type
         fields = list(kind) if pa.types.is_struct(kind) else []
     return kind
-
-
-def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Replace a dictionary-encoded column by its values."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:

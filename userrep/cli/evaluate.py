@@ -4,7 +4,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from userrep.cli.options import InSpace, Output, command, context_for_run, path_option, tables_of
+from userrep.cli.options import InSpace, Output, check_out_is_not_read, command, context_for_run, path_option, tables_of
 from userrep.config import Config, Storage
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -28,6 +28,7 @@ def evaluate(
     from userrep.store.write_access import check_new_folder
 
     check_new_folder(out)
+    check_out_is_not_read(config, out)
     from userrep.evaluation.output import lead_lines, loss_lines, result_lines
     from userrep.model.self_check import AKIN_NOTE
     from userrep.workflows.evaluate import evaluate_space, find_evaluable_space

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import InSpace, Output, Unrecorded, command, date_option, path_option, tables_of
+from userrep.cli.options import (
+    InSpace,
+    Output,
+    Unrecorded,
+    check_out_is_not_read,
+    command,
+    date_option,
+    path_option,
+    tables_of,
+)  # fmt: skip
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -89,6 +98,7 @@ def explain_segments(
     from userrep.workflows.segments import lines_of, read_previous, write_segments
 
     check_out(out)
+    check_out_is_not_read(config, out)
     before = read_previous(previous) if previous else None
     if before is not None and before.folder == absolute(out.rstrip("/")):
         raise UsageError(f"--out {out}: is also --previous, which is needed to count moves. Choose another folder.")

@@ -10,6 +10,7 @@ from userrep.cli.options import (
     InSpace,
     Output,
     Unrecorded,
+    check_out_is_not_read,
     choice_argument,
     command,
     date_option,
@@ -46,6 +47,7 @@ def export(
     if unrecorded and what == "item-vectors":
         raise UsageError("export item-vectors: --unrecorded applies only to exports with users. Leave it out.")
     check_out(out)
+    check_out_is_not_read(config, out)
     from userrep.spaces.registry import check_lineage, find_space, read_registry
     from userrep.workflows import export as workflow
 
@@ -93,6 +95,7 @@ def audience(
     from userrep.store.export_folder import check_out, check_recordable
 
     check_out(out, keeps_complete=True)
+    check_out_is_not_read(config, out)
     listed = read_id_file(seeds, "--seeds")
     left_out = read_id_file(exclude, "--exclude").user_ids if exclude else None
     tables = tables_of(config)

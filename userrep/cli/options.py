@@ -136,6 +136,22 @@ def _check_root(config: Config) -> None:
     check_writable(artifacts_root(config))
 
 
+def check_out_is_not_read(config: Config, out: str) -> None:
+    """Check that an output folder is not inside a source, whose files are all read, or the root's tables.
+
+    Raises UsageError.
+    """
+    from userrep.sources.listing import reads_below
+    from userrep.store.open import artifacts_root
+
+    sources = [*config.events.all_sources.values(), config.items, config.users, config.onboarding]
+    paths = [source.path for source in sources if source is not None and source.format != "table"]
+    root = artifacts_root(config)
+    for path in (*paths, f"{root}/tables", f"{root}/artifacts"):
+        if reads_below(path, out):
+            raise UsageError(f"--out {out}: inside {path}, whose files are all read. Choose another folder.")
+
+
 def session_of(config: Config, *, meanwhile: Callable[[], None]) -> "SparkSession":
     """Start a Spark session, with work that needs none meanwhile. Raises UsageError first if the root is read-only."""
     _check_root(config)

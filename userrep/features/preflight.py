@@ -80,8 +80,11 @@ def check_format(source: Source, what: str, listings: Listings) -> None:
         raise UsageError(f"{what}.format: {source.format}, but {source.path} is a Delta table. Set format: delta.")
     try:
         first = listings.files(source, what)[0]
+    except (UsageError, OSError):  # the run reports what cannot be listed
+        return
+    try:
         actual = format_of_file(first)
-    except (UsageError, OSError):  # the run reports what cannot be listed or read
+    except OSError:  # nor read
         return
     if source.format != actual:
         raise UsageError(f"{what}.format: {source.format}, but {first.path} looks like {actual}. Set format: {actual}.")

@@ -190,7 +190,7 @@ def deletions_version(path: str) -> int:
 
 
 def format_of_file(file: DataFile) -> str:
-    """Return the format of a file: from its name, or its first bytes."""
+    """Return the format of a file: from its name, or its first bytes. Raises UsageError for a zip archive."""
     suffix = re.sub(r"\.(gz|bz2|zst|lz4|snappy|deflate)$", "", file.path).rpartition(".")[2].lower()
     if suffix in _FORMATS:
         return _FORMATS[suffix]
@@ -198,6 +198,8 @@ def format_of_file(file: DataFile) -> str:
         head = bytes(stream.read(64)).lstrip(b"\xef\xbb\xbf \t\r\n")  # a byte order mark, and white space
     if head.startswith(b"PAR1"):
         return "parquet"
+    if head.startswith(b"PK\x03\x04"):
+        raise UsageError(f"{file.path}: a zip archive, which Spark cannot read. Unzip it; gzip works as it is.")
     return "json" if head.startswith((b"{", b"[")) else "csv"
 
 

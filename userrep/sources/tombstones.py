@@ -68,7 +68,8 @@ class Tombstones:
 
     def named_in(self, texts: pa.Array) -> NDArray[np.bool_]:
         """Return for each rejected row, as JSON or as raw text, whether it contains an erased user's id anywhere."""
-        return np.array([any(map(self.contains, _possible_ids(text))) for text in texts.to_pylist()], np.bool_)
+        contents = texts.cast(pa.binary()).to_pylist()  # Spark keeps the bytes of a line that is not UTF-8
+        return np.array([any(map(self.contains, _ids_in(content))) for content in contents], np.bool_)
 
     def without(self, rows: DataFrame) -> DataFrame:
         """Remove the rows of erased users, by ``user_id``. No shuffle; returns ``rows`` itself without tombstones."""
@@ -88,10 +89,18 @@ def condition(check: Callable[[pa.Array], NDArray[np.bool_]], column: Column) ->
     return arrow_udf(check_batches, "boolean", pa.string())(column)
 
 
-def _possible_ids(text: str | None) -> set[str]:
-    """Return every part of a text that may be an id: JSON values, values of JSON inside them, fields and words."""
-    if text is None:
+def _ids_in(content: bytes | None) -> set[str]:
+    """Return every part of a row that may be an id. Bytes that are not UTF-8 are also read as Latin-1."""
+    if content is None:
         return set()
+    try:
+        return _possible_ids(content.decode())
+    except UnicodeDecodeError:
+        return _possible_ids(content.decode(errors="replace")) | _possible_ids(content.decode("latin-1"))
+
+
+def _possible_ids(text: str) -> set[str]:
+    """Return every part of a text that may be an id: JSON values, values of JSON inside them, fields and words."""
     words = _WORD.findall(text)  # a torn line of compact JSON has :7 for a number
     ids, pending = {part for word in words for part in (word, *word.split(":"))} | {text}, [text]
     ids |= {field.strip(" \"'") for field in _FIELD.findall(text)} | {*map(_unescaped, _QUOTED.findall(text))}
@@ -132,7 +141,8 @@ NO_TOMBSTONES = Tombstones(b"", frozenset())
 
 
 def _hash(key: bytes, user_id: str) -> bytes:
-    return hashlib.blake2b(user_id.encode(), key=key, digest_size=_HASH_BYTES).digest()
+    content = user_id.encode(errors="surrogatepass")  # JSON may contain half of a pair of surrogates
+    return hashlib.blake2b(content, key=key, digest_size=_HASH_BYTES).digest()
 
 
 def read_tombstones(tables: Tables) -> Tombstones:

@@ -33,6 +33,18 @@ def test_a_folder_that_holds_something_else_is_not_exported_to(
     assert (out / "notes.txt").read_text() == "kept"
 
 
+@pytest.mark.parametrize("command", ["export embeddings --as-of 2024-05-02", "evaluate", "explain segments"])
+@pytest.mark.parametrize("inside", ["events", "root/tables/user_features"])
+def test_nothing_is_written_into_the_log_or_the_tables(
+    userrep: Userrep, no_spark: None, tmp_path: Path, command: str, inside: str
+) -> None:
+    out = tmp_path / inside / "out"
+    answer = userrep(*command.split(), "--config", config_file(tmp_path), "--out", str(out))
+    assert answer.code == 2
+    assert answer.faults[0].startswith(f"--out {out}: inside {tmp_path}/")
+    assert answer.faults[0].endswith(", whose files are all read. Choose another folder.")
+
+
 @pytest.mark.parametrize(
     ("out", "said"),
     [

@@ -1,5 +1,6 @@
 """Which files a path, a folder or a pattern names, and in which format they are."""
 
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -129,3 +130,10 @@ def test_files_of_several_formats_are_refused_with_a_pattern(tmp_path: Path) -> 
 def test_parts_are_spread_evenly() -> None:
     assert list(spread(range(10), 10)) == list(range(10))
     assert list(spread(range(10), 4)) == [0, 3, 6, 9]
+
+
+def test_a_zip_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "log.csv.zip", "w") as archive:
+        archive.writestr("log.csv", "x,y\n")
+    with pytest.raises(UsageError, match=r"log.csv.zip: a zip archive, which Spark cannot read. Unzip it; gzip works"):
+        detect_format(str(tmp_path / "log.csv.zip"), "events", Listings())

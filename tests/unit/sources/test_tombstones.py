@@ -84,6 +84,18 @@ def test_a_rejected_row_is_recognized_if_it_names_an_erased_user_anywhere(text: 
     assert found.tolist() == [is_named, False]
 
 
+def test_a_rejected_row_that_is_not_utf8_is_searched_too() -> None:
+    rows = [
+        '{"user": "bob", "item": "Käse"}'.encode("latin-1"),
+        '{"user": "déjà", "item": 1'.encode("latin-1"),
+        '{"user": "carol", "item": "Käse"}'.encode("latin-1"),
+        b'{"user": "\\ud83d", "item": 1}',  # half of an emoji
+    ]
+    contents = pa.array(rows, pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), len(rows), contents.buffers())  # as Spark passes it, unchecked
+    assert erased("bob", "déjà").named_in(texts).tolist() == [True, True, False, False]
+
+
 # The table and the key
 
 

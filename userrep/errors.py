@@ -20,7 +20,12 @@ _UNREACHABLE = re.compile(
     r"AWS Error NETWORK_CONNECTION|Generic \w+ error(?s:.{0,500}?)client error \(Connect\)"
     r"|(?:SdkClientException|\bon s3a?://).*?(?:Connection refused|UnknownHost|[Cc]onnect timed out|Unable to connect)"
 )
-_WORKER_TRACEBACK = re.compile(r"^ *Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", re.MULTILINE)
+# A traceback in Python, which may itself wrap an exception of Java; foreachBatch begins it within a line.
+_WORKER_TRACEBACK = re.compile(
+    r"(?:^ *|Return Message: )Traceback \(most recent call last\):\n(?:[ \t].*\n)+"
+    r"(?:\S*Py4JJavaError: An error occurred while calling .*\n: )?(\S.*)",
+    re.MULTILINE,
+)
 # The extra of setup.py that brings a package.
 _SPARK = ("pyspark", "py4j", "delta", "implicit", "jinja2", "markupsafe", "scipy", "safetensors", "threadpoolctl")
 _EXTRA_OF = dict.fromkeys(_SPARK, "spark") | {

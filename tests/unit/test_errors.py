@@ -85,6 +85,19 @@ def test_an_error_of_a_worker_is_that_of_its_last_traceback_without_what_wraps_i
     assert in_one_line(RuntimeError(WORKER.format(deeper=first))) == "UserrepError: table tiles is torn"
 
 
+MICRO_BATCH = """An exception was raised by the Python Proxy. Return Message: Traceback (most recent call last):
+  File "a.py", line 1, in call
+    raise e
+py4j.protocol.Py4JJavaError: An error occurred while calling o7.collect.
+: org.apache.spark.SparkException: [FAILED_READ_FILE] a.parquet.
+\tat org.apache.spark.X
+"""
+
+
+def test_an_error_of_a_micro_batch_is_that_of_java_below_its_traceback() -> None:
+    assert in_one_line(RuntimeError(MICRO_BATCH)) == "org.apache.spark.SparkException: [FAILED_READ_FILE] a.parquet"
+
+
 def chain(*wrapped: BaseException, cause: bool) -> BaseException:
     """Return the last of these errors, each raised from the one before or while it was handled."""
     for inner, outer in pairwise(wrapped):

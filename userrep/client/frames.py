@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from userrep.errors import UsageError, first_line, in_one_line
+from userrep.errors import UsageError, first_line, in_one_line, shortened
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import Sources, usable_sources
 from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
@@ -77,6 +78,12 @@ def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
 def label_table(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     """Return pandas labels as Arrow, with user ids as strings and times as UTC timestamps. Raises as ``label_keys``."""
     keys = label_keys(labels, options)
+    num_by_name = Counter(str(name).lower() for name in (*labels.columns, *options.added))
+    if alike := [str(name) for name in labels.columns if num_by_name[str(name).lower()] > 1]:
+        raise UsageError(
+            f"labels: columns {shortened(alike)} have the name of another column or of one that the join adds, up to "
+            "upper and lower case, so that Spark could not read the files. Rename them."
+        )
     try:
         others = pa.Table.from_pandas(labels.drop(columns=[options.user, options.time]), preserve_index=False)
     except (ValueError, TypeError, OverflowError) as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.embedding_tables import add_spaces, publish, snapshot
-from userrep.client.frames import join_frame, label_keys
+from userrep.client.frames import join_frame, label_keys, label_table
 from userrep.errors import UsageError
 from userrep.joins.ledger import usable_sources
 from userrep.joins.options import JoinOptions
@@ -104,3 +104,10 @@ def test_a_join_keeps_index_order_and_columns_and_adds_float32_arrays(tmp_path: 
     assert (kept.index.tolist(), kept["y"].tolist()) == ([7, 3], ["a", "a"])
     none = join_frame(given[:0], tables=tables, sources=sources, options=JoinOptions())
     assert (len(none), list(none.columns)) == (0, list(found.columns))
+
+
+@pytest.mark.parametrize(("others", "alike"), [(["AS_OF"], "AS_OF"), (["Plan", "plan"], "Plan, plan")])
+def test_columns_that_spark_could_not_tell_apart_are_not_written(others: list[str], alike: str) -> None:
+    frame = labels(["u"]).assign(**dict.fromkeys(others, 1))
+    with pytest.raises(UsageError, match=f"labels: columns {alike} have the name of another column"):
+        label_table(frame, JoinOptions())

@@ -14,7 +14,7 @@ from userrep.cli.options import (
     date_option,
     path_option,
     tables_of,
-)  # fmt: skip
+)
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns

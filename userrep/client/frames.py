@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from userrep.errors import UsageError, first_line, in_one_line, shortened
+from userrep.errors import UsageError, first_line, in_one_line
 from userrep.joins.arrow_join import join_table
 from userrep.joins.ledger import Sources, usable_sources
-from userrep.joins.options import JoinOptions, name_faults, warn_of_cast
+from userrep.joins.options import JoinOptions, case_faults, name_faults, warn_of_cast
 from userrep.sources.id_files import IdFile, as_ids, read_id_file
-from userrep.store.arrow import is_text
+from userrep.store.arrow import decoded, is_text
 from userrep.store.bucket_reader import rows_below
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.schemas import USER_EMBEDDINGS
@@ -78,12 +78,15 @@ def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
 def label_table(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     """Return pandas labels as Arrow, with user ids as strings and times as UTC timestamps. Raises as ``label_keys``."""
     keys = label_keys(labels, options)
-    num_by_name = Counter(str(name).lower() for name in (*labels.columns, *options.added))
-    if alike := [str(name) for name in labels.columns if num_by_name[str(name).lower()] > 1]:
-        raise UsageError(
-            f"labels: columns {shortened(alike)} have the name of another column or of one that the join adds, up to "
-            "upper and lower case, so that Spark could not read the files. Rename them."
-        )
+    names = {str(name) for name in labels.columns}
+    num_by_name = Counter(name.lower() for name in names)
+    faults = case_faults(names, options) + [
+        f"labels: column {name!r} is the same to Spark as another column. Rename or drop it."
+        for name in names
+        if num_by_name[name.lower()] > 1
+    ]
+    if faults:
+        raise UsageError(sorted(faults))
     try:
         others = pa.Table.from_pandas(labels.drop(columns=[options.user, options.time]), preserve_index=False)
     except (ValueError, TypeError, OverflowError) as error:
@@ -109,9 +112,7 @@ def listed_ids(ids: Listed, name: str) -> IdFile:
 
 def _as_ids(values: pd.Series, where: str) -> pa.Array:
     """Return user ids as strings. Whole numbers are cast, with a warning."""
-    ids = _as_arrow(values, where, "Cast it to string")
-    if pa.types.is_dictionary(ids.type):
-        ids = ids.cast(ids.type.value_type)
+    ids = decoded(_as_arrow(values, where, "Cast it to string"))
     if pa.types.is_integer(ids.type):
         warn_of_cast(where)
     elif not (is_text(ids.type) or pa.types.is_null(ids.type)):

@@ -34,9 +34,10 @@ from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
-    """Check sources for their path, format, mapped columns and types, and as-of dates against the log.
+    """Check local sources for their path, format, mapped columns and types, and as-of dates against the log.
 
-    Other stores, columns of JSON, and sources of more than 2,000 Parquet files are checked later by the run.
+    Also check that no source contains the root. Other stores, columns of JSON, and sources of more than 2,000 Parquet
+    files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
     Cost: one listing and at most 2,000 footers of each local source, about half a millisecond each.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from numbers import Integral
@@ -151,6 +151,16 @@ def name_faults(columns: Sequence[str], options: JoinOptions) -> list[str]:
     ]
 
 
+def case_faults(columns: Iterable[str], options: JoinOptions) -> list[str]:
+    """Return a fault for each column of the labels that Spark, which ignores case, takes for an output column."""
+    added = {name.lower() for name in options.added}
+    return [
+        f"labels: column {name!r} is the same to Spark as a column that the join adds. Rename or drop it."
+        for name in columns
+        if name.lower() in added and name not in options.added
+    ]
+
+
 def without_vector(status: str) -> str:
     """Return the error message for a label without a vector."""
     return (
@@ -232,10 +242,7 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         for name, expected in ((options.user, "string"), (options.time, "timestamp"))
         if types.get(name) != expected
     ]
-    faults += name_faults(list(types), options)
-    added = {name.lower() for name in options.added}
-    faults += [f"labels: column {name!r} is the same to Spark as a column that the join adds. Rename or drop it."
-               for name in types if name.lower() in added and name not in options.added]  # fmt: skip
+    faults += [*name_faults(list(types), options), *case_faults(types, options)]
     faults += [f"labels: column {name!r} is a name that the join uses itself. Rename it." for name in types
                if name.lower() in _INTERMEDIATE]  # fmt: skip
     if faults:

@@ -290,10 +290,8 @@ def test_a_training_set_in_files_is_refused_before_it_is_recorded(root: Path, tm
         with pytest.raises(UsageError, match=fault):
             embeddings.write_training_set("churn", pandas_labels(), out, **options)  # type: ignore[arg-type]
     mixed = pandas_labels().assign(label=["a", 1, 2.5])
-    twice = pd.concat([mixed[["label"]], mixed], axis=1)
-    not_written, same_name = "a column cannot be written", "columns label, label have the name of another column"
-    for labels, fault in ((mixed, not_written), (mixed.assign(label=2**70), not_written), (twice, same_name)):
-        with pytest.raises(UsageError, match=f"labels: {fault}"):
+    for labels in (mixed, pd.concat([mixed[["label"]], mixed], axis=1), mixed.assign(label=2**70)):
+        with pytest.raises(UsageError, match="labels: a column cannot be written"):
             embeddings.write_training_set("churn", labels, tmp_path / "out")
     assert list_training_sets(embeddings.tables) == []
     assert not (tmp_path / "out").exists()

@@ -86,13 +86,11 @@ def test_paths_are_relative_to_the_file_unless_they_are_absolute(
     path = write_log(tmp_path, "parquet")
     (tmp_path / "conf").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert "  path: ../log.parquet\n" in starter_config("log.parquet", file=Path("conf/userrep.yaml")).text
+    file = Path("conf/userrep.yaml")
+    assert "  path: ../log.parquet\n" in starter_config("log.parquet", file=file).text
     assert "  path: log.parquet\n" in starter_config("log.parquet").text
-    assert f"  path: {path}\n" in starter_config(str(path), file=Path("conf/userrep.yaml")).text
-    assert source_faults(loaded(starter_config("log.parquet", file=Path("conf/userrep.yaml")), tmp_path / "conf")) == (
-        [],
-        [],
-    )
+    assert f"  path: {path}\n" in starter_config(str(path), file=file).text
+    assert source_faults(loaded(starter_config("log.parquet", file=file), tmp_path / "conf")) == ([], [])
 
 
 def test_items_and_users_are_described_too(tmp_path: Path) -> None:

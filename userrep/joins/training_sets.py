@@ -74,8 +74,8 @@ def create_training_set(
     Returns the lazy result of ``join_embeddings``; get the id of the training set with ``training_set_id``. Immediate
     cost: one aggregate of the label times, which does not shuffle the labels, and a commit.
 
-    Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or
-    the consumer is not registered. Raises UserrepError if one of the snapshots expires meanwhile.
+    Raises UsageError as ``join_embeddings``, or if no label has a time or a snapshot, labels resolve to an expired
+    snapshot, or the consumer is not registered. Raises UserrepError if one of the snapshots expires meanwhile.
     """
     labels = prepared(labels, options)
     record, sources = recorded_join(labels, tables=tables, name=name, space=space, consumer=consumer, options=options)
@@ -137,6 +137,8 @@ def _recorded(
 ) -> TrainingSet:
     """Report in-sample labels and return the record of a join, after adding it to the ledger unless it exists."""
     ids, first_us, last_us = use
+    if first_us is None:
+        raise UsageError(f"labels: no row has a time in {options.time}. Pass at least one label with a time.")
     snapshots = _checked(ids, sources, options)
     report_in_sample(sources.space, snapshots, options)
     first, last = (EPOCH + timedelta(microseconds=us) for us in (first_us, last_us))

@@ -301,6 +301,8 @@ def test_pandas_labels_of_expired_snapshots_or_of_none_make_no_training_set(root
     embeddings = userrep.open(root)
     with pytest.raises(UsageError, match="none has a snapshot, because the first one of space s001-a is available"):
         embeddings.training_set("churn", pandas_labels().assign(label_at=NOON - timedelta(days=9)))
+    with pytest.raises(UsageError, match=r"no row has a time in label_at\. Pass at least one label"):
+        embeddings.training_set("churn", pandas_labels().iloc[:0])
     record_snapshots(embeddings.tables, [snapshot(DAY, state=EXPIRED)])
     with pytest.raises(UsageError, match=r"expired snapshots, .* s001-a-20240501-r1\. Leave out the labels"):
         embeddings.training_set("churn", pandas_labels())

@@ -107,6 +107,9 @@ def test_other_labels_than_a_training_sets_fail_the_job(tables: Tables, spark: S
 def test_labels_of_expired_snapshots_or_of_none_make_no_training_set(tables: Tables, spark: SparkSession) -> None:
     with pytest.raises(UsageError, match=r"expired snapshots, .* s001-a-20240503-r1\. Leave out the labels"):
         create_training_set(labels_of(spark, NOON[1], NOON[2]), tables=tables, name="churn", space="s001-a")
+    for without_time in (labels_of(spark, None), labels_of(spark, NOON[1]).limit(0)):
+        with pytest.raises(UsageError, match=r"no row has a time in label_at\. Pass at least one label"):
+            create_training_set(without_time, tables=tables, name="churn", space="s001-a")
     early = labels_of(spark, NOON[0] - timedelta(days=2), None)
     with pytest.raises(
         UsageError,

@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # so that readers of a root need not have PySpark
     from pyspark.sql import DataFrame
 
 _MAX_NAME = 64 - 11  # the id of a training set adds a dash and a hash
-# Ids of the snapshots that labels resolve to, and their first and last time, in microseconds since 1970.
-_Use: TypeAlias = tuple[Collection[str], int, int]
+# Ids of the snapshots that labels resolve to, and their first and last time in microseconds since 1970, if any has one.
+_Use: TypeAlias = tuple[Collection[str], int | None, int | None]
 TRAINING_SET_ID = "userrep_training_set_id"  # key in the metadata of a vector column, and in ``attrs`` of pandas
 
 
@@ -137,7 +137,7 @@ def _recorded(
 ) -> TrainingSet:
     """Report in-sample labels and return the record of a join, after adding it to the ledger unless it exists."""
     ids, first_us, last_us = use
-    if first_us is None:
+    if first_us is None or last_us is None:
         raise UsageError(f"labels: no row has a time in {options.time}. Pass at least one label with a time.")
     snapshots = _checked(ids, sources, options)
     report_in_sample(sources.space, snapshots, options)

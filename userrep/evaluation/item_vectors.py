@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from userrep.config import Config
 from userrep.evaluation.metrics import Floats32, Ints, Mask
 from userrep.evaluation.sampled_rows import indices_in, where_in
+from userrep.features.spec import content_modality
 from userrep.items.vectors import side_by_side, slices_of
 from userrep.items.versions import Versions, read_vectors
 from userrep.store.arrow import combined
@@ -66,10 +67,9 @@ def read_item_vectors(
     return ItemVectors(dims, version_of, x_IX)
 
 
-def content_modality(config: Config) -> str:
-    """Return the modality that items are clustered by: the first content modality, otherwise the first of all."""
-    content = [name for name, vectors in config.item_vectors.items() if vectors.kind != "als"]
-    return [*content, *config.item_vectors][0]
+def clustered_modality(config: Config) -> str:
+    """Return the modality that items are clustered by: that of their content, otherwise the first of all."""
+    return content_modality(config) or next(iter(config.item_vectors))
 
 
 def clustered(vectors_IE: Floats32, has_I: Mask, *, num_clusters: int, seed: int) -> Ints:

@@ -10,7 +10,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Futures, read_activity
-from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
+from userrep.evaluation.item_vectors import clustered, clustered_modality, read_item_vectors
 from userrep.evaluation.measure import check_measured, fit_and_describe, measure
 from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.representation import Context, Fit
@@ -96,7 +96,7 @@ def read_context_and_truth(
     futures = Futures(rows, activity)
     check_futures(futures, plan)
     items = read_item_vectors(tables, config, versions, activity.item_ids, [plan.until, *plan.dates])
-    vectors_IE, has_I = items.of(content_modality(config), plan.until)
+    vectors_IE, has_I = items.of(clustered_modality(config), plan.until)
     cluster_I = clustered(vectors_IE, has_I, num_clusters=settings.num_clusters, seed=seed)
     attributes = read_attributes(tables.spark, config, rows)
     return Context(tables, config, artifact, plan, ledger, futures, seed), Truth(futures, items, cluster_I, attributes)

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from userrep.features.spec import POOLED, FeatureSpec
 from userrep.store.arrow import listed, stacked, unpacked
 
-Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags", "items"]
+Kind = Literal["pooled", "mean", "scalar", "shares", "one_hot", "flags", "items"]
+VECTORS = ("pooled", "mean")  # kinds of blocks that are mean item vectors
 CLIP = 8.0  # standard deviations
 UNKNOWN = "(other)"
 _MIN_SQUARED_NORM = 1e-12  # squared norm below which a scaled vector equals the mean and has no direction
@@ -51,7 +52,9 @@ def add_block(blocks: list[Block], name: str, kind: Kind, width: int, *, newcome
 class InputLayout(BaseModel):
     """The blocks of the model's input in order, with the vocabularies of its one-hot blocks.
 
-    ``vocabulary``: the values of ``attribute_NAME`` and the context column; others count as ``(other)``.
+    ``vocabulary``: the values of ``attribute_NAME`` and the context column; others count as ``(other)``. ``taste``: the
+    modality whose means over the longest window and the history describe a user's taste; they are unit vectors, of kind
+    "mean", instead of directions from the mean.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,13 +62,15 @@ class InputLayout(BaseModel):
     spec: FeatureSpec
     vocabulary: dict[str, list[str]]
     blocks: list[Block]
+    taste: str | None = None
 
     @classmethod
-    def of(cls, spec: FeatureSpec, vocabulary: dict[str, list[str]]) -> "InputLayout":
+    def of(cls, spec: FeatureSpec, vocabulary: dict[str, list[str]], taste: str | None = None) -> "InputLayout":
         blocks: list[Block] = []
         add = partial(add_block, blocks)
         for pooled in spec.pooled:
-            add(pooled.column, "pooled", pooled.dim, newcomer=pooled.window_days is None)
+            is_taste = pooled.modality == taste and pooled.window_days in (spec.longest, spec.span)
+            add(pooled.column, "mean" if is_taste else "pooled", pooled.dim, newcomer=pooled.window_days is None)
         for scalar in spec.scalars:
             add(scalar, "scalar", 1, newcomer=scalar == "days_since_registration")
         for column, width in spec.shares.items():
@@ -74,16 +79,21 @@ class InputLayout(BaseModel):
             add(spec.context_column, "shares", len(vocabulary[spec.context_column]))
         for column in (f"attribute_{name}" for name in spec.attributes):
             add(column, "one_hot", len(vocabulary[column]), newcomer=True)
-        flagged = [k for k, b in enumerate(blocks) if b.kind == "pooled" or b.name in spec.flagged_scalars]
+        flagged = [k for k, b in enumerate(blocks) if b.kind in VECTORS or b.name in spec.flagged_scalars]
         for flag, k in enumerate(flagged, start=blocks[-1].stop):
             blocks[k] = blocks[k].model_copy(update={"flag": flag})
         add("flags", "flags", len(flagged))
-        return cls(spec=spec, vocabulary=vocabulary, blocks=blocks)
+        return cls(spec=spec, vocabulary=vocabulary, blocks=blocks, taste=taste)
 
     @property
     def width(self) -> int:
         """F, the number of inputs."""
         return self.blocks[-1].stop
+
+    @property
+    def tastes(self) -> list[Block]:
+        """The means of item vectors that describe a user's taste; empty without ``taste``."""
+        return [block for block in self.blocks if block.kind == "mean"]
 
     @property
     def counts(self) -> slice:
@@ -100,16 +110,17 @@ class InputLayout(BaseModel):
         """Return user features as unscaled inputs x_BF. Absent blocks are zero, and so is their flag.
 
         Pooled vectors are read from the stored column, or from one list column per block as exported. Counts and days
-        enter as log1p, shares and one-hots unchanged. A pooled block is absent unless its ``has_`` column is true;
-        other blocks are absent if null. Returns ``out`` if given, otherwise a new array. Cost: one copy of the batch.
-        Raises ValueError if lists differ in width from their block, or the stored column from all blocks together.
+        enter as log1p, means that describe taste as unit vectors, shares and one-hots unchanged. A pooled block is
+        absent unless its ``has_`` column is true; other blocks are absent if null. Returns ``out`` if given, otherwise
+        a new array. Cost: one copy of the batch. Raises ValueError if lists differ in width from their block, or the
+        stored column from all blocks together.
         """
         x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
         stored = pooled_vectors(batch, self.spec) if POOLED in batch.schema.names else {}
         for block in self.blocks[:-1]:
             part_BF, column = x_BF[:, block.inputs], None if block.name in stored else batch.column(block.name)
             present_B = np.ones(batch.num_rows, bool)
-            if block.kind == "pooled":
+            if block.kind in VECTORS:
                 present_B = _flags(batch.column(f"has_{block.name}").fill_null(False))
             if column is None:
                 np.multiply(stored[block.name], present_B[:, None].astype(np.float32), out=part_BF)
@@ -124,6 +135,8 @@ class InputLayout(BaseModel):
                 part_BF[:] = self._context(block.name, column)
             else:
                 present_B = _fill(part_BF, block.name, column, present_B)
+            if block.kind == "mean":
+                part_BF *= _norm_factors(part_BF, 1)[:, None]
             if block.flag is not None:
                 x_BF[:, block.flag] = present_B
         return x_BF
@@ -190,7 +203,8 @@ class Scaler(BaseModel):
 
     Arrays have length F. Only present blocks are centered; an absent block is zero, the mean of the rows that have it.
     A pooled vector is reduced to its direction from the mean, with a norm of sqrt(width): the mean of many items is
-    shorter than that of few, and the counts already carry the number of items.
+    shorter than that of few, and the counts already carry the number of items. The unit vectors of the user's taste
+    keep their distance from the mean, which tells users of many interests from those of few.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -222,15 +236,15 @@ class Scaler(BaseModel):
         for block in layout.blocks:
             if block.flag is not None:  # blocks without a flag are never absent or pooled
                 part_BF, flag_B = x_BF[:, block.inputs], x_BF[:, block.flag]
-                factor_B = _norm_factors(part_BF) * flag_B if block.kind == "pooled" else flag_B
+                factor_B = _norm_factors(part_BF, block.width) * flag_B if block.kind == "pooled" else flag_B
                 part_BF *= factor_B[:, None]
         return x_BF
 
 
-def _norm_factors(part_BF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the factor that gives each vector of a block the norm sqrt(width); 0 for vectors without a direction."""
+def _norm_factors(part_BF: NDArray[np.float32], squared: int) -> NDArray[np.float32]:
+    """Return the factor that gives each vector of a block this squared norm; 0 for vectors without a direction."""
     squared_norm_B = np.einsum("bf,bf->b", part_BF, part_BF)
-    factor_B: NDArray[np.float32] = np.sqrt(part_BF.shape[1] / np.maximum(squared_norm_B, _MIN_SQUARED_NORM))
+    factor_B: NDArray[np.float32] = np.sqrt(squared / np.maximum(squared_norm_B, _MIN_SQUARED_NORM))
     factor_B[squared_norm_B <= _MIN_SQUARED_NORM] = 0
     return factor_B
 

@@ -33,6 +33,11 @@ def counts_of(window_days: int) -> list[str]:
     return [f"{count}_{window_days}d" for count in ("num_events", "weight", "num_active_days")]
 
 
+def content_modality(config: Config) -> str | None:
+    """Return the first modality that describes items by their content, not by who bought them; None without one."""
+    return next((name for name, vectors in config.item_vectors.items() if vectors.kind != "als"), None)
+
+
 class FeatureSpec(BaseModel):
     """The settings that determine the columns of ``user_features`` and their meaning.
 

@@ -108,10 +108,12 @@ def _padded_scaler(scaler: Scaler) -> Scaler:
 def _layers(autoencoder: Autoencoder) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Return the weights and biases of the hidden layer, if any, and the linear layer, and latent_DH.
 
-    The propensities are the last dimensions of the linear layer. They are zero in latent_DH.
+    Tastes and propensities are the last dimensions of the linear layer. They are zero in latent_DH.
     """
     weight_DF: Tensor = autoencoder.encoder_linear.weight
     bias_D: Tensor = autoencoder.encoder_linear.bias
+    if autoencoder.has_tastes:
+        weight_DF, bias_D = torch.cat([weight_DF, autoencoder.taste_KF]), torch.cat([bias_D, autoencoder.taste_K])
     if autoencoder.has_propensities:
         weight_DF = torch.cat([weight_DF, autoencoder.propensity_PF])
         bias_D = torch.cat([bias_D, autoencoder.propensity_P])
@@ -126,9 +128,9 @@ def _hinges(autoencoder: Autoencoder, counts: slice) -> tuple[Tensor, Tensor, Te
     if not autoencoder.has_propensities:
         return torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, 0)
     knot_KS, hinge_PG = autoencoder.propensity_knot_KS, autoencoder.propensity_PG
-    num_learned = len(autoencoder.encoder_linear.weight)
+    num_before = len(autoencoder.encoder_linear.weight) + (len(autoencoder.taste_K) if autoencoder.has_tastes else 0)
     count_G = torch.arange(counts.start, counts.stop).repeat(len(knot_KS))
-    hinge_GD = _padded(pad(hinge_PG, (0, 0, num_learned, 0))).T.contiguous()
+    hinge_GD = _padded(pad(hinge_PG, (0, 0, num_before, 0))).T.contiguous()
     padding = (0, len(hinge_GD) - len(count_G))
     return pad(count_G, padding), pad(knot_KS.flatten(), padding), hinge_GD
 

@@ -154,7 +154,7 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
 def _is_consistent(layout: InputLayout) -> bool:
     """Return whether the blocks follow from the layout's own columns and vocabulary."""
     try:
-        blocks = InputLayout.of(layout.spec, layout.vocabulary).blocks
+        blocks = InputLayout.of(layout.spec, layout.vocabulary, layout.taste).blocks
     except LookupError:  # no window, or a column without a vocabulary
         return False
     vocabularies = (layout.vocabulary[block.name] for block in blocks if block.name in layout.vocabulary)

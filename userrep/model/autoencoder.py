@@ -4,9 +4,9 @@ With a hidden layer and without the next-days predictions, this is the autoencod
 encoder is linear by default, because a hidden layer did not improve a code that predicts the next days
 (docs/decisions/quality.md).
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities,
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned, K tastes and P propensities,
 E dimensions of an item vector, N numeric and flag targets of the next days. Propensities read S counts and their
-G = K x S hinges, of K knots per count.
+G hinges.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 from userrep.model.frozen_folder import Tensors
-from userrep.model.weights import propensities_of, weight_shapes
+from userrep.model.weights import APART, weight_shapes
 
 
 class Outputs(NamedTuple):
@@ -37,8 +37,8 @@ class Outputs(NamedTuple):
 class Autoencoder(nn.Module):
     """A linear encoder with an optional GELU branch, and decoders that are linear or have one hidden layer.
 
-    Decoders read only the learned dimensions. Propensities are zero until they are fitted, after training (see
-    ``propensities``). Initial weights depend only on ``seed``; torch's global generator is not used.
+    Decoders read only the learned dimensions. Tastes and propensities are zero until they are fitted, outside training
+    (see ``tastes`` and ``propensities``). Initial weights depend only on ``seed``; torch's global generator is unused.
     """
 
     encoder_linear: nn.Linear
@@ -49,6 +49,8 @@ class Autoencoder(nn.Module):
     item_query: nn.Linear
     item_worth: nn.Linear
     next_days: nn.Linear
+    taste_KF: Tensor
+    taste_K: Tensor
     propensity_PF: Tensor
     propensity_PG: Tensor
     propensity_P: Tensor
@@ -63,20 +65,20 @@ class Autoencoder(nn.Module):
             self.add_module(name, _linear(width_in, width_out, generator, bias=f"{name}.bias" in shapes))
         if "item_worth.weight" in shapes:
             nn.init.zeros_(self.item_worth.weight)
-        self.has_propensities = bool(propensities_of(targets, model))
-        if self.has_propensities:
-            self._counts = layout.counts
-            for name in (name for name in shapes if name.startswith("propensity")):
-                self.register_buffer(name, torch.zeros(shapes[name]))
+        self._counts = layout.counts
+        for name in (name for name in shapes if name.startswith(APART)):
+            self.register_buffer(name, torch.zeros(shapes[name]))
+        self.has_tastes, self.has_propensities = hasattr(self, "taste_KF"), hasattr(self, "propensity_PF")
 
     def encode(self, x_BF: Tensor) -> Tensor:
-        """Return z_BD: the learned code followed by the propensities."""
-        code_BL = self.code(x_BF)
-        if not self.has_propensities:
-            return code_BL
-        hinge_BG = relu(x_BF[:, None, self._counts] - self.propensity_knot_KS).flatten(1)
-        propensity_BP = linear(x_BF, self.propensity_PF, self.propensity_P) + linear(hinge_BG, self.propensity_PG)
-        return torch.cat([code_BL, propensity_BP], dim=1)
+        """Return z_BD: the learned code, the tastes, and the propensities."""
+        parts = [self.code(x_BF)]
+        if self.has_tastes:
+            parts.append(linear(x_BF, self.taste_KF, self.taste_K))
+        if self.has_propensities:
+            hinge_BG = relu(x_BF[:, None, self._counts] - self.propensity_knot_KS).flatten(1)
+            parts.append(linear(x_BF, self.propensity_PF, self.propensity_P) + linear(hinge_BG, self.propensity_PG))
+        return torch.cat(parts, dim=1)
 
     def code(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
         """Return code_BL, the learned dimensions."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from userrep import config
 from userrep.errors import shortened
-from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
+from userrep.features.layout import UNKNOWN, VECTORS, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
 from userrep.model.autoencoder import drawn_weights
@@ -71,7 +71,7 @@ def warm_start(
     """Carry over the weights of an earlier space. All others are drawn from ``seed``.
 
     - Layers: the encoder if its widths match, then the decoder if its width matches. The predictions of the next days
-      if the targets are equal; their targets keep the earlier scale. Propensities are always fitted again.
+      if the targets are equal; their targets keep the earlier scale. Tastes and propensities are always fitted again.
     - Blocks of the first and last layer: those of equal name, kind and width; pooled ones only with ``same_items``,
       that is, with item vectors of the same lineage. Flags are always carried over.
     - Vocabularies: value by value. A new value starts with the weights of ``(other)``, which counted it before.
@@ -135,7 +135,7 @@ def _matching_blocks(
         values, earlier_values = layout.vocabulary.get(block.name), earlier.layout.vocabulary.get(block.name)
         if before is None:
             lines.append(f"{block.name}: fresh, {space_id} does not have it")
-        elif block.kind == "pooled" and not same_items:
+        elif block.kind in VECTORS and not same_items:
             lines.append(f"{block.name}: fresh, {space_id} has item vectors of another lineage, {earlier.lineage_id}")
         elif values is not None and earlier_values is not None:
             center, _ = _scaling(block, scaler)

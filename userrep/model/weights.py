@@ -5,6 +5,8 @@ from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 
 _MIN_LATENT_PER_PROPENSITY = 4  # a model with fewer latent dimensions per propensity has no propensities
+_LATENT_PER_TASTE = 5  # a fifth of the latent dimensions are tastes
+APART = ("propensity", "taste")  # prefixes of the weights that are fitted outside the network's training
 NUM_KNOTS = 3  # points on each count where the slope of a propensity may change
 _WITHOUT_BIAS = ("encoder_latent", "item_query", "item_worth")
 
@@ -15,10 +17,17 @@ def propensities_of(targets: TargetLayout, model: config.Model) -> list[str]:
     return names if model.latent_dim >= _MIN_LATENT_PER_PROPENSITY * len(names) else []
 
 
+def num_tastes(layout: InputLayout, targets: TargetLayout, model: config.Model) -> int:
+    """Return K, the number of dimensions that describe taste; 0 without item texts, or if there are no propensities."""
+    if not layout.tastes or not propensities_of(targets, model):
+        return 0
+    return min(model.latent_dim // _LATENT_PER_TASTE, sum(block.width for block in layout.tastes) + 1)
+
+
 def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayout) -> dict[str, tuple[int, ...]]:
     """Return the shape of every weight and bias by name, as in the state dict of ``Autoencoder``."""
-    num_propensities = len(propensities_of(targets, model))
-    learned, hidden, decoder = model.latent_dim - num_propensities, model.hidden_dim, model.decoder_dim
+    tastes, num_propensities = num_tastes(layout, targets, model), len(propensities_of(targets, model))
+    learned, hidden, decoder = model.latent_dim - tastes - num_propensities, model.hidden_dim, model.decoder_dim
     layers = {"encoder_linear": (learned, layout.width)}
     if hidden:
         layers |= {"encoder_hidden": (hidden, layout.width), "encoder_latent": (learned, hidden)}
@@ -38,4 +47,6 @@ def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayou
             "propensity_P": (num_propensities,),
             "propensity_knot_KS": (NUM_KNOTS, layout.num_counts),
         }
+    if tastes:
+        shapes |= {"taste_KF": (tastes, layout.width), "taste_K": (tastes,)}
     return shapes

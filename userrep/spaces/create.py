@@ -21,8 +21,9 @@ from userrep.model.principal_start import principal_start
 from userrep.model.propensities import fitted_propensities, knots_of, used_inputs, used_targets, with_hinges
 from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
+from userrep.model.tastes import fitted_tastes
 from userrep.model.warm_start import warm_start
-from userrep.model.weights import propensities_of
+from userrep.model.weights import num_tastes, propensities_of
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, next_space_id
 from userrep.spaces.registry_state import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, check_id, training_folder, training_inputs
@@ -128,7 +129,7 @@ def drop_checked_model(tables: Tables, space_id: str) -> None:
 def _train(
     tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str
 ) -> tuple[Artifact, list[dict[str, Any]]]:
-    """Fit the propensities and the autoencoder, and standardize the latent code.
+    """Fit the propensities, the autoencoder and the tastes, and standardize the latent code.
 
     Returns the artifact, without a content hash, and the ranks of ``TrainingResult``.
     """
@@ -148,6 +149,11 @@ def _train(
     result = run_training(task, spark=tables.spark)
     with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
         weights = standardized_code(result.weights, x_BF) | propensities
+        if number := num_tastes(inputs.layout, inputs.targets, config.model):
+            weights |= fitted_tastes(
+                inputs.layout, inputs.scaler, x_BF,
+                num_tastes=number, latent_dim=config.model.latent_dim, seed=config.training.seed,
+            )  # fmt: skip
     manifest = SpaceManifest(
         space_id=space_id, lineage_id=plan.versions.lineage_id, trained_until=plan.until, created_at=datetime.now(UTC),
         layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,

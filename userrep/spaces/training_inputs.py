@@ -14,7 +14,7 @@ from userrep.errors import ArtifactError, plural
 from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.ledger import built_sets, feature_sets, with_futures
-from userrep.features.spec import FeatureSpec
+from userrep.features.spec import FeatureSpec, content_modality
 from userrep.features.targets import Future, TargetLayout
 from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split
 from userrep.ids import checked_name, short_hash
@@ -119,7 +119,7 @@ def _build(
 
     rows = features_after(0)
     spec = FeatureSpec.of(config)
-    layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec))
+    layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec), _taste(config))
     scaler = fit_scaler(rows, layout)
     futures = [
         (Future(days, layout, scaler, {day: d for d, day in enumerate(as_ofs)} if k == 0 else {}), features_after(days))
@@ -145,6 +145,11 @@ def _predicts_items(config: Config) -> bool:
     return bool(config.future_days and config.model.next_items_weight)
 
 
+def _taste(config: Config) -> str | None:
+    """Return the modality whose means describe taste; None without item texts, or for a model of the inputs alone."""
+    return content_modality(config) if config.model.looks_ahead else None
+
+
 def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
     """Hash what training rows are built from: the features of all dates, and the settings of split and shards."""
     sets = built_sets(tables, lineage_id, with_futures(as_ofs, config.future_days))
@@ -156,7 +161,7 @@ def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence
         for day in sorted(as_ofs)
         for features in (sets[day + timedelta(days=days)],)
     ]
-    return short_hash([lineage_id, used, split, _predicts_items(config)], 64)
+    return short_hash([lineage_id, used, split, _predicts_items(config), _taste(config)], 64)
 
 
 class _Kept(Manifest):

@@ -21,7 +21,7 @@ from userrep.errors import AlreadyRunningError, ArtifactError, SlotsError, Usage
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.model.weights import propensities_of
+from userrep.model.weights import num_tastes, propensities_of
 from userrep.spaces import create
 from userrep.spaces.registry import Space, artifact_folder, find_space, next_space_id
 from userrep.spaces.training_inputs import TrainingInputs, training_folder
@@ -255,8 +255,9 @@ def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variance
     dim, names = artifact.manifest.model.latent_dim, ["return_7d", "volume_7d"]
     assert propensities_of(artifact.manifest.targets, artifact.manifest.model) == names
     code_BD = Encoder(artifact).embed(batch)
-    learned_BL, propensity_BP = code_BD[:, : dim - len(names)], code_BD[:, dim - len(names) :]
-    assert np.abs(code_BD.mean(axis=0)).max() < 0.3  # some users are held out
+    tastes = num_tastes(artifact.layout, artifact.manifest.targets, artifact.manifest.model)
+    learned_BL, propensity_BP = code_BD[:, : dim - len(names) - tastes], code_BD[:, dim - len(names) :]
+    assert np.abs(np.hstack([learned_BL, propensity_BP]).mean(axis=0)).max() < 0.3  # some users are held out
     assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(propensity_BP.std(axis=0), 1, rtol=0.1)
 

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 from userrep.config import Storage
 from userrep.evaluation.representation import Context, Fit, Matrix
-from userrep.features.layout import Block, InputLayout
+from userrep.features.layout import VECTORS, Block, InputLayout
 from userrep.features.spec import counts_of
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
@@ -19,6 +19,7 @@ from userrep.model.autoencoder import drawn_weights
 from userrep.model.frozen_folder import Tensors
 from userrep.model.principal_start import principal_start, random_rotation
 from userrep.model.standard import standardized_code
+from userrep.model.weights import APART
 
 
 def embedding(artifact_of: Callable[[Context], Artifact], storage: Storage = "float32") -> Fit:
@@ -54,11 +55,11 @@ def principal(context: Context) -> Artifact:
 
 
 def _with_weights(context: Context, weights: Tensors) -> Artifact:
-    """Replace the network's weights; scaler, propensities and all else that is fitted outside the network stay.
+    """Replace the network's weights; scaler, tastes, propensities and all else fitted outside the network stay.
 
     Cost: 20,000 rows on the driver, to standardize the code.
     """
-    network = {name: tensor for name, tensor in weights.items() if not name.startswith("propensity")}
+    network = {name: tensor for name, tensor in weights.items() if not name.startswith(APART)}
     standardized = standardized_code(network, context.earlier_rows)
     return replace(context.artifact, tensors=context.artifact.tensors | standardized)
 
@@ -100,7 +101,7 @@ def recent_counts(layout: InputLayout) -> list[Block]:
 
 def pooled(layout: InputLayout) -> list[Block]:
     """Return the means of item vectors."""
-    return [block for block in layout.blocks if block.kind == "pooled"]
+    return [block for block in layout.blocks if block.kind in VECTORS]
 
 
 def pooled_longest(layout: InputLayout) -> list[Block]:

@@ -37,7 +37,7 @@ from threadpoolctl import threadpool_limits
 
 from userrep.config import Config, load_config
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
-from userrep.features.spec import FeatureSpec, counts_of
+from userrep.features.spec import FeatureSpec, content_modality, counts_of
 from userrep.features.targets import MAX_ROW_WEIGHT, TargetLayout
 from userrep.items.candidates import MAX_ITEMS
 from userrep.model.autoencoder import Autoencoder
@@ -45,6 +45,8 @@ from userrep.model.corruption import Corruption, empty_input
 from userrep.model.losses import Loss
 from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
 from userrep.model.standard import standardized_code
+from userrep.model.tastes import fitted_tastes
+from userrep.model.weights import num_tastes
 from userrep.store.arrow import listed
 
 _DAY_US = 86_400_000_000
@@ -83,7 +85,7 @@ def main() -> None:
         vectors = item_vectors(config, tiles, [date.fromisoformat(day) for day in plan["versions"]])
     with timed(seconds, "features"):
         attributes = read_attributes(config, tiles.user_ids)
-        layout = InputLayout.of(FeatureSpec.of(config), vocabulary(attributes))
+        layout = InputLayout.of(FeatureSpec.of(config), vocabulary(attributes), content_modality(config))
 
         def features_of(day: str) -> Rows:
             return features(layout, tiles, vectors[plan["version_by_date"][day]], attributes, date.fromisoformat(day))
@@ -273,7 +275,7 @@ def _laid_out(
         elif block.kind == "scalar":
             part[:, 0] = np.log1p(blocks[block.name])
         else:
-            part[:] = blocks[block.name]
+            part[:] = normalize(blocks[block.name]) if block.kind == "mean" else blocks[block.name]
         if block.flag is not None:
             x_NF[:, block.flag] = blocks.get(f"has_{block.name}", 1)
     return x_NF
@@ -286,7 +288,7 @@ def train(
     plan: Mapping[str, Any],
     candidates: Mapping[str, NDArray[np.float32]],
 ) -> tuple[Scaler, Autoencoder]:
-    """Fit scaler, network and propensities on the training dates; a twentieth of the users selects the best epoch."""
+    """Fit scaler, network, propensities and tastes; a twentieth of the users selects the best epoch."""
     torch.set_num_threads(_CORES)
     settings, random = config.training, np.random.default_rng(config.training.seed)
     held_out = random.random(1 + max(int(users.user_N.max()) for users in rows.values())) < settings.held_out_share
@@ -332,7 +334,12 @@ def train(
     weight_PC, bias_P = fitted_propensities(x_NF[is_train][:, used], y_NT[is_train][:, used_targets(targets)])
     best["propensity_PF"][:, used] = torch.from_numpy(weight_PC.astype(np.float32))
     best["propensity_P"][:] = torch.from_numpy(bias_P.astype(np.float32))
-    weights = standardized_code({name: value.numpy() for name, value in best.items()}, x_NF[is_train][:16_384])
+    sample_BF = x_NF[is_train][:16_384]
+    weights = standardized_code({name: value.numpy() for name, value in best.items()}, sample_BF)
+    weights |= fitted_tastes(
+        layout, scaler, sample_BF, num_tastes=num_tastes(layout, targets, config.model),
+        latent_dim=config.model.latent_dim, seed=settings.seed,
+    )  # fmt: skip
     autoencoder.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return scaler, autoencoder.eval()
 

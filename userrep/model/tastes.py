@@ -16,7 +16,7 @@ from userrep.features.layout import InputLayout, Scaler
 from userrep.model.frozen_folder import Tensors
 from userrep.model.principal_start import random_rotation
 
-_SHARE = 16.0  # of a vector's mean squared length: tastes to all other dimensions
+_SHARE = 64.0  # of a vector's mean squared length: tastes to all other dimensions
 
 
 def fitted_tastes(

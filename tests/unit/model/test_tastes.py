@@ -64,7 +64,7 @@ def test_with_all_axes_distances_of_tastes_are_those_of_the_unit_vectors() -> No
     distance_BB, unit_BB = (np.linalg.norm(v[:, None] - v[None], axis=2) for v in (taste_BK, unit_BM))
     scale = distance_BB.sum() / unit_BB.sum()
     np.testing.assert_allclose(distance_BB, scale * unit_BB, rtol=1e-3, atol=1e-3)
-    assert np.square(taste_BK).sum(axis=1).mean() == pytest.approx(16 * (120 - 7), rel=1e-3)
+    assert np.square(taste_BK).sum(axis=1).mean() == pytest.approx(64 * (120 - 7), rel=1e-3)
     assert taste_BK.std(axis=0).min() > 0
 
 

@@ -16,6 +16,7 @@ from userrep.errors import UsageError
 from userrep.spaces.mapping import LinearMap, vectors_of
 from userrep.spark.sums import sum_over
 
+_MIN_VARIANCE = 1e-9  # relative to the largest variance; a dimension with less does not vary
 _NEIGHBOR_SAMPLE = 2_000  # held-out users whose vectors are collected on the driver
 
 
@@ -23,8 +24,9 @@ _NEIGHBOR_SAMPLE = 2_000  # held-out users whose vectors are collected on the dr
 class Agreement:
     """Agreement of mapped vectors with the target space's vectors, measured on held-out users.
 
-    ``mean_cosine``: mean cosine similarity of a user's two vectors. ``residual``: squared error divided by the variance
-    of the target vectors; 0 is perfect, 1 is no better than predicting their mean. ``overlap_at_10``: mean share of a
+    ``mean_cosine``: mean cosine similarity of a user's two vectors. ``residual``: squared error divided by the variance,
+    as a mean over the dimensions of the target space, since tastes would outweigh all others; 0 is perfect, 1 is no
+    better than predicting means, and dimensions that do not vary are left out. ``overlap_at_10``: mean share of a
     user's ten nearest neighbors (by cosine, among ``num_neighbours`` users) that are the same in both spaces.
     """
 
@@ -53,12 +55,13 @@ def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
             "Publish snapshots of both spaces for the same users and as-of dates."
         )
     num_rows = int(sums["num_rows"])
-    variance = sums["squares"] - np.square(sums["z_old"]).sum() / num_rows
+    variance_D = sums["squares"] - np.square(sums["z_old"]) / num_rows
+    varies_D = variance_D > _MIN_VARIANCE * variance_D.max()
     overlap, num_neighbours = _overlap(held_out, fitted)
     return Agreement(
         num_rows=num_rows,
         mean_cosine=float(sums["cosine"] / num_rows),
-        residual=float(sums["squared_error"] / variance),
+        residual=float((sums["squared_error"][varies_D] / variance_D[varies_D]).mean()),
         overlap_at_10=overlap,
         num_neighbours=num_neighbours,
     )
@@ -71,8 +74,8 @@ def _error_sums(batch: pa.RecordBatch, fitted: LinearMap) -> dict[str, NDArray[n
     return {
         "num_rows": len(z_old),
         "cosine": (_unit(z_mapped) * _unit(z_old)).sum(),
-        "squared_error": np.square(z_mapped - z_old).sum(),
-        "squares": np.square(z_old).sum(),
+        "squared_error": np.square(z_mapped - z_old).sum(axis=0),
+        "squares": np.square(z_old).sum(axis=0),
         "z_old": z_old.sum(axis=0),
     }
 

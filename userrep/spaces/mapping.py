@@ -31,7 +31,7 @@ from userrep.store.arrow import listed, stacked
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
-RIDGE = 1e-4  # relative to the mean variance of a dimension; keeps the weights of dead dimensions bounded
+RIDGE = 1e-4  # relative to a dimension's variance; its square, relative to the mean variance, bounds dead dimensions
 FITTED_ROWS = 1_000_000  # approximate maximum of rows that a map is fitted on; more rows do not change it
 _HELD_OUT = 10  # one user in ten is held out
 
@@ -112,7 +112,7 @@ def fit_map(pairs: DataFrame) -> LinearMap:
     gram_AA, cross_AD = sums_AC[:, :num_in], sums_AC[:, num_in:]
     num_rows = gram_AA[-1, -1]
     variance_E = np.diag(gram_AA)[:-1] / num_rows - (gram_AA[-1, :-1] / num_rows) ** 2
-    ridge_A = np.append(np.full(num_in - 1, RIDGE * num_rows * variance_E.mean()), 0)
+    ridge_A = RIDGE * num_rows * np.append(np.maximum(variance_E, RIDGE * variance_E.mean()), 0)
     solved_AD = np.linalg.solve(gram_AA + np.diag(ridge_A), cross_AD).astype(np.float32)
     return LinearMap(solved_AD[:-1], solved_AD[-1])
 

@@ -30,6 +30,7 @@ _FOLDS = 5
 _C = 0.03  # inverse strength of the classifier's penalty, relative to the number of seeds
 _PRECISELY = {"maxiter": 500, "gtol": 1e-9, "ftol": 1e-12}  # probabilities are small
 _MAX_STEPS = 500
+_LEAST_SCALE = 1e-3  # relative to the largest: a dimension that varies less carries rounding errors only
 _MOST_CLUSTERS = 20
 _SEED = 7
 _CLASSIFIER = np.array([1.0, 0.0])  # weights of standardized features if nothing is known
@@ -41,24 +42,28 @@ Flags = NDArray[np.bool_]
 
 
 class InputTransform(NamedTuple):
-    """How vectors become inputs: centered and scaled over a population sample, and without protected attributes."""
+    """How vectors become inputs: standardized over a population sample, and without protected attributes.
+
+    Each dimension is scaled on its own, since tastes are much longer than the others and would be all that a penalized
+    classifier uses.
+    """
 
     mean_D: Floats
-    scale: float
+    scale_D: Floats
     guard: Guard
 
     @classmethod
     def of(cls, sample: pa.ChunkedArray) -> "InputTransform":
         """Return inputs without a guard from a column of sampled vectors."""
         sample_ND = stacked(combined(sample), len(sample[0]))
-        mean_D = sample_ND.mean(axis=0, dtype=np.float64)
-        scale = max(float(np.sqrt(sample_ND.var(axis=0, dtype=np.float64).mean())), 1e-9)
-        return cls(mean_D, scale, Guard.none(len(mean_D)))
+        mean_D, spread_D = sample_ND.mean(axis=0, dtype=np.float64), sample_ND.std(axis=0, dtype=np.float64)
+        scale_D = np.maximum(spread_D, _LEAST_SCALE * max(spread_D.max(), 1e-6))
+        return cls(mean_D, scale_D, Guard.none(len(mean_D)))
 
     def __call__(self, vectors: pa.ChunkedArray) -> Floats:
         """Return the inputs of a column of vectors. Raises ValueError if one has another width."""
         x_BD = stacked(combined(vectors), len(self.mean_D))
-        inputs_BD: Floats = (x_BD - self.mean_D) / self.scale
+        inputs_BD: Floats = (x_BD - self.mean_D) / self.scale_D
         return self.guard.project(inputs_BD)
 
 

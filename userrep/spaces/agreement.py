@@ -24,9 +24,9 @@ _NEIGHBOR_SAMPLE = 2_000  # held-out users whose vectors are collected on the dr
 class Agreement:
     """Agreement of mapped vectors with the target space's vectors, measured on held-out users.
 
-    ``mean_cosine``: mean cosine similarity of a user's two vectors. ``residual``: squared error divided by the variance,
-    as a mean over the dimensions of the target space, since tastes would outweigh all others; 0 is perfect, 1 is no
-    better than predicting means, and dimensions that do not vary are left out. ``overlap_at_10``: mean share of a
+    ``mean_cosine``: mean cosine similarity of a user's two vectors. ``residual``: mean over the dimensions that vary of
+    the squared error divided by the variance, so that tastes do not outweigh the others; 0 is perfect, 1 is no better
+    than predicting means. ``overlap_at_10``: mean share of a
     user's ten nearest neighbors (by cosine, among ``num_neighbours`` users) that are the same in both spaces.
     """
 

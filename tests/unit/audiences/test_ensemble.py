@@ -79,6 +79,14 @@ def test_held_out_scores_of_random_seeds_promise_nothing() -> None:
     assert scores.at_size(300)["lift"] < 2.2
 
 
+def test_each_dimension_is_standardized_unless_it_hardly_varies() -> None:
+    z_ND = np.random.default_rng(3).standard_normal((3000, 4)) * [100, 1, 1e-6, 0] + [7, 0, 0, 5]
+    sample = vectors_of(z_ND.astype(np.float32))
+    x_ND = InputTransform.of(sample)(sample)
+    np.testing.assert_allclose(x_ND.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(x_ND.std(axis=0), [1, 1, 0, 0], atol=1e-4)
+
+
 def test_equal_seeds_are_one_cluster() -> None:
     x_ND = np.random.default_rng(1).standard_normal((500, 4))
     x_ND[:50] = x_ND[0]

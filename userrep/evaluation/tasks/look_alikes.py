@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.audiences.ensemble import InputTransform, fit_ensemble
+from userrep.audiences.ensemble import fit_ensemble
 from userrep.evaluation.metrics import Floats32, Ints, Mask, Scores, value_of
 from userrep.evaluation.probes import standardized
 from userrep.evaluation.sampled_rows import ROLES, TEST, Rows, indices_in
 from userrep.evaluation.tasks.neighbours import AS_IT_IS, STANDARDIZED
 from userrep.evaluation.tasks.rows import events_by_cluster
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth, too_few_values
-from userrep.store.arrow import listed
 
 _MAX_POOL = 5000  # rows of a date
 _MAX_LISTS = 3
@@ -38,8 +36,8 @@ class LookAlikeProblem:
     """Lists of users at one training date and one test date.
 
     ``num_seeds`` users of a list are drawn as seeds; the others are hidden among all users of the pool. There is no
-    probe; the only setting is whether to standardize each number of a representation, or only all of them together as
-    ``userrep audience`` does. It is chosen by AUC at the training date.
+    probe; the only setting is whether to standardize each number of a representation, as ``userrep audience`` does, or
+    to divide all by one scale. It is chosen by AUC at the training date.
     """
 
     rows: Rows
@@ -66,8 +64,8 @@ class LookAlikeProblem:
     def _scores(self, x_NF: Floats32, setting: str, pool: _Pool) -> Scores:
         if setting == STANDARDIZED:
             x_NF = standardized(x_NF, self.rows.role_N != TEST)
-        vectors = pa.chunked_array([listed(x_NF[pool.row_Q])])
-        x_QF, rng = InputTransform.of(vectors)(vectors), np.random.default_rng(self.seed)
+        x_QF, rng = x_NF[pool.row_Q].astype(np.float64), np.random.default_rng(self.seed)
+        x_QF = (x_QF - x_QF.mean(axis=0)) / max(np.sqrt(x_QF.var(axis=0).mean()), 1e-9)
         score_QL, label_QL = np.empty(pool.is_listed_QL.shape), pool.is_listed_QL.astype(np.float64)
         for k, is_listed_Q in enumerate(pool.is_listed_QL.T):
             seeds = rng.choice(np.flatnonzero(is_listed_Q), self.num_seeds, replace=False)

@@ -275,9 +275,10 @@ def _laid_out(
         elif block.kind == "scalar":
             part[:, 0] = np.log1p(blocks[block.name])
         else:
-            part[:] = normalize(blocks[block.name]) if block.kind == "mean" else blocks[block.name]
+            part[:] = blocks[block.name]
         if block.flag is not None:
             x_NF[:, block.flag] = blocks.get(f"has_{block.name}", 1)
+    layout.normalize_means(x_NF)
     return x_NF
 
 

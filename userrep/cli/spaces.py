@@ -82,12 +82,15 @@ def spaces_show(
     manifest = load_artifact(folder, space.content_hash).manifest
     snapshots = list_snapshots(tables, space.space_id)
     metrics = {name: value for name, value in manifest.metrics.items() if "." not in name}
+    first, stop = manifest.taste_dimensions
     lines = [f"{key}: {value}" for key, value in vars(space).items() if key != "maps"]
     lines += [f"artifact: {folder}", *(f"map to {target_id}: {content_hash}" for target_id, content_hash in space.maps)]
     lines += [f"inputs: {manifest.layout.width} in {len(manifest.layout.blocks)} blocks"]
     lines += [f"{name}: {value:.4g}" for name, value in metrics.items()]
     lines += [f"dimension {index} of 0 to {manifest.model.latent_dim - 1}: {name}"
               for name, index in manifest.named_dimensions.items()]  # fmt: skip
+    if first < stop:
+        lines += [f"dimensions {first} to {stop - 1}: tastes, by {manifest.layout.taste_modality}"]
     if check := manifest.self_check:
         lines += check.lines
     lines += [f"snapshot {s.snapshot_id}: {plural(s.num_users, 'user')}" for s in snapshots]

@@ -70,6 +70,7 @@ def item_effects(layout: InputLayout, scaler: Scaler, weight_F: Floats, items: I
         for block, modality in windows:
             x_IF[:, block.inputs] = vectors_IX[:, slices[modality]]
             x_IF[:, block.flag] = vectors_IX[:, mark[modality]]
+        layout.normalize_means(x_IF)
         effects.append(scaler.apply(layout, x_IF).astype(np.float64) @ weights)
     return np.concatenate([np.zeros(0), *effects])
 

@@ -52,9 +52,9 @@ def add_block(blocks: list[Block], name: str, kind: Kind, width: int, *, newcome
 class InputLayout(BaseModel):
     """The blocks of the model's input in order, with the vocabularies of its one-hot blocks.
 
-    ``vocabulary``: the values of ``attribute_NAME`` and the context column; others count as ``(other)``. ``taste``: the
-    modality whose means over the longest window and the history describe a user's taste; they are unit vectors, of kind
-    "mean", instead of directions from the mean.
+    ``vocabulary``: the values of ``attribute_NAME`` and the context column; others count as ``(other)``.
+    ``taste_modality``: the modality that tastes are made of (``model.tastes``). Its means over the longest window, the
+    history and the picks are unit vectors, of kind "mean", instead of directions from the mean of all users.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,15 +62,17 @@ class InputLayout(BaseModel):
     spec: FeatureSpec
     vocabulary: dict[str, list[str]]
     blocks: list[Block]
-    taste: str | None = None
+    taste_modality: str | None = None
 
     @classmethod
-    def of(cls, spec: FeatureSpec, vocabulary: dict[str, list[str]], taste: str | None = None) -> "InputLayout":
+    def of(
+        cls, spec: FeatureSpec, vocabulary: dict[str, list[str]], taste_modality: str | None = None
+    ) -> "InputLayout":
         blocks: list[Block] = []
         add = partial(add_block, blocks)
         for pooled in spec.pooled:
-            is_taste = pooled.modality == taste and pooled.window_days in (spec.longest, spec.span)
-            add(pooled.column, "mean" if is_taste else "pooled", pooled.dim, newcomer=pooled.window_days is None)
+            is_mean = pooled.modality == taste_modality and pooled.window_days in (spec.longest, spec.span, None)
+            add(pooled.column, "mean" if is_mean else "pooled", pooled.dim, newcomer=pooled.window_days is None)
         for scalar in spec.scalars:
             add(scalar, "scalar", 1, newcomer=scalar == "days_since_registration")
         for column, width in spec.shares.items():
@@ -83,7 +85,7 @@ class InputLayout(BaseModel):
         for flag, k in enumerate(flagged, start=blocks[-1].stop):
             blocks[k] = blocks[k].model_copy(update={"flag": flag})
         add("flags", "flags", len(flagged))
-        return cls(spec=spec, vocabulary=vocabulary, blocks=blocks, taste=taste)
+        return cls(spec=spec, vocabulary=vocabulary, blocks=blocks, taste_modality=taste_modality)
 
     @property
     def width(self) -> int:
@@ -91,9 +93,16 @@ class InputLayout(BaseModel):
         return self.blocks[-1].stop
 
     @property
-    def tastes(self) -> list[Block]:
-        """The means of item vectors that describe a user's taste; empty without ``taste``."""
+    def means(self) -> list[Block]:
+        """The blocks that tastes are made of; empty without ``taste_modality``."""
         return [block for block in self.blocks if block.kind == "mean"]
+
+    @property
+    def clipped(self) -> list[slice]:
+        """All inputs but ``means``, in as few slices as possible."""
+        stops = [0, *(edge for block in self.means for edge in (block.start, block.stop)), self.width]
+        edges = list(zip(stops[::2], stops[1::2], strict=True))
+        return [slice(start, stop) for start, stop in edges if start < stop]
 
     @property
     def counts(self) -> slice:
@@ -110,10 +119,10 @@ class InputLayout(BaseModel):
         """Return user features as unscaled inputs x_BF. Absent blocks are zero, and so is their flag.
 
         Pooled vectors are read from the stored column, or from one list column per block as exported. Counts and days
-        enter as log1p, means that describe taste as unit vectors, shares and one-hots unchanged. A pooled block is
-        absent unless its ``has_`` column is true; other blocks are absent if null. Returns ``out`` if given, otherwise
-        a new array. Cost: one copy of the batch. Raises ValueError if lists differ in width from their block, or the
-        stored column from all blocks together.
+        enter as log1p, ``means`` as unit vectors, shares and one-hots unchanged. A pooled block is absent unless its
+        ``has_`` column is true; other blocks are absent if null. Returns ``out`` if given, otherwise a new array. Cost:
+        one copy of the batch. Raises ValueError if lists differ in width from their block, or the stored column from
+        all blocks together.
         """
         x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
         stored = pooled_vectors(batch, self.spec) if POOLED in batch.schema.names else {}
@@ -135,11 +144,16 @@ class InputLayout(BaseModel):
                 part_BF[:] = self._context(block.name, column)
             else:
                 present_B = _fill(part_BF, block.name, column, present_B)
-            if block.kind == "mean":
-                part_BF *= _norm_factors(part_BF, 1)[:, None]
             if block.flag is not None:
                 x_BF[:, block.flag] = present_B
+        self.normalize_means(x_BF)
         return x_BF
+
+    def normalize_means(self, x_BF: NDArray[np.float32]) -> None:
+        """Make unit vectors of the blocks in ``means``, in place; absent ones stay zero."""
+        for block in self.means:
+            part_BF = x_BF[:, block.inputs]
+            part_BF *= _norm_factors(part_BF, 1)[:, None]
 
     def _vocabulary_indices(self, name: str, values: pa.Array) -> NDArray[np.int64]:
         """Return each value's index in a vocabulary; unknown values get the index of ``(other)``."""
@@ -203,8 +217,8 @@ class Scaler(BaseModel):
 
     Arrays have length F. Only present blocks are centered; an absent block is zero, the mean of the rows that have it.
     A pooled vector is reduced to its direction from the mean, with a norm of sqrt(width): the mean of many items is
-    shorter than that of few, and the counts already carry the number of items. The unit vectors of the user's taste
-    keep their distance from the mean, which tells users of many interests from those of few.
+    shorter than that of few, and the counts already carry the number of items. Unit vectors (``InputLayout.means``)
+    keep their distance from the mean, and are not clipped.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -226,13 +240,14 @@ class Scaler(BaseModel):
     def apply(
         self, layout: InputLayout, raw_BF: NDArray[np.float32], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Scale and clip the inputs, zero absent blocks, and normalize pooled vectors.
+        """Scale and clip the inputs, zero absent blocks, and give pooled vectors their norm.
 
         Returns x_BF: ``out``, which may be ``raw_BF`` itself, or a new array. Flags are unchanged.
         """
         x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
         x_BF *= 1 / self.scale_F
-        np.clip(x_BF, -CLIP, CLIP, out=x_BF)
+        for part in layout.clipped:
+            np.clip(x_BF[:, part], -CLIP, CLIP, out=x_BF[:, part])
         for block in layout.blocks:
             if block.flag is not None:  # blocks without a flag are never absent or pooled
                 part_BF, flag_B = x_BF[:, block.inputs], x_BF[:, block.flag]

@@ -23,7 +23,7 @@ from userrep.model.frozen_folder import (
     write_frozen,
 )
 from userrep.model.self_check import SelfCheck
-from userrep.model.weights import propensities_of, weight_shapes
+from userrep.model.weights import num_tastes, propensities_of, weight_shapes
 from userrep.store.vector_storage import VectorStorage
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ class SpaceManifest(Manifest):
     self_check: SelfCheck | None = None
     config_hash: str
     code_hash: str
+
+    @property
+    def taste_dimensions(self) -> tuple[int, int]:
+        """First dimension of the tastes, and the first one after them; equal without tastes."""
+        stop = self.model.latent_dim - len(self.named_dimensions)
+        return stop - num_tastes(self.layout, self.targets, self.model), stop
 
     @property
     def named_dimensions(self) -> dict[str, int]:
@@ -154,7 +160,7 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
 def _is_consistent(layout: InputLayout) -> bool:
     """Return whether the blocks follow from the layout's own columns and vocabulary."""
     try:
-        blocks = InputLayout.of(layout.spec, layout.vocabulary, layout.taste).blocks
+        blocks = InputLayout.of(layout.spec, layout.vocabulary, layout.taste_modality).blocks
     except LookupError:  # no window, or a column without a vocabulary
         return False
     vocabularies = (layout.vocabulary[block.name] for block in blocks if block.name in layout.vocabulary)

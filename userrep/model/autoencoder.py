@@ -19,7 +19,7 @@ from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 from userrep.model.frozen_folder import Tensors
-from userrep.model.weights import APART, weight_shapes
+from userrep.model.weights import FITTED_OUTSIDE, weight_shapes
 
 
 class Outputs(NamedTuple):
@@ -66,7 +66,7 @@ class Autoencoder(nn.Module):
         if "item_worth.weight" in shapes:
             nn.init.zeros_(self.item_worth.weight)
         self._counts = layout.counts
-        for name in (name for name in shapes if name.startswith(APART)):
+        for name in (name for name in shapes if name.startswith(FITTED_OUTSIDE)):
             self.register_buffer(name, torch.zeros(shapes[name]))
         self.has_tastes, self.has_propensities = hasattr(self, "taste_KF"), hasattr(self, "propensity_PF")
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from userrep.errors import ArtifactError, in_line
 from userrep.store.filesystem import read_bytes, write_folder
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
+_READ_VERSIONS = (7, FORMAT_VERSION)  # 8 added tastes
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _MAX_HEADER = 1 << 20  # bytes of a safetensors header; a dozen tensors need less than 2 KiB
 MAX_MANIFEST = 64 << 20  # bytes; the manifest contains the vocabularies
@@ -98,10 +99,12 @@ def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> tuple[M, d
     if not isinstance(values, dict):
         raise ArtifactError(f"{folder}: {MANIFEST} is truncated or not a JSON object. {cure}")
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in _READ_VERSIONS:
         is_older = isinstance(version, int) and version < FORMAT_VERSION
         fix = "Use the release that wrote it, or train a new space" if is_older else "Upgrade userrep to read it"
-        raise ArtifactError(f"{folder}: this release reads format_version {FORMAT_VERSION}, got {version}. {fix}.")
+        raise ArtifactError(
+            f"{folder}: this release reads format_version {_READ_VERSIONS[0]} and {FORMAT_VERSION}, got {version}. {fix}."
+        )
     try:
         return kind.model_validate(values), values
     except ValidationError as error:

@@ -1,16 +1,17 @@
 """Tastes: principal axes of a user's mean item text, as dimensions of the embedding.
 
-A code that must predict the next days spreads its distances over all that it knows, so a user's nearest neighbors by
-cosine share less of the taste than those by the mean text of the user's items. A fifth of the dimensions are therefore
-the principal axes of these means over the longest window and the history, with most of a vector's length. They are not
-centered: a user of many interests is near the mean of all users, and the direction of a small difference from it is
-mostly noise. Probes and models that standardize each dimension are not affected by the length.
+A code that must predict the next days spreads its distances over all that it knows, so the items of a user's nearest
+neighbors by cosine are less similar than those of neighbors by the mean text of the user's items. A fifth of the
+dimensions are therefore the principal axes of these means over the longest window, the history and the picks, with most
+of a vector's length. They are not centered: a user of many interests is near the mean of all users, and the direction
+of a small difference from it is mostly noise. Models that standardize each dimension are not affected by the length.
 
-Shapes: B rows, F inputs, M inputs that describe taste, K tastes.
+Shapes: B rows, F inputs, M inputs of ``InputLayout.means``, K tastes.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from userrep.features.layout import InputLayout, Scaler
 from userrep.model.frozen_folder import Tensors
@@ -22,23 +23,18 @@ _SHARE = 64.0  # of a vector's mean squared length: tastes to all other dimensio
 def fitted_tastes(
     layout: InputLayout, scaler: Scaler, x_BF: NDArray[np.float32], *, num_tastes: int, latent_dim: int, seed: int
 ) -> Tensors:
-    """Return taste_KF and taste_K, the weights of the tastes on the inputs, and their bias.
+    """Return taste_KF and taste_K, the weights of the tastes on scaled inputs, and their bias.
 
-    The first K - 1 principal axes of the unit vectors, and their mean as one more axis, are rotated at random, so that
-    no dimension is constant. An absent mean counts as that of all users. Cost: an eigendecomposition of M x M.
+    With K = M, cosines are those of the unit vectors side by side, where an absent one is the mean of all users. The
+    axes are rotated at random, so that all dimensions have similar variance. Cost: an eigendecomposition of M x M.
     """
-    inputs_M = np.concatenate([np.arange(block.start, block.stop) for block in layout.tastes])
+    inputs_M = np.concatenate([np.arange(block.start, block.stop) for block in layout.means])
     scale_M, center_M = scaler.scale_F[inputs_M].astype(np.float64), scaler.center_F[inputs_M].astype(np.float64)
-    centered_BM = x_BF[:, inputs_M] * scale_M
-    mean_M = center_M + centered_BM.mean(axis=0)
-    centered_BM -= centered_BM.mean(axis=0)
-    _, ascending_MM = np.linalg.eigh(centered_BM.T @ centered_BM)
-    axes_MC = ascending_MM[:, ::-1][:, : num_tastes - 1]
-    squared = np.square(centered_BM @ axes_MC).sum(axis=1).mean() + mean_M @ mean_M
-    length = np.sqrt(_SHARE * (latent_dim - num_tastes) / max(squared, 1e-12))
-    rotation_KK = random_rotation(num_tastes, seed=seed) * length
-    weight_KM = rotation_KK[:, :-1] @ axes_MC.T
+    unit_BM = center_M + scale_M * x_BF[:, inputs_M]
+    with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
+        squared_M, ascending_MM = np.linalg.eigh(unit_BM.T @ unit_BM / len(unit_BM))
+        length = np.sqrt(_SHARE * (latent_dim - num_tastes) / max(squared_M[-num_tastes:].sum(), 1e-12))
+        weight_KM = length * random_rotation(num_tastes, seed=seed) @ ascending_MM[:, -num_tastes:].T
     taste_KF = np.zeros((num_tastes, layout.width))
     taste_KF[:, inputs_M] = weight_KM * scale_M
-    taste_K = rotation_KK[:, -1] * np.linalg.norm(mean_M) - weight_KM @ (mean_M - center_M)
-    return {"taste_KF": taste_KF.astype(np.float32), "taste_K": taste_K.astype(np.float32)}
+    return {"taste_KF": taste_KF.astype(np.float32), "taste_K": (weight_KM @ center_M).astype(np.float32)}

@@ -6,7 +6,7 @@ from userrep.features.targets import TargetLayout
 
 _MIN_LATENT_PER_PROPENSITY = 4  # a model with fewer latent dimensions per propensity has no propensities
 _LATENT_PER_TASTE = 5  # a fifth of the latent dimensions are tastes
-APART = ("propensity", "taste")  # prefixes of the weights that are fitted outside the network's training
+FITTED_OUTSIDE = ("propensity", "taste")  # prefixes of the weights that the network's training does not change
 NUM_KNOTS = 3  # points on each count where the slope of a propensity may change
 _WITHOUT_BIAS = ("encoder_latent", "item_query", "item_worth")
 
@@ -18,10 +18,10 @@ def propensities_of(targets: TargetLayout, model: config.Model) -> list[str]:
 
 
 def num_tastes(layout: InputLayout, targets: TargetLayout, model: config.Model) -> int:
-    """Return K, the number of dimensions that describe taste; 0 without item texts, or if there are no propensities."""
-    if not layout.tastes or not propensities_of(targets, model):
+    """Return K, the number of tastes; 0 without item texts, or if there are no propensities."""
+    if not propensities_of(targets, model):
         return 0
-    return min(model.latent_dim // _LATENT_PER_TASTE, sum(block.width for block in layout.tastes) + 1)
+    return min(model.latent_dim // _LATENT_PER_TASTE, sum(block.width for block in layout.means))
 
 
 def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayout) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ Effective rank: Roy and Vetterli (2007).
 Shapes: N vectors of D numbers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +53,12 @@ class VectorMoments:
     @property
     def variance_D(self) -> NDArray[np.float64]:
         return np.diag(self.covariance_DD)
+
+    @property
+    def correlated(self) -> "VectorMoments":
+        """The same with correlations as covariances, so that tastes do not outweigh the other dimensions."""
+        deviation_D = np.sqrt(np.maximum(self.variance_D, 1e-12))
+        return replace(self, covariance_DD=self.covariance_DD / np.outer(deviation_D, deviation_D))
 
     @property
     def effective_rank(self) -> float:
@@ -111,7 +117,7 @@ def compare_moments(now: VectorMoments, before: VectorMoments) -> tuple[Metrics,
         "norm_change": abs(now.mean_norm / max(before.mean_norm, 1e-12) - 1),
         "mean_shift": float(shift_D.max()),
         "variance_change": float(change_D.max()),
-        "rank_loss": max(0.0, 1 - now.effective_rank / before.effective_rank),
+        "rank_loss": max(0.0, 1 - now.correlated.effective_rank / before.correlated.effective_rank),
         "neighbours_lost": 1 - shared_neighbours(now.neighbours_ND, before.neighbours_ND),
     }
     parts = {

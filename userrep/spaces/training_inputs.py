@@ -119,7 +119,7 @@ def _build(
 
     rows = features_after(0)
     spec = FeatureSpec.of(config)
-    layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec), _taste(config))
+    layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec), _taste_modality(config))
     scaler = fit_scaler(rows, layout)
     futures = [
         (Future(days, layout, scaler, {day: d for d, day in enumerate(as_ofs)} if k == 0 else {}), features_after(days))
@@ -145,8 +145,8 @@ def _predicts_items(config: Config) -> bool:
     return bool(config.future_days and config.model.next_items_weight)
 
 
-def _taste(config: Config) -> str | None:
-    """Return the modality whose means describe taste; None without item texts, or for a model of the inputs alone."""
+def _taste_modality(config: Config) -> str | None:
+    """Return the modality that tastes are made of; None without item texts, or for a model of the inputs alone."""
     return content_modality(config) if config.model.looks_ahead else None
 
 
@@ -161,7 +161,7 @@ def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence
         for day in sorted(as_ofs)
         for features in (sets[day + timedelta(days=days)],)
     ]
-    return short_hash([lineage_id, used, split, _predicts_items(config), _taste(config)], 64)
+    return short_hash([lineage_id, used, split, _predicts_items(config), _taste_modality(config)], 64)
 
 
 class _Kept(Manifest):

@@ -57,6 +57,7 @@ def export_embeddings(
         "available_at": snapshot.available_at,
         "dimension": manifest.model.latent_dim,
         "named_dimensions": manifest.named_dimensions,
+        "taste_dimensions": manifest.taste_dimensions,
         "metric": "cosine",
         "storage": storage,
         **({"scales": manifest.int8_scales} if storage == "int8" else {}),

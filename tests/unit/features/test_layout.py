@@ -95,6 +95,30 @@ def test_a_layout_survives_json() -> None:
     assert InputLayout.model_validate_json(LAYOUT.model_dump_json()) == LAYOUT
 
 
+def test_means_are_unit_vectors_that_come_back_from_the_scaled_inputs() -> None:
+    layout = InputLayout.of(SPEC, VOCABULARY, "content")
+    means = [block for block in layout.blocks if block.kind == "mean"]
+    assert [block.name for block in means] == ["content_7d", "content_onboarding"]
+    batch = features(
+        {"content_7d": [3.0, 0.0, 4.0], "has_content_7d": True, "content_2d": [3.0, 0.0, 4.0], "has_content_2d": True},
+        {"content_onboarding": [0.0, 0.1, 0.0], "has_content_onboarding": True},
+    )
+    raw_BF = layout.raw(batch)
+    week, picks = (raw_BF[:, block.inputs] for block in means)
+    np.testing.assert_allclose(week, [[0.6, 0, 0.8], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(picks, [[0, 0, 0], [0, 1, 0]], rtol=1e-6)
+    assert inputs(raw_BF[0], "content_2d") == [3, 0, 4]
+    scaler = Scaler(center_F=np.zeros(layout.width, np.float32), scale_F=np.ones(layout.width, np.float32))
+    for block in means:
+        scaler.center_F[block.inputs], scaler.scale_F[block.inputs] = 0.1, 0.01
+    x_BF = scaler.apply(layout, raw_BF)
+    for row, block in ((0, means[0]), (1, means[1])):  # far beyond the clip
+        np.testing.assert_allclose(0.1 + 0.01 * x_BF[row, block.inputs], raw_BF[row, block.inputs], atol=1e-5)
+    covered = [k for part in layout.clipped for k in range(part.start, part.stop)]
+    assert covered == [k for k in range(layout.width) if not any(b.start <= k < b.stop for b in means)]
+    assert LAYOUT.clipped == [slice(0, LAYOUT.width)]
+
+
 def test_an_unknown_user_is_zero_except_for_the_unknown_attribute() -> None:
     x_F = LAYOUT.raw(features({}))[0]
     assert inputs(x_F, "attribute_country") == [0, 0, 1]

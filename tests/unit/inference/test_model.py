@@ -18,6 +18,7 @@ from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, 
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import _content_hash
+from userrep.model.weights import FITTED_OUTSIDE
 from userrep.spaces.create import save_space
 
 pytestmark = pytest.mark.fast
@@ -28,13 +29,13 @@ PAPER = config.Model(preset="autoencoder", latent_dim=16, hidden_dim=8, decoder_
 NO_TARGETS = TargetLayout(futures=[], blocks=[])
 
 
-def layout_of(dim: int = 3) -> InputLayout:
+def layout_of(dim: int = 3, taste_modality: str | None = None) -> InputLayout:
     spec = FeatureSpec(
         windows_days=[7], modalities={"behaviour": dim}, onboarding=True, registered_at=False,
         attributes=["country"], context=["device"],
     )  # fmt: skip
     return InputLayout.of(
-        spec, {"attribute_country": ["dk", "(other)"], "num_by_context_7d": ["device=phone", "(other)"]}
+        spec, {"attribute_country": ["dk", "(other)"], "num_by_context_7d": ["device=phone", "(other)"]}, taste_modality
     )
 
 
@@ -92,7 +93,7 @@ def saved(
     targets = TargetLayout.of(layout.spec, layout.spec.windows_days[:1]) if model.looks_ahead else NO_TARGETS
     state = {name: t.numpy() for name, t in Autoencoder(layout, model, targets, seed=3).state_dict().items()}
     for name, tensor in state.items():
-        if name.startswith("propensity"):
+        if name.startswith(FITTED_OUTSIDE):
             state[name] = np.random.default_rng(4).normal(size=tensor.shape).astype(np.float32)
     manifest = SpaceManifest(
         space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
@@ -137,10 +138,14 @@ def test_where_position_matters_rows_are_encoded_one_by_one(tmp_path: Path, monk
     np.testing.assert_allclose(Encoder(artifact).embed(features(50)), expected_BD, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("taste_modality", [None, "behaviour"])
 @pytest.mark.parametrize("model", [LINEAR, MODEL, PAPER, MODEL.model_copy(update={"latent_dim": 6})])
-def test_an_embedding_is_scaling_and_the_forward_pass(tmp_path: Path, model: config.Model) -> None:
-    saved(tmp_path / "s1", model=model)
+def test_an_embedding_is_scaling_and_the_forward_pass(
+    tmp_path: Path, model: config.Model, taste_modality: str | None
+) -> None:
+    saved(tmp_path / "s1", model=model, layout=layout_of(taste_modality=taste_modality))
     artifact = load_artifact(str(tmp_path / "s1"))
+    assert artifact.encoder().has_tastes == (model in (LINEAR, MODEL) and taste_modality is not None)
     assert artifact.encoder().has_propensities == (model in (LINEAR, MODEL))  # 6 dimensions are too few for them
     x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(features(10)))
     expected_BD = artifact.encoder().encode(torch.from_numpy(x_BF)).numpy()

@@ -13,6 +13,7 @@ from tests.unit.model.test_autoencoder import propensities
 from userrep.errors import ArtifactError
 from userrep.model.artifact import load_artifact
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.weights import FITTED_OUTSIDE
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +27,7 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     x_BF = torch.from_numpy(inputs(artifact.layout, 5))
     drawn = Autoencoder(artifact.layout, MODEL, manifest.targets, seed=3)
     for name, tensor in artifact.tensors.items():
-        if name.startswith("propensity"):
+        if name.startswith(FITTED_OUTSIDE):
             setattr(drawn, name, torch.from_numpy(tensor))
     assert torch.equal(artifact.encoder().encode(x_BF), drawn.encode(x_BF))
 

@@ -33,7 +33,7 @@ def test_a_folder_comes_back_as_it_was_written_and_nothing_lies_next_to_it(tmp_p
     written = write(tmp_path / "f")
     manifest, tensors = read(tmp_path / "f", written.content_hash)
     assert manifest == written
-    assert (manifest.size, manifest.format_version) == (3, 7)
+    assert (manifest.size, manifest.format_version) == (3, 8)
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [0, 1, 2]}
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["manifest.json", "weights.safetensors"]
@@ -103,13 +103,13 @@ def test_another_folder_than_the_expected_one_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("version", "cure"),
-    [(8, "Upgrade userrep"), (4, "Use the release that wrote it"), (None, "Upgrade"), ("2", "Upgrade")],
+    [(9, "Upgrade userrep"), (4, "Use the release that wrote it"), (None, "Upgrade"), ("2", "Upgrade")],
 )
 def test_another_format_is_refused_by_name(tmp_path: Path, version: object, cure: str) -> None:
     write(tmp_path / "f")
     path = tmp_path / "f" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version, "novelty": 1}))
-    with pytest.raises(ArtifactError, match=rf"this release reads format_version 7, got {version}\. {cure}"):
+    with pytest.raises(ArtifactError, match=rf"this release reads format_version 7 and 8, got {version}\. {cure}"):
         read(tmp_path / "f")
 
 

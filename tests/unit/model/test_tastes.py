@@ -1,14 +1,15 @@
-"""Tastes: dimensions whose distances are those of users' mean item texts."""
+"""Tastes: dimensions whose cosines are those of users' mean item texts."""
 
 import numpy as np
 import pytest
 import torch
 
 from userrep import config
-from userrep.features.layout import InputLayout, Scaler
+from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.frozen_folder import Tensors
 from userrep.model.tastes import fitted_tastes
 from userrep.model.weights import num_tastes
 
@@ -28,63 +29,68 @@ TARGETS = TargetLayout.of(SPEC, [2])
 
 
 def scaled(num_rows: int, seed: int = 0) -> tuple[Scaler, np.ndarray, np.ndarray]:
-    """Return a scaler, scaled inputs, and the unit vectors that describe taste, side by side."""
+    """Return a scaler, scaled inputs, and the unit vectors side by side, some of which are far from the mean."""
     rng = np.random.default_rng(seed)
     raw_BF = rng.standard_normal((num_rows, LAYOUT.width)).astype(np.float32)
-    for block in LAYOUT.tastes:
-        raw_BF[:, block.inputs] = np.abs(raw_BF[:, block.inputs])
-        raw_BF[:, block.inputs] /= np.linalg.norm(raw_BF[:, block.inputs], axis=1, keepdims=True)
+    means = [block.inputs for block in LAYOUT.means]
+    for part in means:
+        raw_BF[:, part] = np.abs(raw_BF[:, part]) ** 4
     raw_BF[:, LAYOUT.blocks[-1].inputs] = 1
-    center_F, scale_F = np.zeros(LAYOUT.width, np.float32), np.ones(LAYOUT.width, np.float32)
-    for k, block in enumerate(LAYOUT.tastes):
-        center_F[block.inputs], scale_F[block.inputs] = raw_BF[:, block.inputs].mean(axis=0), 0.5 + k
-    scaler = Scaler(center_F=center_F, scale_F=scale_F)
-    unit_BM = np.concatenate([raw_BF[:, block.inputs] for block in LAYOUT.tastes], axis=1)
-    return scaler, scaler.apply(LAYOUT, raw_BF), unit_BM
+    LAYOUT.normalize_means(raw_BF)
+    scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
+    for part in means:
+        scaler.scale_F[part] /= 5  # so that many numbers are beyond the clip
+    return scaler, scaler.apply(LAYOUT, raw_BF), np.concatenate([raw_BF[:, part] for part in means], axis=1)
 
 
-def test_the_means_of_the_longest_window_and_the_history_describe_taste() -> None:
-    assert [block.name for block in LAYOUT.tastes] == ["content_7d", "content_30d"]
-    assert not InputLayout.of(SPEC, {}).tastes
-    assert [block.name for block in InputLayout.of(SPEC, {}, "behaviour").tastes] == ["behaviour_7d", "behaviour_30d"]
+def tastes(weights: Tensors, x_BF: np.ndarray) -> np.ndarray:
+    return np.asarray(x_BF @ weights["taste_KF"].T + weights["taste_K"])
+
+
+def cosines(v_BK: np.ndarray) -> np.ndarray:
+    unit_BK = v_BK / np.linalg.norm(v_BK, axis=1, keepdims=True)
+    return np.asarray(unit_BK @ unit_BK.T)
+
+
+def test_tastes_are_made_of_the_longest_window_the_history_and_the_picks() -> None:
+    assert [block.name for block in LAYOUT.means] == ["content_7d", "content_30d", "content_onboarding"]
+    assert not InputLayout.of(SPEC, {}).means
+    behaviour = [block.name for block in InputLayout.of(SPEC, {}, "behaviour").means]
+    assert behaviour == ["behaviour_7d", "behaviour_30d", "behaviour_onboarding"]
 
 
 def test_a_fifth_of_the_dimensions_are_tastes_if_the_model_predicts_and_items_have_texts() -> None:
     model = config.Model(latent_dim=20)
     assert num_tastes(LAYOUT, TARGETS, model) == 4
-    assert num_tastes(LAYOUT, TARGETS, config.Model(latent_dim=120)) == 7  # the means have six dimensions
+    assert num_tastes(LAYOUT, TARGETS, config.Model(latent_dim=120)) == 9  # as many as the means have numbers
     assert num_tastes(InputLayout.of(SPEC, {}), TARGETS, model) == 0
     assert num_tastes(LAYOUT, TargetLayout.of(SPEC, []), model) == 0
 
 
-def test_with_all_axes_distances_of_tastes_are_those_of_the_unit_vectors() -> None:
-    scaler, x_BF, unit_BM = scaled(50)
-    weights = fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=7, latent_dim=120, seed=3)
-    taste_BK = x_BF @ weights["taste_KF"].T + weights["taste_K"]
-    distance_BB, unit_BB = (np.linalg.norm(v[:, None] - v[None], axis=2) for v in (taste_BK, unit_BM))
-    scale = distance_BB.sum() / unit_BB.sum()
-    np.testing.assert_allclose(distance_BB, scale * unit_BB, rtol=1e-3, atol=1e-3)
-    assert np.square(taste_BK).sum(axis=1).mean() == pytest.approx(64 * (120 - 7), rel=1e-3)
-    assert taste_BK.std(axis=0).min() > 0
+def test_with_all_axes_cosines_are_those_of_the_unit_vectors() -> None:
+    scaler, x_BF, unit_BM = scaled(200)
+    taste_BK = tastes(fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=9, latent_dim=120, seed=3), x_BF)
+    np.testing.assert_allclose(cosines(taste_BK), cosines(unit_BM), atol=1e-5)
+    assert np.square(taste_BK).sum(axis=1).mean() == pytest.approx(64 * (120 - 9), rel=1e-3)
 
 
-def test_fewer_tastes_are_those_of_most_variance() -> None:
+@pytest.mark.parametrize("number", [1, 2, 4, 8])
+def test_fewer_tastes_are_the_axes_of_most_squared_length(number: int) -> None:
+    scaler, x_BF, unit_BM = scaled(200)
+    taste_BK = tastes(fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=number, latent_dim=120, seed=3), x_BF)
+    _, _, axes_MM = np.linalg.svd(unit_BM, full_matrices=False)
+    np.testing.assert_allclose(cosines(taste_BK), cosines(unit_BM @ axes_MM[:number].T), atol=1e-4)
+    assert taste_BK.std(axis=0).min() > 0.01 * np.sqrt(64 * (120 - number) / number)
+
+
+def test_a_user_without_items_has_the_taste_of_the_mean_and_picks_move_it() -> None:
     scaler, x_BF, _ = scaled(200)
-    spread = []
-    for number in (2, 4, 6):
-        weights = fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=number, latent_dim=120, seed=3)
-        taste_BK = x_BF @ weights["taste_KF"].T + weights["taste_K"]
-        assert taste_BK.shape == (200, number)
-        share = taste_BK.var(axis=0).sum() / np.square(taste_BK).sum(axis=1).mean()
-        spread.append(share)
-    assert spread == sorted(spread)
-
-
-def test_a_user_without_items_has_the_taste_of_the_mean() -> None:
-    scaler, x_BF, _ = scaled(50)
-    weights = fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=7, latent_dim=120, seed=3)
-    taste_BK = x_BF @ weights["taste_KF"].T + weights["taste_K"]
-    np.testing.assert_allclose(weights["taste_K"], taste_BK.mean(axis=0), rtol=1e-3, atol=1e-2)
+    weights = fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=9, latent_dim=120, seed=3)
+    picks = LAYOUT.means[-1].inputs
+    only_picks_BF = np.zeros_like(x_BF)
+    only_picks_BF[:, picks] = x_BF[:, picks]
+    np.testing.assert_allclose(weights["taste_K"], tastes(weights, x_BF).mean(axis=0), rtol=1e-3, atol=1e-2)
+    assert tastes(weights, only_picks_BF).std(axis=0).max() > 1
 
 
 def test_tastes_follow_the_learned_code_and_precede_the_propensities() -> None:

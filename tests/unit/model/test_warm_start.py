@@ -29,6 +29,7 @@ def layout_of(
     devices: list[str] = DEVICES[:2],
     dim: int = 3,
     windows: tuple[int, ...] = (7,),
+    taste_modality: str | None = None,
 ) -> InputLayout:
     """Build a layout of one modality, a country and a device; order of the values is as given."""
     spec = FeatureSpec(
@@ -36,7 +37,7 @@ def layout_of(
         attributes=["country"], context=["device"],
     )  # fmt: skip
     vocabulary = {"attribute_country": [*countries, UNKNOWN], spec.context_column or "": [*devices, UNKNOWN]}
-    return InputLayout.of(spec, vocabulary)
+    return InputLayout.of(spec, vocabulary, taste_modality)
 
 
 def features(spec: FeatureSpec, num_rows: int, seed: int, *, countries: list[str] = COUNTRIES) -> pa.RecordBatch:
@@ -173,6 +174,22 @@ def test_another_scaler_changes_neither_codes_nor_reconstructions_in_raw_units(m
         name: tensor.shape for name, tensor in weights_of(autoencoder_of(layout, model)).items()
     }
     assert {tensor.dtype for tensor in start.tensors.values()} == {np.dtype(np.float32)}
+
+
+def test_unit_vectors_are_carried_exactly_but_nothing_from_a_space_without_tastes() -> None:
+    layout, batch = layout_of(taste_modality="behaviour"), features(layout_of().spec, 200, seed=4)
+    before, now = scaler_of(layout, 1), scaler_of(layout, 2)
+    earlier = space(layout, before, model=LINEAR)
+    start = started(earlier, layout, now, model=LINEAR)
+    for got, expected in zip(
+        outputs(layout, now, start.tensors, batch, LINEAR),
+        outputs(layout, before, earlier.tensors, batch, LINEAR),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    directed = space(layout_of(), scaler_of(layout_of(), 1), model=LINEAR)
+    (line,) = started(directed, layout, now, model=LINEAR).fresh
+    assert line.endswith(": fresh, 11 learned dimensions, s001 has 14")
 
 
 def test_the_earlier_space_is_left_as_it_was() -> None:

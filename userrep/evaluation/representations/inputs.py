@@ -19,7 +19,7 @@ from userrep.model.autoencoder import drawn_weights
 from userrep.model.frozen_folder import Tensors
 from userrep.model.principal_start import principal_start, random_rotation
 from userrep.model.standard import standardized_code
-from userrep.model.weights import APART
+from userrep.model.weights import FITTED_OUTSIDE
 
 
 def embedding(artifact_of: Callable[[Context], Artifact], storage: Storage = "float32") -> Fit:
@@ -59,7 +59,7 @@ def _with_weights(context: Context, weights: Tensors) -> Artifact:
 
     Cost: 20,000 rows on the driver, to standardize the code.
     """
-    network = {name: tensor for name, tensor in weights.items() if not name.startswith(APART)}
+    network = {name: tensor for name, tensor in weights.items() if not name.startswith(FITTED_OUTSIDE)}
     standardized = standardized_code(network, context.earlier_rows)
     return replace(context.artifact, tensors=context.artifact.tensors | standardized)
 

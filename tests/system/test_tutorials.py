@@ -13,7 +13,8 @@ pytestmark = pytest.mark.full
 ROOT = Path(__file__).parents[2]
 # The environment of the tests is the one that a page sets up.
 # The tests run in an environment that has all of this; test_wheel.py installs the package with these extras.
-REPLACED = {"python -m venv .venv": "true", "source .venv/bin/activate": "true", "pip install '.[all]'": "true"}
+INSTALL = "pip install '.[all]' --constraint deploy/constraints/spark-4.2.txt"
+REPLACED = {"python -m venv .venv": "true", "source .venv/bin/activate": "true", INSTALL: "true"}
 NAMED_FILE = re.compile(r"`([\w.]+)`[^`]*:\n\n```(?:python|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```(\w+)\n((?s:.*?))^```|((?:^    \S.*\n| {8}.*\n)+)", re.MULTILINE)
 

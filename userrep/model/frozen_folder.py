@@ -102,9 +102,8 @@ def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> tuple[M, d
     if version not in _READ_VERSIONS:
         is_older = isinstance(version, int) and version < FORMAT_VERSION
         fix = "Use the release that wrote it, or train a new space" if is_older else "Upgrade userrep to read it"
-        raise ArtifactError(
-            f"{folder}: this release reads format_version {_READ_VERSIONS[0]} and {FORMAT_VERSION}, got {version}. {fix}."
-        )
+        readable = " and ".join(map(str, _READ_VERSIONS))
+        raise ArtifactError(f"{folder}: this release reads format_version {readable}, got {version}. {fix}.")
     try:
         return kind.model_validate(values), values
     except ValidationError as error:

@@ -72,8 +72,8 @@ def warm_start(
 
     - Layers: the encoder if its widths match, then the decoder if its width matches. The predictions of the next days
       if the targets are equal; their targets keep the earlier scale. Tastes and propensities are always fitted again.
-    - Blocks of the first and last layer: those of equal name, kind and width; pooled ones only with ``same_items``,
-      that is, with item vectors of the same lineage. Flags are always carried over.
+    - Blocks of the first and last layer: those of equal name, kind and width; mean item vectors only with
+      ``same_items``, that is, if these are of the same lineage. Flags are always carried over.
     - Vocabularies: value by value. A new value starts with the weights of ``(other)``, which counted it before.
     - In a linear encoder, new inputs start at zero. A dropped block counts as absent or, without a flag, as its mean.
 

@@ -77,7 +77,7 @@ def raw(_: Context) -> Matrix:
 def blocks(selected: Callable[[InputLayout], list[Block]]) -> Fit:
     """Return the fit of some blocks of the inputs with their presence flags.
 
-    Counts and days are log1p values, pooled vectors are unchanged.
+    Counts and days are log1p values. Pooled vectors are unit vectors if the layout makes them so, otherwise unchanged.
     """
 
     def fit(context: Context) -> Matrix:

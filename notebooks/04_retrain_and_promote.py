@@ -146,8 +146,9 @@ print("\n".join(diff_lines(diff)).replace(own.folder, "busy_week"))
 # MAGIC right panel, we look up each user's ten nearest neighbors among the *old* vectors, first with the new vector as
 # MAGIC it is, then with the mapped one, and count those that the old vector finds, too.
 # MAGIC
-# MAGIC As they are, new vectors agree in the last numbers, the propensities, which have a meaning of their own. In other
-# MAGIC numbers they agree at most by chance. Nothing fails, but the neighbors are wrong. Through the map, they are nearly those of the old vectors.
+# MAGIC As they are, new vectors agree in the last numbers, the propensities, which have a meaning of their own. In the
+# MAGIC others they agree at most by chance. Nothing fails, but the neighbors are wrong. Through the map, they are
+# MAGIC nearly those of the old vectors.
 
 # COMMAND ----------
 

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 from tests.support.explained_world import AS_OF, ITEMS, World, explained_world
 from userrep.explanations.item_effects import item_effects, label_effects, read_item_matrix
 from userrep.explanations.item_labels import labels_of
+from userrep.features.layout import InputLayout
 
 pytestmark = pytest.mark.fast
 
@@ -30,6 +31,18 @@ def test_the_effect_of_an_item_is_that_of_a_user_with_only_this_item(world: Worl
         scaled = np.clip((vector - world.scaler.center_F[part]) / world.scaler.scale_F[part], -8, 8)
         direction = scaled * math.sqrt(len(vector)) / np.linalg.norm(scaled)  # as the scaler does with pooled vectors
         assert effect == pytest.approx(float(direction @ weight_F[part]), rel=1e-4, abs=1e-4)
+
+
+def test_the_effect_of_an_item_does_not_depend_on_its_length_where_means_are_unit_vectors(world: World) -> None:
+    layout = InputLayout.of(world.layout.spec, world.layout.vocabulary, "behaviour")
+    items = read_item_matrix(world.tables, world.config, world.layout, AS_OF)
+    weight_F = np.random.default_rng(1).normal(size=layout.width)
+    effect_I = item_effects(layout, world.scaler, weight_F, items)
+    part = world.part("behaviour_7d")
+    for item_id, effect in zip(items.item_ids.to_pylist(), effect_I, strict=True):
+        vector = world.item_vectors[ITEMS.index(item_id)]
+        scaled = (vector / np.linalg.norm(vector) - world.scaler.center_F[part]) / world.scaler.scale_F[part]
+        assert effect == pytest.approx(float(scaled @ weight_F[part]), rel=1e-4, abs=1e-4)
 
 
 def test_labels_are_listed_by_the_bound_of_their_mean_effect() -> None:

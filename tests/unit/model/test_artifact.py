@@ -43,6 +43,16 @@ def test_the_named_dimensions_are_the_propensities_at_the_end_of_an_embedding(tm
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
 
 
+def test_tastes_are_before_the_named_dimensions(tmp_path: Path) -> None:
+    without = saved(tmp_path / "s1")
+    manifest = saved(tmp_path / "s2", layout=layout_of(taste_modality="behaviour"))
+    assert (without.taste_dimensions, manifest.taste_dimensions) == ((14, 14), (11, 14))
+    artifact, x_BF = load_artifact(str(tmp_path / "s2")), inputs(manifest.layout, 5)
+    z_BD, tensors = artifact.encoder().encode(torch.from_numpy(x_BF)).numpy(), artifact.tensors
+    wanted_BK = x_BF @ tensors["taste_KF"].T + tensors["taste_K"]
+    np.testing.assert_allclose(z_BD[:, slice(*manifest.taste_dimensions)], wanted_BK, atol=1e-5)
+
+
 def test_a_manifest_without_modalities_does_not_fit(tmp_path: Path) -> None:
     saved(tmp_path / "s1")
     path = tmp_path / "s1" / "manifest.json"

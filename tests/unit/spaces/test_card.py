@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.embedding_tables import add_spaces, snapshot
-from tests.unit.inference.test_model import LINEAR, saved
+from tests.unit.inference.test_model import LINEAR, layout_of, saved
 from userrep.model.artifact import SpaceManifest
 from userrep.model.self_check import Interval, SelfCheck
 from userrep.spaces.card import model_card
@@ -115,6 +115,10 @@ def test_a_card_has_the_figures_of_the_training_and_the_dimensions_with_a_meanin
     named = manifest.named_dimensions
     assert named
     assert all(f"| {index} | `{name}` |" in found["Named dimensions"] for name, index in named.items())
+    assert "tastes" not in found["Named dimensions"]
+    tasting = manifest.model_copy(update={"layout": layout_of(taste_modality="behaviour")})
+    listed = card(tables, tasting)["Named dimensions"]
+    assert "Dimensions 11 to 13 are tastes: what the user's items are like, by `behaviour`." in listed
     without = manifest.model_copy(update={"targets": manifest.targets.model_copy(update={"futures": [], "blocks": []})})
     assert card(tables, without)["Named dimensions"] == "None."
 

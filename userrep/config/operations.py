@@ -62,15 +62,15 @@ class DriftLimits(Section):
     no_event_change: Limit = None
     """Change in the share of users without an event in the longest window."""
     norm_change: Limit = None
-    """Relative change in the mean norm of the vectors."""
+    """Relative change in the mean norm of the vectors, which is mostly that of the tastes."""
     mean_shift: Limit = None
     """Largest difference between the means of a dimension, in standard deviations."""
     variance_change: Limit = None
     """Largest absolute log ratio between the variances of a dimension (0.7: twice or half)."""
     rank_loss: Limit = None
-    """Relative loss of effective rank."""
+    """Relative loss of effective rank, of the dimensions' correlations."""
     neighbours_lost: Limit = None
-    """Share of the ten nearest neighbors that users have lost, among 2,000 users."""
+    """Share of the ten nearest neighbors by cosine that users have lost, among 2,000 users."""
     psi: Limit = None
     """Largest population stability index of an input (counts, days since an event, presence of blocks)."""
     error_growth: Limit = None

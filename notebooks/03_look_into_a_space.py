@@ -205,7 +205,7 @@ draw_movement(cosines, stranger, f"days before {newest.as_of}")
 # MAGIC snapshot (`docs/how-to/drift.md`). Here we run it for the last weeks. Each panel shows a metric with its warning
 # MAGIC limit as a dashed line, which points should stay below. The limits are for snapshots a day apart, and ours are a
 # MAGIC week apart: within a week, users lose most of their nearest neighbors although nothing is wrong, so
-# MAGIC `neighbours_lost` is above its limit here.
+# MAGIC `neighbours_lost` is near its limit here.
 
 # COMMAND ----------
 

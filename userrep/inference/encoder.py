@@ -42,8 +42,8 @@ class Encoder:
         self._first_FN = torch.cat([_padded(weight) for weight in weights]).T.contiguous()
         self._bias_N = torch.cat([_padded(bias) for bias in biases])
         self._latent_HD = _padded(latent_DH).T.contiguous()
-        self._count_G, self._knot_G, self._hinge_GD = _hinges(autoencoder, artifact.layout.counts)
         self.latent_dim = artifact.manifest.model.latent_dim
+        self._count_G, self._knot_G, self._hinge_GD = _hinges(autoencoder, artifact.layout.counts, self.latent_dim)
         self._rows = ROWS if self._is_position_independent() else 1
 
     def embed(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
@@ -123,14 +123,13 @@ def _layers(autoencoder: Autoencoder) -> tuple[list[Tensor], list[Tensor], Tenso
     return [hidden.weight, weight_DF], [hidden.bias, bias_D], pad(latent, (0, 0, 0, len(bias_D) - len(latent)))
 
 
-def _hinges(autoencoder: Autoencoder, counts: slice) -> tuple[Tensor, Tensor, Tensor]:
+def _hinges(autoencoder: Autoencoder, counts: slice, latent_dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the input and the knot of each hinge, and hinge_GD, its weights; all empty without propensities."""
     if not autoencoder.has_propensities:
         return torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, 0)
     knot_KS, hinge_PG = autoencoder.propensity_knot_KS, autoencoder.propensity_PG
-    num_before = len(autoencoder.encoder_linear.weight) + (len(autoencoder.taste_K) if autoencoder.has_tastes else 0)
     count_G = torch.arange(counts.start, counts.stop).repeat(len(knot_KS))
-    hinge_GD = _padded(pad(hinge_PG, (0, 0, num_before, 0))).T.contiguous()
+    hinge_GD = _padded(pad(hinge_PG, (0, 0, latent_dim - len(hinge_PG), 0))).T.contiguous()
     padding = (0, len(hinge_GD) - len(count_G))
     return pad(count_G, padding), pad(knot_KS.flatten(), padding), hinge_GD
 

@@ -55,10 +55,14 @@ class VectorMoments:
         return np.diag(self.covariance_DD)
 
     @property
+    def deviation_D(self) -> NDArray[np.float64]:
+        """Standard deviations; those of dimensions that do not vary are above zero, to divide by them."""
+        return np.sqrt(np.maximum(self.variance_D, 1e-12))
+
+    @property
     def correlated(self) -> "VectorMoments":
         """The same with correlations as covariances, so that tastes do not outweigh the other dimensions."""
-        deviation_D = np.sqrt(np.maximum(self.variance_D, 1e-12))
-        return replace(self, covariance_DD=self.covariance_DD / np.outer(deviation_D, deviation_D))
+        return replace(self, covariance_DD=self.covariance_DD / np.outer(self.deviation_D, self.deviation_D))
 
     @property
     def effective_rank(self) -> float:
@@ -108,8 +112,7 @@ def _sums(batch: pa.RecordBatch) -> dict[str, NDArray[np.float64] | float]:
 def compare_moments(now: VectorMoments, before: VectorMoments) -> tuple[Metrics, Parts]:
     """Return the drift metrics of two snapshots, and ``mean_shift`` and ``variance_change`` by dimension."""
     dims = [f"dimension {k}" for k in range(len(now.mean_D))]
-    deviation_D = np.sqrt(np.maximum(before.variance_D, 1e-12))
-    shift_D = np.abs(now.mean_D - before.mean_D) / deviation_D
+    shift_D = np.abs(now.mean_D - before.mean_D) / before.deviation_D
     change_D = np.abs(np.log(np.maximum(now.variance_D, 1e-12) / np.maximum(before.variance_D, 1e-12)))
     metrics = {
         "new_share": now.num_unmatched / max(1, before.num_rows),

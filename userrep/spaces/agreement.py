@@ -26,8 +26,8 @@ class Agreement:
 
     ``mean_cosine``: mean cosine similarity of a user's two vectors. ``residual``: mean over the dimensions that vary of
     the squared error divided by the variance, so that tastes do not outweigh the others; 0 is perfect, 1 is no better
-    than predicting means. ``overlap_at_10``: mean share of a
-    user's ten nearest neighbors (by cosine, among ``num_neighbours`` users) that are the same in both spaces.
+    than predicting means. ``overlap_at_10``: mean share of a user's ten nearest neighbors (by cosine, among
+    ``num_neighbours`` users) that are the same in both spaces.
     """
 
     num_rows: int

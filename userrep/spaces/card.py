@@ -33,7 +33,6 @@ def model_card(tables: Tables, space: Space, manifest: SpaceManifest, *, protect
     records = version_records(tables, space.lineage_id)
     versions = sorted(valid_from for valid_from in records if valid_from <= space.trained_until)
     head, scores = check.table if check else ([], [])
-    first_taste, after_tastes = manifest.taste_dimensions
     return (
         _environment()
         .get_template("card.md.jinja")
@@ -41,8 +40,6 @@ def model_card(tables: Tables, space: Space, manifest: SpaceManifest, *, protect
             space=space,
             manifest=manifest,
             spec=spec,
-            first_taste=first_taste,
-            after_tastes=after_tastes,
             log=_log(tables, space),
             num_rows=_num_rows(tables, space),
             snapshots=list_snapshots(tables, space.space_id),

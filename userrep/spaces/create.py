@@ -149,11 +149,11 @@ def _train(
     result = run_training(task, spark=tables.spark)
     with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
         weights = standardized_code(result.weights, x_BF) | propensities
-        if number := num_tastes(inputs.layout, inputs.targets, config.model):
-            weights |= fitted_tastes(
-                inputs.layout, inputs.scaler, x_BF,
-                num_tastes=number, latent_dim=config.model.latent_dim, seed=config.training.seed,
-            )  # fmt: skip
+    if number := num_tastes(inputs.layout, inputs.targets, config.model):
+        weights |= fitted_tastes(
+            inputs.layout, inputs.scaler, x_BF,
+            num_tastes=number, latent_dim=config.model.latent_dim, seed=config.training.seed,
+        )  # fmt: skip
     manifest = SpaceManifest(
         space_id=space_id, lineage_id=plan.versions.lineage_id, trained_until=plan.until, created_at=datetime.now(UTC),
         layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,

@@ -18,6 +18,7 @@ from userrep.model.frozen_folder import Tensors
 from userrep.model.principal_start import random_rotation
 
 _SHARE = 64.0  # of a vector's mean squared length: tastes to all other dimensions
+_PICKS = 0.25  # length of the picks' mean, where that of events is 1: later items say more
 
 
 def fitted_tastes(
@@ -25,14 +26,16 @@ def fitted_tastes(
 ) -> Tensors:
     """Return taste_KF and taste_K, the weights of the tastes on scaled inputs, and their bias.
 
-    With K = M, cosines are those of the unit vectors side by side, where an absent one is the mean of all users. The
-    axes are rotated at random, so that all dimensions have similar variance. Cost: an eigendecomposition of M x M.
+    With K = M, cosines are those of the means side by side: unit vectors of events, and shorter ones of picks. An
+    absent one is the mean of all users. The axes are rotated at random, so that all dimensions have similar variance.
+    Cost: an eigendecomposition of M x M.
     """
     inputs_M = np.concatenate([np.arange(block.start, block.stop) for block in layout.means])
-    scale_M, center_M = scaler.scale_F[inputs_M].astype(np.float64), scaler.center_F[inputs_M].astype(np.float64)
-    unit_BM = center_M + scale_M * x_BF[:, inputs_M]
+    length_M = np.concatenate([np.full(block.width, _PICKS if block.newcomer else 1.0) for block in layout.means])
+    scale_M, center_M = length_M * scaler.scale_F[inputs_M], length_M * scaler.center_F[inputs_M]
+    mean_BM = center_M + scale_M * x_BF[:, inputs_M]
     with threadpool_limits(1, user_api="blas"):  # the same bits on any number of cores
-        squared_M, ascending_MM = np.linalg.eigh(unit_BM.T @ unit_BM / len(unit_BM))
+        squared_M, ascending_MM = np.linalg.eigh(mean_BM.T @ mean_BM / len(mean_BM))
         length = np.sqrt(_SHARE * (latent_dim - num_tastes) / max(squared_M[-num_tastes:].sum(), 1e-12))
         weight_KM = length * random_rotation(num_tastes, seed=seed) @ ascending_MM[:, -num_tastes:].T
     taste_KF = np.zeros((num_tastes, layout.width))

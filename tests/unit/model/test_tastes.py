@@ -29,7 +29,7 @@ TARGETS = TargetLayout.of(SPEC, [2])
 
 
 def scaled(num_rows: int, seed: int = 0) -> tuple[Scaler, np.ndarray, np.ndarray]:
-    """Return a scaler, scaled inputs, and the unit vectors side by side, some of which are far from the mean."""
+    """Return a scaler, scaled inputs, and the means side by side: unit vectors, those of picks with length .25."""
     rng = np.random.default_rng(seed)
     raw_BF = rng.standard_normal((num_rows, LAYOUT.width)).astype(np.float32)
     means = [block.inputs for block in LAYOUT.means]
@@ -40,7 +40,9 @@ def scaled(num_rows: int, seed: int = 0) -> tuple[Scaler, np.ndarray, np.ndarray
     scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
     for part in means:
         scaler.scale_F[part] /= 5  # so that many numbers are beyond the clip
-    return scaler, scaler.apply(LAYOUT, raw_BF), np.concatenate([raw_BF[:, part] for part in means], axis=1)
+    x_BF = scaler.apply(LAYOUT, raw_BF)
+    *events, picks = (raw_BF[:, part] for part in means)
+    return scaler, x_BF, np.concatenate([*events, 0.25 * picks], axis=1)
 
 
 def tastes(weights: Tensors, x_BF: np.ndarray) -> np.ndarray:
@@ -67,19 +69,19 @@ def test_a_fifth_of_the_dimensions_are_tastes_if_the_model_predicts_and_items_ha
     assert num_tastes(LAYOUT, TargetLayout.of(SPEC, []), model) == 0
 
 
-def test_with_all_axes_cosines_are_those_of_the_unit_vectors() -> None:
-    scaler, x_BF, unit_BM = scaled(200)
+def test_with_all_axes_cosines_are_those_of_the_means() -> None:
+    scaler, x_BF, mean_BM = scaled(200)
     taste_BK = tastes(fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=9, latent_dim=120, seed=3), x_BF)
-    np.testing.assert_allclose(cosines(taste_BK), cosines(unit_BM), atol=1e-5)
+    np.testing.assert_allclose(cosines(taste_BK), cosines(mean_BM), atol=1e-5)
     assert np.square(taste_BK).sum(axis=1).mean() == pytest.approx(64 * (120 - 9), rel=1e-3)
 
 
 @pytest.mark.parametrize("number", [1, 2, 4, 8])
 def test_fewer_tastes_are_the_axes_of_most_squared_length(number: int) -> None:
-    scaler, x_BF, unit_BM = scaled(200)
+    scaler, x_BF, mean_BM = scaled(200)
     taste_BK = tastes(fitted_tastes(LAYOUT, scaler, x_BF, num_tastes=number, latent_dim=120, seed=3), x_BF)
-    _, _, axes_MM = np.linalg.svd(unit_BM, full_matrices=False)
-    np.testing.assert_allclose(cosines(taste_BK), cosines(unit_BM @ axes_MM[:number].T), atol=1e-4)
+    _, _, axes_MM = np.linalg.svd(mean_BM, full_matrices=False)
+    np.testing.assert_allclose(cosines(taste_BK), cosines(mean_BM @ axes_MM[:number].T), atol=1e-4)
     assert taste_BK.std(axis=0).min() > 0.01 * np.sqrt(64 * (120 - number) / number)
 
 

@@ -1,5 +1,6 @@
 """Streaming sources of events, onboarding picks and users: Kafka topics, folders of files and Delta tables."""
 
+import re
 from datetime import date
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -19,6 +20,10 @@ from userrep.utc import DAY_US, day_number
 
 ARRIVED, ORIGIN = "__arrived_at", "__origin"  # added to the owner's columns: arrival time and origin of a row
 _READ_OPTIONS = TEXT_OPTIONS | {"delta": {"skipChangeCommits": True}}
+_OTHER_TYPE = re.compile(
+    r"reading file (\S+)\. Data type mismatches when reading Parquet column \[([^]]*)\]\. "
+    r"Expected Spark type (\S+), actual Parquet type (\w+)"
+)
 _CHECK_TIMEOUTS = {  # short ones for the first request, so that a broker that is down is reported at once
     "kafka.request.timeout.ms": "5000",
     "kafka.default.api.timeout.ms": "10000",
@@ -85,6 +90,18 @@ def arriving(
         rows = rows.select(*(_of_type(rows, field) for field in schema))
     origin = F.lit(source.path) if is_delta else F.col("_metadata.file_path")
     return rows.withColumns({ORIGIN: origin, ARRIVED: F.current_timestamp()})
+
+
+def other_type_of_file(error: BaseException) -> UserrepError | None:
+    """Return what to do if a query failed at a Parquet file with a type that Spark does not convert, else None."""
+    match = _OTHER_TYPE.search(str(error))
+    if match is None:
+        return None
+    file, column, expected, found = match.groups()
+    return UserrepError(
+        f"stream: {file} has {found} in column {column}, but the stream was started with {expected}. Rewrite the file "
+        "with this type under the same name, then start the stream again."
+    )
 
 
 def _of_type(rows: DataFrame, field: T.StructField) -> Column:

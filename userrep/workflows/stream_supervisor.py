@@ -13,6 +13,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from userrep.errors import UserrepError, in_one_line, plural
 from userrep.streaming.micro_batches import BatchResult, MicroBatches, pause, seconds_before_retry
 from userrep.streaming.query import Queries
+from userrep.streaming.sources import other_type_of_file
 from userrep.workflows.runs import Runs
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class StreamRun:
                         f"stream {self.batches.query_id}: another process runs it from the same checkpoint. Stop one "
                         "of them, or give this one its own name (--new-query-id, then stream.query_id)."
                     ) from None
+                if (other_type := other_type_of_file(error)) is not None:
+                    raise other_type from None
                 failures = 1 if self.progress.last_batch > before else failures + 1
                 if failures > _MOST_RESTARTS:
                     raise UserrepError(f"stream: the query failed {failures} times ({in_one_line(error)}).") from error

@@ -45,6 +45,12 @@ def stream_run() -> StreamRun:
     ("text", "attempts", "why"),
     [
         ("[CONCURRENT_STREAM_LOG_UPDATE] Concurrent update to the log.", 1, "stream clicks: another process runs it"),
+        (
+            "[STREAM_FAILED] Encountered error while reading file file:///log/3.pq. Data type mismatches when reading "
+            "Parquet column [u]. Expected Spark type bigint, actual Parquet type DOUBLE. SQLSTATE: KD001",
+            1,
+            "stream: file:///log/3.pq has DOUBLE in column u, but the stream was started with bigint. Rewrite the file",
+        ),
         ("the broker is away", 11, r"the query failed 11 times \(.*the broker is away"),
     ],
 )

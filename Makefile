@@ -54,7 +54,7 @@ TESTS ?= tests
 test: setup  ## run the fast and the default tier: 15 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not full" $(TESTS)
 
-test-fast: $(DEV)  ## run only tests without Spark or processes: 90 seconds; TESTS=tests/unit/joins/test_join.py for some of them
+test-fast: $(DEV)  ## run only tests without Spark or processes: 90 seconds; TESTS=tests/unit/joins/test_joins_ledger.py for some of them
 	@$(PYTEST) $(if $(filter tests,$(TESTS)),$(PARALLEL)) -m "fast and not full" $(TESTS)
 
 test-all: setup $(FULL)  ## run every test: an hour

@@ -28,7 +28,7 @@ REPRESENTATIONS = {
     "pooled_longest": "mean item vectors",
     "raw": "raw inputs",
     "pca": "PCA of the raw inputs",
-    "principal": "the embedding before training",
+    "principal": "the embedding at the start of training",
 }
 _BLOCK = re.compile(r"(?<=<!-- quality: written by make results -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 

@@ -156,7 +156,7 @@ def doctor(
         from userrep.cli.consumer_checks import consumer_checks
 
         if (opened := target or config) is None:
-            raise UsageError("--as consumer: name what the consumer opens with --open ROOT or --config FILE.")
+            raise UsageError("--as consumer: no root to check. Pass --open ROOT or --config FILE.")
         results = consumer_checks(opened)
     elif target is not None:
         raise UsageError("--open is for --as consumer. Name a producer's root with --config FILE.")

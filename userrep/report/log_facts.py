@@ -65,7 +65,7 @@ class LogFacts:
 
     @property
     def unusual(self) -> list[tuple[Day, date]]:
-        """Small days, days with rejected rows and gaps, the newest first: the first day, and the last date."""
+        """Small days, gaps, and days with rejected rows, newest first, each with the date of its last day."""
         last_by_first = dict(self.gaps)
         return [
             (day, last_by_first.get(day.day, day.day))

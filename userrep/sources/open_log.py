@@ -145,7 +145,7 @@ class OpenLog:
         return self.delta.bytes_per_file if self.delta and self.delta.newest is not None else file.size
 
     def all_columns(self) -> dict[str, str]:
-        """Return ``columns`` with those of a JSON log that its sample lacks. Cost: for JSON, a read of the log."""
+        """Return ``columns`` and, for JSON, those that its sample lacks. Cost: for JSON, a read of the log."""
         return self.columns_of([file.path for file in self.files]) if self.settings.format == "json" else self.columns
 
     def columns_of(self, paths: Sequence[str]) -> dict[str, str]:
@@ -291,12 +291,12 @@ def _with_folder_types(schema: T.StructType, path: str, files: Sequence[ListedFi
 
 
 def _depth_and_name(file: ListedFile) -> tuple[int, str]:
-    """Return what sorts the files of the deepest partitions first, by path."""
+    """Return a sort key that puts the files of the deepest partitions first, by path."""
     return -len(re.findall(r"/[^/]*=[^/]*(?=/)", file.path)), file.path
 
 
 def time_and_name(file: ListedFile) -> tuple[datetime, str]:
-    """Return what sorts the newest file last."""
+    """Return a sort key that puts the newest file last."""
     return file.modified_at, file.path
 
 

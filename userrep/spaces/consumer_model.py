@@ -89,7 +89,7 @@ def _from_spark(folder: str) -> ConsumerModel:
     kinds = [_kind(stage) for stage in stages.values()]
     regressions = [path for path, stage in stages.items() if _kind(stage) in _REGRESSIONS]
     if len(regressions) != 1 or not {*kinds} <= {_JOIN, *_REGRESSIONS}:
-        raise ValueError(f"stages {', '.join(kinds) or 'none'} of class {_kind(metadata)}")
+        raise ValueError(f"a {_kind(metadata)} with stages {', '.join(kinds) or 'none'}")
     params: dict[str, Any] = next((stage["paramMap"] for stage in stages.values() if _kind(stage) == _JOIN), {})
     space_id = params.get("spaceId") or params.get("space", SERVING)
     return ConsumerModel.model_validate(
@@ -104,7 +104,7 @@ def _kind(metadata: dict[str, Any]) -> str:
 def _metadata(folder: str) -> dict[str, Any]:
     name = next((name for name in folder_names(f"{folder}/metadata") if name.startswith("part-")), None)
     if name is None:
-        raise LookupError("metadata without a part")
+        raise LookupError("no part file in metadata")
     values: dict[str, Any] = json.loads(read_bytes(f"{folder}/metadata/{name}", max_bytes=_MOST_BYTES))
     return values
 

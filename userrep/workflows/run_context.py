@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 class RunContext:
     """A run on the tables of a configuration. Opening it does no I/O.
 
-    ``as_of`` None: the day after the last day of the log, at most today. ``listings``: of the sources, by the checks
-    before Spark. ``self_check``: the result of the self-check of a new space. ``training_due``: that of the schedule.
+    ``as_of`` None: the day after the last day of the log, at most today. ``listings``: of files, by the checks before
+    Spark. ``self_check``: the result of the self-check of a new space. ``training_due``: see ``Schedule``.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class RunContext:
         return schedule
 
     def predict(self, stages: Callable[[RunPlan], list[PlannedStage]]) -> None:
-        """Record what the remaining stages of this run are expected to take, next to what they will take.
+        """Record the expected cost of the remaining stages of this run, to compare with their actual cost.
 
         Nothing is recorded for tables in a catalog, where the reads of ledgers would take seconds.
         """

@@ -163,7 +163,7 @@ def test_events_after_tomorrow_are_held_back_until_their_day(
 def test_a_log_with_future_rows_only_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "part.parquet", [event("u", "i", "2190-05-01 12:00:00")])
     config = config_of(tmp_path)
-    with pytest.raises(UsageError, match=r"events: all rows lie after tomorrow, .*; the first day is 2190-05-01"):
+    with pytest.raises(UsageError, match=r"events: all rows are later than tomorrow, .*; the first day is 2190-05-01"):
         take_inventory(open_tables(config, spark), config.events)
 
 

@@ -126,12 +126,12 @@ def test_models_with_several_scores_or_other_inputs_are_refused(tmp_path: Path) 
     three = LOGISTIC_ROW | {"numClasses": 3, "coefficientMatrix": matrix(3, [0.0] * 9)}
     with pytest.raises(UsageError, match="3 classes, expected 2"):
         read_model(str(stage(tmp_path / "three", "classification.LogisticRegressionModel", three)))
-    with pytest.raises(UsageError, match="stages none of class RandomForestClassificationModel"):
+    with pytest.raises(UsageError, match="a RandomForestClassificationModel with stages none"):
         read_model(str(stage(tmp_path / "forest", "classification.RandomForestClassificationModel")))
     stage(tmp_path / "m", "PipelineModel")
     stage(tmp_path / "m" / "stages" / "0_VectorAssembler_1", "feature.VectorAssembler")
     stage(tmp_path / "m" / "stages" / "1_LR_2", "classification.LogisticRegressionModel", LOGISTIC_ROW)
-    with pytest.raises(UsageError, match="stages VectorAssembler, LogisticRegressionModel of class PipelineModel"):
+    with pytest.raises(UsageError, match="a PipelineModel with stages VectorAssembler, LogisticRegressionModel"):
         read_model(str(tmp_path / "m"))
 
 

@@ -170,7 +170,10 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     if not all_days:
         raise UsageError("events: the log has no rows. Check the paths of its sources.")
     if not days:
-        raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}; the first day is {ahead[0].day}.")
+        raise UsageError(
+            f"events: all rows are later than tomorrow, {tomorrow}; the first day is {ahead[0].day}. Check "
+            "events.columns.event_at and events.time_zone."
+        )
     held_back = _future_days([day.day for day in ahead], total_of(day.num_rows for day in ahead))
     warnings = [*(warning for log in logs for warning in _naive_times(log)), *held_back]
     missing = _missing_days([day.day for day in days])

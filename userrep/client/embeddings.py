@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -218,8 +218,8 @@ class Embeddings:
         -------
         A pandas DataFrame with user_id, snapshot_id, as_of, embedding (a float32 array) and embedding_status.
         """
-        if isinstance(user_ids, str | pd.DataFrame):
-            raise UsageError("user_ids: expected several ids, got a text or a table. Give a list or a Series of ids.")
+        if isinstance(user_ids, str | bytes | pd.DataFrame) or not isinstance(user_ids, Iterable):
+            raise UsageError(f"user_ids: expected a list or a Series of ids, got {type(user_ids).__name__}.")
         ids = user_ids if isinstance(user_ids, pd.Series) else list(user_ids)
         labels = pd.DataFrame({"user_id": pd.Series(ids, dtype=None if len(ids) else "object")})
         sources = usable_sources(self.tables, space)

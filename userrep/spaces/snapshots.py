@@ -122,7 +122,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     if missing:
         raise UsageError(
             f"space {space.space_id}: no features of {', '.join(missing)}. "
-            "Build them with `userrep run build_user_features --as-of …`."
+            f"Build them with `userrep run build_user_features --as-of {missing[0]}`, one date at a time."
         )
     since = tables.version(USER_EMBEDDINGS)  # before the claim: rows that others publish after it are not replaced
     begun = _next_revisions(tables, space, {as_of: built[as_of] for as_of in sorted(as_ofs)})

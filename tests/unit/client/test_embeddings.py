@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.compute as pc
@@ -156,6 +157,14 @@ def test_a_look_up_has_a_row_for_each_id_in_its_order(root: Path) -> None:
     assert found["embedding"][6].tolist() == [1.5]
     assert set(found["as_of"]) == {DAY + timedelta(days=1)}
     assert embeddings.lookup([]).empty
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [("u1", "str"), (b"u1", "bytes"), (5, "int"), (pd.DataFrame(), "DataFrame")]
+)
+def test_a_look_up_takes_a_list_of_ids(root: Path, given: Any, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"user_ids: expected a list or a Series of ids, got {kind}"):
+        userrep.open(root).lookup(given)
 
 
 def test_a_look_up_reads_the_newest_snapshot_that_is_available_yet(root: Path) -> None:

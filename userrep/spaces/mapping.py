@@ -80,16 +80,19 @@ def vector_pairs(tables: Tables, new: Space, old: Space, as_ofs: Sequence[date])
     }
     num_rows = sum(snapshot.num_users for snapshot in newest[new.space_id].values())
     share = min(1.0, FITTED_ROWS / max(num_rows, 1))
-    # Independent of the hash that assigns users to buckets, which would sample whole files.
-    user_hash = F.pmod(F.xxhash64("user_id", F.lit("map")), F.lit(1_000_000))
 
     def rows(space: Space, name: str) -> DataFrame:
         keys = [snapshot.key for snapshot in newest[space.space_id].values()]
-        sampled = tables.read(USER_EMBEDDINGS, keys).where(user_hash < int(share * 1_000_000))
+        sampled = tables.read(USER_EMBEDDINGS, keys).where(_user_hash() < int(share * 1_000_000))
         return sampled.select("as_of", "user_id", F.col("embedding").alias(name))
 
     pairs = rows(new, "z_new").join(rows(old, "z_old"), on=["as_of", "user_id"], how="inner")
-    return pairs.withColumn("is_held_out", F.pmod(user_hash, F.lit(_HELD_OUT)) == 0)
+    return pairs.withColumn("is_held_out", F.pmod(_user_hash(), F.lit(_HELD_OUT)) == 0)
+
+
+def _user_hash() -> Column:
+    """Return a number below a million by user, independent of the hash of user buckets, which are whole files."""
+    return F.pmod(F.xxhash64("user_id", F.lit("map")), F.lit(1_000_000))
 
 
 def fit_map(pairs: DataFrame) -> LinearMap:

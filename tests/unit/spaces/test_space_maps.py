@@ -1,5 +1,8 @@
 """A newer space read in an earlier one's coordinates: maps on disk, joins and saved models that read through them."""
 
+import json
+import subprocess
+import sys
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -10,6 +13,7 @@ from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.sql import DataFrame, SparkSession
 
+from tests.support.command_line import config_file
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.errors import UsageError
 from userrep.joins.embedding_join import EmbeddingJoin
@@ -167,3 +171,22 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
         diff_spaces(tables, old=old, new=new, model=nowhere)
     with pytest.raises(UsageError, match=r"space s001-a cannot be compared with itself\. Name two spaces"):
         diff_spaces(tables, old=old, new=old)
+
+
+def test_spaces_diff_in_a_process_of_its_own_starts_spark_itself(tables: Tables, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "userrep.cli",
+        "spaces",
+        "diff",
+        OLD,
+        NEW,
+        "--config",
+        config_file(tmp_path),
+        "--json",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["agreement"]["mean_cosine"] > 0.999
+    assert OLD in dict(find_space(tables, NEW).maps)

@@ -22,8 +22,8 @@ def checked_name(name: str, what: str) -> str:
     UsageError
         If it does not match ``[a-z0-9][a-z0-9_-]{0,63}``.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{what} {name[:80]!r} is not a valid name: {NAME_RULE}.")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"{what} {str(name)[:80]!r} is not a valid name: {NAME_RULE}.")
     return name
 
 

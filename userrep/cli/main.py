@@ -1,9 +1,10 @@
 """The ``userrep`` command: its subcommands, and how errors become messages and exit codes.
 
 Progress goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 3 refused by a
-gate or a problem found by ``check``, 4 the log is not complete yet.
+gate or a problem found by ``check``, 4 the log is not complete yet, 143 ended by SIGTERM.
 """
 
+import logging
 import signal
 import sys
 import threading
@@ -56,6 +57,7 @@ app.add_typer(stream.app, name="stream")
 
 _INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 _TERMINATED = 143  # of a shell, for SIGTERM
+_CONTINUE = "Committed work is kept. Run the same command again to continue."
 
 
 def main(*job: str) -> None:
@@ -64,6 +66,7 @@ def main(*job: str) -> None:
     It does not exit on success, since schedulers that call this as a function may treat any SystemExit as a failure.
     ``job``: the command of an entry point in jobs/, whose options follow it on the command line.
     """
+    logging.getLogger().addFilter(_is_not_of_py4j)
     try:
         with _ended_by_sigterm():
             code = _exit_code(_arguments(job))
@@ -71,6 +74,11 @@ def main(*job: str) -> None:
         end_run()
     if code:
         sys.exit(code)
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    """Drop the tracebacks that Py4J logs, by the root logger, for calls to Java that a signal interrupts."""
+    return "/py4j/" not in record.pathname
 
 
 @contextmanager
@@ -189,9 +197,12 @@ def _exit_code(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False) or 0
     except typer.Abort:
         code = _INTERRUPTED
+    except SystemExit as ended:
+        if ended.code == _TERMINATED:
+            report_faults(_TERMINATED, [f"terminated. {_CONTINUE}"], as_json=as_json)
+        raise
     except Exception as error:
         code = report_error(error, as_json=as_json)
     if code == _INTERRUPTED:
-        line = "interrupted. Committed work is kept. Run the same command again to continue."
-        code = report_faults(1, [line], as_json=as_json)
+        code = report_faults(1, [f"interrupted. {_CONTINUE}"], as_json=as_json)
     return code

@@ -141,15 +141,13 @@ def check_out_is_not_read(config: Config, out: str) -> None:
 
     Raises UsageError.
     """
-    from userrep.sources.listing import reads_below
+    from userrep.sources.listing import check_not_read
     from userrep.store.open import artifacts_root
 
     sources = [*config.events.all_sources.values(), config.items, config.users, config.onboarding]
     paths = [source.path for source in sources if source is not None and source.format != "table"]
     root = artifacts_root(config)
-    for path in (*paths, f"{root}/tables", f"{root}/artifacts"):
-        if reads_below(path, out):
-            raise UsageError(f"--out {out}: inside {path}, whose files are all read. Choose another folder.")
+    check_not_read(out, (*paths, f"{root}/tables", f"{root}/artifacts"))
 
 
 def session_of(config: Config, *, meanwhile: Callable[[], None]) -> "SparkSession":

@@ -192,6 +192,8 @@ class Embeddings:
         from userrep.joins.training_files import write_training_set  # imports Spark
 
         self._check_writable(TRAINING_SETS, *([REGISTRY] if consumer else []))
+        if not isinstance(out, str | os.PathLike):
+            raise UsageError(f"out: expected a path or URI of a folder, got {type(out).__name__}.")
         chosen = JoinOptions.of_params({**options})
         is_pandas = isinstance(labels, pd.DataFrame)
         tables, rows = (self.tables, label_table(labels, chosen)) if is_pandas else self._with_spark(labels)

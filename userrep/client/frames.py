@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -106,6 +106,8 @@ def listed_ids(ids: Listed, name: str) -> IdFile:
         return read_id_file(os.path.expanduser(os.fspath(ids)), name)
     if isinstance(ids, pd.DataFrame):
         raise UsageError(f"{name}: expected ids, got a table. Give one of its columns.")
+    if isinstance(ids, bytes) or not isinstance(ids, Iterable):
+        raise UsageError(f"{name}: expected a list, a Series or a file of ids, got {type(ids).__name__}.")
     ids = ids if isinstance(ids, pd.Series) else list(ids)
     return IdFile(as_ids(_as_ids(pd.Series(ids, dtype=None if len(ids) else "object"), name)))
 
@@ -125,6 +127,10 @@ def _as_ids(values: pd.Series, where: str) -> pa.Array:
 def _as_times(values: pd.Series, where: str) -> pa.Array:
     """Return times as UTC timestamps. Times without a zone are UTC; a date is its 00:00 UTC."""
     cure = "Convert it with pandas.to_datetime(column, utc=True)"
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        cure = "Convert it with pandas.to_datetime(column, unit='s', utc=True), with the unit of the numbers"
+    elif isinstance(values.dtype, pd.PeriodDtype):
+        cure = "Convert it with column.dt.to_timestamp()"
     times = _as_arrow(values, where, cure)
     if not (pa.types.is_timestamp(times.type) or pa.types.is_date(times.type) or pa.types.is_null(times.type)):
         raise UsageError(f"{where} must be of type timestamp, got {values.dtype} ({times.type}). {cure}.")

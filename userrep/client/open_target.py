@@ -21,6 +21,8 @@ def load_target(target: str | os.PathLike[str] | Config) -> str | Config:
     """Return a target with its configuration file loaded and ``~`` replaced by the home directory."""
     if isinstance(target, Config):
         return target
+    if not isinstance(target, str | os.PathLike):
+        raise UsageError(f"userrep.open: expected a path, a URI or catalog.schema, got {type(target).__name__}.")
     text = os.path.expanduser(os.fspath(target))
     if text.endswith((".yaml", ".yml")):
         return load_config(text)

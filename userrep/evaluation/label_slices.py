@@ -19,7 +19,7 @@ from userrep.store.arrow import combined
 from userrep.store.bucket_reader import rows_of_users
 from userrep.store.schemas import USER_PROFILES, USER_WINDOW_SUMS
 from userrep.store.tables import Keys, Tables
-from userrep.utc import DAY_US
+from userrep.utc import DAY_US, day_number
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,9 @@ def label_slices(
 
     ``new_users`` had at most 3 active days before the as-of date, or their first event at most 28 days before it.
     ``heavy_users`` are the tenth of the labels with the most active days, or more if numbers are equal. Active days are
-    those of the newest window sums, so a user without an event in the windows is new. ``attributes``: names of the
-    values in ``user_profiles``, in order; each of the ten most frequent values is a slice such as ``country=France``.
+    those of the newest window sums, so a user without an event in the windows is new. Labels of dates up to 28 days
+    after the first day of these sums are in neither slice. ``attributes``: names of the values in ``user_profiles``, in
+    order; each of the ten most frequent values is a slice such as ``country=France``.
 
     Parameters
     ----------
@@ -51,12 +52,18 @@ def label_slices(
     """
     slices: dict[str, Mask] = {}
     if known := generations(tables, lineage_id):
-        keys: Keys = [{"lineage_id": lineage_id, "generation": known[-1].generation}]
-        rows = rows_of_users(users.unique(), tables, USER_WINDOW_SUMS, keys, _ACTIVITY.names).cast(_ACTIVITY)
-        num_days_M, first_day_M = _activity(rows, users, as_of_M)
-        slices[NEW_USERS] = (num_days_M <= FEW_DAYS) | (as_of_M - first_day_M <= SHORT_HISTORY_DAYS)
-        is_most_M = num_days_M >= np.quantile(num_days_M, 1 - _HEAVY_SHARE)
-        slices[HEAVY_USERS] = is_most_M & (num_days_M > num_days_M.min())  # many may have the same few days
+        first_day = min(known[-1].revision_by_day, default=known[-1].as_of)
+        is_covered_M = as_of_M - day_number(first_day) > SHORT_HISTORY_DAYS
+        if is_covered_M.any():
+            keys: Keys = [{"lineage_id": lineage_id, "generation": known[-1].generation}]
+            rows = rows_of_users(users.unique(), tables, USER_WINDOW_SUMS, keys, _ACTIVITY.names).cast(_ACTIVITY)
+            num_days_M, first_day_M = _activity(rows, users, as_of_M)
+            is_new_M = (num_days_M <= FEW_DAYS) | (as_of_M - first_day_M <= SHORT_HISTORY_DAYS)
+            least, most = np.quantile(num_days_M[is_covered_M], [0, 1 - _HEAVY_SHARE])
+            is_heavy_M = (num_days_M >= most) & (num_days_M > least)  # many may have the same few days
+            slices |= {NEW_USERS: is_covered_M & is_new_M, HEAVY_USERS: is_covered_M & is_heavy_M}
+        else:
+            logger.warning(f"no slices of new and heavy users: the newest window sums begin on {first_day}")
     if attributes:
         profiles = rows_of_users(users.unique(), tables, USER_PROFILES, [{}], _VALUES.names).cast(_VALUES)
         slices |= _by_value(profiles, attributes, users)

@@ -3,7 +3,7 @@
 Shapes: B users, D latent dimensions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class EmbeddingModel:
         """
         return cls(Encoder(load_artifact(folder, content_hash), storage))
 
-    def predict(self, users: pd.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> NDArray[np.float32]:
+    def predict(self, users: pd.DataFrame | Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> NDArray[np.float32]:
         """Return z_BD of several users, or z_D of a single user given as a dict.
 
         Cost: one Python object per list and map. A single user costs one pass of 128 rows.
@@ -49,8 +49,8 @@ class EmbeddingModel:
         ----------
         users : a frame with all feature columns of the space, as returned by Spark's ``toPandas`` or Arrow's
             ``to_pandas``, or dicts with some of them. Lists may be arrays, maps may be dicts or lists of pairs. None,
-            NaN and keys missing from a dict mean absent, so ``{}`` is a user without any data. A pooled block is used
-            only if its ``has_`` flag is true.
+            NaN and keys missing from a dict mean absent, so ``{}`` is a user without any data. Lists must not contain
+            NaN. A pooled block is used only if its ``has_`` flag is true.
 
         Raises
         ------

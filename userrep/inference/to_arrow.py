@@ -1,6 +1,6 @@
 """Conversion of users given as pandas frames or dicts to the Arrow batches that the encoder takes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,14 @@ def frame_as_arrow(users: pd.DataFrame, spec: FeatureSpec) -> pa.RecordBatch:
     return _as_arrow(spec, lambda name: users[name])
 
 
-def dicts_as_arrow(users: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> pa.RecordBatch:
-    """Convert users given as dicts; a missing key is null. Raises UsageError if a key is not a feature of the space."""
+def dicts_as_arrow(users: Iterable[Mapping[str, Any]], spec: FeatureSpec) -> pa.RecordBatch:
+    """Convert users given as dicts; a missing key is null.
+
+    Raises UsageError if a user is not a dict, or a key is not a feature of the space.
+    """
+    users = list(users) if isinstance(users, Iterable) else [users]
+    if others := [user for user in users if not isinstance(user, Mapping)]:
+        raise UsageError(f"users: expected a frame or dicts of features, got {type(others[0]).__name__}.")
     known = {*input_columns(spec), *_KEYS}
     unknown = sorted({str(name) for user in users for name in user if name not in known})
     if unknown:
@@ -63,8 +69,12 @@ def _column(values: Values, kind: str) -> pa.Array:
     if kind == "BIGINT":  # pandas stores counts as floats if any is null, and so does the model
         return pa.array(values, pa.float64(), from_pandas=True)
     if kind == "ARRAY<FLOAT>":
-        vectors = [None if _is_null(row) else np.asarray(row, np.float32) for row in values]
-        return pa.array(vectors, ARROW_TYPES[kind])
+        vectors = pa.array(
+            [None if _is_null(row) else np.asarray(row, np.float32) for row in values], ARROW_TYPES[kind]
+        )
+        if not np.isfinite(vectors.flatten()).all():
+            raise ValueError("its numbers must be finite; an absent vector is None")
+        return vectors
     if kind == "MAP<STRING,BIGINT>":
         maps = [None if _is_null(row) else _pairs(row) for row in values]
         return pa.array(maps, ARROW_TYPES[kind])  # without from_pandas, which would read NaN in a map as null

@@ -182,10 +182,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
             return open_schema(self.getOrDefault(self.schema), dataset.sparkSession, expected=True)
         if self.isSet(self.root) and not self.isSet(self.schema):
             return open_root(self.getOrDefault(self.root), dataset.sparkSession, expected=True)
-        raise UsageError(
-            "EmbeddingJoin: the location of the tables is not set. Set either root (a path or URI) or schema "
-            "(catalog.schema)."
-        )
+        fault = "both root and schema are" if self.isSet(self.root) else "the location of the tables is not"
+        raise UsageError(f"EmbeddingJoin: {fault} set. Set either root (a path or URI) or schema (catalog.schema).")
 
 
 def _is_of_space(space_id: str, name: str) -> Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -94,6 +95,10 @@ class JoinOptions:
             faults.append(f"max_age_days: expected a whole number of at least 0, or None for no limit, got {days}.")
         elif days is not None:
             object.__setattr__(self, "max_age_days", int(days))  # of NumPy's types, too
+        if not isinstance(self.updates, bool):
+            faults.append(f"updates: expected True or False, got {self.updates!r}.")
+        if not self.output:
+            faults.append("output: expected the name of a column, got an empty text.")
         if len(set(self.added)) < len(self.added):
             faults.append(f"output: the join adds another column named {self.output!r}. Choose another name.")
         if faults:
@@ -243,6 +248,8 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         if types.get(name) != expected
     ]
     faults += [*name_faults(list(types), options), *case_faults(types, options)]
+    twice = [name for name, number in Counter(name for name, _ in labels.dtypes).items() if number > 1]
+    faults += [f"labels: several columns are named {name!r}. Rename or drop all but one." for name in twice]
     faults += [f"labels: column {name!r} is a name that the join uses itself. Rename it." for name in types
                if name.lower() in _INTERMEDIATE]  # fmt: skip
     if faults:

@@ -19,6 +19,7 @@ from userrep.joins.ledger import Sources
 from userrep.joins.options import JoinOptions, column, prepared
 from userrep.joins.read_vectors import bucket_of_label
 from userrep.joins.training_sets import joined_as_recorded, recorded_join, table_as_recorded
+from userrep.sources.listing import check_not_read
 from userrep.spark.releases import repartition_by_number
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import slice_number
@@ -58,6 +59,7 @@ def write_training_set(
     """
     if options.vectors == "vector":
         raise UsageError("vectors: 'vector' is a type of Spark ML, which files do not have. Leave the option out.")
+    check_not_read(out, [f"{tables.location}/{name}" for name in ("tables", "artifacts")])
     check_out(out)
     if not isinstance(labels, pa.Table):
         labels = prepared(labels, options)

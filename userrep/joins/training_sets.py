@@ -174,8 +174,8 @@ def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables
 
     Parameters
     ----------
-    labels : the labels that the training set was created from. A label outside their span of times fails the job; a new
-        label within it gets the newest of the recorded snapshots at its time.
+    labels : the labels that the training set was created from, as a Spark DataFrame. A label outside their span of
+        times fails the job; a new label within it gets the newest of the recorded snapshots at its time.
 
     Returns
     -------
@@ -193,6 +193,9 @@ def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables
     if not records:
         known = ", ".join(record.training_set_id for record in list_training_sets(tables)[-10:]) or "none"
         raise UsageError(f"training set {training_set_id}: not in the ledger. The newest training sets: {known}.")
+    if not hasattr(labels, "sparkSession"):
+        kind = type(labels).__name__
+        raise UsageError(f"labels: expected a Spark DataFrame, got a {kind}. Convert it with spark.createDataFrame.")
     labels = prepared(labels, records[0].join_options)
     sources = sources_of(tables, find_space(tables, records[0].space_id))
     return joined_as_recorded(labels, tables, _pinned(sources, records[0]), records[0])

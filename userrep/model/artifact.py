@@ -29,7 +29,9 @@ from userrep.store.vector_storage import VectorStorage
 if TYPE_CHECKING:
     from userrep.model.autoencoder import Autoencoder
 
-_RESTORE = "Restore the folder from a copy, or train the space again."
+_RESTORE = (
+    "Restore the folder from a copy, or train the space again. `userrep spaces show SPACE` prints the path of a space."
+)
 
 
 class SpaceManifest(Manifest):

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 from userrep.config.values import part_of_name
 from userrep.errors import in_line
+from userrep.sources.read import DATE
+from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
 from userrep.store.arrow import is_text
 
@@ -41,6 +43,7 @@ _EVENT_TYPES = set(_words("eventtype eventname event action actiontype type kind
 _WEIGHTS = set(_words("weight rating score stars quantity qty amount price value seconds duration plays count"))
 _REGISTRATIONS = {"registered", "registration", "signup", "joined", "since"}
 _MAX_KINDS = 64  # distinct values of an event type or an attribute; features keep no more
+_FIRST_EPOCH = 5e8  # seconds since 1970, in 1985
 _SAMPLED = 100_000  # values of a text column that are parsed
 
 
@@ -112,7 +115,8 @@ def _guess_time(rows: pa.Table) -> Guess:
     candidates = [name for name in rows.column_names if _is_time(rows[name])]
     named = [name for name in rows.column_names if {*_tokens(name)} & {*_TIMES} and not _is_other_time(name)]
     epochs = [name for name in named if name not in candidates and not pa.types.is_nested(rows[name].type)]
-    if epochs and all(map(_is_other_time, candidates)):
+    has_epoch = any(_is_epoch(rows[name]) for name in epochs)  # whose day may also be a column, or a partition
+    if epochs and all(_is_other_time(name) or (has_epoch and _has_only_dates(rows[name])) for name in candidates):
         hint = f"{in_line(epochs[0])} is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
         return Guess(None, tuple(candidates), hint)
 
@@ -122,6 +126,20 @@ def _guess_time(rows: pa.Table) -> Guess:
         return _is_other_time(name), pa.types.is_date(rows[name].type), position
 
     return _first(sorted(candidates, key=rank))
+
+
+def _is_epoch(column: pa.ChunkedArray) -> bool:
+    """Return whether a column has numbers, or texts of them, that are times since 1970 in some unit."""
+    if not (is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return False
+    numbers = numbers_of(column.slice(0, _SAMPLED)).drop_null()
+    return len(numbers) > 0 and pc.min(numbers).as_py() > _FIRST_EPOCH
+
+
+def _has_only_dates(column: pa.ChunkedArray) -> bool:
+    if not is_text(column.type):
+        return bool(pa.types.is_date(column.type))
+    return bool(pc.all(pc.match_substring_regex(column.slice(0, _SAMPLED), DATE)).as_py())
 
 
 def _is_other_time(name: str) -> bool:

@@ -141,6 +141,13 @@ def reads_below(path: str, folder: str) -> bool:
     return re.fullmatch(_regex(as_spark_reads(path).rstrip("/")) + not_hidden, as_spark_reads(folder)) is not None
 
 
+def check_not_read(out: str, paths: Iterable[str]) -> None:
+    """Raise UsageError if an output folder is inside one of these folders or patterns, whose files are all read."""
+    for path in paths:
+        if reads_below(path, out):
+            raise UsageError(f"--out {out}: inside {path}, whose files are all read. Choose another folder.")
+
+
 def _regex(path: str) -> str:
     """Translate a path, or a pattern of Hadoop with ``*``, ``?``, ``[a-c]``, ``[^a]``, ``[!a]`` and ``{a,b}``."""
     if not is_pattern(path):

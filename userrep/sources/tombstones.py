@@ -158,9 +158,10 @@ def read_tombstones(tables: Tables) -> Tombstones:
         return NO_TOMBSTONES
     key = _read_key(tables)
     if key is None or any(row.key_id != _key_id(key) for row in rows):
+        fault = "missing" if key is None else "not the key that users were erased with"
         raise UserrepError(
-            f"{_key_folder(tables)}/key: not the key that users were erased with. Restore the file. Without it, erased "
-            "users would return with the next rows of the log."
+            f"{_key_folder(tables)}/key: {fault}. Restore the file. Without it, erased users would return with the "
+            "next rows of the log."
         )
     return Tombstones(key, frozenset(row.user_hash for row in rows))
 

@@ -159,8 +159,8 @@ def register(registry: Registry, name: str, *, owner: str, pin: str | None = Non
         space to pin is unknown, a candidate or retired.
     """
     checked_name(name, "consumer")
-    if not owner.strip() or len(owner) > 100 or not owner.isprintable():
-        raise UsageError(f"owner {owner[:20]!r}: name a team or a person, in one line of at most 100 characters.")
+    if not isinstance(owner, str) or not owner.strip() or len(owner) > 100 or not owner.isprintable():
+        raise UsageError(f"owner {str(owner)[:20]!r}: name a team or a person, in one line of at most 100 characters.")
     pinned_space_id = None if pin in (None, SERVING) else _usable_space(registry, pin).space_id
     known = next((consumer for consumer in registry.consumers if consumer.name == name), None)
     if known is None:

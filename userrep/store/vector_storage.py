@@ -14,12 +14,14 @@ Shapes: N vectors of D numbers.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.config import Storage
+from userrep.errors import UsageError
 from userrep.store.arrow import combined, stacked
 
 Floats32 = NDArray[np.float32]
@@ -79,7 +81,9 @@ class VectorStorage:
 
     @classmethod
     def of(cls, name: Storage, int8_scales: Sequence[float]) -> "VectorStorage":
-        """Return a type for vectors of the space with these scales."""
+        """Return a type for vectors of the space with these scales. Raises UsageError for an unknown name."""
+        if name not in get_args(Storage):
+            raise UsageError(f"storage: expected one of {', '.join(get_args(Storage))}, got {name!r}.")
         return cls(name, np.array(int8_scales, np.float32)) if name == "int8" else cls(name)
 
     def rounded(self, z_ND: Floats32) -> Floats32:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.errors import plural
+from userrep.errors import UsageError, plural
 from userrep.features.build import DATES_PER_JOB, build_features, stored_features
 from userrep.features.ledger import feature_sets, features_table, stale_features
 from userrep.features.sums.item_matrix import item_parts
@@ -50,6 +50,7 @@ def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
         if not missing:
             run.skip(plural(len({versions.valid_at(day) for day in as_ofs}), "version"))
             return
+        _check_tiles(work, before=missing[-1])
         run.reason = f"{plural(len(missing), 'version')} missing, {missing[0]} to {missing[-1]}"
         run.num_rows = train_versions(work.tables, work.config, versions, missing, ledger=work.tiles)
         num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])
@@ -76,6 +77,16 @@ def refresh_user_features(work: RunContext) -> None:
         _build_features(work, run, [work.schedule.as_of], sums_of=work.schedule.as_of)
 
 
+def _check_tiles(work: RunContext, *, before: date) -> None:
+    """Raise UsageError if a day of the log before a date has no tiles, since all that is built would lack it."""
+    missing = [day.day for day in work.schedule.inventory.days if day.day < before and day.day not in work.tiles.days]
+    if missing:
+        raise UsageError(
+            f"tiles: {plural(len(missing), 'day')} of the log before {before} not built, from {missing[0]} on. "
+            f"Run `userrep run build_activity_tiles --as-of {before}` first."
+        )
+
+
 def _pinned(work: RunContext) -> dict[str, int]:
     return {TILE_DAYS.name: work.tiles.version}
 
@@ -92,6 +103,7 @@ def _build_features(
         run.skip(plural(len(days), "as-of date"))
         return
     versions.check_built(stale)
+    _check_tiles(work, before=max(stale))
     run.reason = f"{len(stale)} of {plural(len(days), 'as-of date')}: {', '.join(sorted(set(stale.values())))}"
     run.outputs = {"table": features_table(work.config, versions.lineage_id).name, "as_ofs": list(stale)}
     run.outputs["profiles"] = profiles._asdict()

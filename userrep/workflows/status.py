@@ -22,7 +22,7 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             "last_day": days[-1] if days else None,
             "num_days": len(days),
             "num_events": sum(day.num_events for day in tiles),
-            "num_rejected": sum(day.num_rejected for day in tiles),
+            "num_rejected": sum(state.rejected.values()),
         },
         "rejected": state.rejected,
         "bytes": {name: num for name, num in state.num_bytes.items() if num},

@@ -77,12 +77,12 @@ def test_an_as_of_date_outside_the_log_is_refused_with_the_range_of_valid_dates(
     answer = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-07")
     assert (answer.code, answer.out) == (2, "")
     assert answer.faults == [
-        "--as-of 2024-05-07: outside the log, whose days are 2024-05-01 to 2024-05-03; "
+        "as-of date 2024-05-07: outside the log, whose days are 2024-05-01 to 2024-05-03; "
         "choose a date from 2024-05-02 to 2024-05-04."
     ]
     late = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-05")
     assert late.code == 4
-    assert late.faults[0].startswith("--as-of 2024-05-05: the log is not complete yet, its last day is 2024-05-03.")
+    assert late.faults[0].startswith("as-of date 2024-05-05: the log is not complete yet, its last day is 2024-05-03.")
 
 
 def test_commands_that_need_a_space_are_refused_where_there_is_none(

@@ -185,7 +185,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ),
         ("demo --set model.latent_dim=wide", "--set model.latent_dim: must be a whole number, got 'wide'."),
         ("doctor --config C --set windows_days=[]", "--set windows_days: must not be empty, got []."),
-        ("doctor --as consumer", "--as consumer: name what the consumer opens with --open ROOT or --config FILE."),
+        ("doctor --as consumer", "--as consumer: no root to check. Pass --open ROOT or --config FILE."),
         ("doctor --open build/demo", "--open is for --as consumer. Name a producer's root with --config FILE"),
         (
             "status --config C --set latent_dim",
@@ -439,3 +439,11 @@ def test_sigterm_ends_a_command_as_an_exception_does(monkeypatch: pytest.MonkeyP
         cli.main()
     assert (ended.value.code, released) == (143, ["lease"])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_command_that_sigterm_ends_reports_it(userrep: Userrep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userrep.cli.doctor.doctor_checks", lambda config: os.kill(os.getpid(), signal.SIGTERM))
+    line = "terminated. Committed work is kept. Run the same command again to continue."
+    answer = userrep("doctor")
+    assert (answer.code, answer.out, answer.faults) == (143, "", [line])
+    assert json.loads(userrep("doctor", "--json").out) == {"exit_code": 143, "faults": [line]}

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.embedding_tables import add_spaces, publish, snapshot
-from userrep.client.frames import join_frame, label_keys, label_table
+from userrep.client.frames import join_frame, label_keys, label_table, listed_ids
 from userrep.errors import UsageError
 from userrep.joins.ledger import usable_sources
 from userrep.joins.options import JoinOptions
@@ -114,3 +114,18 @@ def test_columns_that_spark_could_not_tell_apart_are_not_written() -> None:
         "labels: column 'Plan' is the same to Spark as another column. Rename or drop it.",
         "labels: column 'plan' is the same to Spark as another column. Rename or drop it.",
     ]
+
+
+def test_the_cure_for_times_depends_on_their_type() -> None:
+    (numbers,) = faults(labels(["a"]).assign(label_at=[1_716_000_000]))
+    assert numbers.endswith(
+        "Convert it with pandas.to_datetime(column, unit='s', utc=True), with the unit of the numbers."
+    )
+    (periods,) = faults(labels(["a"]).assign(label_at=pd.period_range("2024-05-01", periods=1)))
+    assert periods.endswith("Convert it with column.dt.to_timestamp().")
+
+
+@pytest.mark.parametrize("ids", [None, 3, b"u1"])
+def test_ids_must_be_several(ids: Any) -> None:
+    with pytest.raises(UsageError, match="seeds: expected a list, a Series or a file of ids, got"):
+        listed_ids(ids, "seeds")

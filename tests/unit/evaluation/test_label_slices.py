@@ -1,6 +1,6 @@
 """Slices of labels by the active days and attributes of their users, as known before each label."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,15 @@ def tables(tmp_path: Path) -> FileTables:
     for generation in (1, 2):
         tables.add(
             SUM_GENERATIONS,
-            [{"lineage_id": "l1", "generation": generation, "as_of": AS_OF, "revision_by_day": {}, "num_users": 1}],
+            [
+                {
+                    "lineage_id": "l1",
+                    "generation": generation,
+                    "as_of": AS_OF,
+                    "num_users": 1,
+                    "revision_by_day": {AS_OF - timedelta(days=300): 1, AS_OF: 1},
+                }
+            ],
         )
     rows = [
         activity("few", 200, 100, 50), activity("four", 200, 100, 50, 40), activity("short", 28, 20, 10, 5, 4, 3),
@@ -61,8 +69,10 @@ def tables(tmp_path: Path) -> FileTables:
 USERS = ["few", "four", "short", "heavy", "later", "gone", "heavy", "never"]
 
 
-def slices(tables: FileTables, lineage_id: str = "l1", attributes: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    as_of_M = np.full(len(USERS), day_number(AS_OF))
+def slices(
+    tables: FileTables, lineage_id: str = "l1", attributes: tuple[str, ...] = (), days_ago: tuple[int, ...] = (0,)
+) -> dict[str, list[str]]:
+    as_of_M = day_number(AS_OF) - np.resize(days_ago, len(USERS))
     found = label_slices(tables, lineage_id, attributes, users=pa.array(USERS), as_of_M=as_of_M)
     return {name: [user for user, is_in in zip(USERS, mask_M, strict=True) if is_in] for name, mask_M in found.items()}
 
@@ -92,3 +102,14 @@ def test_profiles_with_other_attributes_give_no_slices(tables: FileTables) -> No
 def test_without_sums_or_profiles_there_are_no_slices(tables: FileTables, tmp_path: Path) -> None:
     assert slices(tables, lineage_id="l2") == {}
     assert slices(FileTables(None, str(tmp_path / "empty")), attributes=("country",)) == {}
+
+
+def test_labels_that_the_window_sums_hardly_precede_are_neither_new_nor_heavy(
+    tables: FileTables, lines: list[str]
+) -> None:
+    assert slices(tables, days_ago=(272, 272, 0, 0, 272, 272, 272, 272)) == {
+        "new_users": ["short"], "heavy_users": ["heavy"],
+    }  # fmt: skip
+    assert lines == []
+    assert slices(tables, days_ago=(272,)) == {}
+    assert lines == ["no slices of new and heavy users: the newest window sums begin on 2023-07-06"]

@@ -170,7 +170,7 @@ def test_dates_outside_the_days_of_the_files_are_refused(tmp_path: Path, kind: s
     check_before_spark(config, [date(2024, 5, 2), date(2024, 5, 21)])
     said = "outside the log, whose days are 2024-05-01 to 2024-05-20; choose a date from 2024-05-02 to 2024-05-21"
     for day in (date(2024, 5, 1), date(2024, 5, 24)):
-        with pytest.raises(UsageError, match=f"--as-of {day}: {said}"):
+        with pytest.raises(UsageError, match=f"as-of date {day}: {said}"):
             check_before_spark(config, [date(2024, 5, 3), day])
 
 
@@ -178,7 +178,7 @@ def test_a_date_close_to_the_end_of_the_log_is_to_be_retried(tmp_path: Path) -> 
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), event("u", "i", "2024-05-20")])
     for settings, last in (({}, 23), ({"error_after": "24h"}, 22), ({"error_after": "72h"}, 24)):
         config = config_of(tmp_path, freshness=settings)
-        with pytest.raises(LogIncompleteError, match=f"--as-of 2024-05-{last}: the log is not complete yet"):
+        with pytest.raises(LogIncompleteError, match=f"as-of date 2024-05-{last}: the log is not complete yet"):
             check_before_spark(config, [date(2024, 5, last)])
         with pytest.raises(UsageError, match="outside the log"):
             check_before_spark(config, [date(2024, 5, last + 1)])
@@ -188,7 +188,9 @@ def test_a_date_close_to_the_end_of_the_log_is_to_be_retried(tmp_path: Path) -> 
 
 def test_days_after_tomorrow_do_not_count_as_days_of_the_log(tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), event("u", "i", "2090-05-01")])
-    with pytest.raises(UsageError, match=r"--as-of 2090-01-01: outside the log, whose days are 2024-05-01 to 20[2-8]"):
+    with pytest.raises(
+        UsageError, match=r"as-of date 2090-01-01: outside the log, whose days are 2024-05-01 to 20[2-8]"
+    ):
         check_before_spark(config_in(tmp_path), [date(2090, 1, 1)])
 
 

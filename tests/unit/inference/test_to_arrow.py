@@ -96,15 +96,13 @@ def test_lists_and_maps_keep_their_rows_where_some_are_null_or_empty() -> None:
     assert batch.column("num_by_context_7d").to_pylist() == [[], [("a", 1), ("b", 2)], None, [("c", 3)]]
 
 
-def test_a_map_may_be_of_any_type_and_nan_inside_a_value_is_no_null() -> None:
-    users = [
-        {"num_by_context_7d": MappingProxyType({"a": 1}), "content_2d": [1.0, float("nan"), 3.0]},
-        {"num_by_context_7d": UserDict({"b": 2}), "content_2d": None},
-    ]
+def test_a_map_may_be_of_any_type_and_nan_inside_a_value_is_refused() -> None:
+    users = [{"num_by_context_7d": MappingProxyType({"a": 1})}, {"num_by_context_7d": UserDict({"b": 2})}]
     batch = dicts_as_arrow(users, SPEC)
     assert batch.column("num_by_context_7d").to_pylist() == [[("a", 1)], [("b", 2)]]
-    assert batch.column("content_2d").values.null_count == 0
-    assert np.isnan(batch.column("content_2d").values.to_numpy()).tolist() == [False, True, False]
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=r"users: content_2d must be ARRAY<FLOAT> \(its numbers must be finite"):
+            dicts_as_arrow([{"content_2d": [1.0, number, 3.0]}, {"content_2d": None}], SPEC)
     with pytest.raises(UsageError, match=r"users: num_by_context_7d must be MAP<STRING,BIGINT> \(.*nan"):
         dicts_as_arrow([{"num_by_context_7d": {"a": float("nan")}}], SPEC)
 
@@ -176,3 +174,22 @@ def test_lists_of_another_width_than_the_model_s_are_refused(space: Path) -> Non
     model, users = EmbeddingModel.load(str(space)), as_arrow(random_users(3, 0)).to_pandas()
     with pytest.raises(ValueError, match="content_7d: 3 vectors of width 3 were expected, got one of 2 numbers"):
         model.predict(users.assign(content_7d=[[1.0, 2.0]] * 3, has_content_7d=True))
+
+
+@pytest.mark.parametrize(("given", "kind"), [([1], "int"), (None, "NoneType"), (3, "int"), ("x", "str")])
+def test_users_that_are_no_dicts_are_refused(space: Path, given: Any, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"users: expected a frame or dicts of features, got {kind}"):
+        EmbeddingModel.load(str(space)).predict(given)
+
+
+def test_dicts_may_come_from_a_generator(space: Path) -> None:
+    model = EmbeddingModel.load(str(space))
+    assert same_bits(
+        model.predict({"num_events_7d": k} for k in (1, 2)), model.predict([{"num_events_7d": 1}, {"num_events_7d": 2}])
+    )
+
+
+def test_an_unknown_storage_type_is_refused(space: Path) -> None:
+    storage: Any = "Int8"
+    with pytest.raises(UsageError, match="storage: expected one of float32, float16, int8, got 'Int8'"):
+        EmbeddingModel.load(str(space), storage=storage)

@@ -198,10 +198,8 @@ def test_a_copy_may_be_for_another_space(tables: Tables, labels: DataFrame, tmp_
 
 
 def test_a_stage_must_know_where_the_tables_are(labels: DataFrame, tmp_path: Path) -> None:
-    for where in ({}, {"root": "a", "schema": "b.c"}):
-        with pytest.raises(
-            UsageError, match=r"EmbeddingJoin: the location .* is not set\. Set either root .* or schema"
-        ):
+    for where, fault in (({}, "the location of the tables is not"), ({"root": "a", "schema": "b.c"}, "both .* are")):
+        with pytest.raises(UsageError, match=rf"EmbeddingJoin: {fault} set\. Set either root .* or schema"):
             EmbeddingJoin(**where).transform(labels)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="schema '' is not a valid name"):
         EmbeddingJoin(schema="lake").transform(labels)

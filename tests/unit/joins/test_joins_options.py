@@ -54,3 +54,19 @@ def test_all_faults_of_labels_are_reported_together() -> None:
         "column 'label_at' of type timestamp is missing. The columns are user_id, as_of, taste_status, embedding.",
     ]
     assert [fault.split("'")[1] for fault in faults(frame, output="taste")[2:]] == ["as_of", "taste_status"]
+
+
+def test_columns_of_the_same_name_are_a_fault() -> None:
+    frame = cast(
+        Any, SimpleNamespace(dtypes=[("user_id", "string"), ("label_at", "timestamp"), ("x", "int"), ("x", "int")])
+    )
+    assert faults(frame) == ["labels: several columns are named 'x'. Rename or drop all but one."]
+
+
+def test_a_nameless_column_and_texts_for_switches_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        JoinOptions.of_params({"outputCol": "", "updates": "no"})
+    assert caught.value.faults == [
+        "updates: expected True or False, got 'no'.",
+        "outputCol: expected the name of a column, got an empty text.",
+    ]

@@ -1,6 +1,6 @@
 """Guesses of columns by names, types and values."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -68,6 +68,19 @@ def test_a_date_about_the_item_does_not_replace_an_epoch_time() -> None:
     assert guess[:2] == (None, ("release_date",))
     assert guess.hint.startswith("timestamp is not a time")
     assert columns_of(expires_at=[1], release_date=TIMES[:1])["event_at"] == "release_date"
+
+
+@pytest.mark.parametrize("day", ["2024-05-01", date(2024, 5, 1)])
+@pytest.mark.parametrize("played_at", [1714521600123, "1714521600123", 1714521600.5])
+def test_the_day_of_an_epoch_time_does_not_replace_it(day: str | date, played_at: float | str) -> None:
+    rows = pa.table({"user": [1, 2], "PlayedAt": [None, played_at], "dt": [day, None]})
+    guess = guess_events(rows)["event_at"]
+    assert guess[:2] == (None, ("dt",))
+    assert guess.hint.startswith("PlayedAt is not a time")
+
+
+def test_a_number_of_the_day_is_no_epoch_time() -> None:
+    assert columns_of(user=[1, 2], day=[1, 31], date=["2024-05-01", "2024-05-31"])["event_at"] == "date"
 
 
 def test_columns_that_are_no_ids_are_not_guessed() -> None:

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import pytest
 
+from userrep.errors import UsageError
 from userrep.features.profiles import Profiles
 from userrep.features.sums.item_matrix import ItemParts
 from userrep.features.sums.refresh import Refresh
 from userrep.tiles.ledger import TileLedger
 from userrep.workflows import data_stages
-from userrep.workflows.data_stages import build_user_features, refresh_user_features
+from userrep.workflows.data_stages import build_user_features, refresh_user_features, train_item_vectors
 from userrep.workflows.runs import StageRun
 
 pytestmark = pytest.mark.fast
@@ -52,7 +53,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list[date]) -> Any:
     @contextmanager
-    def stage(name: str, inputs: Any, *, pinned: dict[str, int]) -> Any:
+    def stage(name: str, inputs: Any = None, *, pinned: dict[str, int]) -> Any:
         stages.append(StageRun(name))
         yield stages[-1]
 
@@ -62,9 +63,10 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
         lambda *given, profile_hashes, ledger: {d: "not built yet" for d in given[3] if d in stale},
     )
     versions = SimpleNamespace(lineage_id="l1", check_built=lambda _: None)
-    schedule = SimpleNamespace(as_of=AS_OF, versions=versions)
+    log = SimpleNamespace(days=[SimpleNamespace(day=day) for day in DAYS])
+    schedule = SimpleNamespace(as_of=AS_OF, versions=versions, inventory=log)
     rest = {"tables": None, "config": SimpleNamespace(windows_days=[7]), "profiles": Profiles("h", 3)}
-    rest["tiles"] = SimpleNamespace(version=5)
+    rest["tiles"] = SimpleNamespace(version=5, days=dict.fromkeys(DAYS[:-1]))
     return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))
 
 
@@ -100,3 +102,20 @@ def test_a_daily_run_builds_one_date_from_its_sums_unless_it_is_up_to_date(
     assert [(run.stage, run.outcome) for run in stages] == [
         ("refresh_user_features", "done"), ("refresh_user_features", "skipped"),
     ]  # fmt: skip
+
+
+def test_dates_whose_days_lack_tiles_are_refused(
+    monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
+) -> None:
+    work = work_on(monkeypatch, stages, DAYS[-2:])
+    del work.tiles.days[DAYS[-2]]
+    with pytest.raises(
+        UsageError, match=rf"tiles: 1 day of the log before {AS_OF} not built, from {DAYS[-2]} on\. Run"
+    ):
+        build_user_features(work, DAYS)
+    work.schedule.versions.missing = lambda as_ofs: as_ofs
+    with pytest.raises(UsageError, match=f"Run `userrep run build_activity_tiles --as-of {AS_OF}` first"):
+        train_item_vectors(work, DAYS)
+    assert built == []
+    build_user_features(work_on(monkeypatch, stages, DAYS[-2:-1]), DAYS)  # which needs days before it only
+    assert built == [DAYS[-2:-1]]

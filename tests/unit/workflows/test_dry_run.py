@@ -57,13 +57,16 @@ def test_a_first_pipeline_is_planned_from_footers_alone(
     [
         (
             ("pipeline", "--as-of", "2024-07-01"),
-            "--as-of 2024-07-01: outside the log, whose days are 2024-01-01 to 2024",
+            "as-of date 2024-07-01: outside the log, whose days are 2024-01-01 to 2024",
         ),
         (
             ("daily", "--as-of", "2024-06-01"),
             "no usable space. Run `userrep pipeline --as-of DATE --config C`",
         ),
-        (("backfill", "--from", "2023-01-01", "--to", "2024-02-01"), "--as-of 2023-01-01: outside the log, whose days"),
+        (
+            ("backfill", "--from", "2023-01-01", "--to", "2024-02-01"),
+            "as-of date 2023-01-01: outside the log, whose days",
+        ),
         (("backfill", "--stale"), "no usable space. Run `userrep pipeline --as-of DATE --config C`"),
     ],
 )

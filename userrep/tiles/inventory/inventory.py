@@ -129,15 +129,15 @@ def check_within(as_of: date, first_day: date | None, last_day: date, *, retry_w
     last = last_day + timedelta(days=1)
     if retry_within is not None and last < as_of <= min(last + retry_within, utc_now().date()):
         raise LogIncompleteError(
-            f"--as-of {as_of}: the log is not complete yet, its last day is {last_day}. Run the command again once the "
-            f"events of {as_of - timedelta(days=1)} have arrived."
+            f"as-of date {as_of}: the log is not complete yet, its last day is {last_day}. Run the command again once "
+            f"the events of {as_of - timedelta(days=1)} have arrived."
         )
     if first_day is None and as_of > last:
-        raise UsageError(f"--as-of {as_of}: after the log, which ends on {last_day}. Choose {last} or earlier.")
+        raise UsageError(f"as-of date {as_of}: after the log, which ends on {last_day}. Choose {last} or earlier.")
     if first_day is not None and not first_day < as_of <= last:
         first = first_day + timedelta(days=1)
         raise UsageError(
-            f"--as-of {as_of}: outside the log, whose days are {first_day} to {last_day}; "
+            f"as-of date {as_of}: outside the log, whose days are {first_day} to {last_day}; "
             f"choose a date from {first} to {last}."
         )
 

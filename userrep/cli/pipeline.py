@@ -141,8 +141,8 @@ def backfill(
     """Build and publish snapshots of past dates.
 
     This is for the serving space or, with --stale, for all spaces in use. Snapshots are stamped as if they had been
-    published on time. Dates that are up to date are skipped. Groups of dates share one pass over the tiles. If
-    interrupted, run the same command again to continue.
+    published on time; rebuilt ones are available from now on. Dates that are up to date are skipped. Groups of dates
+    share one pass over the tiles. If interrupted, run the same command again to continue.
     """
     if stale == bool(first and last) or bool(first) != bool(last):
         raise UsageError("backfill: needs either both --from and --to, or --stale.")

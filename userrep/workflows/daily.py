@@ -8,7 +8,7 @@ from datetime import date
 from userrep.errors import AlreadyRunningError, GateRefusedError, explain, plural, shortened
 from userrep.spaces.registry import CANDIDATE, Space
 from userrep.spaces.retention import expire_snapshots
-from userrep.spaces.snapshots import PUBLISHED, STAGED, newest_snapshot
+from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, newest_snapshot
 from userrep.spaces.stale import stale_dates
 from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
@@ -111,9 +111,21 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
+        _warn_of_expiry(work, space, dates)
         work.predict(lambda plan: plan.backfill(dates))
         data_stages.build_activity_tiles(work)
         _check_refusals(_publish_dates(work, [(space, dates)]))
+
+
+def _warn_of_expiry(work: RunContext, space: Space, dates: Sequence[date]) -> None:
+    """Warn of dates that maintenance soon removes, because they are old and not the first of their week."""
+    keep_daily = work.config.snapshots.keep_daily
+    newest = max([dates[-1], *(snapshot.as_of for snapshot in list_snapshots(work.tables, space.space_id))])
+    if num_old := sum(day <= newest - keep_daily for day in dates):
+        logger.warning(
+            f"backfill: {plural(num_old, 'date')} older than snapshots.keep_daily ({keep_daily.days}d); maintenance "
+            "keeps the first of each week. Set a longer keep_daily to keep all."
+        )
 
 
 def _publish_dates(work: RunContext, dates_by_space: Iterable[tuple[Space, Sequence[date]]]) -> list[str]:

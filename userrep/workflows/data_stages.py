@@ -83,7 +83,7 @@ def _check_tiles(work: RunContext, *, before: date) -> None:
     if missing:
         raise UsageError(
             f"tiles: {plural(len(missing), 'day')} of the log before {before} not built, from {missing[0]} on. "
-            f"Run `userrep run build_activity_tiles --as-of {before}` first."
+            f"Run `userrep run build_activity_tiles --as-of {work.schedule.as_of}` first."
         )
 
 

@@ -1,23 +1,29 @@
 """Inspection of a log without Spark: its facts, exact or from a sample, and a verdict on the configuration."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from userrep.config import Config, EventSource
 from userrep.errors import plural, results_of, shortened
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.sources.columns import check_columns, event_columns
+from userrep.sources.id_files import as_ids
 from userrep.sources.listing import Listings
 from userrep.sources.sample import Sample, spark_columns, take_sample
 from userrep.sources.sample_facts import SampleFacts, sample_facts
+from userrep.store.arrow import combined
 from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, needed_days, room_of
 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
+_KEYS = {"users": "user_id", "items": "item_id"}  # the key of each source that describes ids of the log
 
 
 class LogSpan(NamedTuple):
@@ -28,10 +34,20 @@ class LogSpan(NamedTuple):
     is_exact: bool
 
 
+class _Inspected(NamedTuple):
+    """The facts of a source of the log, the verdict on its rows, its days, and its distinct ids by key."""
+
+    facts: dict[str, Any]
+    verdict: list[VerdictLine]
+    span: LogSpan | None
+    ids: dict[str, pa.StringArray]
+
+
 def inspect_log(config: Config) -> dict[str, Any]:
     """Inspect all sources of the log. Return JSON-ready facts per source, the settings that fit, and a verdict.
 
-    Cost: for each source one listing, footers, and the rows of a sample (``take_sample``).
+    Also compares the ids of users and items with those of the log. Cost: for each source one listing, footers, and the
+    rows of a sample (``take_sample``).
 
     Raises
     ------
@@ -40,10 +56,12 @@ def inspect_log(config: Config) -> dict[str, Any]:
     """
     sources = config.events.all_sources
     inspected = results_of(partial(_inspect, config, what) for what in sources)
-    result: dict[str, Any] = {"sources": dict(zip(sources, (facts for facts, _, _ in inspected), strict=True))}
-    verdict = [line for _, lines, _ in inspected for line in lines]
+    result: dict[str, Any] = {"sources": dict(zip(sources, (one.facts for one in inspected), strict=True))}
+    verdict = [line for one in inspected for line in one.verdict]
+    for lines in results_of(partial(_judge_ids, config, what, [one.ids for one in inspected]) for what in _KEYS):
+        verdict += lines
     result["needed_days"] = needed_days(config)
-    if spans := [span for *_, span in inspected if span is not None]:
+    if spans := [one.span for one in inspected if one.span is not None]:
         first, last = min(span.first for span in spans), max(span.last for span in spans)
         result["needed_days"] = needed_days(config, room_of(config, last))
         result |= {"first_day": first, "last_day": last, "num_days": (last - first).days + 1}
@@ -53,14 +71,42 @@ def inspect_log(config: Config) -> dict[str, Any]:
     return result
 
 
-def _inspect(config: Config, what: str) -> tuple[dict[str, Any], list[VerdictLine], LogSpan | None]:
-    """Return the facts of a source, the verdict on its rows, and its days."""
+def _inspect(config: Config, what: str) -> _Inspected:
     log, listings = config.events.all_sources[what], Listings()
     sample = take_sample(log, what, listings)
     check_columns(spark_columns(sample), event_columns(log), what)
     facts = sample_facts(sample, log)
     span = log_span(sample, log, facts.rows_by_day, listings)
-    return _source_facts(log, sample, facts, span), [*_judge_rows(config, what, sample, facts, span)], span
+    ids = {key: _ids(sample, getattr(log.columns, key)) for key in _KEYS.values()}
+    verdict = [*_judge_rows(config, what, sample, facts, span)]
+    return _Inspected(_source_facts(log, sample, facts, span), verdict, span, ids)
+
+
+def _ids(sample: Sample, name: str) -> pa.StringArray:
+    """Return the distinct ids in a column of a sample as text; none if the column has another type, such as decimal."""
+    try:
+        return as_ids(combined(sample.rows[name]))
+    except ValueError:
+        return pa.array([], pa.string())
+
+
+def _judge_ids(config: Config, what: str, of_log: Sequence[dict[str, pa.StringArray]]) -> list[VerdictLine]:
+    """Judge whether the users or the items have the ids of the log; nothing if they are not configured or not files."""
+    source, key = getattr(config, what), _KEYS[what]
+    if source is None or source.format == "table":
+        return []
+    sample = take_sample(source, what)
+    name, cure = getattr(source.columns, key), f"Check {what}.columns.{key}, and how ids are written."
+    check_columns(spark_columns(sample), {f"columns.{key}": name}, what)
+    ids, known = _ids(sample, name), pa.concat_arrays([ids[key] for ids in of_log]).unique()
+    if 0 < 2 * len(ids) < sample.rows.num_rows:
+        return [VerdictLine(WARN, f"{what}: {sample.rows.num_rows:,} rows have only {len(ids):,} distinct ids. {cure}")]
+    if not sample.is_complete or not len(ids) or not len(known):
+        return []
+    num_found = pc.sum(pc.is_in(known, ids)).as_py() or 0
+    found = f"{what}: {num_found:,} of {plural(len(known), key.removesuffix('_id'))} of the log have a row"
+    is_enough = 2 * num_found >= len(known)
+    return [VerdictLine(OK, f"{found}.") if is_enough else VerdictLine(WARN, f"{found}. {cure}")]
 
 
 def log_span(sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings) -> LogSpan | None:

@@ -1,6 +1,7 @@
 """Inspection of a log: facts, their basis, and the verdict."""
 
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,35 @@ def test_the_sources_of_a_log_count_as_one_and_their_faults_are_listed_together(
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
         "events.sources[0].columns.user_id", "events.sources[1].columns.user_id",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["u0", "u1", "u2", "other"], "ok users: 3 of 3 users of the log have a row."),
+        (["u1", "u2"], "ok users: 2 of 3 users of the log have a row."),
+        (
+            ["u1"],
+            "warn users: 1 of 3 users of the log have a row. Check users.columns.user_id, and how ids are written.",
+        ),
+        (["x-u1", "x-u2"], "warn users: 0 of 3 users of the log have a row. Check"),
+        (["FR", "DE", "FR", "DE", "FR"], "warn users: 5 rows have only 2 distinct ids. Check users.columns.user_id"),
+        ([1, 2], "warn users: 0 of 3 users of the log have a row. Check"),
+    ],
+)
+def test_ids_of_users_are_compared_with_those_of_the_log(tmp_path: Path, ids: list[Any], said: str) -> None:
+    write_log(tmp_path, [])
+    write_rows(tmp_path / "users.parquet", [{"id": user} for user in ids])
+    users = {"path": str(tmp_path / "users.parquet"), "columns": {"user_id": "id"}}
+    result = inspect_log(config_of(tmp_path, users=users))
+    (found,) = [f"{line['level']} {line['what']}" for line in result["verdict"] if line["what"].startswith("users: ")]
+    assert found.startswith(said)
+
+
+def test_ids_of_items_are_compared_with_those_of_the_log_unless_they_are_no_texts(tmp_path: Path) -> None:
+    write_log(tmp_path, [])
+    items = {"path": str(tmp_path / "items.parquet"), "columns": {"item_id": "id", "text": "title"}}
+    for ids, num_lines in (([Decimal("1.5")], 0), (["i1", "i2"], 1)):
+        write_rows(tmp_path / "items.parquet", [{"id": item, "title": "a"} for item in ids])
+        verdict = [line["what"] for line in inspect_log(config_of(tmp_path, items=items))["verdict"]]
+        assert len([line for line in verdict if line.startswith("items: 2 of 7 items of the log")]) == num_lines

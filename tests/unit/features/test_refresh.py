@@ -105,8 +105,8 @@ class Shop:
     def versions(self) -> Versions:
         return versions_of(self.tables, self.config, anchor=D1)
 
-    def tile(self) -> None:
-        build_tiles(self.tables, self.config, take_inventory(self.tables, self.config.events), before=D3)
+    def tile(self, before: date = D3) -> None:
+        build_tiles(self.tables, self.config, take_inventory(self.tables, self.config.events), before=before)
 
     def refresh(self, as_of: date, *, full: bool = False) -> Refresh:
         return refresh_features(self.tables, self.config, self.versions, as_of, full=full)
@@ -374,6 +374,7 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
     small = whole.spark.model_copy(update={"item_vectors_bytes": ByteSize(100)})
     in_parts = whole.model_copy(update={"spark": small})
     assert str(item_parts(shop.tables, in_parts, shop.versions, [D3])) == "item vectors of 288 B in 4 parts"
+    shop.tile(D4)
     for tables, since, day in ((shop.tables, D3, D4), (left_to_spark(shop.tables), D4, D3)):
         shop.add(date(2024, 3, 7), 10, f"late-{day}")
         shop.add(date(2024, 3, 9), 12, "day-2024-03-09")
@@ -404,12 +405,13 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
 
 def test_a_run_uses_the_tile_days_that_it_has_pinned_and_its_dates_are_stale_afterwards(shop: Shop) -> None:
     """Another run builds a late day between the stages of this one."""
+    shop.tile(D4)
     work = RunContext(shop.config, shop.tables.spark, D4)
     work.tiles = tile_ledger(work.tables)
     shop.refresh(D4)
     wanted = shop.features(D4)
     shop.add(D4 - timedelta(days=2), 10, "later")
-    shop.tile()
+    shop.tile(D4)
     build_user_features(work, [D4], force=[D4])
     assert shop.features(D4) == wanted
     stages = shop.tables.ledger(JOB_RUNS, stage="build_user_features", run_id=work.runs.run_id)

@@ -58,7 +58,7 @@ def test_an_as_of_date_lies_after_the_first_day_and_at_most_a_day_after_the_last
     inventory.check_as_of(D2)
     inventory.check_as_of(D5)
     for as_of in (D1, D5 + timedelta(days=1)):
-        with pytest.raises(UsageError, match=f"--as-of {as_of}: outside the log.*from 2024-05-02 to 2024-05-05"):
+        with pytest.raises(UsageError, match=f"as-of date {as_of}: outside the log.*from 2024-05-02 to 2024-05-05"):
             inventory.check_as_of(as_of)
 
 
@@ -80,8 +80,8 @@ def test_a_date_that_is_not_in_the_future_and_close_to_the_end_of_the_log_is_to_
     said = "outside the log"
     if error is LogIncompleteError:
         said = (
-            f"--as-of {day}: the log is not complete yet, its last day is 2024-05-04. Run the command again once the "
-            f"events of {as_of - timedelta(days=1)} have arrived."
+            f"as-of date {day}: the log is not complete yet, its last day is 2024-05-04. Run the command again once "
+            f"the events of {as_of - timedelta(days=1)} have arrived."
         )
     with pytest.raises(error, match=said):
         inventory.check_as_of(as_of, retry_within=timedelta(hours=50))

@@ -360,7 +360,7 @@ def test_an_as_of_date_outside_the_log_is_refused() -> None:
     for as_of in (D2, D3, D4):
         inventory.check_as_of(as_of)
     for as_of in (D1, date(2024, 5, 5)):
-        with pytest.raises(UsageError, match=f"--as-of {as_of}: outside the log.*from 2024-05-02 to 2024-05-04"):
+        with pytest.raises(UsageError, match=f"as-of date {as_of}: outside the log.*from 2024-05-02 to 2024-05-04"):
             inventory.check_as_of(as_of)
 
 

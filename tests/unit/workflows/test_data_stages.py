@@ -109,6 +109,7 @@ def test_dates_whose_days_lack_tiles_are_refused(
 ) -> None:
     work = work_on(monkeypatch, stages, DAYS[-2:])
     del work.tiles.days[DAYS[-2]]
+    monkeypatch.setattr(data_stages, "tile_ledger", lambda _: work.tiles)
     with pytest.raises(
         UsageError, match=rf"tiles: 1 day of the log before {AS_OF} not built, from {DAYS[-2]} on\. Run"
     ):

@@ -63,8 +63,8 @@ def inspect(
     """Show what an event log contains.
 
     Shows days, events, users, items, nulls, duplicates and the heaviest users, then whether windows and dates fit the
-    log, and how many days of log are needed. Reads file footers and a sample of at most 2 million rows. Each fact says
-    whether it is exact or from the sample.
+    log, how many days of log are needed, and whether users and items have the ids of the log. Reads file footers and a
+    sample of at most 2 million rows of each source. Each fact says whether it is exact or from the sample.
     """
     source = context.get_parameter_source("config_file")
     if events is None:

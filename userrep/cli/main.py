@@ -71,6 +71,7 @@ def main(*job: str) -> None:
         with _ended_by_sigterm():
             code = _exit_code(_arguments(job))
     finally:
+        logging.getLogger().removeFilter(_is_not_of_py4j)
         end_run()
     if code:
         sys.exit(code)

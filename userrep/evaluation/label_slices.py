@@ -19,6 +19,7 @@ from userrep.store.arrow import combined
 from userrep.store.bucket_reader import rows_of_users
 from userrep.store.schemas import USER_PROFILES, USER_WINDOW_SUMS
 from userrep.store.tables import Keys, Tables
+from userrep.tiles.ledger import NO_ROWS, tile_ledger
 from userrep.utc import DAY_US, day_number
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def label_slices(
     """
     slices: dict[str, Mask] = {}
     if known := generations(tables, lineage_id):
-        first_day = min(known[-1].revision_by_day, default=known[-1].as_of)
+        tiles = tile_ledger(tables).contents(known[-1].revision_by_day)
+        first_day = min((day for day, (content, _) in tiles.items() if content != NO_ROWS), default=known[-1].as_of)
         is_covered_M = as_of_M - day_number(first_day) > SHORT_HISTORY_DAYS
         if is_covered_M.any():
             keys: Keys = [{"lineage_id": lineage_id, "generation": known[-1].generation}]

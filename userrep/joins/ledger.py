@@ -129,7 +129,8 @@ def report_in_sample(space: Space, used: Iterable[Snapshot], options: JoinOption
     message = (
         f"labels: the vectors of {snapshot.as_of} are in-sample: space {space.space_id} was trained on what users did "
         f"until {space.trained_until}. A model trained on these labels looks better offline than it is in production. "
-        f"Use labels from {space.trained_until} on, and drop all whose time gets a snapshot of an earlier date."
+        f"Use labels whose snapshot has an as-of date of {space.trained_until} or later. With inSample='warn', the "
+        "others have the status in_sample."
     )
     if options.in_sample == "refuse":
         raise UsageError(message)

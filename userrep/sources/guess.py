@@ -43,7 +43,6 @@ _EVENT_TYPES = set(_words("eventtype eventname event action actiontype type kind
 _WEIGHTS = set(_words("weight rating score stars quantity qty amount price value seconds duration plays count"))
 _REGISTRATIONS = {"registered", "registration", "signup", "joined", "since"}
 _MAX_KINDS = 64  # distinct values of an event type or an attribute; features keep no more
-_FIRST_EPOCH = 5e8  # seconds since 1970, in 1985
 _SAMPLED = 100_000  # values of a text column that are parsed
 
 
@@ -115,9 +114,11 @@ def _guess_time(rows: pa.Table) -> Guess:
     candidates = [name for name in rows.column_names if _is_time(rows[name])]
     named = [name for name in rows.column_names if {*_tokens(name)} & {*_TIMES} and not _is_other_time(name)]
     epochs = [name for name in named if name not in candidates and not pa.types.is_nested(rows[name].type)]
-    has_epoch = any(_is_epoch(rows[name]) for name in epochs)  # whose day may also be a column, or a partition
-    if epochs and all(_is_other_time(name) or (has_epoch and _has_only_dates(rows[name])) for name in candidates):
-        hint = f"{in_line(epochs[0])} is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
+    real = [name for name in epochs if _is_epoch(rows[name])]  # their day may also be a column, or a partition
+    if epochs and all(_is_other_time(name) or (real and _has_only_dates(rows[name])) for name in candidates):
+        hint = (
+            f"{in_line((real or epochs)[0])} is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
+        )
         return Guess(None, tuple(candidates), hint)
 
     def rank(name: str) -> tuple[bool, bool, int]:
@@ -129,11 +130,12 @@ def _guess_time(rows: pa.Table) -> Guess:
 
 
 def _is_epoch(column: pa.ChunkedArray) -> bool:
-    """Return whether a column has numbers, or texts of them, that are times since 1970 in some unit."""
-    if not (is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    """Return whether most values are numbers, or texts of numbers, that are a time of 1990 to 2100 since 1970."""
+    kind = column.type
+    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         return False
-    numbers = numbers_of(column.slice(0, _SAMPLED)).drop_null()
-    return len(numbers) > 0 and pc.min(numbers).as_py() > _FIRST_EPOCH
+    (median,) = pc.quantile(numbers_of(column.slice(0, _SAMPLED))).to_pylist()
+    return median is not None and any(6.3e8 < median / unit < 4.1e9 for unit in (1, 1e3, 1e6, 1e9))
 
 
 def _has_only_dates(column: pa.ChunkedArray) -> bool:

@@ -91,7 +91,7 @@ def vector_pairs(tables: Tables, new: Space, old: Space, as_ofs: Sequence[date])
 
 
 def _user_hash() -> Column:
-    """Return a number below a million by user, independent of the hash of user buckets, which are whole files."""
+    """Return a number below a million by user. The hash of user buckets would sample whole files."""
     return F.pmod(F.xxhash64("user_id", F.lit("map")), F.lit(1_000_000))
 
 

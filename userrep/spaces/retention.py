@@ -101,14 +101,23 @@ def snapshots_to_expire(
 ) -> list[Snapshot]:
     """Return the snapshots of one space that need not be kept on the as-of date ``today``, by as-of date and revision.
 
-    All revisions of these as-of dates are kept: dates after ``today - keep_daily``; the first published date of each
-    week (Monday to Sunday), if it is after ``today - keep_weekly``; and the dates in ``needed``. Snapshots that
-    training sets use (``pinned``, by id) are kept, and with ``keep_newest`` so is the newest snapshot.
+    All revisions of ``kept_dates`` are kept. Snapshots that training sets use (``pinned``, by id) are kept, and with
+    ``keep_newest`` so is the newest snapshot.
     """
     ordered = sorted(published, key=lambda s: (s.as_of, s.revision))
-    dates = {snapshot.as_of for snapshot in ordered}
-    first_of_week = {day.isocalendar()[:2]: day for day in sorted(dates, reverse=True)}  # the earliest is set last
-    kept = {day for day in dates if day > today - settings.keep_daily} | set(needed)
-    kept |= {day for day in first_of_week.values() if day > today - settings.keep_weekly}
+    kept = kept_dates({snapshot.as_of for snapshot in ordered}, settings, today=today, needed=needed)
     newest = ordered[-1:] if keep_newest else []
     return [s for s in ordered if s.as_of not in kept and s.snapshot_id not in pinned and s not in newest]
+
+
+def kept_dates(
+    published: Collection[date], settings: config.Snapshots, *, today: date, needed: Collection[date] = ()
+) -> set[date]:
+    """Return the published as-of dates that are kept on the as-of date ``today``.
+
+    These are dates after ``today - keep_daily``; the first published date of each week (Monday to Sunday), if it is
+    after ``today - keep_weekly``; and the dates in ``needed``.
+    """
+    first_of_week = {day.isocalendar()[:2]: day for day in sorted(published, reverse=True)}  # the earliest is set last
+    kept = {day for day in published if day > today - settings.keep_daily} | set(needed)
+    return kept | {day for day in first_of_week.values() if day > today - settings.keep_weekly}

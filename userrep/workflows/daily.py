@@ -7,7 +7,7 @@ from datetime import date
 
 from userrep.errors import AlreadyRunningError, GateRefusedError, explain, plural, shortened
 from userrep.spaces.registry import CANDIDATE, Space
-from userrep.spaces.retention import expire_snapshots
+from userrep.spaces.retention import expire_snapshots, kept_dates
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, newest_snapshot
 from userrep.spaces.stale import stale_dates
 from userrep.workflows import data_stages, space_stages
@@ -118,13 +118,15 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
 
 
 def _warn_of_expiry(work: RunContext, space: Space, dates: Sequence[date]) -> None:
-    """Warn of dates that maintenance soon removes, because they are old and not the first of their week."""
-    keep_daily = work.config.snapshots.keep_daily
-    newest = max([dates[-1], *(snapshot.as_of for snapshot in list_snapshots(work.tables, space.space_id))])
-    if num_old := sum(day <= newest - keep_daily for day in dates):
+    """Warn of dates that the next daily run removes, because they are older than the configuration keeps them."""
+    published = {*dates, *(snapshot.as_of for snapshot in list_snapshots(work.tables, space.space_id))}
+    settings, needed = work.config.snapshots, work.schedule.snapshot_dates(space)
+    kept = kept_dates(published, settings, today=max(published), needed=needed)
+    if num_removed := len({*dates} - kept):
         logger.warning(
-            f"backfill: {plural(num_old, 'date')} older than snapshots.keep_daily ({keep_daily.days}d); maintenance "
-            "keeps the first of each week. Set a longer keep_daily to keep all."
+            f"backfill: the next daily run removes {plural(num_removed, 'date')} of these, because "
+            f"snapshots.keep_daily is {settings.keep_daily.days}d and keep_weekly {settings.keep_weekly.days}d. Set "
+            "longer ones to keep them."
         )
 
 

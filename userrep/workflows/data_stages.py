@@ -17,7 +17,7 @@ from userrep.items.version_training import train_versions
 from userrep.items.versions import items_without_vector
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, SUM_GENERATIONS, TILE_DAYS
 from userrep.tiles.build import build_tiles
-from userrep.tiles.ledger import tile_ledger
+from userrep.tiles.ledger import NO_ROWS, tile_ledger
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import StageRun
 
@@ -78,14 +78,17 @@ def refresh_user_features(work: RunContext) -> None:
 
 
 def _check_tiles(work: RunContext, *, before: date) -> None:
-    """Raise UsageError if a day of the log before a date has no tiles, since all that is built would lack it.
+    """Raise UsageError if the log has days before a date that are newer than all tiles before it.
 
-    A day that another run has built since this one read the ledger is no fault: the dates are stale afterwards.
+    What is built without them would stay so: item vectors for good. A day between others that have tiles arrived late
+    and does not matter here: it makes dates stale, as late rows of a day do.
     """
-    missing = [day.day for day in work.schedule.inventory.days if day.day < before and day.day not in work.tiles.days]
-    if missing and not tile_ledger(work.tables).days.keys() >= {*missing}:
+    built = [day for day, entry in work.tiles.days.items() if day < before and entry.content != NO_ROWS]
+    newest = max(built, default=date.min)
+    missing = [day.day for day in work.schedule.inventory.days if newest < day.day < before]
+    if missing:
         raise UsageError(
-            f"tiles: {plural(len(missing), 'day')} of the log before {before} not built, from {missing[0]} on. "
+            f"tiles: {plural(len(missing), 'day')} of the log before {before} without tiles, from {missing[0]} on. "
             f"Run `userrep run build_activity_tiles --as-of {work.schedule.as_of}` first."
         )
 

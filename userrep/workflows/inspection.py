@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import Config, EventSource
-from userrep.errors import plural, results_of, shortened
+from userrep.errors import UsageError, plural, results_of, shortened
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.sources.columns import check_columns, event_columns
@@ -95,18 +95,25 @@ def _judge_ids(config: Config, what: str, of_log: Sequence[dict[str, pa.StringAr
     source, key = getattr(config, what), _KEYS[what]
     if source is None or source.format == "table":
         return []
-    sample = take_sample(source, what)
-    name, cure = getattr(source.columns, key), f"Check {what}.columns.{key}, and how ids are written."
+    try:
+        sample = take_sample(source, what)
+    except UsageError as error:
+        return [
+            VerdictLine(WARN, f"{fault} The ids of {what} are not compared with the log's.") for fault in error.faults
+        ]
+    name = getattr(source.columns, key)
     check_columns(spark_columns(sample), {f"columns.{key}": name}, what)
     ids, known = _ids(sample, name), pa.concat_arrays([ids[key] for ids in of_log]).unique()
-    if 0 < 2 * len(ids) < sample.rows.num_rows:
-        return [VerdictLine(WARN, f"{what}: {sample.rows.num_rows:,} rows have only {len(ids):,} distinct ids. {cure}")]
     if not sample.is_complete or not len(ids) or not len(known):
         return []
     num_found = pc.sum(pc.is_in(known, ids)).as_py() or 0
-    found = f"{what}: {num_found:,} of {plural(len(known), key.removesuffix('_id'))} of the log have a row"
-    is_enough = 2 * num_found >= len(known)
-    return [VerdictLine(OK, f"{found}.") if is_enough else VerdictLine(WARN, f"{found}. {cure}")]
+    found = f"{what}: {num_found:,} of {plural(len(known), key.removesuffix('_id'))} in the log's sample have a row"
+    if 2 * num_found >= len(known):
+        return [VerdictLine(OK, f"{found}.")]
+    few = (
+        f" The {sample.rows.num_rows:,} rows have {len(ids):,} distinct ids." if 2 * len(ids) < len(sample.rows) else ""
+    )
+    return [VerdictLine(WARN, f"{found}.{few} Check {what}.columns.{key}, and how ids are written.")]
 
 
 def log_span(sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings) -> LogSpan | None:

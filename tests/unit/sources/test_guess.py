@@ -1,6 +1,7 @@
 """Guesses of columns by names, types and values."""
 
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -71,16 +72,17 @@ def test_a_date_about_the_item_does_not_replace_an_epoch_time() -> None:
 
 
 @pytest.mark.parametrize("day", ["2024-05-01", date(2024, 5, 1)])
-@pytest.mark.parametrize("played_at", [1714521600123, "1714521600123", 1714521600.5])
+@pytest.mark.parametrize("played_at", [1714521600123, "1714521600123", 1714521600.5, Decimal("1714521600.5")])
 def test_the_day_of_an_epoch_time_does_not_replace_it(day: str | date, played_at: float | str) -> None:
-    rows = pa.table({"user": [1, 2], "PlayedAt": [None, played_at], "dt": [day, None]})
+    rows = pa.table({"user": [1, 2], "day": [1, 31], "PlayedAt": [None, played_at], "dt": [day, None]})
     guess = guess_events(rows)["event_at"]
     assert guess[:2] == (None, ("dt",))
     assert guess.hint.startswith("PlayedAt is not a time")
 
 
-def test_a_number_of_the_day_is_no_epoch_time() -> None:
-    assert columns_of(user=[1, 2], day=[1, 31], date=["2024-05-01", "2024-05-31"])["event_at"] == "date"
+@pytest.mark.parametrize("numbers", [[1, 31], [20240501, 20240531], [202405011200, 202405311200], ["x", "y"]])
+def test_other_numbers_of_days_are_no_epoch_times(numbers: list[Any]) -> None:
+    assert columns_of(user=[1, 2], day=numbers, date=["2024-05-01", "2024-05-31"])["event_at"] == "date"
 
 
 def test_columns_that_are_no_ids_are_not_guessed() -> None:

@@ -93,7 +93,7 @@ def test_a_window_holds_the_day_that_it_begins_with_but_not_the_as_of_date() -> 
     inventory = Inventory([LogDay(D1, 1, 0, "f"), LogDay(D5, 1, 0, "f")], 0, 0)
     inventory.check_window(D4, 3)
     for as_of, window_days in ((D4, 2), (D5, 3), (D1, 7)):
-        with pytest.raises(UsageError, match=f"--as-of {as_of}: the longest window, {window_days} days, is empty"):
+        with pytest.raises(UsageError, match=f"as-of date {as_of}: the longest window, {window_days} days, is empty"):
             inventory.check_window(as_of, window_days)
 
 

@@ -367,7 +367,7 @@ def test_an_as_of_date_outside_the_log_is_refused() -> None:
 def test_an_empty_window_is_refused() -> None:
     inventory = Inventory(_days(3, 0), 0, 0)
     inventory.check_window(date(2024, 5, 10), 7)
-    with pytest.raises(UsageError, match=r"--as-of 2024-05-11: the longest window, 7 days, is empty.*is 2024-05-03"):
+    with pytest.raises(UsageError, match=r"as-of date 2024-05-11: the longest window, 7 days, is empty.*is 2024-05-03"):
         inventory.check_window(date(2024, 5, 11), 7)
 
 

@@ -11,7 +11,7 @@ from userrep.errors import UsageError
 from userrep.features.profiles import Profiles
 from userrep.features.sums.item_matrix import ItemParts
 from userrep.features.sums.refresh import Refresh
-from userrep.tiles.ledger import TileLedger
+from userrep.tiles.ledger import NO_ROWS, TileLedger
 from userrep.workflows import data_stages
 from userrep.workflows.data_stages import build_user_features, refresh_user_features, train_item_vectors
 from userrep.workflows.runs import StageRun
@@ -66,7 +66,7 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
     log = SimpleNamespace(days=[SimpleNamespace(day=day) for day in DAYS])
     schedule = SimpleNamespace(as_of=AS_OF, versions=versions, inventory=log)
     rest = {"tables": None, "config": SimpleNamespace(windows_days=[7]), "profiles": Profiles("h", 3)}
-    rest["tiles"] = SimpleNamespace(version=5, days=dict.fromkeys(DAYS[:-1]))
+    rest["tiles"] = SimpleNamespace(version=5, days=dict.fromkeys(DAYS[:-1], SimpleNamespace(content="c")))
     return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))
 
 
@@ -104,19 +104,27 @@ def test_a_daily_run_builds_one_date_from_its_sums_unless_it_is_up_to_date(
     ]  # fmt: skip
 
 
-def test_dates_whose_days_lack_tiles_are_refused(
+def test_dates_are_refused_if_the_newest_days_before_them_lack_tiles(
     monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
 ) -> None:
-    work = work_on(monkeypatch, stages, DAYS[-2:])
-    del work.tiles.days[DAYS[-2]]
-    monkeypatch.setattr(data_stages, "tile_ledger", lambda _: work.tiles)
-    with pytest.raises(
-        UsageError, match=rf"tiles: 1 day of the log before {AS_OF} not built, from {DAYS[-2]} on\. Run"
-    ):
-        build_user_features(work, DAYS)
-    work.schedule.versions.missing = lambda as_ofs: as_ofs
-    with pytest.raises(UsageError, match=f"Run `userrep run build_activity_tiles --as-of {AS_OF}` first"):
-        train_item_vectors(work, DAYS)
+    yesterday = DAYS[-2]
+    for tile in (None, SimpleNamespace(content=NO_ROWS)):  # never built, or built while the log lacked the day
+        work = work_on(monkeypatch, stages, DAYS[-2:])
+        del work.tiles.days[yesterday]
+        work.tiles.days |= {yesterday: tile} if tile else {}
+        said = rf"tiles: 1 day of the log before {AS_OF} without tiles, from {yesterday} on\. Run `userrep run build"
+        with pytest.raises(UsageError, match=said):
+            build_user_features(work, DAYS)
+        work.schedule.versions.missing = lambda as_ofs: as_ofs
+        with pytest.raises(UsageError, match=said):
+            train_item_vectors(work, DAYS)
     assert built == []
-    build_user_features(work_on(monkeypatch, stages, DAYS[-2:-1]), DAYS)  # which needs days before it only
+
+
+def test_days_on_or_after_a_date_and_days_between_others_may_lack_tiles(
+    monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
+) -> None:
+    work = work_on(monkeypatch, stages, DAYS[-2:-1])
+    del work.tiles.days[DAYS[-2]], work.tiles.days[DAYS[3]]
+    build_user_features(work, DAYS)
     assert built == [DAYS[-2:-1]]

@@ -118,23 +118,33 @@ def test_the_sources_of_a_log_count_as_one_and_their_faults_are_listed_together(
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (["u0", "u1", "u2", "other"], "ok users: 3 of 3 users of the log have a row."),
-        (["u1", "u2"], "ok users: 2 of 3 users of the log have a row."),
+        (["u0", "u1", "u2", "other"], "ok users: 3 of 3 users in the log's sample have a row."),
+        (["u1", "u2"], "ok users: 2 of 3 users in the log's sample have a row."),
         (
             ["u1"],
-            "warn users: 1 of 3 users of the log have a row. Check users.columns.user_id, and how ids are written.",
+            "warn users: 1 of 3 users in the log's sample have a row. Check users.columns.user_id, and how",
         ),
-        (["x-u1", "x-u2"], "warn users: 0 of 3 users of the log have a row. Check"),
-        (["FR", "DE", "FR", "DE", "FR"], "warn users: 5 rows have only 2 distinct ids. Check users.columns.user_id"),
-        ([1, 2], "warn users: 0 of 3 users of the log have a row. Check"),
+        (["x-u1", "x-u2"], "warn users: 0 of 3 users in the log's sample have a row. Check"),
+        (["u0", "u1", "u2"] * 5, "ok users: 3 of 3 users"),  # several rows per user
+        (
+            ["FR", "DE", "FR", "DE", "FR"],
+            "warn users: 0 of 3 users in the log's sample have a row. The 5 rows have 2 distinct ids. Check",
+        ),
+        ([1, 2], "warn users: 0 of 3 users in the log's sample have a row. Check"),
+        ([], "warn users.path"),
     ],
 )
 def test_ids_of_users_are_compared_with_those_of_the_log(tmp_path: Path, ids: list[Any], said: str) -> None:
     write_log(tmp_path, [])
-    write_rows(tmp_path / "users.parquet", [{"id": user} for user in ids])
+    if ids:
+        write_rows(tmp_path / "users.parquet", [{"id": user} for user in ids])
     users = {"path": str(tmp_path / "users.parquet"), "columns": {"user_id": "id"}}
     result = inspect_log(config_of(tmp_path, users=users))
-    (found,) = [f"{line['level']} {line['what']}" for line in result["verdict"] if line["what"].startswith("users: ")]
+    (found,) = [
+        f"{line['level']} {line['what']}"
+        for line in result["verdict"]
+        if line["what"].startswith(("users: ", "users.path"))
+    ]
     assert found.startswith(said)
 
 
@@ -144,4 +154,6 @@ def test_ids_of_items_are_compared_with_those_of_the_log_unless_they_are_no_text
     for ids, num_lines in (([Decimal("1.5")], 0), (["i1", "i2"], 1)):
         write_rows(tmp_path / "items.parquet", [{"id": item, "title": "a"} for item in ids])
         verdict = [line["what"] for line in inspect_log(config_of(tmp_path, items=items))["verdict"]]
-        assert len([line for line in verdict if line.startswith("items: 2 of 7 items of the log")]) == num_lines
+        assert (
+            len([line for line in verdict if line.startswith("items: 2 of 7 items in the log's sample")]) == num_lines
+        )

@@ -68,8 +68,8 @@ class Inventory:
         if not self.has_events(as_of, window_days):
             before = max((day.day for day in self.days if day.day < as_of), default=None)
             raise UsageError(
-                f"--as-of {as_of}: the longest window, {window_days} days, is empty; the last day with events before "
-                f"the date is {before}. Choose another date or a longer window in windows_days."
+                f"as-of date {as_of}: the longest window, {window_days} days, is empty; the last day with events "
+                f"before the date is {before}. Choose another date or a longer window in windows_days."
             )
 
     def check_days(self, events: Events, days: Collection[date]) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -56,10 +56,16 @@ class Goal:
 
     def verdict(self, figure: float) -> str:
         """Return which goal a figure meets: the aim, the required one, or neither."""
-        sign = -1 if self.more else 1
-        if sign * figure <= sign * self.aim:
+        if self._is_met(self.aim, figure):
             return "aim reached"
-        return "reached" if sign * figure <= sign * self.must else "missed"
+        return "reached" if self._is_met(self.must, figure) else "missed"
+
+    def is_certain(self, figures: Sequence[float]) -> bool:
+        """Return whether all runs are on the same side of the required limit."""
+        return len({self._is_met(self.must, figure) for figure in figures}) <= 1
+
+    def _is_met(self, limit: float, figure: float) -> bool:
+        return figure >= limit if self.more else figure <= limit
 
 
 _TILES, _UDF, _JOIN = Goal(must=1.7, aim=1.2), Goal(must=1, aim=0.5), Goal(must=1, aim=0.5)
@@ -100,11 +106,11 @@ example `make bench-tiles-vs-duckdb RECORD=1`.
 A ratio is our median seconds over the peer's in the same run: lower is better. Other values: `training_two_ranks`,
 share of twice the speed of one rank; `stream_latency`, 95th percentile in seconds; `stream_throughput`, events per
 second; `audience`, microseconds per user; `savings`, share of CPU seconds saved; `largest_run`, seconds;
-`item_vectors_sample`, AUC; `look_alikes`, largest relative loss of int8. Goals are judged by the median; the spread,
-the lowest and the highest run, can cross a limit. *All peers seconds* are single runs that choose the fastest peer.
-Each record lists its size, how long the whole benchmark takes, and the load of the machine before it. Age counts the
-commits between a record and this page that changed the benchmark or the code it measures: a high age means a figure
-that may be outdated.
+`item_vectors_sample`, AUC; `look_alikes`, largest relative loss of int8. Goals are judged by the median. *By the
+median* means that the spread, the lowest and the highest run, crosses the limit. *All peers seconds* are single runs
+that choose the fastest peer. Each record lists its size, how long the whole benchmark takes, and the load of the
+machine before it. A load of 2 or more on 2 cores means that the machine was busy. Age counts the commits between a
+record and this page that changed the benchmark or the code it measures: a high age means a figure that may be outdated.
 
 In tables of quality, values are AUC, except R2 for `volume` and nDCG@50 for `neighbours`. `look_alikes` are AUC there,
 and recall in the records of that name. A lead is relative, the mean over families of tasks, with a 90 % interval;
@@ -183,14 +189,15 @@ def _goal_row(name: str, kept: Record | None, age: Age) -> list[str]:
     if kept is None:
         return [f"`{name}`", _MISSING, *goals, *[""] * 7]
     named, reached, *rest = _row(kept, age)
-    return [named, f"{reached} ({goal.verdict(_figure(kept['line']))})", *goals, *rest]
+    verdict = goal.verdict(_figure(kept["line"]))
+    if not goal.is_certain(_spread(kept["line"])):
+        verdict += " by the median"
+    return [named, f"{reached} ({verdict})", *goals, *rest]
 
 
 def _row(kept: Record, age: Age) -> list[str]:
-    line = kept["line"]
-    kind = "ratio" if "ratio" in line else "value"
-    reached = f"{line[kind]:.2f}" if kind == "ratio" else f"{line[kind]:,}"
-    low_high = line.get("range", {}).get(kind)
+    line, low_high = kept["line"], _spread(kept["line"])
+    reached = f"{line['ratio']:.2f}" if "ratio" in line else f"{line['value']:,}"
     spread = f"{low_high[0]:,} to {low_high[1]:,}, {line['runs']} runs" if low_high else "not recorded"
     seconds = f"{line['seconds']:,.1f} s" if "seconds" in line else ""
     peer = str(line.get("peer", "")) + (f": {line['peer_seconds']:,.1f} s" if "peer_seconds" in line else "")
@@ -210,6 +217,12 @@ def _quality_row(name: str, kept: Record | None, age: Age) -> list[str]:
 
 def _figure(line: dict[str, Any]) -> float:
     return float(line.get("ratio", line.get("value")))
+
+
+def _spread(line: dict[str, Any]) -> list[float]:
+    """Return the lowest and the highest run of a line's ratio or value; empty if they were not recorded."""
+    spread: list[float] = line.get("range", {}).get("ratio" if "ratio" in line else "value", [])
+    return spread
 
 
 def _named(kept: Record) -> str:
@@ -264,7 +277,9 @@ def _quality_details(kept: Record) -> str:
     for task, found in line.get("storage_losses", {}).items():
         for storage, (loss, low, high) in found.items():
             losses.setdefault(storage, {})[task] = f"{loss:+.3%} [{low:+.3%}, {high:+.3%}]"
-    facts = {"size": line["size"], "not judged": ", ".join(line.get("not judged", [])) or "none"}
+    facts = {"size": line["size"]}
+    if "not judged" in line:
+        facts["not judged"] = ", ".join(line["not judged"]) or "none"
     facts |= {"load before": kept["load_before"], "versions": kept["versions"]}
     parts = [f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {_plain(fact)}" for name, fact in facts.items())]
     for caption, columns in (

@@ -10,7 +10,9 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "size.md").read_text(encoding="utf-8")
-RECORD = json.loads((ROOT / "docs" / "results" / "daily_vs_script.json").read_text(encoding="utf-8"))
+RESULTS = ROOT / "docs" / "results"
+RECORD = json.loads((RESULTS / "daily_vs_script.json").read_text(encoding="utf-8"))
+TRAINING = json.loads((RESULTS / "training_two_ranks.json").read_text(encoding="utf-8"))["line"]
 SIZES = ((1, 5), (10, 80), (50, 400))  # million users, million events a day
 BYTES = {
     what: float(size.replace(",", ""))
@@ -33,17 +35,18 @@ def test_times_are_those_of_the_recorded_daily_run_in_proportion_to_users_and_ev
     user = refresh + core_seconds("embed_users", "publish_snapshot") / size["users"] * 1e6
     event = core_seconds("build_activity_tiles") / (size["events"] / size["days"]) * 1e6
     fixed = core_seconds("monitor_drift", "take_inventory")
+    row_hours = 1e6 / TRAINING["rows_per_second"] * TRAINING["size"]["cores"] / 3600
     hours = {
         "a daily run, core hours": [(users * user + events * event + fixed) / 3600 for users, events in SIZES],
         "first run: tiles, core hours": [360 * events * event / 3600 for _, events in SIZES],
         "first run: features of 39 dates, core hours": [39 * users * refresh / 3600 for users, _ in SIZES],
-        "training, 8 epochs, core hours": [8 * min(13 * users, 100) * 1e6 / 30_000 * 2 / 3600 for users, _ in SIZES],
+        "training, 8 epochs, core hours": [8 * min(13 * users, 100) * row_hours for users, _ in SIZES],
     }
     for label, expected in hours.items():
         assert row(label) == pytest.approx(expected, rel=0.02, abs=0.005), label
     cores = [4 * executors for executors in row("executors, for a first run in about half a day")]
     total = [sum(stages) for stages in zip(*list(hours.values())[1:], strict=True)]
-    assert row("first run on these, hours") == pytest.approx(
+    assert row("these parts of a first run on these, hours") == pytest.approx(
         [hours / num for hours, num in zip(total, cores, strict=True)], rel=0.02
     )
 

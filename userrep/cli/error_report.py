@@ -45,12 +45,14 @@ def report_faults(code: int, lines: Iterable[str], *, as_json: bool) -> int:
 
 
 def with_config(lines: Iterable[str]) -> list[str]:
-    """Add this command's --config to the commands that messages name, so that they can be run as printed."""
+    """Add this command's --config and --set to the commands that messages name, so that they can be run as printed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", nargs="?")
-    file = parser.parse_known_args(sys.argv[1:])[0].config
-    if file is None:
+    parser.add_argument("--set", nargs="?", action="append", default=[])
+    given = parser.parse_known_args(sys.argv[1:])[0]
+    if given.config is None:
         return list(lines)
     own = r"(?! (?:init|demo)\b)(?![^`]* (?:-c|--config|--open|--help)\b)"  # commands that are left as they are
-    option = f" --config {shlex.quote(file)}"
-    return [re.sub(rf"(?<=`)userrep{own} [^`]*(?=`)", lambda command: command[0] + option, line) for line in lines]
+    options = f" --config {shlex.quote(given.config)}"
+    options += "".join(f" --set {shlex.quote(override)}" for override in given.set if override)
+    return [re.sub(rf"(?<=`)userrep{own} [^`]*(?=`)", lambda command: command[0] + options, line) for line in lines]

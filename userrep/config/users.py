@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from pydantic import model_validator
+
 from userrep.config.log import Source
-from userrep.config.values import Attributes, Section, TimeZone, part_of_name
+from userrep.config.values import Attributes, Section, TimeZone, part_of_name, refuse
 
 
 class UserColumns(Section):
@@ -29,6 +31,14 @@ class Users(Source):
     the vectors. They may be among `attributes` or not; other commands ignore this list."""
     time_zone: TimeZone = "UTC"
     """Time zone of registrations that do not include one."""
+
+    @model_validator(mode="after")
+    def _no_attribute_twice(self) -> "Users":
+        mapped = {name: f"columns.{key}" for key, name in self.columns if name is not None}
+        refuse(
+            [f"attributes: {name} is already {mapped[name]}. Remove it" for name in self.attributes if name in mapped]
+        )
+        return self
 
     @property
     def meaning(self) -> dict[str, Any]:

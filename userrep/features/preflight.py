@@ -19,6 +19,7 @@ from userrep.sources.columns import check_columns, check_times
 from userrep.sources.listing import (
     Listings,
     as_spark_reads,
+    check_delta,
     check_local,
     format_of_file,
     is_delta,
@@ -75,7 +76,10 @@ def check_format(source: Source, what: str, listings: Listings) -> None:
 
     The files of a Delta table are not a source of their own: some of them may have been removed from it.
     """
-    if source.format == "delta" or not is_on_disk(source):
+    if not is_on_disk(source):
+        return
+    if source.format == "delta":
+        check_delta(source.path, what)
         return
     if not is_pattern(source.path) and is_delta(source.path):
         raise UsageError(f"{what}.format: {source.format}, but {source.path} is a Delta table. Set format: delta.")

@@ -164,7 +164,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
         is_array = field.dataType.typeName() == "array"
         if is_array == (options.vectors == "array"):
             return dataset
-        vector = column(name) if is_array else vector_to_array(column(name), "float32")
+        given = column(name)  # Spark's conversion fails on null
+        vector = given if is_array else F.when(given.isNotNull(), vector_to_array(given, "float32"))
         return dataset.withColumn(name, as_vectors(vector, options, metadata))
 
     def _pinned(self, resolve: Callable[[], str]) -> str:

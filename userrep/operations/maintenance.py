@@ -15,7 +15,7 @@ from userrep.errors import AlreadyRunningError, UserrepError, plural
 from userrep.features.ledger import features_tables
 from userrep.features.sums.generations import generations
 from userrep.features.sums.stream_base import base_rows
-from userrep.spaces.registry import read_registry
+from userrep.spaces.registry import RETIRED, read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, Snapshot, list_snapshots
 from userrep.store import schemas
 from userrep.store.filesystem import delete_folder, delete_partials, folder_names, newest_change
@@ -157,7 +157,8 @@ def _drop_features(tables: Tables, config: Config) -> int:
     before, num_dates = utc_now() - RETENTION, 0
     for table in features_tables(tables):
         lineage_id = table.name.removeprefix(schemas.USER_FEATURES)
-        rows = [row for row in tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
+        ledger = tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id)
+        rows = [row for row in ledger if row.begun_by is None]
         spaces = [space for space in registry.spaces if space.lineage_id == lineage_id]
         known = [
             s for space in spaces for s in list_snapshots(tables, space.space_id, states=(PUBLISHED, *_UNPUBLISHED))
@@ -167,15 +168,19 @@ def _drop_features(tables: Tables, config: Config) -> int:
         newest = max((row.as_of for row in rows), default=date.max)
         since = min(training.until or date.max, newest - DEFAULT_ROOM) - reach
         old = [row for row in rows if row.as_of < since and row.as_of not in used and row.built_at < before]
-        dates = [row.as_of for row in old]
+        dates, dropped = [row.as_of for row in old], set[date]()
         if old and tables.change(
             schemas.FEATURE_SETS,
             partial(_kept, old, []),
             replacing=sql_any([{"lineage_id": lineage_id, "as_of": as_of} for as_of in dates]),
             lineage_id=lineage_id,
         ):
-            tables.drop_partitions(table, [{"as_of": as_of} for as_of in dates])
             num_dates += len(dates)
+            dropped.update(dates)
+        # Also those that a maintenance left that was killed between the two commits.
+        left = {as_of for (as_of, *_), part in tables.partitions(table).items() if part.written_at < before}
+        dropped |= left - {row.as_of for row in ledger}
+        tables.drop_partitions(table, [{"as_of": as_of} for as_of in sorted(dropped)])
     return num_dates
 
 
@@ -187,13 +192,13 @@ def _kept(rows: Sequence[Row], kept: list[dict[str, Any]], current_rows: Sequenc
 def _drop_updates(tables: Tables, config: Config) -> int:
     """Drop streamed vectors of old as-of dates; return the number of dates.
 
-    A date is old if it is ``snapshots.keep_daily`` or more before the space's newest snapshot. Dates are kept if a
-    training set with updates may have used their vectors.
+    A date is old if it is ``snapshots.keep_daily`` or more before the space's newest snapshot, or if the space is
+    retired and has none left. Dates are kept if a training set with updates may have used their vectors.
     """
     newest = {
-        space.space_id: snapshots[-1].as_of
+        space.space_id: snapshots[-1].as_of if snapshots else date.max
         for space in read_registry(tables).spaces
-        if (snapshots := list_snapshots(tables, space.space_id))
+        if (snapshots := list_snapshots(tables, space.space_id)) or space.state == RETIRED
     }
     as_ofs = {row.snapshot_id: row.as_of for row in tables.ledger(schemas.SNAPSHOTS, ("snapshot_id", "as_of"))}
     pinned = [

@@ -34,14 +34,14 @@ _TITLES = _words("title name text description product category genres genre depa
 _KEYS = {"id", "key", "code", "no", "nr", "num", "number", "uuid", "guid", "unique"}
 _OTHER_TIMES = set(
     _words(
-        "birth dob birthday expires expiry registered registration signup joined since updated modified ingested"
+        "birth dob birthday expires expiry registered registration signup signed joined since updated modified ingested"
         " ingestion loaded processed received release published first last end ended deleted"
     )
 )
 _EVENT_IDS = set(_words("eventid eventuuid eventkey uuid guid rowid logid messageid recordid lineid orderlineid id"))
 _EVENT_TYPES = set(_words("eventtype eventname event action actiontype type kind activity behavior behaviour verb"))
 _WEIGHTS = set(_words("weight rating score stars quantity qty amount price value seconds duration plays count"))
-_REGISTRATIONS = {"registered", "registration", "signup", "joined", "since"}
+_REGISTRATIONS = {"registered", "registration", "signup", "signed", "joined", "since"}
 _MAX_KINDS = 64  # distinct values of an event type or an attribute; features keep no more
 _SAMPLED = 100_000  # values of a text column that are parsed
 
@@ -65,6 +65,7 @@ def guess_events(rows: pa.Table) -> dict[str, Guess]:
     item_id = _guess_id(rows, [*_ITEMS, *_ITEMS_BY_NAME], taken=[user_id.column])
     rest = [name for name in rows.column_names if name not in (user_id.column, item_id.column, event_at.column)]
     ids = [name for name in rest if _joined(name) in _EVENT_IDS and _is_unique(rows[name])]
+    may_be_ids = [name for name in rest if _tokens(name)[-1:] == ["id"] and _is_unique(rows[name])]
     kinds = [name for name in rest if _joined(name) in _EVENT_TYPES and _is_kind(rows[name])]
     amounts = [name for name in rest if {_joined(name), *_tokens(name)} & _WEIGHTS and _is_weight(rows[name])]
     weights = sorted(amounts, key=lambda name: _joined(name) != "weight")
@@ -73,7 +74,8 @@ def guess_events(rows: pa.Table) -> dict[str, Guess]:
         "user_id": user_id,
         "item_id": item_id,
         "event_at": event_at,
-        "event_id": _first(ids),
+        # Another unique id, such as that of a session, may be unique only in the sample; equal ones would be dropped.
+        "event_id": _first(ids) if ids else Guess(None, tuple(may_be_ids)),
         "event_type": _first(kinds),
         "weight": _first(weights) if has_weight else Guess(None, tuple(amounts)),
     }

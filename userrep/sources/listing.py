@@ -99,6 +99,8 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
         If there are none, or if pyarrow cannot list the path.
     """
     check_local(path, what)
+    if format_ == "delta":
+        check_delta(path, what)
     try:
         location = as_spark_reads(path)
         store, target = file_system(location)
@@ -183,6 +185,13 @@ def is_delta(path: str) -> bool:
         return bool(DeltaTable.is_deltatable(as_spark_reads(path)))
     except (OSError, DeltaError):
         return False
+
+
+def check_delta(path: str, what: str) -> None:
+    """Check that a path is that of a Delta table. Raises UsageError."""
+    if not is_delta(path):
+        cure = "Name the folder that contains _delta_log, or set another format"
+        raise UsageError(f"{what}.format: delta, but {path} is not a Delta table. {cure}.")
 
 
 def hides_deletes(table: DeltaTable) -> bool:

@@ -166,8 +166,10 @@ def write_folder(uri: str, files: Mapping[str, bytes], *, mode: int = 0o666) -> 
         _sync(partial)
         with around(f"folder:{target.name}"):
             partial.rename(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:  # written since the check
+            raise FileExistsError(path) from None
         raise
     _sync(target.parent)
 

@@ -34,6 +34,7 @@ NO_BASE = "no stream base for as-of date"  # start of the error of a task that w
 
 _TIME = pa.timestamp("us", "UTC")
 _SECOND = 1_000_000  # microseconds
+_MOST_LATENCIES = 1000  # of a file, which the driver collects
 
 
 class PinnedBase(NamedTuple):
@@ -204,7 +205,7 @@ def write_updates(
     """Write encoded rows, one file per space and as-of date. Yield a row per file with the columns of ``WRITTEN``.
 
     ``file`` is a ``TableFile`` as JSON. ``newest_at`` is the time of the newest event in the file. ``seconds`` has the
-    latency of each of its rows, from arrival to vector.
+    latencies of its rows, from arrival to vector, or as many quantiles of them if there are more than 1,000.
 
     A write by Spark would take longer than the encoding, because its commit first runs a job to reconstruct the state
     of the table.
@@ -215,10 +216,16 @@ def write_updates(
         computed_at, arrived_at = (rows.column(name).cast(pa.int64()) for name in ("computed_at", "arrived_at"))
         statistics[tuple(values.values())] = {
             "newest_at": pc.max(rows.column("event_at")).as_py(),
-            "seconds": pc.divide(pc.subtract(computed_at, arrived_at).cast(pa.float64()), _SECOND).to_pylist(),
+            "seconds": _at_most(_MOST_LATENCIES, pc.subtract(computed_at, arrived_at).to_numpy() / _SECOND),
         }
         keyed = pa.Table.from_batches([rows]).append_column("query_id", pa.repeat(query_id, rows.num_rows))
         writer.write(keyed.append_column("batch_id", pa.repeat(batch_id, rows.num_rows)), values)
     files = [{"file": file.to_json()} | statistics[tuple(file.values.values())] for file in writer.close()]
     if files:
         yield pa.RecordBatch.from_pylist(files)
+
+
+def _at_most(most: int, values: NDArray[np.float64]) -> list[float]:
+    """Return values, or as many evenly spaced quantiles of them if there are more than ``most``."""
+    kept: list[float] = (values if len(values) <= most else np.quantile(values, np.linspace(0, 1, most))).tolist()
+    return kept

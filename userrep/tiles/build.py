@@ -6,7 +6,7 @@ otherwise by Spark SQL (``by_spark``). Both engines give the same tiles, to the 
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -40,7 +40,8 @@ _FILES_PER_TASK = 8  # on average; up to spark.sql.maxConcurrentOutputFileWriter
 class TileBuild:
     """The result of ``build_tiles``. ``days`` were built, and the counts are their totals.
 
-    ``num_up_to_date``: days of the log that did not need a build.
+    ``num_up_to_date``: days of the log that did not need a build. ``vanished``: those of ``days`` that are no longer in
+    the log, so that their tiles no longer count.
     """
 
     days: list[date]
@@ -48,6 +49,7 @@ class TileBuild:
     num_tiles: int
     num_events: int
     num_rejected: int
+    vanished: list[date] = field(default_factory=list)
 
 
 def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before: date) -> TileBuild:
@@ -117,8 +119,11 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
         if (now.days, now.undated) != (ledger.days, ledger.undated):  # otherwise its files were only compacted
             _drop(tables, revision)
             return None
-    totals = (sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected"))
-    return TileBuild(sorted(built), len(log_days) - len(stale), *totals)
+    num_tiles, num_events, num_rejected = (
+        sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
+    )
+    num_up_to_date = len(log_days) - len(stale)
+    return TileBuild(sorted(built), num_up_to_date, num_tiles, num_events, num_rejected, sorted(vanished))
 
 
 def _drop(tables: Tables, revision: int) -> None:
@@ -184,9 +189,11 @@ class _Build:
         if undated or with_rejects:
             undated_on = utc_now().date() if undated else None
             self._write_rejected(with_rejects, undated_on=undated_on)
-            num_rejected = num_rejected_of(self.tables, self.revision, undated_on=undated_on)
-            built |= {day: replace(built[day], num_rejected=num_rejected.get(day, 0)) for day in with_rejects}
-        return built
+            stored = num_rejected_of(self.tables, self.revision, undated_on=undated_on)
+            built |= {day: replace(built[day], num_rejected=stored.get(day, 0)) for day in uncounted}
+        # Stored rows lack those that name an erased user, so they are counted only where nothing else is known.
+        known = {day.day: day.num_rejected for day in spark_days if day.num_rejected is not None}
+        return built | {day: replace(built[day], num_rejected=num) for day, num in known.items()}
 
     def _write_tiles(self, days: list[LogDay]) -> None:
         """Build the tiles of some days by Spark."""

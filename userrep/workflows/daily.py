@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 
 from userrep.errors import AlreadyRunningError, GateRefusedError, explain, plural, shortened
@@ -41,7 +42,7 @@ def daily(work: RunContext, *, on_time: bool) -> list[Space]:
     AlreadyRunningError
         If another daily run is active on these tables.
     Exception
-        Of a space that could not be embedded, once everything else is done.
+        Of a space that could not be embedded, or of the stream bases, once everything else is done.
     """
     with work.lease("daily"):
         return _daily(work, on_time=on_time)
@@ -57,21 +58,17 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     refusals: list[str] = []
     failures: list[Exception] = []
     for space in spaces:
-        try:
-            space_stages.embed_users(work, space, [as_of])
-            newest = newest_snapshot(work.tables, space.space_id, as_of, states=(STAGED, PUBLISHED))
-            if newest.state == STAGED:
-                space_stages.monitor_drift(work, space, as_of)
-            space_stages.publish_snapshots(work, space, [as_of], on_time=on_time)
-        except GateRefusedError as error:
-            refusals.append(str(error))
-        except AlreadyRunningError:  # another run has taken over the lease
-            raise
-        except Exception as error:  # such as a lost artifact, on which the other spaces do not depend
-            if failures:  # the first is raised
-                logger.error(f"space {space.space_id}: {' '.join(explain(error)[1])}")
-            failures.append(error)
-    _refresh_stream_bases(work, as_of)
+        with _collected(failures, f"space {space.space_id}"):
+            try:
+                space_stages.embed_users(work, space, [as_of])
+                newest = newest_snapshot(work.tables, space.space_id, as_of, states=(STAGED, PUBLISHED))
+                if newest.state == STAGED:
+                    space_stages.monitor_drift(work, space, as_of)
+                space_stages.publish_snapshots(work, space, [as_of], on_time=on_time)
+            except GateRefusedError as error:
+                refusals.append(str(error))
+    with _collected(failures, "stream bases"):
+        _refresh_stream_bases(work, as_of)
     stale_by_space = stale_dates(work.tables, work.config, work.tiles)
     for space in spaces:
         stale = [day for day in stale_by_space.get(space.space_id, []) if day != as_of]
@@ -93,6 +90,22 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
         raise failures[0]
     _check_refusals(refusals)
     return spaces
+
+
+@contextmanager
+def _collected(failures: list[Exception], what: str) -> Iterator[None]:
+    """Add an error of the block, such as a lost artifact, to ``failures``: other parts of the run do not depend on it.
+
+    The first one is to be raised, so later ones are logged. That another run has taken over the lease is raised.
+    """
+    try:
+        yield
+    except AlreadyRunningError:
+        raise
+    except Exception as error:
+        if failures:
+            logger.error(f"{what}: {' '.join(explain(error)[1])}")
+        failures.append(error)
 
 
 def backfill(work: RunContext, dates: Sequence[date]) -> None:

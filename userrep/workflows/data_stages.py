@@ -37,6 +37,11 @@ def build_activity_tiles(work: RunContext) -> None:
             return
         run.num_rows = build.num_tiles
         run.reason = f"{plural(len(build.days), 'day')} new or changed, {build.num_up_to_date} up to date"
+        if build.vanished:
+            logger.warning(
+                f"{plural(len(build.vanished), 'day')} with tiles, {build.vanished[0]} to {build.vanished[-1]}, no "
+                "longer in the log: features no longer count events of these days"
+            )
         if build.num_rejected:
             run.reason += f"; {plural(build.num_rejected, 'row')} rejected"
         run.outputs = {"days": len(build.days), "num_events": build.num_events, "num_rejected": build.num_rejected}

@@ -1,7 +1,7 @@
 """``--dry-run``: what a run would read, build and skip, and what it is expected to take. Nothing is written."""
 
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from userrep.config import Config
@@ -13,6 +13,7 @@ from userrep.report.formats import size
 from userrep.sources.listing import Listings
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.forecast import Forecast, LogFile, forecast
+from userrep.utc import newest_as_of, utc_now
 from userrep.workflows.run_plan import PlannedStage, RunPlan
 from userrep.workflows.schedule import Schedule
 
@@ -24,7 +25,7 @@ def dry_run(
     as_ofs: Sequence[date],
     stages: Callable[[RunPlan], Sequence[PlannedStage]],
 ) -> dict[str, Any]:
-    """Return the plan of a command for some as-of dates, or else for the day after the log.
+    """Return the plan of a command for some as-of dates, or else for the day after the log, at most today.
 
     ``stages``: the stages of the command in a plan.
 
@@ -45,7 +46,7 @@ def dry_run(
             "--dry-run: the days of the log are not known before its files are read, and no run has read them yet. Run "
             "`userrep inspect` for a look at the log."
         )
-    last = as_ofs[-1] if as_ofs else log.inventory.last_day + timedelta(days=1)
+    last = as_ofs[-1] if as_ofs else newest_as_of(log.inventory.last_day, utc_now())
     schedule = Schedule(config, tables, log.inventory, last)
     if as_ofs and not log.unread_files:  # the dates that unread files have are not known
         schedule.check()

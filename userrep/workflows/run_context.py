@@ -61,9 +61,9 @@ class RunContext:
         Raises what ``leases.held``, ``check_alerts`` and ``check_lineage_client`` do.
         """
         check_alerts(self.config)
-        check_lineage_client(self.config)
         self.runs.command = job
         with alerting(self.tables, self.config, job):
+            check_lineage_client(self.config)
             self.check()
             with held(self.tables, job):
                 yield

@@ -59,6 +59,8 @@ def read_previous(out: str) -> Previous:
             raise UsageError(f"--previous {out}: has {manifest['state']} {manifest['what']}. {cure}.")
         centers_PQ = np.array([segment["center"] for segment in manifest[SEGMENTS]], np.float32)
         return Previous(folder, manifest, [segment["segment"] for segment in manifest[SEGMENTS]], centers_PQ)
+    except FileNotFoundError:
+        raise UsageError(f"--previous {out}: no segments, since it has no manifest.json. {cure}.") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(f"--previous {out}: no segments ({in_one_line(error)}). {cure}.") from None
 

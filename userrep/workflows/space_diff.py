@@ -150,12 +150,16 @@ def model_loss(model: PipelineModel, labels: DataFrame, *, since: date, consumer
     if join is None:
         raise UsageError(f"{consumer}: the model has no EmbeddingJoin stage, so its space is unknown. Add one.")
     labels = labels.where(column(join.getOrDefault(join.timeCol)) >= F.lit(since)).where("label IS NOT NULL")
-    counts = {row.label: row["count"] for row in labels.groupBy("label").count().collect()}
-    if set(counts) != {0, 1}:
-        raise UsageError(
-            f"{consumer}: labels since {since} must have the values 0.0 and 1.0, got {sorted(counts)}. Add labels."
-        )
+    label = F.col("label")
+    count = labels.agg(
+        *(F.count_if(label == value).alias(f"of_{value}") for value in (0, 1)),
+        F.count_if(~label.isin(0, 1)).alias("others"), F.first(F.when(~label.isin(0, 1), label), True).alias("example"),
+    ).first()  # fmt: skip
+    assert count is not None
+    if count.others or not (count.of_0 and count.of_1):
+        got = f"also {count.example}" if count.others else f"{count.of_0} and {count.of_1} of them"
+        raise UsageError(f"{consumer}: labels since {since} must have the values 0.0 and 1.0, got {got}. Add labels.")
     stages = [s.copy().setMappedFrom(new.space_id) if isinstance(s, EmbeddingJoin) else s for s in model.stages]
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
     own, mapped = (float(evaluator.evaluate(m.transform(labels))) for m in (model, PipelineModel(stages)))
-    return ModelLoss(consumer, since, sum(counts.values()), own, mapped, own - mapped)
+    return ModelLoss(consumer, since, count.of_0 + count.of_1, own, mapped, own - mapped)

@@ -28,6 +28,7 @@ _WRITES = {
     "open_days": (schemas.USER_OPENINGS, schemas.OPENINGS),
     "stream_embeddings": (schemas.EMBEDDING_UPDATES,),
     "evaluate_space": (schemas.SPACE_METRICS,),
+    "compare_spaces": (schemas.CONSUMER_VERDICTS, schemas.REGISTRY),
 }
 _TILES, _PROFILES = schemas.USER_ITEM_DAYS, schemas.USER_PROFILES
 # Feature columns by the start of their names, with the columns that they are computed from.

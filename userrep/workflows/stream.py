@@ -64,7 +64,7 @@ def _stream(
         return start_queries(config, batches, schemas=schemas, since=since, folder=folder, until_empty=until_empty)
 
     run.until_done(start)
-    return run.progress
+    return run.total
 
 
 def build_stream_bases(work: RunContext, as_of: date, versions: Versions, *, only_missing: bool = False) -> None:

@@ -56,12 +56,16 @@ class StreamProgress:
 
 @dataclass
 class StreamRun:
-    """Runs and watches the queries of a stream. ``progress``: since the last row of ``job_runs``."""
+    """Runs and watches the queries of a stream.
+
+    ``progress``: since the last row of ``job_runs``. ``total``: since the start of this process.
+    """
 
     runs: Runs
     batches: MicroBatches
     is_stopping: Callable[[], bool]
     progress: StreamProgress = field(default_factory=StreamProgress)
+    total: StreamProgress = field(default_factory=StreamProgress)
     _silent_since: float | None = None
 
     def until_done(self, start: Callable[[], Queries]) -> None:
@@ -138,6 +142,7 @@ class StreamRun:
             if batch["batchId"] > self.progress.last_batch and batch["numInputRows"]:
                 result = self.batches.results.pop(batch["batchId"], None)
                 self.progress.add(batch, result)
+                self.total.add(batch, result)
                 logger.info(_batch_line(batch, result))
         if not self.is_stopping():
             for failure in filter(None, (query.exception() for query in queries)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -29,7 +30,8 @@ def source_faults(config: Config) -> tuple[list[str], list[str]]:
         if not _check_files(source, columns, section, listings):
             unchecked[f"{source_of(section)}.path {source.path}"] = None
 
-    checks: list[Callable[[], object]] = [partial(check_before_spark, config, (), listings)]
+    checks: list[Callable[[], object]] = [partial(_check_root, config)]
+    checks.append(partial(check_before_spark, config, (), listings))
     checks += [partial(check_files, *mapped) for mapped in mapped_columns(config)]
     checks.append(partial(_check_until, config, listings))
     try:
@@ -37,6 +39,12 @@ def source_faults(config: Config) -> tuple[list[str], list[str]]:
     except UsageError as error:
         return error.faults, list(unchecked)
     return [], list(unchecked)
+
+
+def _check_root(config: Config) -> None:
+    """Check that the root, if it exists on a local disk, is a folder."""
+    if config.root is not None and Path(config.root).exists() and not Path(config.root).is_dir():
+        raise UsageError(f"root {config.root}: a file. Name a folder, which need not exist yet.")
 
 
 def _check_files(source: Source, columns: dict[str, str], section: str, listings: Listings) -> bool:

@@ -67,6 +67,13 @@ def test_commands_in_messages_get_the_configuration_of_the_command_line(
     assert with_config([line]) == [said]
 
 
+def test_commands_in_messages_get_the_overrides_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--set", "windows_days=[7, 30]", "status", "--config", "a.yaml", "--set=root=b"]
+    monkeypatch.setattr("sys.argv", ["userrep", *given])
+    said = "`userrep daily --config a.yaml --set 'windows_days=[7, 30]' --set root=b`"
+    assert with_config(["`userrep daily`"]) == [said]
+
+
 def test_a_configuration_is_quoted_for_the_shell_and_only_named_if_it_was_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

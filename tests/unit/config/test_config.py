@@ -58,6 +58,10 @@ pytestmark = pytest.mark.fast
             {"users": {"path": "u", "columns": {"user_id": "u"}, "attributes": ["a.b", "A_B"]}},
             "users.attributes: duplicate names: a_b,",
         ),
+        (
+            {"users": {"path": "u", "columns": {"user_id": "u", "registered_at": "at"}, "attributes": ["at"]}},
+            "users: attributes: at is already columns.registered_at. Remove it.",
+        ),
         ({"evaluation": {"attributes": ["Age", "age"]}}, "evaluation.attributes: duplicate names: age,"),
         ({"evaluation": {"newcomer_events": [3, 3]}}, "evaluation.newcomer_events: numbers must be distinct"),
         ({"evaluation": {"newcomer_events": [-1]}}, "evaluation.newcomer_events.0: must be at least 0, got -1."),

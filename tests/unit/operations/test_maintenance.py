@@ -270,6 +270,17 @@ def test_features_go_that_no_snapshot_and_no_training_needs(tables: Tables, monk
     assert {file.values["as_of"] for file in tables.files(table, lambda _: True)} == left
 
 
+def test_features_go_that_an_interrupted_maintenance_left(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_spaces(tables, "s001-a")
+    table = user_features("l1", "n INT")
+    tables.add(table, [{"as_of": day, "user_id": "u", "n": 1} for day in (D1, D2)])
+    tables.add(FEATURE_SETS, [{"lineage_id": "l1", "as_of": D2, "num_users": 1, "built_at": utc_now()}])
+    for later, left in ((timedelta(), {D1, D2}), (RETENTION + timedelta(minutes=1), {D2})):
+        monkeypatch.setattr(maintenance, "utc_now", lambda later=later: utc_now() + later)
+        maintain(tables)
+        assert {file.values["as_of"] for file in tables.files(table, lambda _: True)} == left
+
+
 def test_streamed_updates_go_as_daily_snapshots_do_but_for_those_that_a_training_set_took(tables: Tables) -> None:
     add_spaces(tables, "s001-a", "s002-b")
     days = [D2 - timedelta(days=back) for back in (0, 13, 14, 20, 21)]

@@ -122,6 +122,11 @@ def test_a_weight_of_another_name_is_only_a_candidate() -> None:
     assert guess[:2] == (None, ("quantity", "amount"))
 
 
+def test_another_unique_id_is_only_a_candidate_for_the_id_of_events() -> None:
+    rows = pa.table({"UserId": list("aab"), "PlayId": list("xyz"), "session_id": list("stt")})
+    assert guess_events(rows)["event_id"][:2] == (None, ("PlayId",))
+
+
 def test_items_have_an_id_and_the_best_text() -> None:
     rows = pa.table({"id": [1, 2], "brand": list("ab"), "title": list("cd"), "price": [1.0, 2.0]})
     guesses = guess_items(rows)

@@ -130,8 +130,11 @@ def test_the_loss_of_a_model_is_reported_and_the_model_is_unchanged(
         model_loss(
             PipelineModel(model.stages[1:]), labels(spark), since=DAYS[0], consumer="c", new=find_space(tables, NEW)
         )
-    with pytest.raises(UsageError, match=r"c: labels since 2024-05-01 must have the values 0.0 and 1.0, got \[1.0\]"):
-        model_loss(model, labels(spark).where("label = 1"), since=DAYS[0], consumer="c", new=find_space(tables, NEW))
+    ones = labels(spark).where("label = 1")
+    others = ones.drop("label").selectExpr("*", "2.5D AS label")
+    for other, got in ((ones, f"0 and {ones.count()} of them"), (others, "also 2.5")):
+        with pytest.raises(UsageError, match=f"c: labels since 2024-05-01 must have the values 0.0 and 1.0, got {got}"):
+            model_loss(model, other, since=DAYS[0], consumer="c", new=find_space(tables, NEW))
 
 
 def test_a_missing_map_is_reported_with_the_command_that_fits_it(tables: Tables, spark: SparkSession) -> None:

@@ -202,6 +202,17 @@ def test_columns_are_read_the_same_with_and_without_a_buffer(tmp_path: Path) -> 
 # Folders
 
 
+def test_a_folder_that_appears_while_it_is_written_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "space"
+    (folder / "other").mkdir(parents=True)
+    monkeypatch.setattr(filesystem, "folder_names", lambda _: [])  # as at the check
+    with pytest.raises(FileExistsError, match="space"):
+        write_folder(str(folder), {"a": b"1"})
+    assert [path.name for path in tmp_path.rglob("*")] == ["space", "other"]
+
+
 def test_a_folder_is_written_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "space"
     with pytest.raises(TypeError):

@@ -16,7 +16,7 @@ from userrep.tiles.arrow_tasks import NO_TILES, BuiltDay
 from userrep.tiles.build import TileBuild, _Build, build_tiles, stale_days
 from userrep.tiles.inventory.inventory import Inventory, mapping_of
 from userrep.tiles.inventory.log_days import LogDay
-from userrep.tiles.ledger import TileDay, TileLedger, tile_ledger
+from userrep.tiles.ledger import NO_ROWS, TileDay, TileLedger, tile_ledger
 
 pytestmark = pytest.mark.fast
 
@@ -72,6 +72,18 @@ def test_a_day_that_left_the_log_is_emptied_once_and_only_before_the_date() -> N
     ledger = ledger_of(d1="none", d2="b:m", d3="c:m")
     assert stale_days({}, ledger, D3, "m") == ({}, [D2])
     assert stale_days({}, ledger, D4, "m") == ({}, [D2, D3])
+
+
+def test_a_build_names_the_days_that_left_the_log(
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Build, "run", lambda *_, **__: {})
+    mapping = mapping_of(config.events)
+    tables.add(TILE_DAYS, [known(D1, f"a:{mapping}"), known(D2, f"b:{mapping}"), known(None, "u", "none")])
+    left = Inventory([*days_of(d2="b").values()], 0, 0, undated_fingerprint="u")
+    assert build_tiles(tables, config, left, before=D3).vanished == [D1]
+    assert tile_ledger(tables).days[D1].content == NO_ROWS
+    assert build_tiles(tables, config, left, before=D3) == TileBuild([], 1, 0, 0, 0)
 
 
 def test_days_that_are_up_to_date_are_neither_read_nor_written(tables: Tables, config: Config) -> None:

@@ -260,7 +260,7 @@ def test_other_files_with_the_same_rows_change_no_day_and_a_late_event_changes_i
 
 def test_a_day_that_vanished_from_the_log_becomes_empty(story: Story) -> None:
     changed = story.steps["changed"]
-    assert changed.build == TileBuild([D2, D3], 1, 3, 3, 1)
+    assert changed.build == TileBuild([D2, D3], 1, 3, 3, 1, vanished=[D3])
     assert changed.days[D3] == ("none", 4)
     assert D3 not in {day for day, _, _ in _counts(changed)}
 

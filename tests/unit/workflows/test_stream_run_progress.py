@@ -161,6 +161,13 @@ def test_a_stream_that_is_to_stop_waits_for_its_batch_but_no_longer_than_a_minut
     assert stops_by - 2 <= here.now <= stops_by
 
 
+def test_rows_of_job_runs_have_what_is_new_and_the_total_has_everything(site: Callable[..., Site]) -> None:
+    here = site({0: BatchResult(7), 1: BatchResult(5)})
+    here.until_done(Query(batch(0, 10), *[batch(0, 0)] * 2500, batch(1, 6), lasts=2600))
+    assert [record.num_rows for record in here.recorded] == [7, 5]
+    assert (here.run.total.batches, here.run.total.events, here.run.total.rows) == (2, 16, 12)
+
+
 def test_a_stream_that_is_to_stop_also_waits_for_a_batch_of_rejects(site: Callable[..., Site]) -> None:
     here = site({}, lambda: True)
     between, rejects = Query(lasts=10_000), Query(lasts=10_000)

@@ -55,6 +55,14 @@ def test_faults_of_all_sources_and_of_the_end_of_training_are_listed_together(tm
     ]
 
 
+def test_a_root_that_is_a_file_is_a_fault(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    (tmp_path / "taken").touch()
+    assert faults_of(tmp_path, root=str(tmp_path / "taken")) == [
+        f"root {tmp_path}/taken: a file. Name a folder, which need not exist yet."
+    ]
+
+
 def test_a_log_that_is_too_short_to_train_on_is_a_fault(tmp_path: Path) -> None:
     write_log(tmp_path, num_days=10)
     assert ["no training date in a log of 10 days" in fault for fault in faults_of(tmp_path)] == [True]
@@ -65,6 +73,7 @@ def test_a_log_that_is_too_short_to_train_on_is_a_fault(tmp_path: Path) -> None:
     [
         ("a.csv", "x,y\n", "parquet", "events.format: parquet, but .*a.csv looks like csv. Set format: csv."),
         ("a.parquet", "no Parquet", "parquet", r"events.path .*a.parquet: not readable as parquet \("),
+        ("a.csv", "x,y\n", "delta", "events.format: delta, but .*events is not a Delta table. Name"),
         ("a.csv", "user_id,item,event_at\n1,2,3\n", "csv", "events.columns.item_id: no column 'item_id'; did you"),
         ("a.json", '{"user_id": 1, "event_at": "x"}\n', "json", "events.columns.item_id: no column 'item_id'; columns"),
     ],

@@ -137,7 +137,8 @@ def test_erased_users_are_in_no_segment(world: World, tmp_path: Path) -> None:
 
 def test_what_is_no_folder_of_segments_is_refused_as_previous(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"--previous .*: no segments \(.*\)\. Name the --out of an earlier `userrep ex"
+        UsageError,
+        match=r"--previous .*: no segments, since it has no manifest.json\. Name the --out of an earlier `userrep ex",
     ):
         read_previous(str(tmp_path))
     (tmp_path / "_manifest.json").write_text('{"what": "embeddings", "state": "complete"}')

@@ -66,7 +66,12 @@ def cells(found: str, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"), [(1.2, "1.20 (aim reached)"), (2.4, "2.40 (reached)"), (2.6, "2.60 (missed)")]
+    ("ratio", "said"),
+    [
+        (1.2, "1.20 (aim reached by the median)"),
+        (2.4, "2.40 (reached by the median)"),
+        (2.6, "2.60 (missed by the median)"),
+    ],
 )
 def test_a_ratio_is_next_to_its_goals_spread_peer_size_and_age(tmp_path: Path, ratio: float, said: str) -> None:
     line = a_line("pipeline_vs_script", seconds=120.0, peer="a script", peer_seconds=100.0, ratio=ratio, parts={"a": 1})
@@ -82,6 +87,22 @@ def test_a_ratio_is_next_to_its_goals_spread_peer_size_and_age(tmp_path: Path, r
 def test_a_record_has_the_seconds_of_the_benchmark(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps({"line": a_line("savings", value=1), **FACTS, "seconds": 90}))
     assert cells(page(tmp_path, lambda _: 2), "savings")[7] == "1.5 min"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "said"),
+    [
+        (1.2, [1.1, 2.5], "1.20 (aim reached)"),
+        (2.4, [1.1, 2.5], "2.40 (reached)"),
+        (2.6, [2.51, 2.7], "2.60 (missed)"),
+        (2.4, None, "2.40 (reached)"),
+    ],
+)
+def test_a_verdict_is_by_the_median_only_if_the_spread_crosses_the_limit(
+    tmp_path: Path, ratio: float, spread: list[float] | None, said: str
+) -> None:
+    more = {"runs": 3, "range": {"ratio": spread}} if spread else {}
+    assert cells(written(tmp_path, a_line("pipeline_vs_script", ratio=ratio, **more)), "pipeline_vs_script")[0] == said
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.6, "aim reached"), (0.4, "reached"), (0.2, "missed")])

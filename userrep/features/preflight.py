@@ -19,11 +19,11 @@ from userrep.sources.columns import check_columns, check_times
 from userrep.sources.listing import (
     Listings,
     as_spark_reads,
-    check_delta,
     check_local,
     format_of_file,
     is_delta,
     is_pattern,
+    no_delta,
     reads_below,
 )
 from userrep.sources.text_blocks import csv_header
@@ -79,7 +79,8 @@ def check_format(source: Source, what: str, listings: Listings) -> None:
     if not is_on_disk(source):
         return
     if source.format == "delta":
-        check_delta(source.path, what)
+        if not is_delta(source.path):
+            raise no_delta(source.path, what)
         return
     if not is_pattern(source.path) and is_delta(source.path):
         raise UsageError(f"{what}.format: {source.format}, but {source.path} is a Delta table. Set format: delta.")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from userrep.config import Source
 from userrep.errors import UsageError, first_line
@@ -99,8 +99,6 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
         If there are none, or if pyarrow cannot list the path.
     """
     check_local(path, what)
-    if format_ == "delta":
-        check_delta(path, what)
     try:
         location = as_spark_reads(path)
         store, target = file_system(location)
@@ -111,6 +109,8 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
             infos = [store.get_file_info(target)]
         else:
             infos = store.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
+    except TableNotFoundError:
+        raise no_delta(path, what) from None
     except (OSError, ValueError, DeltaError) as error:
         raise UsageError(f"{what}.path {path}: cannot be listed without Spark ({first_line(error)}).") from None
     files = sorted(_data_files(store, infos, target, base), key=lambda file: file.path)
@@ -187,11 +187,10 @@ def is_delta(path: str) -> bool:
         return False
 
 
-def check_delta(path: str, what: str) -> None:
-    """Check that a path is that of a Delta table. Raises UsageError."""
-    if not is_delta(path):
-        cure = "Name the folder that contains _delta_log, or set another format"
-        raise UsageError(f"{what}.format: delta, but {path} is not a Delta table. {cure}.")
+def no_delta(path: str, what: str) -> UsageError:
+    """Return the error of a path with format ``delta`` that is not one of a Delta table."""
+    cure = "Name the folder that contains _delta_log, or set another format"
+    return UsageError(f"{what}.format: delta, but {path} is not a Delta table. {cure}.")
 
 
 def hides_deletes(table: DeltaTable) -> bool:

@@ -189,8 +189,9 @@ class _Build:
         if undated or with_rejects:
             undated_on = utc_now().date() if undated else None
             self._write_rejected(with_rejects, undated_on=undated_on)
-            stored = num_rejected_of(self.tables, self.revision, undated_on=undated_on)
-            built |= {day: replace(built[day], num_rejected=stored.get(day, 0)) for day in uncounted}
+            if uncounted:
+                stored = num_rejected_of(self.tables, self.revision, undated_on=undated_on)
+                built |= {day: replace(built[day], num_rejected=stored.get(day, 0)) for day in uncounted}
         # Stored rows lack those that name an erased user, so they are counted only where nothing else is known.
         known = {day.day: day.num_rejected for day in spark_days if day.num_rejected is not None}
         return built | {day: replace(built[day], num_rejected=num) for day, num in known.items()}

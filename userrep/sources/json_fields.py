@@ -41,7 +41,8 @@ def with_texts(fields: T.StructType, names: Collection[str]) -> T.StructType:
 def _objects(path: str) -> list[dict[str, Any]]:
     """Parse the first lines of a file."""
     try:
-        lines = next(blocks_of(path, has_header=False, stop=_BYTES), None) or b""
+        block = next(blocks_of(path, has_header=False, stop=_BYTES), None)
+        lines = block.lines if block else b""
     except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
         return []
     values = map(json_object, lines.split(b"\n", _LINES)[:_LINES])

@@ -5,19 +5,37 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.fs
+from numpy.typing import NDArray
 
 from userrep.sources.listing import COMPRESSED, listed_uri
 from userrep.store.filesystem import file_system
 
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 21
 _HEADER_BYTES = 1 << 16  # more than a header has
 _BOM = b"\xef\xbb\xbf"
 csv.field_size_limit(2**31 - 1)  # no limit: by default, values above 128 kB are an error
 _BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """Whole lines, each with its line feed. ``ends``: positions of the line feeds."""
+
+    lines: bytes
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lines: bytes) -> "Block":
+        """Find the ends of lines. Cost: 0.3 ms per MB."""
+        return cls(lines, np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")))
+
+    def first_bytes(self) -> NDArray[np.uint8]:
+        """Return the first byte of each line."""
+        starts = np.append(0, self.ends[:-1] + 1)
+        return np.frombuffer(self.lines, np.uint8).take(starts)
 
 
 def is_splittable(path: str) -> bool:
@@ -25,7 +43,7 @@ def is_splittable(path: str) -> bool:
     return COMPRESSED.search(path) is None
 
 
-def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None = None) -> Iterator[bytes | None]:
+def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None = None) -> Iterator[Block | None]:
     """Yield the lines of a file in blocks of some MB, or those that begin in the bytes ``[start, stop)``.
 
     Each line ends in a line feed. Blank lines and, with ``has_header``, the first line of the file are left out. Yields
@@ -51,7 +69,7 @@ def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None =
             block += b"" if block.endswith(b"\n") else stream.readline()
             at += len(block)
             plain = _plain(block)
-            if plain != b"":
+            if plain is None or plain.lines:
                 yield plain
 
 
@@ -92,16 +110,23 @@ def _opened(path: str, ahead: int) -> io.BufferedReader:
     )
 
 
-def _plain(block: bytes) -> bytes | None:
+def _plain(lines: bytes) -> Block | None:
     """Normalize ends of lines and remove blank lines; None if the bytes are not text or have other ends of lines."""
-    block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
-    if b"\r" in block or b"\0" in block:
+    lines = lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
+    if b"\r" in lines or b"\0" in lines or not _is_text(lines):
         return None
+    lines += b"" if lines.endswith(b"\n") else b"\n"
+    block = Block.of(lines)
+    if np.any(block.first_bytes() <= ord(" ")):  # the pattern alone takes longer
+        return Block.of(_BLANK.sub(b"", lines))
+    return block
+
+
+def _is_text(lines: bytes) -> bool:
+    if lines.isascii():  # faster than to decode
+        return True
     try:
-        block.decode()
+        lines.decode()
     except UnicodeDecodeError:
-        return None
-    block += b"" if block.endswith(b"\n") else b"\n"
-    data = np.frombuffer(block, np.uint8)
-    starts = np.append(0, np.flatnonzero(data == ord("\n"))[:-1] + 1)
-    return _BLANK.sub(b"", block) if np.any(data[starts] <= ord(" ")) else block  # the pattern alone takes longer
+        return False
+    return True

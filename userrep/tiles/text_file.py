@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from hashlib import blake2b
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
-from userrep.sources.text_blocks import blocks_of
+from userrep.sources.text_blocks import Block, blocks_of
 from userrep.sources.times import times_of
 from userrep.tiles.column_paths import LogColumns
 from userrep.tiles.inventory.footers import microseconds_of
@@ -26,6 +26,7 @@ from userrep.tiles.text_rows import CsvLines, JsonLines, Lines
 from userrep.utc import DAY_US, numbered_day
 
 _UNDATED = -1
+_HASH_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TextFile:
     def rows(self) -> pa.Table:
         """Read rows in the columns of ``arrow_rows``. Raises NeedsSparkError, or Arrow's errors."""
         columns = self.columns
-        tables = [parser.table(lines) for lines, parser in _blocks(self.path, columns)]
+        tables = [parser.table(block) for block, parser in _blocks(self.path, columns)]
         if not tables:
             return pa.table({"at": pa.array([], pa.int64())})
         table = pa.concat_tables(tables)
@@ -55,10 +56,10 @@ class TextFile:
         """
         texts: list[str] = []
         start = 0
-        for lines, parser in _blocks(self.path, self.columns):
+        for block, parser in _blocks(self.path, self.columns):
             if len(texts) == len(indexes):
                 break
-            split = _split(lines)
+            split = _split(block)
             wanted = indexes[len(texts) : np.searchsorted(indexes, start + len(split))]
             texts += [parser.comparable(split[index - start].as_py()) for index in wanted]
             start += len(split)
@@ -77,36 +78,39 @@ def days_of_lines(
     """
     positions = [columns.source.index(path[0]) for path in columns.mapped.values()] if columns.format == "csv" else []
     start_of_hash = repr(positions).encode() if positions else b""  # lines of CSV do not contain the names of columns
-    counts, hashes = Counter[int](), defaultdict[int, Any](lambda: blake2b(start_of_hash, digest_size=8))
-    for lines, parser in _blocks(path, columns, start=start, stop=stop, only="event_at"):
-        times = times_of(parser.table(lines)["event_at"], columns.time_zone)
+    counts, hashes = Counter[int](), defaultdict[int, Any](lambda: sha256(start_of_hash))
+    for block, parser in _blocks(path, columns, start=start, stop=stop, only="event_at"):
+        times = times_of(parser.table(block)["event_at"], columns.time_zone)
         day_N = np.maximum(microseconds_of(times) // DAY_US, _UNDATED)
         days, counts_of_days = np.unique(day_N, return_counts=True)
         counts.update(dict(zip(days.tolist(), counts_of_days.tolist(), strict=True)))
         if len(days) == 1:
-            hashes[int(days[0])].update(lines)
+            hashes[int(days[0])].update(block.lines)
             continue
-        sorted_lines = _split(lines).take(pa.array(np.argsort(day_N, kind="stable")))
+        sorted_lines = _split(block).take(pa.array(np.argsort(day_N, kind="stable")))
         for day, (first, last) in zip(days, pairwise([0, *np.cumsum(counts_of_days)]), strict=True):
             hashes[int(day)].update(_bytes(sorted_lines[first:last]))
     return {
-        None if day == _UNDATED else numbered_day(day): (num, int.from_bytes(hashes[day].digest(), signed=True))
+        None if day == _UNDATED else numbered_day(day): (
+            num,
+            int.from_bytes(hashes[day].digest()[:_HASH_BYTES], signed=True),
+        )
         for day, num in counts.items()
     }
 
 
 def _blocks(
     path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None, only: str | None = None
-) -> Iterator[tuple[bytes, Lines]]:
+) -> Iterator[tuple[Block, Lines]]:
     """Yield the lines of a file in blocks, with their parser. Raises NeedsSparkError."""
     paths = {only: columns.mapped[only]} if only else columns.mapped
     parser = JsonLines(paths) if columns.format == "json" else CsvLines(columns_in_lines(columns.source, path), paths)
     if folders_of(path).keys() & {field[0].lower() for field in columns.mapped.values()}:
         raise NeedsSparkError
-    for lines in blocks_of(path, has_header=columns.format == "csv", start=start, stop=stop):
-        if lines is None:
+    for block in blocks_of(path, has_header=columns.format == "csv", start=start, stop=stop):
+        if block is None:
             raise NeedsSparkError
-        yield lines, parser
+        yield block, parser
 
 
 def columns_in_lines(columns: Sequence[str], path: str) -> tuple[str, ...]:
@@ -117,11 +121,10 @@ def columns_in_lines(columns: Sequence[str], path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _split(lines: bytes) -> pa.BinaryArray:
-    """Return lines as an array, each with its line feed. Copies nothing."""
-    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
-    offsets = np.append(0, ends).astype(np.int32)
-    return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(lines)])
+def _split(block: Block) -> pa.BinaryArray:
+    """Return lines as an array, each with its line feed. Does not copy the lines."""
+    offsets = np.append(0, block.ends + 1).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(block.ends), [None, pa.py_buffer(offsets), pa.py_buffer(block.lines)])
 
 
 def _bytes(lines: pa.BinaryArray) -> memoryview:

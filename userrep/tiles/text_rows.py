@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
-from numpy.typing import NDArray
 
 from userrep.errors import NeedsSparkError
-from userrep.sources.text_blocks import json_object, names_of_values
+from userrep.sources.text_blocks import Block, json_object, names_of_values
 from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
@@ -33,7 +32,6 @@ _UNFIT: list[Any] = []  # where a field's parent is not an object
 _TYPES = {frozenset({int}): pa.int64(), frozenset({bool}): pa.bool_()}
 
 Row = dict[str, Any]
-Ends = NDArray[np.int64]  # positions of line feeds
 Paths = Mapping[str, Path]  # of the columns to read, by their names in the result
 
 
@@ -43,11 +41,12 @@ class JsonLines:
 
     paths: Paths
 
-    def table(self, lines: bytes) -> pa.Table:
-        """Parse whole lines. A line that is not an object becomes a row of nulls. Raises NeedsSparkError."""
-        sample = [row for row in map(json_object, lines.split(b"\n", _SAMPLED_LINES)[:-1]) if row is not None]
+    def table(self, block: Block) -> pa.Table:
+        """Parse lines. One that is not an object becomes a row of nulls. Raises NeedsSparkError."""
+        first_lines = block.lines[: block.ends[:_SAMPLED_LINES][-1]].split(b"\n")
+        sample = [row for row in map(json_object, first_lines) if row is not None]
         schema = pa.schema(_fields(self.paths.values(), lambda path: self._kind(path, sample)))
-        return _parsed(lines, partial(self._by_arrow, schema=schema), self._by_line)
+        return _parsed(block, partial(self._by_arrow, schema=schema), self._by_line)
 
     def comparable(self, line: bytes) -> str:
         """Return a text that is equal for lines of equal rows. Raises NeedsSparkError if it is not an object."""
@@ -64,13 +63,12 @@ class JsonLines:
             return pa.float64() if kinds and kinds <= {int, float} else pa.string()
         return _TYPES.get(kinds, pa.string())
 
-    def _by_arrow(self, lines: bytes, ends: Ends, schema: pa.Schema) -> pa.Table | None:
-        starts = np.append(0, ends[:-1] + 1)
-        if np.any(np.frombuffer(lines, np.uint8)[starts] != ord("{")):
+    def _by_arrow(self, block: Block, schema: pa.Schema) -> pa.Table | None:
+        if np.any(block.first_bytes() != ord("{")):
             return None  # Arrow would crash on a first line that is null
         table = pyarrow.json.read_json(
-            pa.BufferReader(lines),
-            pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            pa.BufferReader(block.lines),
+            pyarrow.json.ReadOptions(use_threads=False, block_size=len(block.lines) + 1),
             pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
         return _typed({name: taken(table, path) for name, path in self.paths.items()})
@@ -97,25 +95,25 @@ class CsvLines:
     names: tuple[str, ...]
     paths: Paths
 
-    def table(self, lines: bytes) -> pa.Table:
-        """Parse whole lines without a header. Raises NeedsSparkError.
+    def table(self, block: Block) -> pa.Table:
+        """Parse lines without a header. Raises NeedsSparkError.
 
         As in Spark, values that a line lacks are null, those that it has too many are ignored, and empty ones are null.
         """
-        if not _has_plain_quotes(lines):
+        if not _has_plain_quotes(block.lines):
             raise NeedsSparkError
-        return _parsed(lines, self._by_arrow, self._by_line)
+        return _parsed(block, self._by_arrow, self._by_line)
 
     def comparable(self, line: bytes) -> str:
         """Return a text that is equal for lines of equal rows."""
         return json.dumps(self._values(line))
 
-    def _by_arrow(self, lines: bytes, _ends: Ends) -> pa.Table:
+    def _by_arrow(self, block: Block) -> pa.Table:
         included = dict.fromkeys((path[0] for path in self.paths.values()), pa.string())
-        own = names_of_values(lines[: lines.index(b"\n")], self.names)
+        own = names_of_values(block.lines[: block.ends[0]], self.names)
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(lines),
-            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=own),
+            pa.BufferReader(block.lines),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(block.lines) + 1, column_names=own),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=included, include_columns=list(included), include_missing_columns=True,
                 strings_can_be_null=True, null_values=[""],
@@ -136,20 +134,22 @@ Lines = JsonLines | CsvLines
 
 
 def _parsed(
-    lines: bytes, by_arrow: Callable[[bytes, Ends], pa.Table | None], by_line: Callable[[Sequence[bytes]], pa.Table]
+    block: Block, by_arrow: Callable[[Block], pa.Table | None], by_line: Callable[[Sequence[bytes]], pa.Table]
 ) -> pa.Table:
     """Parse lines by Arrow, except for the part of them that has lines which Arrow does not read as one row each."""
-    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
     try:
-        table = by_arrow(lines, ends)
-        if table is not None and table.num_rows == len(ends):
+        table = by_arrow(block)
+        if table is not None and table.num_rows == len(block.ends):
             return table
     except pa.ArrowInvalid:
         pass
+    lines, ends = block
     if len(ends) <= _FEW_LINES:
         return by_line(lines.split(b"\n")[:-1])
-    middle = int(ends[len(ends) // 2]) + 1
-    return pa.concat_tables([_parsed(part, by_arrow, by_line) for part in (lines[:middle], lines[middle:])])
+    half = len(ends) // 2
+    middle = int(ends[half - 1]) + 1
+    parts = Block(lines[:middle], ends[:half]), Block(lines[middle:], ends[half:] - middle)
+    return pa.concat_tables([_parsed(part, by_arrow, by_line) for part in parts])
 
 
 def _typed(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:

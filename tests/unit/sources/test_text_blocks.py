@@ -2,12 +2,13 @@
 
 import bz2
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from userrep.sources import text_blocks
-from userrep.sources.text_blocks import blocks_of, is_splittable
+from userrep.sources.text_blocks import Block, blocks_of, is_splittable
 
 pytestmark = pytest.mark.fast
 
@@ -16,7 +17,13 @@ def read(
     path: Path, content: bytes, *, start: int = 0, stop: int | None = None, has_header: bool = False
 ) -> list[bytes | None]:
     path.write_bytes(content)
-    return list(blocks_of(str(path), has_header=has_header, start=start, stop=stop))
+    return lines_of(blocks_of(str(path), has_header=has_header, start=start, stop=stop))
+
+
+def lines_of(blocks: Iterator[Block | None]) -> list[bytes | None]:
+    found = list(blocks)
+    assert all(list(block.ends) == [k for k, byte in enumerate(block.lines) if byte == 10] for block in found if block)
+    return [block and block.lines for block in found]
 
 
 def test_lines_end_in_a_line_feed_and_blank_ones_are_left_out(tmp_path: Path) -> None:
@@ -62,4 +69,4 @@ def test_compressed_files_are_read_as_a_whole(tmp_path: Path) -> None:
 def test_a_name_with_percent_signs_is_read_in_both_notations(tmp_path: Path) -> None:
     (tmp_path / "a%20b.json").write_bytes(b"a\n")
     for path in (tmp_path / "a%20b.json", f"file:{tmp_path}/a%20b.json"):
-        assert list(blocks_of(str(path), has_header=False)) == [b"a\n"]
+        assert lines_of(blocks_of(str(path), has_header=False)) == [b"a\n"]

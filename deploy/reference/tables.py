@@ -47,7 +47,7 @@ KEYS_AND_WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
     "snapshots": (("snapshot_id",), f"{_SNAPSHOTS}; `publish_snapshot` sets the state"),
     "embedding_updates": (("space_id", "as_of", "user_id", "query_id", "batch_id"), "`stream`"),
     "training_sets": (("training_set_id",), "`create_training_set` (docs/how-to/joins.md)"),
-    "job_runs": (("run_id", "stage", "started_at"), "every stage"),
+    "job_runs": (("run_id", "stage", "started_at"), "every stage and command"),
     "consumer_results": (("space_id", "inputs_hash", "input"), "`train_return_propensity`"),
     "consumer_verdicts": (("verdict_id",), "`spaces compare --consumer`, `nightly`"),
     "space_metrics": (("evaluation_id", "task", "metric", "representation"), "`evaluate`"),

@@ -129,8 +129,8 @@ def facts(**more: Any) -> Facts:
         space_id=SPACE,
         runs=[Run("r1", NOW, 700.0, "done", ["train_autoencoder"]), Run("r2", NOW, 40.0, "done", ["embed_users"])],
         newest=[stage("train_autoencoder", run_id="r1"), stage("embed_users")],
-        night=[stage("refresh_user_features"), stage("train_item_vectors", outcome="skipped", hours=None)],
-        night_is_daily=True,
+        latest_run=[stage("refresh_user_features"), stage("train_item_vectors", outcome="skipped", hours=None)],
+        latest_run_is_daily=True,
         log=LogFacts([a_day(k) for k in range((LAST - FIRST).days + 1)], {"missing_user_id": 302}, 0.05),
         spaces=[a_space()],
         snapshots=[a_snapshot(LAST - timedelta(days=k)) for k in (14, 7, -1)],
@@ -156,7 +156,8 @@ def nothing() -> Facts:
     """Return the facts of a root whose first stage failed."""
     failed = stage("build_activity_tiles", outcome="failed", reason="no such folder")
     return facts(
-        space_id=None, runs=[Run("r1", NOW, 1.0, "failed", [])], newest=[failed], night=[], night_is_daily=False,
+        space_id=None, runs=[Run("r1", NOW, 1.0, "failed", [])], newest=[failed], latest_run=[],
+        latest_run_is_daily=False,
         log=LogFacts([], {}, 0.05), spaces=[], snapshots=[], consumers=[], outcomes=[], training=None, drift=None,
         evaluation=None, user_map=None, explanation=None, training_stages=[], storage={},
     )  # fmt: skip

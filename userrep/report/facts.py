@@ -94,9 +94,9 @@ class Facts:
     """Everything in a report. The names of the fields are those of the JSON file.
 
     ``root``: the root, or catalog and schema. ``config``: the configuration file as the user named it. ``newest``: the
-    last run of each stage. ``night``: the stages of the newest daily run, or of the newest pipeline run if no daily run
-    exists. ``storage``: bytes of each table's newest version, the largest first. ``max_age``: by level, the largest age
-    of the serving snapshot and of the log; empty: not checked.
+    last run of each stage. ``latest_run``: the stages of the newest daily run, or of the newest pipeline run if no
+    daily run exists. ``storage``: bytes of each table's newest version, the largest first. ``max_age``: by level, the
+    largest age of the serving snapshot and of the log; empty: not checked.
 
     ``space_id``: the space that the last fields describe, or None if no space exists. ``snapshots``: by as-of date and
     revision. ``artifact_fault``: why the space's artifact cannot be read.
@@ -107,8 +107,8 @@ class Facts:
     config: str
     runs: Sequence[Run]
     newest: Sequence[Stage]
-    night: Sequence[Stage]
-    night_is_daily: bool
+    latest_run: Sequence[Stage]
+    latest_run_is_daily: bool
     log: LogFacts
     spaces: Sequence[SpaceFacts]
     consumers: Sequence[Consumer]
@@ -148,13 +148,13 @@ class Facts:
         return self.made_at - datetime.combine(as_of, time())
 
     @property
-    def night_name(self) -> str:
-        return "latest daily run" if self.night_is_daily else "latest pipeline run"
+    def latest_run_name(self) -> str:
+        return "latest daily run" if self.latest_run_is_daily else "latest pipeline run"
 
     @property
-    def night_seconds(self) -> float:
-        return sum(stage.seconds for stage in self.night)
+    def latest_run_seconds(self) -> float:
+        return sum(stage.seconds for stage in self.latest_run)
 
     @property
-    def night_core_hours(self) -> float:
-        return sum(stage.core_hours or 0 for stage in self.night)
+    def latest_run_core_hours(self) -> float:
+        return sum(stage.core_hours or 0 for stage in self.latest_run)

@@ -58,7 +58,7 @@ def gather(
     """
     made_at, stages = utc_now(), [_stage(row) for row in state.runs]
     newest = _newest(stages)
-    night_id = next((newest[name].run_id for name in (_DAILY, _PIPELINE) if name in newest), None)
+    latest = next((_run_of(newest[name]) for name in (_DAILY, _PIPELINE) if name in newest), None)
     limits = {WARN: config.freshness.warn_after, BAD: config.freshness.error_after}
     about_space = _of_space(tables, config, space) if space else {}
     if space and sample and (published := state.snapshots[space.space_id]):
@@ -70,8 +70,8 @@ def gather(
         config=named,
         runs=_runs(stages)[-_MOST_RUNS:],
         newest=sorted(newest.values(), key=lambda stage: stage.started_at),
-        night=[stage for stage in stages if stage.run_id == night_id],
-        night_is_daily=_DAILY in newest,
+        latest_run=[stage for stage in stages if _run_of(stage) == latest],
+        latest_run_is_daily=_DAILY in newest,
         log=log_facts(state.ledger, state.rejected, config.events.max_rejected_share),
         spaces=[_space(state, space, made_at) for space in state.registry.spaces],
         consumers=state.registry.consumers,
@@ -123,11 +123,19 @@ def _stage(row: Row) -> Stage:
     )
 
 
+def _run_of(stage: Stage) -> tuple[str, bool]:
+    """Return what the stages of one run share: the run id, and whether they are those of `userrep daily`.
+
+    `userrep nightly` runs maintenance and retraining under the same id.
+    """
+    return stage.run_id, stage.command == "daily"
+
+
 def _runs(stages: Sequence[Stage]) -> list[Run]:
     """Group stages by run. Runs are in the order in which they started."""
-    by_run: dict[str, list[Stage]] = {}
+    by_run: dict[tuple[str, bool], list[Stage]] = {}
     for stage in stages:
-        by_run.setdefault(stage.run_id, []).append(stage)
+        by_run.setdefault(_run_of(stage), []).append(stage)
     return [*map(_run, by_run.values())]
 
 

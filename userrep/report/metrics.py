@@ -1,17 +1,13 @@
 """The state of a root as metrics for Prometheus. Times are seconds since 1970, durations and ages are in seconds."""
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from userrep.operations.metrics_file import Metric
 from userrep.report.facts import NOUNS, Facts
 from userrep.report.findings import Finding
-from userrep.report.state import RootState, begins_attempt
+from userrep.report.state import RootState
 
-# The last stage of each command that has several. A run that has reached it without a failure has succeeded.
-_LAST_STAGE = {"pipeline": "promote", "daily": "publish_snapshot", "backfill": "publish_snapshot"}
 _LEVELS = {"ok": 0, "warn": 1, "fail": 2}  # of a drift metric
 
 
@@ -24,7 +20,7 @@ def metrics_of(state: RootState, facts: Facts, found: Sequence[Finding]) -> list
         }),
         Metric(
             "last_success_timestamp_seconds", "End of the last successful run, by command.", "command",
-            _last_successes(state),
+            {command: _seconds(at) for command, at in state.successes.items()},
         ),
         Metric("freshness_seconds", "Age of the serving snapshot and of the log.", "of", _ages(facts)),
         *_of_snapshots(facts),
@@ -61,24 +57,6 @@ def _of_snapshots(facts: Facts) -> list[Metric]:
             name: _LEVELS[point.outcome] for name, point in drift.items()
         }),
     ]  # fmt: skip
-
-
-def _last_successes(state: RootState) -> dict[str, float]:
-    """Return the end of the last run of each command that reached its last stage without a failed stage."""
-    attempts: dict[tuple[str, str], list[Any]] = {}
-    for row in state.runs:
-        command = json.loads(row.outputs).get("command", row.stage if row.stage == "maintain_tables" else None)
-        if command:
-            attempt = attempts.setdefault((command, row.run_id), [])
-            if begins_attempt(row.stage, command):
-                attempt.clear()
-            attempt.append(row)
-    ends: dict[str, float] = {}
-    for (command, _), attempt in attempts.items():
-        last = next((row for row in reversed(attempt) if row.stage == _LAST_STAGE.get(command, command)), None)
-        if last is not None and all(row.outcome != "failed" for row in attempt):
-            ends[command] = max(ends.get(command, 0.0), _seconds(last.started_at) + last.seconds)
-    return ends
 
 
 def _seconds(at: datetime) -> float:

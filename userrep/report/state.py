@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from userrep.config import Config
@@ -28,7 +29,8 @@ class RootState:
 
     ``rejected``: number of rejected rows by reason, most frequent first. ``snapshots``: the published ones by space.
     ``stale``: dates by space whose days of the log changed after publication. ``requests``: the newest state of each
-    erasure request that is not done. ``runs``: rows of ``job_runs``, ordered by start. ``num_bytes``: by table.
+    erasure request that is not done. ``runs``: the stages in ``job_runs``, ordered by start. ``successes``: the end of
+    the last successful run of each command. ``num_bytes``: by table.
     """
 
     ledger: TileLedger
@@ -38,6 +40,7 @@ class RootState:
     stale: Mapping[str, Sequence[date]]
     requests: Sequence[Row]
     runs: Sequence[Row]
+    successes: Mapping[str, datetime]
     num_bytes: Mapping[str, int]
 
 
@@ -53,6 +56,7 @@ def read_state(tables: Tables, config: Config) -> RootState:
     needs no Spark.
     """
     ledger, registry = tile_ledger(tables), read_registry(tables)
+    runs = sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)
     return RootState(
         ledger=ledger,
         rejected=_rejected_by_reason(tables, ledger),
@@ -60,9 +64,21 @@ def read_state(tables: Tables, config: Config) -> RootState:
         snapshots={space.space_id: list_snapshots(tables, space.space_id) for space in registry.spaces},
         stale=stale_dates(tables, config),
         requests=[row for row in newest_requests(tables) if row.state != DONE],
-        runs=sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at),
+        runs=[row for row in runs if row.stage != schemas.COMMAND_END],
+        successes=_successes(runs),
         num_bytes=_stored_bytes(tables),
     )
+
+
+def _successes(runs: Iterable[Row]) -> dict[str, datetime]:
+    """Return the end of the last successful run of each command, and of maintenance, which may be part of another."""
+    ends: dict[str, datetime] = {}
+    for row in runs:
+        if row.stage == schemas.COMMAND_END or (row.stage == "maintain_tables" and row.outcome == "done"):
+            command = json.loads(row.outputs).get("command", row.stage)
+            ended_at = row.started_at + timedelta(seconds=row.seconds)
+            ends[command] = max(ends.get(command, ended_at), ended_at)
+    return ends
 
 
 def _rejected_by_reason(tables: Tables, ledger: TileLedger) -> dict[str, int]:

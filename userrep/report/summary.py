@@ -48,10 +48,10 @@ def _sentences(facts: Facts) -> Iterator[str]:
     if space is not None and space.newest_as_of is not None:
         verb = "serves" if space.state == "serving" else f"is {space.state} and has"
         yield f"Space {space.space_id} {verb} {count(space.newest_users)} users as of {space.newest_as_of}."
-    if facts.night:
+    if facts.latest_run:
         yield (
-            f"The {facts.night_name} started {facts.night[0].started_at:%Y-%m-%d %H:%M} UTC and took "
-            f"{seconds(facts.night_seconds)}."
+            f"The {facts.latest_run_name} started {facts.latest_run[0].started_at:%Y-%m-%d %H:%M} UTC and took "
+            f"{seconds(facts.latest_run_seconds)}."
         )
     if facts.evaluation is not None:
         num_ahead = sum(task.verdict == "ahead" for task in facts.evaluation.tasks)
@@ -82,9 +82,9 @@ def _users_tile(facts: Facts) -> Tile:
 
 def _run_tile(facts: Facts) -> Tile:
     num_failed = sum(stage.outcome == "failed" for stage in facts.newest)
-    duration, worked = seconds(facts.night_seconds) if facts.night else NONE, facts.night_core_hours
+    duration, worked = seconds(facts.latest_run_seconds) if facts.latest_run else NONE, facts.latest_run_core_hours
     note = f"{plural(num_failed, 'stage')} failed" if num_failed else core_time(worked, worked)
-    return Tile(facts.night_name.capitalize(), duration, note, BAD if num_failed else OK)
+    return Tile(facts.latest_run_name.capitalize(), duration, note, BAD if num_failed else OK)
 
 
 def _drift_tile(facts: Facts) -> Tile:

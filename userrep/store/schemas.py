@@ -282,9 +282,10 @@ LEASES = TableSchema(
     ended_at TIMESTAMP, change_id STRING""",
 )
 
+COMMAND_END = "end"  # the stage of the row that a command adds once it has succeeded
 JOB_RUNS = TableSchema(
     "job_runs",
-    "one row per stage of a run",
+    "one row per stage of a run, and one with the stage `end` per command that succeeded",
     """run_id STRING, stage STRING, outcome STRING, reason STRING, started_at TIMESTAMP, seconds DOUBLE,
     num_rows BIGINT, inputs STRING, outputs STRING, config_hash STRING, code_hash STRING""",
 )

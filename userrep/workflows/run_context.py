@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 
 from pyspark.sql import SparkSession
@@ -56,7 +56,7 @@ class RunContext:
 
     @contextmanager
     def lease(self, job: str) -> Iterator[None]:
-        """Check root and sources, then hold the lease of a job in the block, and send the alerts of its outcome.
+        """Check root and sources, hold the lease of a job in the block, then record and alert its outcome.
 
         Raises what ``leases.held``, ``check_alerts`` and ``check_lineage_client`` do.
         """
@@ -66,7 +66,9 @@ class RunContext:
             check_lineage_client(self.config)
             self.check()
             with held(self.tables, job):
+                began_at = datetime.now(UTC)
                 yield
+                self.runs.record_success(began_at)
 
     @cached_property
     def logs(self) -> list[OpenLog]:

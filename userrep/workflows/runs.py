@@ -1,4 +1,7 @@
-"""The record of a run: one row of ``job_runs`` per stage, with its inputs, outputs, duration and outcome."""
+"""The record of a run: one row of ``job_runs`` per stage, with its inputs, outputs, duration and outcome.
+
+A command that succeeds adds a last row, so that one that was killed between two stages is not taken for a success.
+"""
 
 import json
 import logging
@@ -17,7 +20,7 @@ from userrep.logs import lines_are_json, logged_with, this_run_id
 from userrep.operations.stage_rates import StageRates
 from userrep.spark.spark_work import SparkWork
 from userrep.store.leases import check_held
-from userrep.store.schemas import JOB_RUNS, TableSchema
+from userrep.store.schemas import COMMAND_END, JOB_RUNS, TableSchema
 from userrep.store.tables import Tables
 from userrep.tracking.lineage import COMPLETE, FAIL, START, StageEvents
 from userrep.workflows.run_plan import PlannedStage
@@ -110,6 +113,11 @@ class Runs:
                 self._record(run, started, versions)
             emit(FAIL if run.outcome == FAILED else COMPLETE)
             self._report_end(run)
+
+    def record_success(self, began_at: datetime) -> None:
+        """Record that the command has succeeded. ``began_at``: when it began, in UTC."""
+        took = (datetime.now(UTC) - began_at).total_seconds()
+        self._record(StageRun(COMMAND_END, seconds=took), began_at, {})
 
     def _report_start(self, name: str) -> None:
         if name not in self.expected:

@@ -92,16 +92,19 @@ def test_runs_are_placed_by_the_logarithm_of_their_time() -> None:
 
 
 def test_stages_of_a_night_have_their_outcome_and_its_reason_as_title() -> None:
-    night = [stage("embed_users"), replace(stage("train_item_vectors", outcome="skipped", reason="same"), seconds=0.0)]
-    (drawn,) = bar_chart("Seconds by stage", facts(night=night))
+    latest_run = [
+        stage("embed_users"),
+        replace(stage("train_item_vectors", outcome="skipped", reason="same"), seconds=0.0),
+    ]
+    (drawn,) = bar_chart("Seconds by stage", facts(latest_run=latest_run))
     assert figures(drawn) == ["12 s", "0.0 s"]
     assert titles(drawn) == ["embed_users: done. ", "train_item_vectors: skipped. same"]
     assert re.findall(r'<rect class="(c0|rest)"', drawn) == ["c0", "rest"]
 
 
 def test_costs_are_those_of_the_night_or_of_the_training() -> None:
-    night = [stage("embed_users", hours=0.5), stage("skipped_one", hours=None), stage("idle", hours=0.0)]
-    known = facts(night=night, training_stages=[stage("train_autoencoder", hours=0.02)])
+    latest_run = [stage("embed_users", hours=0.5), stage("skipped_one", hours=None), stage("idle", hours=0.0)]
+    known = facts(latest_run=latest_run, training_stages=[stage("train_autoencoder", hours=0.02)])
     drawn, trained = bar_chart("Core hours by stage", known)
     assert figures(drawn) == ["0.50 core h"]
     assert titles(drawn) == ["embed_users: 5.0 kB shuffled, 12 s elapsed"]

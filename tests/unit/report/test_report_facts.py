@@ -70,9 +70,13 @@ def test_the_newest_drift_is_that_of_the_last_date_only() -> None:
 
 
 def test_the_time_of_a_night_is_that_of_its_stages() -> None:
-    known = facts(night=[stage("a", hours=0.5), stage("b", hours=None)], night_is_daily=False)
-    assert (known.night_name, known.night_seconds, known.night_core_hours) == ("latest pipeline run", 25.0, 0.5)
-    assert facts().night_name == "latest daily run"
+    known = facts(latest_run=[stage("a", hours=0.5), stage("b", hours=None)], latest_run_is_daily=False)
+    assert (known.latest_run_name, known.latest_run_seconds, known.latest_run_core_hours) == (
+        "latest pipeline run",
+        25.0,
+        0.5,
+    )
+    assert facts().latest_run_name == "latest daily run"
 
 
 def test_a_training_is_validated_if_held_out_users_have_a_loss() -> None:

@@ -63,7 +63,7 @@ def gathered(tables: Tables, config: Config) -> Facts:
     return gather(state, tables, config, reported_space(state, None, "c"), named="c")
 
 
-def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Config) -> None:
+def test_the_latest_run_evaluation_and_drift_are_read_from_ledgers(config: Config) -> None:
     tables = open_tables(config, None)
     add_spaces(tables, "s001-a")
     later, latest = datetime(2024, 5, 2), datetime(2024, 5, 3)
@@ -93,8 +93,11 @@ def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Con
     assert [(of.run_id, of.outcome, of.seconds) for of in found.runs] == [
         ("r1", "done", 3.0), ("r2", "done", 6.0), ("r3", "done", 3.0),
     ]  # fmt: skip
-    assert [(of.stage, of.core_hours) for of in found.night] == [("refresh_user_features", 1.8), ("embed_users", 1.8)]
-    assert found.night_is_daily
+    assert [(of.stage, of.core_hours) for of in found.latest_run] == [
+        ("refresh_user_features", 1.8),
+        ("embed_users", 1.8),
+    ]
+    assert found.latest_run_is_daily
     assert [(of.stage, of.inputs) for of in found.training_stages] == [("train_autoencoder", {"tile_days": 4})]
     first, second = found.evaluation.tasks
     assert (first.task, first.metric, first.touched, len(first.figures)) == ("next_item", "auc", True, 3)
@@ -130,7 +133,7 @@ def test_a_snapshot_that_was_refused_is_reported_with_its_reason(config: Config)
     record_snapshots(tables, [type(refused)(**vars(refused) | {"gates": '{"faults": ["2 rows, expected 9"]}'})])
     found = gathered(tables, config)
     assert [each.facts["faults"] for each in found.snapshots] == [["2 rows, expected 9"]]
-    assert not found.night_is_daily
+    assert not found.latest_run_is_daily
 
 
 def test_the_stages_of_a_run_are_put_together_and_its_outcome_is_the_worst(tables: Tables, config: Config) -> None:
@@ -146,7 +149,7 @@ def test_the_stages_of_a_run_are_put_together_and_its_outcome_is_the_worst(table
         ("r2", "failed", ["build_activity_tiles", "embed_users"]),
     ]  # fmt: skip
     assert [(of.stage, of.run_id) for of in found.newest] == [("build_activity_tiles", "r2"), ("embed_users", "r3")]
-    assert (found.night, found.night_is_daily, found.space_id) == ([], False, None)
+    assert (found.latest_run, found.latest_run_is_daily, found.space_id) == ([], False, None)
     assert (found.training, found.artifact_fault, found.drift, found.evaluation) == (None, None, None, None)
     assert (found.snapshots, found.outcomes, found.user_map, found.explanation) == ((), (), None, None)
 
@@ -170,17 +173,30 @@ def test_a_run_that_was_repeated_under_its_id_has_the_outcome_of_its_last_attemp
     assert [run.outcome for run in gathered(tables, config).runs] == ["failed"]
 
 
-def test_the_night_is_the_newest_daily_run_or_else_the_newest_pipeline(tables: Tables, config: Config) -> None:
+def test_the_latest_run_is_the_newest_daily_run_or_else_the_newest_pipeline(tables: Tables, config: Config) -> None:
     hours = [NOW + timedelta(hours=k) for k in range(5)]
     tables.add(JOB_RUNS, [a_run("train_autoencoder", "p2", hours[1]), a_run("train_autoencoder", "p1", hours[0])])
     found = gathered(tables, config)
-    assert ([of.run_id for of in found.night], found.night_is_daily) == (["p2"], False)
+    assert ([of.run_id for of in found.latest_run], found.latest_run_is_daily) == (["p2"], False)
     tables.add(JOB_RUNS, [
         a_run("refresh_user_features", "d2", hours[3]), a_run("embed_users", "d2", hours[3]),
         a_run("refresh_user_features", "d1", hours[2]), a_run("train_autoencoder", "p3", hours[4]),
     ])  # fmt: skip
     found = gathered(tables, config)
-    assert ([of.run_id for of in found.night], found.night_is_daily) == (["d2", "d2"], True)
+    assert ([of.run_id for of in found.latest_run], found.latest_run_is_daily) == (["d2", "d2"], True)
+
+
+def test_a_daily_run_is_apart_from_the_other_parts_of_a_nightly_one(tables: Tables, config: Config) -> None:
+    hours = [NOW + timedelta(hours=k) for k in range(3)]
+    tables.add(JOB_RUNS, [
+        a_run("refresh_user_features", "n1", hours[0], command="daily"),
+        a_run("maintain_tables", "n1", hours[1]), a_run("train_autoencoder", "n1", hours[2], command="pipeline"),
+    ])  # fmt: skip
+    found = gathered(tables, config)
+    assert [of.stage for of in found.latest_run] == ["refresh_user_features"]
+    assert [(of.is_daily, of.seconds, of.stages) for of in found.runs] == [
+        (True, 3.0, ["refresh_user_features"]), (False, 6.0, ["maintain_tables", "train_autoencoder"]),
+    ]  # fmt: skip
 
 
 def test_only_the_newest_sixty_runs_are_reported(tables: Tables, config: Config) -> None:

@@ -38,3 +38,25 @@ def test_runs_and_snapshots_are_in_order_and_finished_requests_left_out(tmp_path
     }
     assert (state.rejected, state.ledger.days, state.registry.consumers) == ({}, {}, ())
     assert state.num_bytes["job_runs"] > 0
+    assert state.successes == {}
+
+
+def test_a_command_has_succeeded_only_if_it_recorded_its_end(tmp_path: Path) -> None:
+    tables = FileTables(None, str(tmp_path / "root"))
+    same = {"reason": "", "num_rows": 1, "inputs": "{}", "config_hash": "c", "code_hash": "d", "run_id": "r"}
+    daily = '{"command": "daily"}'
+    rows = [
+        ("publish_snapshot", "done", 0, daily), ("end", "done", 0, daily), ("end", "done", 5, daily),
+        ("publish_snapshot", "done", 9, daily),  # of the first of two spaces; then killed
+        ("maintain_tables", "done", 3, "{}"), ("maintain_tables", "failed", 4, "{}"),
+    ]  # fmt: skip
+    tables.add(JOB_RUNS, [
+        same | {"stage": stage, "outcome": outcome, "started_at": NOW + timedelta(hours=hour), "seconds": 60.0,
+                "outputs": outputs}
+        for stage, outcome, hour, outputs in rows
+    ])  # fmt: skip
+    state = read_state(tables, config_of(tmp_path))
+    assert state.successes == {
+        "daily": NOW + timedelta(hours=5, minutes=1), "maintain_tables": NOW + timedelta(hours=3, minutes=1)
+    }  # fmt: skip
+    assert "end" not in {row.stage for row in state.runs}

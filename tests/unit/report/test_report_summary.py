@@ -35,8 +35,10 @@ def test_a_root_without_anything_has_a_summary_too() -> None:
 
 def test_sentences_describe_the_log_the_space_the_night_and_the_evaluation() -> None:
     days = [a_day(0, num_events=1000), a_day(1, num_events=0, is_missing=True), a_day(2, num_events=234)]
-    night = [replace(stage("refresh_user_features"), seconds=100.0), stage("embed_users")]
-    known = facts(log=LogFacts(days, {}, 0.05), spaces=[a_space(state="ready")], night=night, night_is_daily=False)
+    latest_run = [replace(stage("refresh_user_features"), seconds=100.0), stage("embed_users")]
+    known = facts(
+        log=LogFacts(days, {}, 0.05), spaces=[a_space(state="ready")], latest_run=latest_run, latest_run_is_daily=False
+    )
     assert summarised(known).sentences == [
         "The log has 1,234 events from 2024-01-01 to 2024-01-03, with 1 day missing.",
         f"Space {SPACE} is ready and has 950 users as of 2024-05-31.",
@@ -95,9 +97,9 @@ def test_tasks_are_counted_by_their_verdict() -> None:
 
 
 def test_a_failed_stage_takes_precedence_over_the_cost_of_the_night() -> None:
-    well = tiles(night=[stage("embed_users", hours=0.2), stage("s", hours=None)])["Latest daily run"]
+    well = tiles(latest_run=[stage("embed_users", hours=0.2), stage("s", hours=None)])["Latest daily run"]
     assert (well.value, well.note, well.level) == ("25 s", "0.20 core h", OK)
-    failed = tiles(newest=[stage("a", outcome="failed"), stage("b")], night_is_daily=False)["Latest pipeline run"]
+    failed = tiles(newest=[stage("a", outcome="failed"), stage("b")], latest_run_is_daily=False)["Latest pipeline run"]
     assert (failed.note, failed.level) == ("1 stage failed", BAD)
 
 

@@ -98,12 +98,14 @@ def test_a_window_holds_the_day_that_it_begins_with_but_not_the_as_of_date() -> 
 
 
 def test_counts_are_filled_in_only_for_days_that_the_inventory_has_not_counted() -> None:
-    inventory = Inventory([LogDay(D1, 3, 1, "a"), LogDay(D2, 9, None, "b"), LogDay(D3, None, None, "c", 320)], 0, 0)
-    counted = inventory.counted({D1: (70, 70), D2: (8, 2)})
-    assert [(day.num_rows, day.num_rejected, day.fingerprint) for day in counted.days] == [
-        (3, 1, "a"), (8, 2, "b"), (None, None, "c"),
+    days = [
+        LogDay(D1, 3, 1, "a"), LogDay(D2, 9, None, "b"), LogDay(D3, None, None, "c", 320), LogDay(D4, None, None, "d")
     ]  # fmt: skip
-    assert [day.expected_rows for day in counted.days] == [3, 8, 10]  # the last: 320 bytes
+    counted = Inventory(days, 0, 0).counted({D1: (70, 70), D2: (8, 2), D4: (5, 1)})
+    assert [(day.num_rows, day.num_rejected, day.fingerprint) for day in counted.days] == [
+        (3, 1, "a"), (9, 2, "b"), (None, None, "c"), (5, 1, "d"),
+    ]  # fmt: skip
+    assert [day.expected_rows for day in counted.days] == [3, 9, 10, 5]  # the third: 320 bytes
 
 
 # Warnings

@@ -90,13 +90,18 @@ class Inventory:
             )
 
     def counted(self, counts: Mapping[date, tuple[int, int]]) -> "Inventory":
-        """Return the inventory with (rows, rejected rows) filled in for days without a count of rejected rows."""
-        counted = {
-            day: replace(day, num_rows=counts[day.day][0], num_rejected=counts[day.day][1])
-            for day in self.days
-            if day.num_rejected is None and day.day in counts
-        }
-        return replace(self, days=[counted.get(day, day) for day in self.days])
+        """Return the inventory with (rows without copies, rejected rows) filled in where a day lacks these counts."""
+        filled = []
+        for day in self.days:
+            num_rows, num_rejected = counts.get(day.day, (None, None))
+            filled.append(
+                replace(
+                    day,
+                    num_rows=num_rows if day.num_rows is None else day.num_rows,
+                    num_rejected=num_rejected if day.num_rejected is None else day.num_rejected,
+                )
+            )
+        return replace(self, days=filled)
 
     def check_rejects(self, limit: float, days: Collection[date]) -> None:
         """Raise an error if the share of malformed rows in some of ``days``, or of undated rows, exceeds a limit."""

@@ -21,14 +21,14 @@ csv.field_size_limit(2**31 - 1)  # no limit: by default, values above 128 kB are
 _BLANK = re.compile(rb"^[^\S\n]*\n", re.MULTILINE)
 
 
-class Block(NamedTuple):
+class TextBlock(NamedTuple):
     """Whole lines, each with its line feed. ``ends``: positions of the line feeds."""
 
     lines: bytes
     ends: NDArray[np.int64]
 
     @classmethod
-    def of(cls, lines: bytes) -> "Block":
+    def of(cls, lines: bytes) -> "TextBlock":
         """Find the ends of lines. Cost: 0.3 ms per MB."""
         return cls(lines, np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")))
 
@@ -43,7 +43,7 @@ def is_splittable(path: str) -> bool:
     return COMPRESSED.search(path) is None
 
 
-def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None = None) -> Iterator[Block | None]:
+def blocks_of(path: str, *, has_header: bool, start: int = 0, stop: int | None = None) -> Iterator[TextBlock | None]:
     """Yield the lines of a file in blocks of some MB, or those that begin in the bytes ``[start, stop)``.
 
     Each line ends in a line feed. Blank lines and, with ``has_header``, the first line of the file are left out. Yields
@@ -110,15 +110,15 @@ def _opened(path: str, ahead: int) -> io.BufferedReader:
     )
 
 
-def _plain(lines: bytes) -> Block | None:
+def _plain(lines: bytes) -> TextBlock | None:
     """Normalize ends of lines and remove blank lines; None if the bytes are not text or have other ends of lines."""
     lines = lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
     if b"\r" in lines or b"\0" in lines or not _is_text(lines):
         return None
     lines += b"" if lines.endswith(b"\n") else b"\n"
-    block = Block.of(lines)
+    block = TextBlock.of(lines)
     if np.any(block.first_bytes() <= ord(" ")):  # the pattern alone takes longer
-        return Block.of(_BLANK.sub(b"", lines))
+        return TextBlock.of(_BLANK.sub(b"", lines))
     return block
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from userrep.errors import NeedsSparkError
 from userrep.sources.listing import folders_of
-from userrep.sources.text_blocks import Block, blocks_of
+from userrep.sources.text_blocks import TextBlock, blocks_of
 from userrep.sources.times import times_of
 from userrep.tiles.column_paths import LogColumns
 from userrep.tiles.inventory.footers import microseconds_of
@@ -101,7 +101,7 @@ def days_of_lines(
 
 def _blocks(
     path: str, columns: LogColumns, *, start: int = 0, stop: int | None = None, only: str | None = None
-) -> Iterator[tuple[Block, Lines]]:
+) -> Iterator[tuple[TextBlock, Lines]]:
     """Yield the lines of a file in blocks, with their parser. Raises NeedsSparkError."""
     paths = {only: columns.mapped[only]} if only else columns.mapped
     parser = JsonLines(paths) if columns.format == "json" else CsvLines(columns_in_lines(columns.source, path), paths)
@@ -121,7 +121,7 @@ def columns_in_lines(columns: Sequence[str], path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _split(block: Block) -> pa.BinaryArray:
+def _split(block: TextBlock) -> pa.BinaryArray:
     """Return lines as an array, each with its line feed. Does not copy the lines."""
     offsets = np.append(0, block.ends + 1).astype(np.int32)
     return pa.Array.from_buffers(pa.binary(), len(block.ends), [None, pa.py_buffer(offsets), pa.py_buffer(block.lines)])

@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from userrep.errors import NeedsSparkError
-from userrep.sources.text_blocks import Block, json_object, names_of_values
+from userrep.sources.text_blocks import TextBlock, json_object, names_of_values
 from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
@@ -41,7 +41,7 @@ class JsonLines:
 
     paths: Paths
 
-    def table(self, block: Block) -> pa.Table:
+    def table(self, block: TextBlock) -> pa.Table:
         """Parse lines. One that is not an object becomes a row of nulls. Raises NeedsSparkError."""
         first_lines = block.lines[: block.ends[:_SAMPLED_LINES][-1]].split(b"\n")
         sample = [row for row in map(json_object, first_lines) if row is not None]
@@ -63,7 +63,7 @@ class JsonLines:
             return pa.float64() if kinds and kinds <= {int, float} else pa.string()
         return _TYPES.get(kinds, pa.string())
 
-    def _by_arrow(self, block: Block, schema: pa.Schema) -> pa.Table | None:
+    def _by_arrow(self, block: TextBlock, schema: pa.Schema) -> pa.Table | None:
         if np.any(block.first_bytes() != ord("{")):
             return None  # Arrow would crash on a first line that is null
         table = pyarrow.json.read_json(
@@ -95,7 +95,7 @@ class CsvLines:
     names: tuple[str, ...]
     paths: Paths
 
-    def table(self, block: Block) -> pa.Table:
+    def table(self, block: TextBlock) -> pa.Table:
         """Parse lines without a header. Raises NeedsSparkError.
 
         As in Spark, values that a line lacks are null, those that it has too many are ignored, and empty ones are null.
@@ -108,7 +108,7 @@ class CsvLines:
         """Return a text that is equal for lines of equal rows."""
         return json.dumps(self._values(line))
 
-    def _by_arrow(self, block: Block) -> pa.Table:
+    def _by_arrow(self, block: TextBlock) -> pa.Table:
         included = dict.fromkeys((path[0] for path in self.paths.values()), pa.string())
         own = names_of_values(block.lines[: block.ends[0]], self.names)
         table = pyarrow.csv.read_csv(
@@ -134,7 +134,7 @@ Lines = JsonLines | CsvLines
 
 
 def _parsed(
-    block: Block, by_arrow: Callable[[Block], pa.Table | None], by_line: Callable[[Sequence[bytes]], pa.Table]
+    block: TextBlock, by_arrow: Callable[[TextBlock], pa.Table | None], by_line: Callable[[Sequence[bytes]], pa.Table]
 ) -> pa.Table:
     """Parse lines by Arrow, except for the part of them that has lines which Arrow does not read as one row each."""
     try:
@@ -148,7 +148,7 @@ def _parsed(
         return by_line(lines.split(b"\n")[:-1])
     half = len(ends) // 2
     middle = int(ends[half - 1]) + 1
-    parts = Block(lines[:middle], ends[:half]), Block(lines[middle:], ends[half:] - middle)
+    parts = TextBlock(lines[:middle], ends[:half]), TextBlock(lines[middle:], ends[half:] - middle)
     return pa.concat_tables([_parsed(part, by_arrow, by_line) for part in parts])
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from userrep.config import Config
 from userrep.config.operations import Retraining
-from userrep.errors import GateRefusedError, UsageError
+from userrep.errors import GateRefusedError, UsageError, shortened
 from userrep.items.versions import lineage_of
 from userrep.monitoring import drift
 from userrep.spaces.consumer_model import read_model
@@ -62,8 +62,14 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
         # The same dates and rows in all nights of a week, so that an interrupted training is continued.
         work.training_due = as_of - timedelta(days=(as_of - due.since).days % 7)
         run_pipeline(work, retrain=True)
-    candidate = _newest(read_registry(tables), config)
+    registry = read_registry(tables)
+    candidate = _newest(registry, config)
     assert candidate is not None
+    if due and (superseded := _superseded(registry, candidate)):
+        logger.warning(
+            f"retraining: older spaces also wait to serve: {shortened(superseded)}. Daily runs refresh them, too. "
+            "Run `userrep spaces retire SPACE` for those that will not be promoted."
+        )
     if not _is_waiting(candidate):
         due_on = candidate.created_at.date() + policy.every
         return SKIPPED, f"due on {due_on}, {policy.every.days} days after {candidate.space_id}"
@@ -154,6 +160,12 @@ def _newest(registry: Registry, config: Config) -> Space | None:
     """Return the newest space of this configuration's lineage. Those of other configurations have other policies."""
     lineage_id = lineage_of(config)
     return next((space for space in reversed(registry.spaces) if space.lineage_id == lineage_id), None)
+
+
+def _superseded(registry: Registry, candidate: Space) -> list[str]:
+    """Return the ids of older spaces that were never promoted and that no consumer is pinned to."""
+    waiting = [space for space in registry.spaces if _is_waiting(space) and space.created_at < candidate.created_at]
+    return [space.space_id for space in waiting if not registry.pinned_to(space.space_id)]
 
 
 class _Due(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from userrep.sources import text_blocks
-from userrep.sources.text_blocks import Block, blocks_of, is_splittable
+from userrep.sources.text_blocks import TextBlock, blocks_of, is_splittable
 
 pytestmark = pytest.mark.fast
 
@@ -20,7 +20,7 @@ def read(
     return lines_of(blocks_of(str(path), has_header=has_header, start=start, stop=stop))
 
 
-def lines_of(blocks: Iterator[Block | None]) -> list[bytes | None]:
+def lines_of(blocks: Iterator[TextBlock | None]) -> list[bytes | None]:
     found = list(blocks)
     assert all(list(block.ends) == [k for k, byte in enumerate(block.lines) if byte == 10] for block in found if block)
     return [block and block.lines for block in found]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from userrep.errors import NeedsSparkError
-from userrep.sources.text_blocks import Block
+from userrep.sources.text_blocks import TextBlock
 from userrep.tiles.text_rows import CsvLines, JsonLines
 
 pytestmark = pytest.mark.fast
@@ -20,8 +20,8 @@ GOOD = {"user": {"id": "u1", "age": 3}, "item": "i1", "points": 1.5, "tags": ["a
 Row = tuple[str | None, str | None, float | None]
 
 
-def lines(*texts: str) -> Block:
-    return Block.of("".join(f"{text}\n" for text in texts).encode())
+def lines(*texts: str) -> TextBlock:
+    return TextBlock.of("".join(f"{text}\n" for text in texts).encode())
 
 
 def rows(table: pa.Table) -> list[Row]:

@@ -14,7 +14,7 @@ from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.spaces.test_verdicts import LABELS, PASSED
 from userrep.errors import GateRefusedError, UsageError, UserrepError
 from userrep.spaces.consumer_model import ConsumerModel
-from userrep.spaces.consumers import declare_ready, register_consumer
+from userrep.spaces.consumers import declare_ready, pin_consumer, register_consumer
 from userrep.spaces.registry import add_map, find_space, mark_ready, promote, read_registry, retire
 from userrep.spaces.snapshots import record_snapshots
 from userrep.spaces.verdicts import LabelTable, Verdict, newest_verdicts, record_verdict
@@ -120,6 +120,24 @@ def test_a_training_is_due_by_the_age_of_the_newest_space(
         assert reason == f"space s1 was trained on {TODAY}; space s2 waits to serve: no consumer follows"
     else:
         assert (outcome, reason, results["trained"]) == ("skipped", f"due on {DUE_ON}, 28 days after s1", [])
+
+
+def test_a_new_candidate_warns_of_older_ones_that_no_consumer_is_pinned_to(
+    tables: FileTables, night: Callable[..., tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned() -> list[str]:
+        return [record.message for record in caplog.records if "older spaces also wait" in record.message]
+
+    night(28)
+    assert warned() == []
+    night(56)
+    night(0)  # nothing is due
+    assert len(warned()) == 1
+    assert "wait to serve: s2. Daily" in warned()[0]
+    register_consumer(tables, "ads", owner="team")
+    pin_consumer(tables, "ads", "s2")
+    night(84)
+    assert "wait to serve: s3. Daily" in warned()[-1]
 
 
 def test_a_training_that_does_not_end_has_the_same_dates_in_all_nights_of_a_week(

@@ -3,7 +3,7 @@ r"""Erase users from all tables, snapshots, exports and the online store, and ke
 Without --users, completes earlier requests: removes the rows that older versions of the tables contain, once these
 are 7 days old.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/forget_users.py --config conf/production.yaml --users ids.txt
 """
 

@@ -3,7 +3,7 @@ r"""Compact small files, and remove files that no table version of the last 7 da
 Safe to run at the same time as other jobs and streams. Compacts ledgers, embedding_updates and the stream's rows of
 rejected_events; removes old files from every table.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/maintain_tables.py --config conf/production.yaml
 """
 

@@ -3,7 +3,7 @@ r"""Measure the drift between the newest snapshot of the as-of date and the prev
 Run it between embed_users and publish_snapshot to use it as a gate: if the drift exceeds drift.fail, it exits with
 code 3, so that nothing is published. Writes snapshot_drift.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/monitor_drift.py --config conf/production.yaml --as-of 2024-05-25
 """
 

@@ -2,7 +2,7 @@ r"""Check staged snapshots against the gates and publish them; promote the space
 
 Exits with code 3 if a gate refuses. Snapshots published before are not changed.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/publish_snapshot.py --config conf/production.yaml --as-of 2024-05-25
 """
 

@@ -2,7 +2,7 @@ r"""Encode users again as their events arrive, until SIGTERM or, with --until-em
 
 Reads the sources of the configuration section stream. Writes embedding_updates and, with stream.redis, Redis.
 
-    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0,org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0 \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/stream_embeddings.py --config conf/production.yaml
 """
 

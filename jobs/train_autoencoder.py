@@ -3,7 +3,7 @@ r"""Train a new embedding space on the features of the training dates and regist
 training.backend and training.num_workers set the backend and the number of ranks. Writes training_rows, an artifact
 and the registry.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/train_autoencoder.py --config conf/production.yaml --as-of 2024-05-25
 """
 

@@ -3,7 +3,7 @@ r"""Build the versions of the item vectors that the as-of date, its history and 
 A version valid from date V is fitted only on events before V. Writes item_index, item_vectors and
 item_vector_versions.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/train_item_vectors.py --config conf/production.yaml --as-of 2024-05-25
 """
 

@@ -2,7 +2,7 @@ r"""Train the example consumer, which predicts from embeddings whether a user re
 
 Joins published snapshots point in time and trains a Spark ML model. Writes consumer_results and the model.
 
-    spark-submit --properties-file conf/spark/standalone.conf \
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark/standalone.conf \
         jobs/train_return_propensity.py --config conf/production.yaml --as-of 2024-05-25
 """
 

@@ -38,7 +38,7 @@ def log_failure(context: Mapping[str, Any]) -> None:
 
 COMMON = {
     "start_date": datetime(2024, 1, 1, tzinfo=UTC),
-    "catchup": False,  # for missed days, run `userrep backfill --from D --to D`
+    "catchup": False,  # for missed days, run `userrep backfill --from FIRST --to LAST`
     "max_active_runs": 1,
     "max_active_tasks": 1,
     "user_defined_filters": {"as_id": as_id},

@@ -20,7 +20,9 @@ _BEGIN = """
 ([details](../how-to/schedulers.md)). `userrep --run-id ID COMMAND` records the stages under that id (default:
 USERREP_RUN_ID, or a new one). `userrep --version` prints the version. `userrep --install-completion` makes the shell
 complete commands, options, jobs and exports. With `--json`, a command that fails also prints an object such as
-`{"exit_code": 2, "faults": ["…"]}` on stdout. All commands take these options; the sections below list only their own:
+`{"exit_code": 2, "faults": ["…"]}` on stdout. Commands take these options,
+except that `init` has no `--config` and no `--set`, and `demo` has no `--config`. The sections below list only the
+options of each command:
 """
 _JOBS = """
 For `spark-submit`: `jobs/NAME.py` is a command of `userrep`, with its options, `--run-id` and exit codes.
@@ -82,7 +84,7 @@ def _option(parameter: Any) -> list[str]:
     names = ", ".join(f"`{name}`" for name in parameter.opts)
     if not parameter.is_flag:
         names = names[:-1] + f" {parameter.metavar or parameter.opts[0].lstrip('-').upper()}`"
-    empty = parameter.default in (None, False, ()) or callable(parameter.default)
+    empty = parameter.default in (None, False, (), "") or callable(parameter.default)
     return [names, "required" if parameter.required else "" if empty else f"`{parameter.default}`", text]
 
 

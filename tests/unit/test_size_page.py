@@ -44,9 +44,9 @@ def test_times_are_those_of_the_recorded_daily_run_in_proportion_to_users_and_ev
     }
     for label, expected in hours.items():
         assert row(label) == pytest.approx(expected, rel=0.02, abs=0.005), label
-    cores = [4 * executors for executors in row("executors, for a first run in about half a day")]
+    cores = [4 * executors for executors in row("suggested executors")]
     total = [sum(stages) for stages in zip(*list(hours.values())[1:], strict=True)]
-    assert row("these parts of a first run on these, hours") == pytest.approx(
+    assert row("tiles, features and training on these executors, hours") == pytest.approx(
         [hours / num for hours, num in zip(total, cores, strict=True)], rel=0.02
     )
 

@@ -41,7 +41,8 @@ def explain_space(config: Config, as_of: SnapshotDate = None, space: InSpace = N
     """Show which inputs can be read from the vectors.
 
     Reads each block of inputs from the vector with a ridge regression. R2 is the share of the block's variance that
-    this explains for held-out users: 1 means that the vector contains the block, and 0 that it tells nothing.
+    this explains for held-out users: 1 means that the vector contains the block, and 0 that it predicts the block no
+    better than the mean.
     """
     from userrep.explanations.explain import explain_space as explain
 

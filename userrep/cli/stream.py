@@ -76,8 +76,9 @@ def stream(
 def stream_verify(config: Config, as_of: AsOf, space: InSpace = None) -> Output:
     """Compare streamed vectors with a snapshot.
 
-    Compares the last streamed vector of each user with events on the day before the as-of date, once its snapshot is
-    published. Exit code 3 if any vector is not bit-identical.
+    Compares each user's last streamed vector with the vector in the published snapshot. Covers users with an event on
+    the day before the as-of date, or with a streamed vector for it. Exit code 3 if any vector differs in a bit, or
+    exists on only one side.
     """
     from userrep.spaces.registry import find_space
     from userrep.streaming.verify import verify_updates

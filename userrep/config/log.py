@@ -33,8 +33,9 @@ class EventColumns(Section):
     rejected."""
     event_id: str | None = None
     """Event id for deduplication within a day; of rows with the same id one is kept. Without this column, or with a
-    blank id, rows that are equal in all columns are duplicates. Of Parquet and CSV, the columns of the first
-    and the newest files are compared (with `event_id`, of the first); of JSON, the fields in a sample."""
+    blank id, rows that are equal in all columns are duplicates. These are the columns of the first file by name
+    and, without `event_id`, those that only the newest file or the last one by name has; for JSON, the fields in a
+    sample."""
     event_type: str | None = None
     """Type of the event. Tiles keep types apart; features sum over them. Rows without a type are rejected. Without
     this column, the type is `events.event_type`, or `event`."""

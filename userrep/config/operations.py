@@ -68,7 +68,7 @@ class DriftLimits(Section):
     variance_change: Limit = None
     """Largest absolute log ratio between the variances of a dimension (0.7: twice or half)."""
     rank_loss: Limit = None
-    """Relative loss of effective rank, of the dimensions' correlations."""
+    """Relative loss of the effective rank of the dimensions' correlation matrix."""
     neighbours_lost: Limit = None
     """Share of the ten nearest neighbors by cosine that users have lost, among 2,000 users."""
     psi: Limit = None

@@ -97,13 +97,13 @@ def read_label_rows(table: LabelTable, tables: Tables, old: Space, new: Space, *
 
 
 def _usable_since(tables: Tables, space: Space) -> datetime:
-    """Return the time from which labels get a vector from after a space's training. Raises UsageError if none do."""
+    """Return the earliest label time that gets a vector of a date after a space's training. Raises UsageError."""
     steps = steps_of(usable_sources(tables, space).snapshots, "ledger")
     usable = [since for since, snapshot in steps if snapshot.state == PUBLISHED and not snapshot.in_sample]
     if not usable:
         raise UsageError(
-            f"space {space.space_id}: no published snapshot is of {space.trained_until}, the end of its training, or "
-            "later. Publish one with `userrep daily`."
+            f"space {space.space_id}: no published snapshot is dated {space.trained_until}, the end of its training, "
+            "or later. Publish one with `userrep daily`."
         )
     return usable[0]
 

@@ -132,8 +132,8 @@ def _measure(
     for moments, sampled in zip(both_moments, (snapshot, before), strict=True):
         if not moments.num_rows:
             raise UsageError(
-                f"drift: no user of {sampled.snapshot_id} is in the sample, got drift.sample_users "
-                f"{config.drift.sample_users}. Set it higher."
+                f"drift: the sample has no user of snapshot {sampled.snapshot_id}. Raise drift.sample_users, which is "
+                f"{config.drift.sample_users}."
             )
     metrics, parts = compare_moments(*both_moments)
     metrics["rows_change"] = abs(snapshot.num_users / max(1, before.num_users) - 1)

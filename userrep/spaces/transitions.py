@@ -167,7 +167,9 @@ def register(registry: Registry, name: str, *, owner: str, pin: str | None = Non
         now = registry.read_at
         return registry.with_changed(Consumer(name, owner, now, now, pinned_space_id=pinned_space_id))
     if known.owner != owner:
-        raise UsageError(f"consumer {name} belongs to {known.owner}. Choose another name, or ask them to remove it.")
+        raise UsageError(
+            f"consumer {name} belongs to {known.owner}. Choose another name, or ask its owner to remove it."
+        )
     if pin is not None and known.pinned_space_id != pinned_space_id:
         raise UsageError(
             f"consumer {name} is already registered. Change its space with `userrep consumers pin {name} {pin}`."

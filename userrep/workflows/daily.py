@@ -137,9 +137,9 @@ def _warn_of_expiry(work: RunContext, space: Space, dates: Sequence[date]) -> No
     kept = kept_dates(published, settings, today=max(published), needed=needed)
     if num_removed := len({*dates} - kept):
         logger.warning(
-            f"backfill: the next daily run removes {plural(num_removed, 'date')} of these, because "
-            f"snapshots.keep_daily is {settings.keep_daily.days}d and keep_weekly {settings.keep_weekly.days}d. Set "
-            "longer ones to keep them."
+            f"backfill: the next daily run removes {num_removed} of these dates, because snapshots.keep_daily is "
+            f"{settings.keep_daily.days}d and snapshots.keep_weekly {settings.keep_weekly.days}d. Raise these settings "
+            "to keep them."
         )
 
 

@@ -39,8 +39,8 @@ def build_activity_tiles(work: RunContext) -> None:
         run.reason = f"{plural(len(build.days), 'day')} new or changed, {build.num_up_to_date} up to date"
         if build.vanished:
             logger.warning(
-                f"{plural(len(build.vanished), 'day')} with tiles, {build.vanished[0]} to {build.vanished[-1]}, no "
-                "longer in the log: features no longer count events of these days"
+                f"tiles: {plural(len(build.vanished), 'day')} from {build.vanished[0]} to {build.vanished[-1]} left "
+                "the log, so features no longer count their events"
             )
         if build.num_rejected:
             run.reason += f"; {plural(build.num_rejected, 'row')} rejected"
@@ -93,7 +93,7 @@ def _check_tiles(work: RunContext, *, before: date) -> None:
     missing = [day.day for day in work.schedule.inventory.days if newest < day.day < before]
     if missing:
         raise UsageError(
-            f"tiles: {plural(len(missing), 'day')} of the log before {before} without tiles, from {missing[0]} on. "
+            f"tiles: missing for {plural(len(missing), 'day')} of the log before {before}, the first is {missing[0]}. "
             f"Run `userrep run build_activity_tiles --as-of {work.schedule.as_of}` first."
         )
 

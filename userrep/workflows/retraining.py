@@ -57,7 +57,10 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
     if due:
         logger.info(f"retraining: {reason}")
         if config.training.as_ofs.until is not None:
-            logger.warning("retraining: training.as_ofs.until is set: the candidate sees no later part of the log")
+            logger.warning(
+                f"retraining: training.as_ofs.until is {config.training.as_ofs.until}, so the candidate is not trained "
+                "on events from that date on. Remove the setting to train on newer days."
+            )
         work = context()
         # The same dates and rows in all nights of a week, so that an interrupted training is continued.
         work.training_due = as_of - timedelta(days=(as_of - due.since).days % 7)

@@ -178,7 +178,7 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
     answer_of("consumers register search", "--owner", "team search")
     answer_of("consumers ready search s2")
     assert answer_of("consumers register ads", "--owner", "me", code=2) == [
-        "consumer ads belongs to team ads. Choose another name, or ask them to remove it."
+        "consumer ads belongs to team ads. Choose another name, or ask its owner to remove it."
     ]
     planned = answer_of("spaces promote s2 --dry-run")
     names = {what: [c["name"] for c in planned[what]] for what in ("moves", "blocks", "pinned")}

@@ -208,7 +208,7 @@ def test_a_stream_does_not_encode_dates_with_an_open_day_before_its_own_start(wo
 
 def test_tables_in_a_catalog_are_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"^stream: needs tables in files, got tables in a catalog\. Set root: to a path"
+        UsageError, match=r"^stream: needs tables that userrep can read without Spark, .*\. Set root: to a local path"
     ):
         with_files(SparkTables(None, schema="`main`.`users`", artifacts="x"))
 

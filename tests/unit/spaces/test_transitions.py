@@ -212,7 +212,7 @@ def test_a_change_that_makes_no_sense_is_refused_with_the_cure(
 @pytest.mark.parametrize(
     ("name", "owner", "pin", "said"),
     [
-        ("ads", "them", None, "consumer ads belongs to team. Choose another name, or ask them to remove it"),
+        ("ads", "them", None, "consumer ads belongs to team. Choose another name, or ask its owner to remove it"),
         ("ads", "team", B, "consumer ads is already registered. Change its space with `userrep consumers pin ads"),
         ("mail", " ", None, "name a team or a person, in one line of at most 100 characters"),
         ("mail", "a\nb", None, "name a team or a person, in one line"),

@@ -34,5 +34,4 @@ def test_dates_that_the_next_daily_run_removes_are_announced(
     work = cast(Any, SimpleNamespace(tables=None, config=SimpleNamespace(snapshots=Snapshots()), schedule=schedule))
     daily._warn_of_expiry(work, cast(Any, SimpleNamespace(space_id="s001-a")), dates)
     assert len(lines) == (num_removed > 0)
-    noun = "date" if num_removed == 1 else "dates"
-    assert all(f"the next daily run removes {num_removed} {noun} of these" in line for line in lines)
+    assert all(f"the next daily run removes {num_removed} of these dates" in line for line in lines)

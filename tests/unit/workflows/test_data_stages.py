@@ -112,7 +112,7 @@ def test_dates_are_refused_if_the_newest_days_before_them_lack_tiles(
         work = work_on(monkeypatch, stages, DAYS[-2:])
         del work.tiles.days[yesterday]
         work.tiles.days |= {yesterday: tile} if tile else {}
-        said = rf"tiles: 1 day of the log before {AS_OF} without tiles, from {yesterday} on\. Run `userrep run build"
+        said = rf"tiles: missing for 1 day of the log before {AS_OF}, the first is {yesterday}\. Run `userrep run build"
         with pytest.raises(UsageError, match=said):
             build_user_features(work, DAYS)
         work.schedule.versions.missing = lambda as_ofs: as_ofs

@@ -99,8 +99,8 @@ def with_files(tables: Tables) -> FileTables:
     """Return the tables if they are stored in files, which a stream reads directly. Otherwise raises UsageError."""
     if not isinstance(tables, FileTables):
         raise UsageError(
-            "stream: needs tables in files, got tables in a catalog. Set root: to a path or a URI (s3a://, abfss://) "
-            "instead of catalog: and schema:."
+            "stream: needs tables that userrep can read without Spark, not those of a catalog or on HDFS. "
+            "Set root: to a local path or a URI of an object store (s3a://, abfss://, gs://)."
         )
     return tables
 

@@ -18,7 +18,7 @@ from userrep.features.profiles import fingerprint_without_spark, profiles_finger
 from userrep.sources.listing import Listings
 from userrep.sources.open_log import open_logs
 from userrep.store.open import open_tables
-from userrep.store.schemas import JOB_RUNS
+from userrep.store.schemas import COMMAND_END, JOB_RUNS
 from userrep.tiles.inventory.forecast import forecast
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.workflows.daily import backfill, daily
@@ -49,7 +49,8 @@ def ran(config: Config, spark: SparkSession, as_of: date, run: Callable[[RunCont
     work = RunContext(config, spark, as_of)
     run(work)
     rows = [row for row in work.tables.ledger(JOB_RUNS) if row.run_id == work.runs.run_id]
-    return {row.stage: [row.outcome, json.loads(row.outputs), row.seconds] for row in rows}
+    stages = [row for row in rows if row.stage != COMMAND_END]
+    return {row.stage: [row.outcome, json.loads(row.outputs), row.seconds] for row in stages}
 
 
 def test_the_forecast_of_a_log_that_was_read_is_the_inventory(spark: SparkSession, config: Config) -> None:

@@ -65,7 +65,7 @@ def aucs_of(work: RunContext) -> dict[str, float]:
 def test_every_stage_runs_once_and_records_itself(done: tuple[RunContext, Config]) -> None:
     rows = sorted(done[0].tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)
     recorded = [row for row in rows if row.run_id == rows[0].run_id]
-    assert [(row.stage, row.outcome) for row in recorded] == [(stage, "done") for stage in STAGES]
+    assert [(row.stage, row.outcome) for row in recorded] == [(stage, "done") for stage in (*STAGES, "end")]
     features = next(row for row in recorded if row.stage == "build_user_features")
     assert set(json.loads(features.inputs)) == {"tile_days", "item_vector_versions"}
     assert all(row.config_hash and row.code_hash for row in recorded)

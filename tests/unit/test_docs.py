@@ -139,6 +139,7 @@ def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_that_on_lo
     assert len(commands) >= 8
     values = {"C": str(DOCS.parent / "conf" / "production.yaml"), "D": "2024-06-02"}
     values |= {"$C": values["C"], "$D": values["D"], "/data/userrep.yaml": values["C"]}
+    values |= {"FIRST": "2024-05-01", "LAST": values["D"]}
     for command in commands:
         words = command.replace("[", "").replace("]", "").split()  # with all optional arguments
         configuration_of([values.get(word, word) for word in words], monkeypatch)

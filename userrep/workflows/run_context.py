@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cached_property
 
 from pyspark.sql import SparkSession
@@ -66,9 +66,8 @@ class RunContext:
             check_lineage_client(self.config)
             self.check()
             with held(self.tables, job):
-                began_at = datetime.now(UTC)
                 yield
-                self.runs.record_success(began_at)
+                self.runs.record_success()
 
     @cached_property
     def logs(self) -> list[OpenLog]:

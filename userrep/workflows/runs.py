@@ -114,10 +114,9 @@ class Runs:
             emit(FAIL if run.outcome == FAILED else COMPLETE)
             self._report_end(run)
 
-    def record_success(self, began_at: datetime) -> None:
-        """Record that the command has succeeded. ``began_at``: when it began, in UTC."""
-        took = (datetime.now(UTC) - began_at).total_seconds()
-        self._record(StageRun(COMMAND_END, seconds=took), began_at, {})
+    def record_success(self) -> None:
+        """Record that the command has succeeded."""
+        self._record(StageRun(COMMAND_END), datetime.now(UTC), {})
 
     def _report_start(self, name: str) -> None:
         if name not in self.expected:

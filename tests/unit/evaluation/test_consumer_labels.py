@@ -103,7 +103,7 @@ def test_vectors_from_before_the_end_of_a_training_or_of_other_dates_are_left_ou
     with pytest.raises(UsageError, match=r"none of 0 labels since 2024-05-08 06:00 UTC"):
         read(tables, LabelTable(written(early, tmp_path)))
     record_snapshots(tables, [replace(first, in_sample=True), replace(last, in_sample=True)])
-    with pytest.raises(UsageError, match="space s002-b: no published snapshot is of 2024-04-01"):
+    with pytest.raises(UsageError, match="space s002-b: no published snapshot is dated 2024-04-01"):
         read(tables, table)
 
 

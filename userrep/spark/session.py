@@ -45,6 +45,7 @@ _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    "spark.python.daemon.module": "userrep.spark.worker_daemon",
 }
 _ALWAYS = _BATCH_BYTES | {
     "spark.sql.session.timeZone": "UTC",
@@ -59,6 +60,8 @@ _ALWAYS = _BATCH_BYTES | {
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.redaction.regex": REDACTED,
+    # Lower-case letters as in Java. ICU's tables of all letters take 2 s to build in each JVM that lowers a text.
+    "spark.sql.icu.caseMappings.enabled": "false",
 }
 
 

@@ -1,10 +1,12 @@
 """The session: Delta works, times are UTC, and errors name what is missing."""
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
@@ -87,3 +89,13 @@ def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_o
 def test_the_number_of_tasks_is_that_of_the_session_or_200(setting: str | None, tasks: int) -> None:
     session: Any = SimpleNamespace(conf=SimpleNamespace(get=lambda _, default: setting or default))
     assert shuffle_partitions(session) == tasks
+
+
+def test_workers_of_a_local_session_have_the_libraries_of_tasks_when_they_start(spark: SparkSession) -> None:
+    def modules(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            parents = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
+            yield pa.record_batch({"parent": pa.array([" ".join(parents)] * batch.num_rows)})
+
+    [row] = spark.range(1).mapInArrow(modules, "parent STRING").collect()
+    assert "userrep.spark.worker_daemon" in row.parent

@@ -1,4 +1,4 @@
-"""Each command killed once, where a kill could lose or double most: run again, it ends as an undisturbed one.
+"""Commands killed once, where a kill could lose or double most: run again, they end as undisturbed ones.
 
 These points are fixed. The other points, and kills by the clock, are in the full tier.
 """
@@ -26,6 +26,7 @@ def snapshots(world: World, *states: str) -> list[Snapshot]:
     return list_snapshots(tables, find_space(tables, None).space_id, **({"states": states} if states else {}))
 
 
+@pytest.mark.full
 def test_the_pipeline_of_the_next_day_killed_after_its_tiles_and_before_their_ledger_makes_each_tile_once(
     next_day: Attack, tmp_path: Path
 ) -> None:

@@ -167,7 +167,7 @@ def test_a_snapshot_that_another_run_publishes_before_this_one_claims_its_revisi
     assert [one.as_of for one in list_snapshots(site.tables, "s1")] == list(DATES)
 
 
-@pytest.mark.parametrize("writer", ["tasks", "spark"])
+@pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
 def test_of_two_runs_that_make_a_snapshot_at_once_the_late_one_stops_with_one_line_and_replaces_no_rows(
     site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
@@ -211,7 +211,7 @@ def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Pa
         assert rows[name].to_pylist() == wanted[name].to_pylist()
 
 
-@pytest.mark.parametrize("writer", ["tasks", "spark"])
+@pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
 def test_a_snapshot_is_rounded_to_its_storage_type_and_numbers_at_the_limit_are_counted(
     site: Site, writer: str
 ) -> None:

@@ -176,6 +176,7 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
         diff_spaces(tables, old=old, new=old)
 
 
+@pytest.mark.full
 def test_spaces_diff_in_a_process_of_its_own_starts_spark_itself(tables: Tables, tmp_path: Path) -> None:
     command = [
         sys.executable,

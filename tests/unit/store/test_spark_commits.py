@@ -13,6 +13,7 @@ from userrep.store.spark_tables import SparkTables
 pytestmark = pytest.mark.default
 
 
+@pytest.mark.full
 def test_commits_whose_response_was_lost_are_recognized_on_releases_of_delta_that_refuse_them(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

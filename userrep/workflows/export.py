@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql.types import StructType
 
 from userrep.config import Config, Storage
-from userrep.errors import UsageError
+from userrep.errors import UsageError, changed_meanwhile
 from userrep.features.layout import exported_form
 from userrep.features.ledger import feature_sets, features_table
 from userrep.features.preflight import log_days
@@ -158,7 +158,15 @@ class ExportedRows(NamedTuple):
 
         The rows are those of the moment of this call. Call it after the folder is recorded: an erasure that ended
         before has then removed its users from the table, and a later one finds the folder.
+
+        Raises UserrepError if the rows have expired since the caller has looked them up.
         """
+        parts = self._parts(tables, folder)
+        if self.num_rows and not any(part.num_rows for part in parts):
+            raise changed_meanwhile(self.table.name)
+        return parts
+
+    def _parts(self, tables: Tables, folder: str) -> list[Part]:
         order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
         if isinstance(tables, FileTables) and self.num_rows <= MOST_ROWS_HERE:
             files = tables.files(self.table, matches([self.key]))

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from tests.unit.inference.test_model import saved
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.store import export_files
@@ -168,6 +168,18 @@ def test_users_that_are_erased_before_the_folder_is_recorded_are_not_exported(
     manifest = site.export(tmp_path)
     site.write(VECTORS, partitions=2)
     assert manifest["num_rows"] == NUM_USERS - 1
+
+
+@pytest.mark.parametrize("most_rows_here", [NUM_USERS, 0])
+def test_an_export_of_a_date_that_expires_meanwhile_fails_and_is_marked(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_rows_here: int
+) -> None:
+    monkeypatch.setattr(export, "MOST_ROWS_HERE", most_rows_here)
+    site.write(VECTORS[:0], partitions=1)
+    with pytest.raises(UserrepError, match="user_embeddings: another run has changed the same rows meanwhile"):
+        site.export(tmp_path)
+    site.write(VECTORS, partitions=2)
+    assert state(tmp_path) == "incomplete"
 
 
 def test_a_kill_while_the_first_manifest_is_written_is_in_nobodys_way(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ _REFUSED = re.compile(
     r"ExpiredToken\w*|InvalidToken|TokenRefreshRequired|RequestExpired|InvalidAccessKeyId|SignatureDoesNotMatch"
     r"|AWS Error ACCESS_DENIED|Status Code: 40[13]|lacked the necessary privileges|lacked valid authentication"
 )
+# How delta-rs and S3A report that there are no credentials. PyArrow's requests without them are refused.
+_NO_CREDENTIALS = re.compile(r"an error occurred while loading credentials|NoAuthWithAWSException")
 # How pyarrow, delta-rs and S3A report a store that does not answer. The names of Kafka, Redis and webhooks have none.
 _UNREACHABLE = re.compile(
     r"AWS Error NETWORK_CONNECTION|Generic \w+ error(?s:.{0,500}?)client error \(Connect\)"
@@ -81,8 +83,8 @@ def in_one_line(error: BaseException) -> str:
 def cause_outside(error: BaseException) -> str | None:
     """Return a message for an error caused by the environment, however it is wrapped, or None.
 
-    The causes are a full disk, and an object store that does not answer or refuses the credentials. The latter two are
-    often reported as something else, such as a file that is not readable.
+    The causes are a full disk, and an object store that does not answer, refuses the credentials or gets none. These of
+    an object store are often reported as something else, such as a file that is not readable.
     """
     if match := re.search("No space left on device|Disk quota exceeded", _texts(error, handled=False)):
         return (
@@ -97,6 +99,11 @@ def cause_outside(error: BaseException) -> str | None:
         return (
             f"the object store refuses access{path and f' to{path}'} ({code}): the credentials have expired or lack "
             "permission. Renew them, and run the command again; committed work is kept."
+        )
+    if _NO_CREDENTIALS.search(text):
+        return (
+            f"the object store{path and f' of{path}'} needs credentials, and this process has none. Set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role."
         )
     if _UNREACHABLE.search(text):
         return (

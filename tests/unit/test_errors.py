@@ -145,6 +145,19 @@ def test_a_store_that_refuses_access_is_named_with_its_code(message: str, place:
     )
 
 
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ("Kernel error -> Operation not supported\n  \x1b[31m↳\x1b[0m an error occurred while loading credentials", ""),
+        ("s3a://b/k: NoAuthWithAWSException: No AWS Credentials provided by", " of s3a://b/k"),
+    ],
+)
+def test_missing_credentials_are_named_with_their_variables(message: str, place: str) -> None:
+    said = cause_outside(chain(OSError(message), UserrepError("table registry is not readable."), cause=True))
+    assert said is not None
+    assert said.startswith(f"the object store{place} needs credentials, and this process has none. Set AWS_ACCESS_KEY")
+
+
 DELTA_RS = """Kernel error -> Generic S3 error
    \x1b[31m↳\x1b[0m Error performing GET http://127.0.0.1:9/bucket/t/_delta_log/_last_checkpoint in 3.8ms - HTTP error
     \x1b[31m↳\x1b[0m error sending request

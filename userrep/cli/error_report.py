@@ -1,4 +1,7 @@
-"""How a command's error is reported: lines on stderr, with --json also an object on stdout, and the exit code."""
+"""How a command's error is reported: lines on stderr, with --json also an object on stdout, and the exit code.
+
+All printed lines name commands with the configuration of the running one, so that they can be run as printed.
+"""
 
 import argparse
 import json
@@ -42,6 +45,17 @@ def report_faults(code: int, lines: Iterable[str], *, as_json: bool) -> int:
     if as_json:
         typer.echo(json.dumps({"exit_code": code, "faults": faults}))
     return code
+
+
+def log_with_config() -> None:
+    """Apply ``with_config`` to the log lines of this run."""
+    for handler in logging.getLogger("userrep").handlers:
+        handler.addFilter(_record_with_config)
+
+
+def _record_with_config(record: logging.LogRecord) -> bool:
+    (record.msg,), record.args = with_config([record.getMessage()]), None
+    return True
 
 
 def with_config(lines: Iterable[str]) -> list[str]:

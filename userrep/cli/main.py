@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from userrep import __version__
 from userrep.cli import consumers, estimate, evaluate, explain, export, forget, log, pipeline, report, spaces, stream
-from userrep.cli.error_report import report_error, report_faults
+from userrep.cli.error_report import log_with_config, report_error, report_faults
 from userrep.cli.options import AsJson, Output, command, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
@@ -195,6 +195,7 @@ def _exit_code(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         begin_run()
+        log_with_config()
         code = app(arguments, standalone_mode=False) or 0
     except typer.Abort:
         code = _INTERRUPTED

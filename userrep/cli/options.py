@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 from pydantic_core import to_jsonable_python
 
+from userrep.cli.error_report import with_config
 from userrep.config import Config, load_config
 from userrep.config.environment import under_submit
 from userrep.config.values import expanded_path, read_as_of
@@ -272,7 +273,7 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
         if output is None:
             return
         jsonable = partial(to_jsonable_python, output.result, fallback=str, inf_nan_mode="null")
-        for line in [json.dumps(jsonable())] if values["as_json"] else output.lines:
+        for line in [json.dumps(jsonable())] if values["as_json"] else with_config(output.lines):
             typer.echo(line)
         if output.exit_code:
             raise typer.Exit(output.exit_code)

@@ -139,7 +139,8 @@ def as_text(frame: DataFrame, name: str) -> Column:
 def id_text(frame: DataFrame, name: str) -> Column:
     """Cast a column of ids to text.
 
-    Whole numbers in a floating-point column, which pandas writes for integers with nulls, become text without ``.0``.
+    Whole numbers in a floating-point column, which pandas writes for integers with nulls, or in a decimal column, which
+    warehouses write, become text without ``.0``.
     """
     if not isinstance(type_of(frame, name), T.FractionalType):
         return as_text(frame, name)

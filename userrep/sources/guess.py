@@ -1,14 +1,17 @@
 """Guesses of what the columns of a source mean, from their names, types and values."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from userrep.config import Partition
 from userrep.config.values import part_of_name
 from userrep.errors import in_line
+from userrep.sources.partitions import days_late
 from userrep.sources.read import DATE
 from userrep.sources.text_numbers import numbers_of
 from userrep.sources.times import times_of
@@ -43,6 +46,8 @@ _EVENT_TYPES = set(_words("eventtype eventname event action actiontype type kind
 _WEIGHTS = set(_words("weight rating score stars quantity qty amount price value seconds duration plays count"))
 _REGISTRATIONS = {"registered", "registration", "signup", "signed", "joined", "since"}
 _MAX_KINDS = 64  # distinct values of an event type or an attribute; features keep no more
+_FOLDER_DATE = re.compile(r"\d{4}-?\d\d-?\d\d")
+_MAX_LATE_DAYS = 7  # from the day of an event to that of its partition
 _SAMPLED = 100_000  # values of a text column that are parsed
 
 
@@ -101,6 +106,26 @@ def guess_users(rows: pa.Table) -> tuple[dict[str, Guess], list[str]]:
         if name not in (user_id.column, *times) and 2 <= _num_kinds(rows[name]) <= min(_MAX_KINDS, len(rows) / 5)
     }
     return {"user_id": user_id, "registered_at": _first(registered)}, list(attributes.values())
+
+
+def guess_partition(rows: pa.Table, folders: Iterable[Mapping[str, str]], times: pa.ChunkedArray) -> Partition | None:
+    """Guess ``events.partition``: a date in the names of all files' folders, and how late rows are.
+
+    ``folders``: the columns in the path of each file. ``times``: those of the rows, as ``times_of`` returns them. None
+    without such a column, or if rows are of a later day than it, or of more than a week before.
+    """
+    files = list(folders)
+    for name in rows.column_names:
+        if not all(_FOLDER_DATE.fullmatch(columns.get(name, "")) for columns in files):
+            continue
+        late = pc.min_max(days_late(times, rows[name])).as_py()
+        if late["min"] is None or late["min"] < 0 or late["max"] > _MAX_LATE_DAYS:
+            continue
+        if late["max"] == 0:
+            return Partition(column=name, holds="event_date")
+        lateness = timedelta(days=max(3, 2 * late["max"]))  # the sample may not have the latest rows
+        return Partition(column=name, holds="ingestion_date", max_lateness=lateness)
+    return None
 
 
 def _first(names: list[str]) -> Guess:
@@ -178,8 +203,9 @@ def _ranked(names: list[str], words: list[str]) -> list[str]:
 
 def _is_id(column: pa.ChunkedArray) -> bool:
     kind = column.type
-    is_whole = pa.types.is_floating(kind) and bool(pc.all(pc.equal(pc.round(column), column)).as_py())
-    return bool(is_text(kind) or pa.types.is_integer(kind) or is_whole)
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return bool(pc.all(pc.equal(pc.round(column), column)).as_py())
+    return bool(is_text(kind) or pa.types.is_integer(kind))
 
 
 def _is_time(column: pa.ChunkedArray) -> bool:

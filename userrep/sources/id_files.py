@@ -126,11 +126,14 @@ def as_ids(values: pa.Array) -> pa.StringArray:
 def id_texts(values: pa.Array) -> pa.StringArray:
     """Return a column of ids as text, as ``sources.columns.id_text`` does with Spark.
 
-    Whole numbers in a floating-point column become text without ``.0``. Raises ValueError for columns of other types.
+    Whole numbers in a floating-point or decimal column become text without ``.0``. Raises ValueError for other numbers,
+    and for columns of other types.
     """
     values = decoded(values)
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_finite(values), values, None).cast(pa.int64())
+    elif pa.types.is_decimal(values.type):
+        return values.cast(pa.decimal128(38)).cast(pa.string())
     if not (is_text(values.type) or pa.types.is_integer(values.type) or pa.types.is_null(values.type)):
         raise ValueError(f"user_id must be of type string, got {values.type}")
     return values.cast(pa.string())

@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection
 from datetime import date, timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -30,6 +32,13 @@ def folder_day(path: str, partition: Partition) -> date | None:
         return date(*map(int, text.groups())) if text else None
     except ValueError:
         return None
+
+
+def days_late(times: pa.ChunkedArray, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the days from an event's UTC day to the date in its partition; null if one of them is unknown."""
+    texts = pc.replace_substring(column.cast(pa.string()), "-", "")
+    partition = pc.strptime(texts, "%Y%m%d", "s", error_is_null=True).cast(pa.date32()).cast(pa.int32())
+    return pc.subtract(partition, times.cast(pa.date32()).cast(pa.int32()))
 
 
 def in_partitions(frame: DataFrame, partition: Partition, days: Collection[date], *, late_days: int) -> Column:

@@ -15,7 +15,8 @@ from userrep.config import Source
 from userrep.errors import UsageError, first_line
 from userrep.sources.columns import check_times
 from userrep.sources.listing import DataFile, Listings, hides_deletes, read_footer, spread
-from userrep.sources.text_sample import csv_names, csv_rows, json_rows, read_lines
+from userrep.sources.text_blocks import is_utf8
+from userrep.sources.text_sample import Lines, csv_names, csv_rows, json_rows, read_lines
 from userrep.store.arrow import decoded
 
 _MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, in memory
@@ -125,8 +126,10 @@ def _head(file: pq.ParquetFile, group: int, num_rows: int, num_bytes: int) -> pa
 
 
 def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: str, max_bytes: int) -> Sample:
-    names = csv_names(kept) if format_ == "csv" else []
     lines = [read_lines(file, max_bytes // len(kept)) for file in kept]
+    if format_ == "csv":
+        _check_encoding(kept, lines)
+    names = csv_names(kept) if format_ == "csv" else []
     parsed = [(csv_rows(part.text, names), 0) if format_ == "csv" else json_rows(part.text) for part in lines]
     tables, num_bad = zip(*parsed, strict=True)
     rows = pa.concat_tables(map(_with_partitions, tables, kept), promote_options="permissive")
@@ -137,6 +140,13 @@ def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: s
     total = seen if is_whole else round(seen * num_bytes / max(1, sum(part.num_bytes for part in lines)))
     sees_end = all(part.sees_end for part in lines)
     return Sample(len(files), num_bytes, total, is_whole, rows, sum(num_bad), sees_end)
+
+
+def _check_encoding(files: Sequence[DataFile], lines: Sequence[Lines]) -> None:
+    """Raise ValueError if lines are not UTF-8. NUL bytes in a header are from UTF-16."""
+    for file, part in zip(files, lines, strict=True):
+        if b"\0" in part.text.partition(b"\n")[0] or not is_utf8(part.text):
+            raise ValueError(f"{file.path} is not UTF-8 text; convert it with `iconv -f ENCODING -t UTF-8`")
 
 
 def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from functools import reduce
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from userrep.config import EventSource
 from userrep.sources.columns import event_columns
+from userrep.sources.partitions import days_late
 from userrep.sources.read import is_blank, is_weight
 from userrep.sources.sample import Sample
 from userrep.sources.text_numbers import numbers_of
@@ -88,14 +90,12 @@ def _is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _id_text(value: object) -> str:
     """Return an id as the text that a run makes of it (``id_text``)."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float | Decimal) and value % 1 == 0 else str(value)
 
 
 def _is_outside_partition(times: pa.ChunkedArray, column: pa.ChunkedArray, late_days: int) -> pa.ChunkedArray:
     """Return whether the day of a time is not that of its partition, or one of the ``late_days`` days before it."""
-    texts = pc.replace_substring(column.cast(pa.string()), "-", "")
-    partition = pc.strptime(texts, "%Y%m%d", "s", error_is_null=True).cast(pa.date32()).cast(pa.int32())
-    lateness = pc.subtract(partition, times.cast(pa.date32()).cast(pa.int32()))
+    lateness = days_late(times, column)
     return pc.invert(pc.fill_null(pc.and_(pc.greater_equal(lateness, 0), pc.less_equal(lateness, late_days)), False))
 
 

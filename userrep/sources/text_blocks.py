@@ -113,7 +113,7 @@ def _opened(path: str, ahead: int) -> io.BufferedReader:
 def _plain(lines: bytes) -> TextBlock | None:
     """Normalize ends of lines and remove blank lines; None if the bytes are not text or have other ends of lines."""
     lines = lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
-    if b"\r" in lines or b"\0" in lines or not _is_text(lines):
+    if b"\r" in lines or b"\0" in lines or not is_utf8(lines):
         return None
     lines += b"" if lines.endswith(b"\n") else b"\n"
     block = TextBlock.of(lines)
@@ -122,11 +122,12 @@ def _plain(lines: bytes) -> TextBlock | None:
     return block
 
 
-def _is_text(lines: bytes) -> bool:
-    if lines.isascii():  # faster than to decode
+def is_utf8(text: bytes) -> bool:
+    """Return whether bytes are UTF-8 text."""
+    if text.isascii():  # faster than to decode
         return True
     try:
-        lines.decode()
+        text.decode()
     except UnicodeDecodeError:
         return False
     return True

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from userrep.errors import UserrepError, in_one_line
+from userrep.errors import UserrepError, cause_outside, in_one_line
 from userrep.failpoints import around
 from userrep.spark.paths import not_a_pattern
 from userrep.store.data_dictionary import described
@@ -70,7 +70,11 @@ class FileTables(Tables):
             loaded = DeltaTable(uri)
         except TableNotFoundError:
             return None
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
+            if cause := cause_outside(error):
+                raise UserrepError(cause) from None
+            if isinstance(error, OSError):
+                raise
             raise UserrepError(
                 f"table {uri} is not readable ({in_one_line(error)}). Restore it from a backup. If another program has "
                 "enabled a newer Delta feature, disable that feature or upgrade userrep."

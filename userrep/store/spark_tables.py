@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from userrep.errors import UserrepError, changed_meanwhile
+from userrep.errors import UsageError, UserrepError, changed_meanwhile, first_line
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
 from userrep.store.filesystem import folder_names, root_path
@@ -66,7 +67,7 @@ class SparkTables(Tables):
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         if self._schema is not None and not self.spark.catalog.databaseExists(self._schema):
-            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
+            self._create_schema()
         properties = {**properties, _ARTIFACTS_KEY: self.artifacts_root}
         settings = ", ".join(f"'{key}' = {_literal(value)}" for key, value in properties.items())
         columns = ", ".join(map(_column_ddl, described(table)))
@@ -80,6 +81,15 @@ class SparkTables(Tables):
                     raise
                 time.sleep(0.5)
 
+    def _create_schema(self) -> None:
+        try:
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
+        except AnalysisException as error:
+            raise UsageError(
+                f"{self.location}: the schema cannot be created ({first_line(error)}). Check catalog and schema, and "
+                "the permissions of this user."
+            ) from None
+
     def keep_view(self, name: str, query: str) -> None:
         if self._schema is not None:
             self.spark.sql(f"CREATE VIEW IF NOT EXISTS {self._schema}.{sql_name(name)} AS {query}")
@@ -88,7 +98,8 @@ class SparkTables(Tables):
         if self._schema is None:
             is_there = DeltaTable.isDeltaTable(self.spark, self._path(table))
         else:
-            is_there = self.spark.catalog.tableExists(self.name(table))
+            catalog = self.spark.catalog  # which raises an error for a table of a catalog that does not exist
+            is_there = catalog.databaseExists(self._schema) and catalog.tableExists(self.name(table))
         if not is_there:
             return None
         return self.fields(table).names, self._properties(self.name(table))

@@ -23,6 +23,7 @@ from userrep.store.tables import Tables
 logger = logging.getLogger(__name__)
 
 _NO_FAILURE = (LogIncompleteError, AlreadyRunningError)  # the same command succeeds later
+_REPORTED = "userrep_alerted"  # attribute of an exception
 _POSTED = {("runs", BAD), ("snapshots", BAD), ("freshness", BAD), ("drift", BAD), ("drift", WARN)}  # check and level
 
 
@@ -51,9 +52,11 @@ def alerting(tables: Tables, config: Config, command: str) -> Iterator[None]:
 
 
 def alert(tables: Tables, config: Config, command: str, error: Exception | None) -> None:
-    """Report the outcome of a run and the state of the tables, as ``alerting`` does."""
-    if not (config.alerts.prometheus_file or config.alerts.webhook):
+    """Report the outcome of a run and the state of the tables, as ``alerting`` does. An error is reported once."""
+    if not (config.alerts.prometheus_file or config.alerts.webhook) or hasattr(error, _REPORTED):
         return
+    if error is not None:
+        setattr(error, _REPORTED, True)
     try:
         state = read_state(tables, config)
         # Findings name a configuration file, which a run does not know.

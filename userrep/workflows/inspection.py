@@ -9,16 +9,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.config import Config, EventSource
+from userrep.config import Config, EventSource, Source, Users
 from userrep.errors import UsageError, plural, results_of, shortened
 from userrep.features.preflight import days_of
 from userrep.logs import in_columns
-from userrep.sources.columns import check_columns, event_columns
+from userrep.sources.columns import check_columns, configured, event_columns
 from userrep.sources.id_files import as_ids
 from userrep.sources.listing import Listings
+from userrep.sources.read import is_blank
 from userrep.sources.sample import Sample, spark_columns, take_sample
 from userrep.sources.sample_facts import SampleFacts, sample_facts
-from userrep.store.arrow import combined
+from userrep.sources.times import times_of
+from userrep.store.arrow import combined, is_text
 from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, needed_days, room_of
 
@@ -58,7 +60,7 @@ def inspect_log(config: Config) -> dict[str, Any]:
     inspected = results_of(partial(_inspect, config, what) for what in sources)
     result: dict[str, Any] = {"sources": dict(zip(sources, (one.facts for one in inspected), strict=True))}
     verdict = [line for one in inspected for line in one.verdict]
-    for lines in results_of(partial(_judge_ids, config, what, [one.ids for one in inspected]) for what in _KEYS):
+    for lines in results_of(partial(_judge_described, config, what, [one.ids for one in inspected]) for what in _KEYS):
         verdict += lines
     result["needed_days"] = needed_days(config)
     if spans := [one.span for one in inspected if one.span is not None]:
@@ -83,15 +85,18 @@ def _inspect(config: Config, what: str) -> _Inspected:
 
 
 def _ids(sample: Sample, name: str) -> pa.StringArray:
-    """Return the distinct ids in a column of a sample as text; none if the column has another type, such as decimal."""
+    """Return the distinct ids in a column of a sample as text; none if the column has no ids, such as times."""
     try:
         return as_ids(combined(sample.rows[name]))
     except ValueError:
         return pa.array([], pa.string())
 
 
-def _judge_ids(config: Config, what: str, of_log: Sequence[dict[str, pa.StringArray]]) -> list[VerdictLine]:
-    """Judge whether the users or the items have the ids of the log; nothing if they are not configured or not files."""
+def _judge_described(config: Config, what: str, of_log: Sequence[dict[str, pa.StringArray]]) -> list[VerdictLine]:
+    """Judge whether the users or items have the ids of the log, and users readable times of registration.
+
+    Nothing is judged if they are not configured or not files.
+    """
     source, key = getattr(config, what), _KEYS[what]
     if source is None or source.format == "table":
         return []
@@ -101,9 +106,17 @@ def _judge_ids(config: Config, what: str, of_log: Sequence[dict[str, pa.StringAr
         return [
             VerdictLine(WARN, f"{fault} The ids of {what} are not compared with the log's.") for fault in error.faults
         ]
-    name = getattr(source.columns, key)
-    check_columns(spark_columns(sample), {f"columns.{key}": name}, what)
-    ids, known = _ids(sample, name), pa.concat_arrays([ids[key] for ids in of_log]).unique()
+    columns = configured(source.columns)
+    wanted = (f"columns.{key}", "columns.registered_at")
+    check_columns(spark_columns(sample), {name: columns[name] for name in wanted if name in columns}, what)
+    known = pa.concat_arrays([ids[key] for ids in of_log]).unique()
+    return [*_judge_ids(what, sample, columns, known), *_judge_registrations(source, sample)]
+
+
+def _judge_ids(what: str, sample: Sample, columns: dict[str, str], known: pa.StringArray) -> list[VerdictLine]:
+    """Judge whether a source has the ``known`` ids of the log, if the sample is complete."""
+    key = _KEYS[what]
+    ids = _ids(sample, columns[f"columns.{key}"])
     if not sample.is_complete or not len(ids) or not len(known):
         return []
     num_found = pc.sum(pc.is_in(known, ids)).as_py() or 0
@@ -114,6 +127,19 @@ def _judge_ids(config: Config, what: str, of_log: Sequence[dict[str, pa.StringAr
         f" The {sample.rows.num_rows:,} rows have {len(ids):,} distinct ids." if 2 * len(ids) < len(sample.rows) else ""
     )
     return [VerdictLine(WARN, f"{found}.{few} Check {what}.columns.{key}, and how ids are written.")]
+
+
+def _judge_registrations(source: Source, sample: Sample) -> Iterator[VerdictLine]:
+    """Judge whether users' times of registration are readable. A run takes those that are not as unknown."""
+    if not isinstance(source, Users) or source.columns.registered_at is None:
+        return
+    column = sample.rows[source.columns.registered_at]
+    given = column.filter(pc.invert(is_blank(column))) if is_text(column.type) else column.drop_null()
+    if num_unread := times_of(given, source.time_zone).null_count:
+        found = f"{num_unread:,} of {plural(len(given), 'time')} not readable"
+        yield VerdictLine(
+            WARN, f"users.columns.registered_at: {found}, so unknown to a run. Write them as 2024-05-01T12:00:00Z."
+        )
 
 
 def log_span(sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings) -> LogSpan | None:

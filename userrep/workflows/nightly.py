@@ -49,22 +49,14 @@ def nightly_parts(
     ``context`` checks root, sources and date, then starts Spark and opens a run. ``report`` reports the exception of a
     part.
     """
-
-    def opened(part: str) -> RunContext:
-        try:
-            return context()
-        except Exception as error:  # later errors are alerted by the lease of the run
-            alert(tables, config, part, error)
-            raise
-
     parts: dict[str, Callable[[], tuple[str, str]]] = {
-        "daily": lambda: _daily(opened("daily"), as_of),
+        "daily": lambda: _daily(context(), as_of),
         "forget": lambda: _forget(tables, config),
         "maintenance": lambda: _maintain(tables, config),
     }
     if config.retraining is not None:
         # last, because it takes longest
-        parts["retraining"] = lambda: _retrain(tables, config, as_of, lambda: opened("retraining"))
+        parts["retraining"] = lambda: _retrain(tables, config, as_of, context)
     for name, work in parts.items():
         started = time.monotonic()
         try:
@@ -72,8 +64,7 @@ def nightly_parts(
             code = 0
         except Exception as error:  # of any kind: the other parts still run
             report(error)
-            if name in ("forget", "maintenance"):  # the other parts have sent an alert
-                alert(tables, config, name, error)
+            alert(tables, config, name, error)
             code, lines = explain(error)
             outcome, reason = _OUTCOMES[code], " ".join(lines)
         yield NightlyPart(name, outcome, code, round(time.monotonic() - started, 3), reason)

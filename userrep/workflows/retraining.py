@@ -23,7 +23,6 @@ from userrep.spaces.transitions import planned_promotion
 from userrep.spaces.verdicts import FAIL, PASS, LabelTable, Verdict, follower_verdicts, newest_verdicts, record_verdict
 from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
-from userrep.workflows.alerts import alert
 from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import DONE, SKIPPED, Runs
@@ -76,11 +75,7 @@ def retrain_if_due(tables: Tables, config: Config, as_of: date, context: Callabl
     if not _is_waiting(candidate):
         due_on = candidate.created_at.date() + policy.every
         return SKIPPED, f"due on {due_on}, {policy.every.days} days after {candidate.space_id}"
-    try:
-        return _judge(tables, config, serving, candidate, reason=reason, promotes=policy.promote == "when_all_pass")
-    except Exception as error:  # the lease of the pipeline has sent the alerts of the training
-        alert(tables, config, "retraining", error)
-        raise
+    return _judge(tables, config, serving, candidate, reason=reason, promotes=policy.promote == "when_all_pass")
 
 
 def _judge(

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from userrep.config import EventSource, Source, parse_config
+from userrep.config import EventSource, Partition, Source, parse_config
 from userrep.errors import UsageError, in_line, results_of, shortened
-from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
+from userrep.sources.guess import Guess, guess_events, guess_items, guess_partition, guess_users
 from userrep.sources.listing import Listings, detect_format
 from userrep.sources.sample import Sample, take_sample
 from userrep.sources.sample_facts import count_by_day
@@ -115,7 +115,8 @@ def _look(path: str, what: str, folder: str, listings: Listings) -> _Look:
 def _compose(path: str, root: str, looks: Sequence[_Look], listings: Listings) -> Starter:
     log = looks[0]
     event_at = log.columns["event_at"].column
-    counts = count_by_day(times_of(log.sample.rows[event_at])) if event_at else {}
+    times = times_of(log.sample.rows[event_at]) if event_at else None
+    counts = count_by_day(times) if times is not None else {}
     columns = {"user_id": FILL_ME, "item_id": FILL_ME, "event_at": str(event_at)}
     source = EventSource.model_validate({"path": path, "format": log.format, "columns": columns})
     span = log_span(log.sample, source, counts, listings)
@@ -125,6 +126,9 @@ def _compose(path: str, root: str, looks: Sequence[_Look], listings: Listings) -
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
     lines.append(_line(f"root: {_scalar(root)}", "folder of all tables and models, next to this file"))
     lines += _source_lines(log, f"{about}{log.sample.num_rows:,} rows{days}")
+    if times is not None and counts:
+        folders = [file.partitions for file in listings.files(source, "events")]
+        lines += _partition_lines(guess_partition(log.sample.rows, folders, times))
     if counts and log.sample.is_complete and min(counts.values()) >= _MIN_DAY_SHARE * median(counts.values()):
         lines.append(_line(f"  min_day_share: {_MIN_DAY_SHARE}", "smaller days fail, compared with the median day"))
     for look in looks[1:]:
@@ -170,6 +174,17 @@ def _source_lines(look: _Look, comment: str = "") -> Iterator[str]:
             f"  attributes: {_scalar(look.attributes)}",
             "inputs of the model; remove what changes over time and what no model may know",
         )
+
+
+def _partition_lines(partition: Partition | None) -> Iterator[str]:
+    if partition is None:
+        return
+    values = f"column: {_scalar(partition.column)}, holds: {partition.holds}"
+    meaning = "rows of other days are rejected"
+    if partition.late_days:
+        values += f", max_lateness: {partition.late_days}d"
+        meaning = "rows that arrive later are rejected"
+    yield _line(f"  partition: {{{values}}}", f"only the folders that are needed are read; {meaning}")
 
 
 def _settings_lines(fit: Fit | None, last_day: date | None) -> Iterator[str]:

@@ -97,8 +97,10 @@ def test_columns_that_are_no_ids_are_not_guessed() -> None:
     assert (columns["user_id"], columns["item_id"]) == (None, None)
 
 
-def test_whole_numbers_in_a_floating_point_column_are_ids() -> None:
+def test_whole_numbers_in_a_column_of_fractions_are_ids() -> None:
     assert columns_of(user=[1.0, None, 2.0, 3.0])["user_id"] == "user"
+    assert columns_of(user=[Decimal(1), None, Decimal("2.00")])["user_id"] == "user"
+    assert columns_of(user=[Decimal(1), Decimal("2.5")])["user_id"] is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,6 +74,8 @@ def test_the_space_of_ids_is_read_from_a_column_or_a_manifest(tmp_path: Path) ->
     [
         (pa.array([7, None, 7]), ["7"]),
         (pa.array([7.0, float("nan"), 12.0]), ["7", "12"]),
+        (pa.array([Decimal("7.00"), None, Decimal("12.00")]), ["7", "12"]),
+        (pa.array([12345678901234567890123456789], pa.decimal128(38)), ["12345678901234567890123456789"]),
         (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b"]),
         (pa.array([None, None]), []),
     ],
@@ -87,6 +90,7 @@ def test_numbers_and_dictionaries_are_ids(values: pa.Array, ids: list[str]) -> N
         ({"customer": ["a"]}, "no column user_id; columns found: customer"),
         ({"user_id": [True]}, "user_id must be of type string, got bool"),
         ({"user_id": [1.5]}, "Float value 1.50* was truncated"),
+        ({"user_id": [Decimal("1.5")]}, "Rescaling Decimal value would cause data loss"),
     ],
 )
 def test_a_parquet_file_without_ids_is_refused(tmp_path: Path, rows: dict[str, list[object]], said: str) -> None:

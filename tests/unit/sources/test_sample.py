@@ -128,3 +128,10 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         sample_of(tmp_path / "a.csv", "csv")
     with pytest.raises(UsageError, match=r"events.path db.log: a table of a catalog can only be read with Spark"):
         sample_of("db.log", "table")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_csv_in_another_encoding_is_refused_with_a_cure(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("user,item\nmüller,a\n", encoding)
+    with pytest.raises(UsageError, match=r"a\.csv is not UTF-8 text; convert it with `iconv -f ENCODING -t UTF-8`"):
+        sample_of(tmp_path / "a.csv", "csv")

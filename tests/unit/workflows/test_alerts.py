@@ -20,7 +20,7 @@ from userrep.operations import webhook
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS, TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.workflows.alerts import alerting, check_alerts
+from userrep.workflows.alerts import alert, alerting, check_alerts
 
 pytestmark = pytest.mark.fast
 
@@ -92,6 +92,15 @@ def test_a_failed_or_refused_run_is_posted_with_its_error_and_the_findings(
     assert message["findings"][1]["what"] == "The last run of embed_users failed: disk full"
     assert message["text"].startswith(f"userrep daily on {tmp_path}/root: {outcome}\n{line}\n")
     assert families(tmp_path / "u.prom")["userrep_stage_failed"] == {"embed_users": 1.0}
+
+
+def test_an_error_that_passes_several_places_is_posted_once(
+    server: WebhookServer, tables: Tables, tmp_path: Path
+) -> None:
+    config, error = settings(tmp_path), ValueError("boom")
+    end_run(tables, config, error)
+    alert(tables, config, "retraining", error)
+    assert [message["command"] for message in server.messages] == ["daily"]
 
 
 @pytest.mark.parametrize("error", [None, LogIncompleteError("not complete yet"), AlreadyRunningError("running")])

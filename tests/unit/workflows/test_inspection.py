@@ -148,6 +148,30 @@ def test_ids_of_users_are_compared_with_those_of_the_log(tmp_path: Path, ids: li
     assert found.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["2024-05-01", None, " "], []),
+        (
+            ["01.05.2024", "2024-05-01", "May 1", None],
+            [
+                "users.columns.registered_at: 2 of 3 times not readable, so unknown to a run. Write them as "
+                "2024-05-01T12:00:00Z."
+            ],
+        ),
+        ([START, None], []),
+    ],
+)
+def test_times_of_registration_that_no_run_can_read_are_counted(
+    tmp_path: Path, times: list[Any], said: list[str]
+) -> None:
+    write_log(tmp_path, [])
+    write_rows(tmp_path / "users.parquet", [{"id": f"u{k}", "since": at} for k, at in enumerate(times)])
+    columns = {"user_id": "id", "registered_at": "since"}
+    users = {"path": str(tmp_path / "users.parquet"), "columns": columns}
+    assert [line for line in warnings_of(inspect_log(config_of(tmp_path, users=users))) if "registered" in line] == said
+
+
 def test_ids_of_items_are_compared_with_those_of_the_log_unless_they_are_no_texts(tmp_path: Path) -> None:
     write_log(tmp_path, [])
     items = {"path": str(tmp_path / "items.parquet"), "columns": {"item_id": "id", "text": "title"}}

@@ -1,5 +1,6 @@
 """The parts of `nightly`: each runs even if an earlier one failed, and is skipped if it has nothing to do."""
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_each_failure_is_alerted(
     sent: list[tuple[str, str]] = []
     monkeypatch.setattr(nightly, "alert", lambda _, __, name, error: sent.append((name, str(error))))
     tables.add(ERASURES, [request("deleted")])
-    results["forget"], results["daily"] = UserrepError("redis: no answer."), UserrepError("alerted by its lease")
+    results["forget"] = UserrepError("redis: no answer.")
     run_parts(tables, tmp_path)
     assert sent == [("forget", "redis: no answer.")]
 
@@ -136,6 +137,9 @@ def test_each_failure_is_alerted(
 
     list(nightly_parts(tables, config_of(tmp_path), NOW.date(), context, lambda _: None))
     assert sent[1:] == [("daily", "events.path: does not exist."), sent[0]]
+    monkeypatch.setitem(sys.modules, "userrep.workflows.retraining", None)  # as if a package that it needs was missing
+    run_parts(tables, tmp_path, retraining={})
+    assert sent[-1][0] == "retraining"
 
 
 def test_the_exit_code_is_one_after_which_a_retry_may_help_if_a_part_has_one() -> None:

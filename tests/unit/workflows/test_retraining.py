@@ -255,22 +255,6 @@ def test_a_verdict_of_fail_refuses_the_night_in_which_it_is_made(
     assert find_space(tables, None).space_id == "s1"
 
 
-def test_an_alert_is_sent_of_a_comparison_that_fails_but_not_again_of_a_training(
-    tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent: list[tuple[str, str]] = []
-    monkeypatch.setattr(retraining, "alert", lambda _, __, name, error: sent.append((name, str(error))))
-    follow(tables, ads=LABELS)
-    results["training"] = GateRefusedError("self-check: behind.")
-    with pytest.raises(GateRefusedError, match="self-check"):
-        night(28)
-    assert sent == []
-    results |= {"training": None, LABELS.labels: "fail"}
-    with pytest.raises(GateRefusedError, match="fails for ads") as refused:
-        night(28)
-    assert sent == [("retraining", str(refused.value))]
-
-
 def test_a_candidate_is_promoted_only_if_the_policy_allows_it_and_all_followers_pass_and_are_ready(
     tables: FileTables, night: Callable[..., tuple[str, str]], results: dict[str, Any]
 ) -> None:

@@ -109,6 +109,31 @@ def test_items_and_users_are_described_too(tmp_path: Path) -> None:
     assert set(config.item_vectors) == {"behaviour", "content"}
 
 
+@pytest.mark.parametrize(
+    ("name", "days", "written"),
+    [
+        ("dt", [0], "partition: {column: dt, holds: event_date}"),
+        ("day of load", [0, 1], "partition: {column: day of load, holds: ingestion_date, max_lateness: 3d}"),
+        ("dt", [0, 5], "partition: {column: dt, holds: ingestion_date, max_lateness: 10d}"),
+        ("dt", [0, 8], None),
+        ("dt", [-1], None),
+        ("month", [0], None),
+    ],
+)
+def test_folders_of_dates_are_described_as_partitions_if_the_sample_fits_them(
+    tmp_path: Path, name: str, days: list[int], written: str | None
+) -> None:
+    for k, row in enumerate(ROWS):
+        day = f"{row['InvoiceDate'] + timedelta(days=days[k % len(days)]):{'%Y-%m' if name == 'month' else '%Y-%m-%d'}}"
+        folder = tmp_path / "log" / f"{name}={day}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([row]), folder / f"{k}.parquet")
+    starter = starter_config(str(tmp_path / "log"), file=tmp_path / "userrep.yaml")
+    found = [" ".join(line.split()) for line in starter.text.splitlines() if "partition:" in line]
+    assert [line.partition(" #")[0] for line in found] == ([written] if written else [])
+    assert source_faults(loaded(starter, tmp_path)) == ([], [])
+
+
 def test_what_cannot_be_guessed_is_left_open_and_named(tmp_path: Path) -> None:
     rows = [{"foo": 1, "bar": 2, "ts": 1714521600}]
     pq.write_table(pa.table({"x": [1.5]}), tmp_path / "other.parquet")

@@ -51,7 +51,7 @@ PYTEST := $(BIN)/python -m pytest --strict-skips
 PARALLEL := -n $(TEST_PROCESSES) --no-loadscope-reorder
 TESTS ?= tests
 
-test: setup  ## run the fast and the default tier: 15 minutes on two cores
+test: setup  ## run the fast and the default tier: 12 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not full" $(TESTS)
 
 test-fast: $(DEV)  ## run only tests without Spark or processes: 90 seconds; TESTS=tests/unit/joins/test_joins_ledger.py for some of them

@@ -323,7 +323,8 @@ def test_a_file_without_a_folder_of_its_day_is_named(spark: SparkSession, tmp_pa
     write_rows(tmp_path / "events" / "dt=soon" / "a.parquet", [event("u1", "i1", "2024-05-01")])
     config = config_of(tmp_path, events={"partition": BY_EVENT_DATE})
     with pytest.raises(
-        UsageError, match=r"1 file not in a folder such as dt=2024-05-01, for example file:/.*dt=soon/a.parquet"
+        UsageError,
+        match=r"the log has 1 file outside of folders such as dt=2024-05-01, for example file:/.*dt=soon/a.parquet",
     ):
         take_inventory(open_tables(config, spark), config.events)
 

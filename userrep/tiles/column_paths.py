@@ -14,7 +14,8 @@ from userrep.sources.read import CORRUPT
 Path = tuple[str, ...]  # the names of nested fields from the outermost in; one name for a top-level column
 
 TEXT_FORMATS = ("csv", "json")
-_ACCEPTED = {"event_at": ("time", "text"), "weight": ("integer", "number", "text")}  # kinds; others: text, integer
+_ACCEPTED = {"event_at": ("time", "text"), "weight": ("integer", "number", "text")}  # kinds
+_ACCEPTED_OTHERS = ("text", "integer", "decimal")
 
 
 class LogColumns(NamedTuple):
@@ -22,10 +23,10 @@ class LogColumns(NamedTuple):
 
     ``mapped`` : by name in rows: user_id, item_id, event_at, and, if they are mapped, event_id, event_type, weight and
     ``context_K`` per context column. ``kinds``: by the same names, the kinds of values in the log's schema: text,
-    integer, number or time. ``context``: the names of context columns in the configuration. ``fixed_type``: the event
-    type of all rows if no column is mapped to it. ``source``: all columns of the log, by which copies without an event
-    id are recognized. ``time_zone``: of times without one. ``in_folders``: whether the log is partitioned by event
-    date; each file then has one day, that of its folder.
+    integer, decimal (without decimal places), number or time. ``context``: the names of context columns in the
+    configuration. ``fixed_type``: the event type of all rows if no column is mapped to it. ``source``: all columns of
+    the log, by which copies without an event id are recognized. ``time_zone``: of times without one. ``in_folders``:
+    whether the log is partitioned by event date; each file then has one day, that of its folder.
     """
 
     mapped: dict[str, Path]
@@ -57,7 +58,7 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
 
     - the log is a table of a catalog, or is partitioned by ingestion date;
     - times are dates, or in another time zone than UTC without being texts;
-    - ids, event types or context values are neither texts nor integers;
+    - ids, event types or context values are neither texts nor whole numbers;
     - weights are decimals;
     - rows of Parquet files have no event id, and a column is nested.
 
@@ -74,7 +75,7 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
     if is_ambiguous(log.columns.context) or not (is_text or "event_id" in columns or _comparable(schema)):
         return None
     kinds = {key: _kind(type_, log.time_zone) for key, (_, type_) in columns.items()}
-    if any(kind not in _ACCEPTED.get(key, ("text", "integer")) for key, kind in kinds.items()):
+    if any(kind not in _ACCEPTED.get(key, _ACCEPTED_OTHERS) for key, kind in kinds.items()):
         return None
     return LogColumns(
         mapped={key: tuple(path) for key, (path, _) in columns.items()},
@@ -104,6 +105,8 @@ def _kind(type_: T.DataType, time_zone: str) -> str:
         return "text"
     if isinstance(type_, T.IntegralType):
         return "integer"
+    if isinstance(type_, T.DecimalType) and type_.scale == 0:
+        return "decimal"
     if isinstance(type_, T.FloatType | T.DoubleType):
         return "number"
     return "time" if is_utc(type_, time_zone) else "other"

@@ -116,11 +116,12 @@ def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:
 
 
 def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Encode texts, integers or nulls as a dictionary of texts."""
+    """Encode texts, whole numbers or nulls as a dictionary of texts."""
     if column.type == CODED:
         return combined(column)
     values = decoded(column)
-    array = combined(values if pa.types.is_integer(values.type) else values.cast(pa.string())).dictionary_encode()
+    is_number = pa.types.is_integer(values.type) or pa.types.is_decimal(values.type)
+    array = combined(values if is_number else values.cast(pa.string())).dictionary_encode()
     return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
 
 
@@ -132,6 +133,8 @@ def _kind(type_: pa.DataType) -> str:
         return "text"
     if pa.types.is_integer(type_) and type_ != pa.uint64():
         return "integer"
+    if pa.types.is_decimal(type_) and type_.scale == 0:
+        return "decimal"
     if type_ in (pa.float32(), pa.float64()):
         return "number"
     return "time" if pa.types.is_timestamp(type_) and type_.unit != "ns" else "other"
@@ -162,7 +165,8 @@ def _rows(table: pa.Table, columns: LogColumns) -> pa.Table:
     rows: dict[str, Any] = {name: coded(_or_null(table, path)) for name, path in columns.texts.items()}
     if "event_id" in columns.mapped:
         ids = decoded(_or_null(table, columns.mapped["event_id"]))
-        rows["event_id"] = ids if ids.type == pa.null() else ids.cast(pa.string() if is_text(ids.type) else pa.int64())
+        is_kept = ids.type == pa.null() or pa.types.is_decimal(ids.type)
+        rows["event_id"] = ids if is_kept else ids.cast(pa.string() if is_text(ids.type) else pa.int64())
     if "weight" in columns.mapped:
         weights = decoded(_or_null(table, columns.mapped["weight"]))
         rows["weight"] = numbers_of(weights)

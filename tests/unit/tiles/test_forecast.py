@@ -170,7 +170,7 @@ def test_days_after_tomorrow_are_held_back(tables: Tables, log: Path) -> None:
 
 def test_a_misplaced_file_and_a_table_of_a_catalog_are_refused(tables: Tables, log: Path) -> None:
     write(log / "a.parquet", D1)
-    with pytest.raises(UsageError, match=r"files? not in a folder such as dt=2024-05-01, for example .*a\.parquet"):
+    with pytest.raises(UsageError, match=r"files? outside of folders such as dt=2024-05-01, for example .*a\.parquet"):
         look(tables, settings(log, **PARTITION))
     with pytest.raises(UsageError, match="events: format table needs Spark, which --dry-run does not start"):
         look(tables, Events(path="db.events", format="table", columns=EVENT_COLUMNS))

@@ -109,7 +109,7 @@ def days_by_partition(what: str, partition: Partition, files: Mapping[ListedFile
         by_day[folder_day(file.path, partition)].append(file)
     if misplaced := by_day.get(None):
         raise UsageError(
-            f"{what}.partition.column: {plural(len(misplaced), 'file')} not in a folder such as "
+            f"{what}.partition.column: the log has {plural(len(misplaced), 'file')} outside of folders such as "
             f"{partition.column}=2024-05-01, for example {min(file.path for file in misplaced)}. Move them to one, or "
             "remove the partition setting."
         )

@@ -77,7 +77,7 @@ def test_a_day_of_folders_has_the_size_of_its_files_and_changes_with_each_of_the
 def test_files_outside_of_folders_of_days_are_named() -> None:
     files = [*FILES, ListedFile("/log/c", 1, datetime(2024, 5, 3)), ListedFile("/log/dt=x/b", 1, datetime(2024, 5, 3))]
     with pytest.raises(
-        UsageError, match=r"events.partition.column: 2 files .* such as dt=2024-05-01, .* /log/c\. Move"
+        UsageError, match=r"events.partition.column: the log has 2 files .* such as dt=2024-05-01, .* /log/c\. Move"
     ):
         days_by_partition("events", PARTITION, dict.fromkeys(files, 0))
 

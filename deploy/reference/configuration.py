@@ -134,7 +134,7 @@ def _kind(kind: Any, constraints: Any = ()) -> str:
         least = ", at least one" if "_at_least" in bounds else ""
         return f"list: {_kind(arguments[0])}{least}"
     if origin is dict:
-        return f"{_kind(arguments[0])} to {_kind(arguments[1])}"
+        return f"mapping: {_kind(arguments[0])} to {_kind(arguments[1])}"
     checks = {getattr(getattr(constraint, "func", None), "__name__", "") for constraint in constraints}
     words = "name" if "_name" in checks else "time zone" if "_time_zone" in checks else _WORDS[kind]
     limits = " and ".join(bound for bound in bounds if bound != "_at_least")

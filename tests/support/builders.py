@@ -81,11 +81,19 @@ def in_time_zone(zone: str) -> Iterator[None]:
 @contextmanager
 def session_in(spark: SparkSession, zone: str) -> Iterator[None]:
     """Let the session run in a time zone."""
-    spark.conf.set("spark.sql.session.timeZone", zone)
+    with conf_of(spark, "spark.sql.session.timeZone", zone):
+        yield
+
+
+@contextmanager
+def conf_of(spark: SparkSession, name: str, value: str) -> Iterator[None]:
+    """Let the session run with another value of a setting."""
+    before = spark.conf.get(name)
+    spark.conf.set(name, value)
     try:
         yield
     finally:
-        spark.conf.set("spark.sql.session.timeZone", "UTC")
+        spark.conf.set(name, before)
 
 
 def write_training_rows(

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _UNPUBLISHED = (BEGUN, STAGED, REFUSED)
 _MANY = 16  # files of a ledger, or of a partition written by streams, from which on they are compacted
+_SMALL = 50_000  # rows per file of a partition, below which they are compacted; some 25 MB of vectors
 
 
 def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
@@ -87,8 +88,12 @@ def _compact(tables: Tables) -> dict[str, int]:
 
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
-    """Return the partitions with many files. Where partitions are by revision, only those written by streams."""
-    crowded = [table.partition(k) for k, part in tables.partitions(table).items() if part.num_files >= _MANY]
+    """Return the partitions with many small files. Where partitions are by revision, only those written by streams."""
+    crowded = [
+        table.partition(key)
+        for key, part in tables.partitions(table).items()
+        if part.num_files >= _MANY and part.num_rows < part.num_files * _SMALL
+    ]
     return [values for values in crowded if values.get("revision", STREAM_REVISION) == STREAM_REVISION]
 
 

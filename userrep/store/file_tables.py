@@ -239,7 +239,8 @@ class FileTables(Tables):
 
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
         since = self.version(table)
-        rows = self.read(table, keys, version=since).repartition(*table.partition_by)
+        # Spark gives a task what makes a file of some 64 MB, so a large partition stays several files.
+        rows = self.read(table, keys, version=since).hint("rebalance", *table.partition_by)
         try:
             with around(f"join:{table.name}"):
                 self.replace(rows, table, keys, since=since)

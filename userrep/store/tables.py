@@ -239,7 +239,10 @@ class Tables(ABC):
 
     @abstractmethod
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
-        """Compact the files of some partitions, by tasks; return False if another run was first."""
+        """Compact the small files of some partitions, by tasks; return False if another run was first.
+
+        A partition ends as one file per 64 MB or more, so that neither a task nor a reader gets a file of any size.
+        """
 
     @abstractmethod
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:

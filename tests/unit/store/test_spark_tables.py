@@ -9,7 +9,8 @@ import pytest
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from tests.support.conformance import LEDGER, Conformance
+from tests.support.builders import conf_of
+from tests.support.conformance import D1, D2, LEDGER, SHARES, Conformance, share
 from userrep.errors import UsageError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REGISTRY
@@ -23,6 +24,20 @@ class TestFileTables(Conformance):
     @pytest.fixture
     def tables(self, spark: SparkSession, tmp_path: Path) -> Tables:
         return FileTables(spark, str(tmp_path / "a b"))
+
+    def test_a_large_partition_is_compacted_into_several_files(self, tables: FileTables) -> None:
+        for name in "abc":
+            tables.append(share(tables, D1, *(f"{name}{k:05d}" for k in range(20_000))), SHARES)
+            tables.append(share(tables, D2, name), SHARES)
+        before = sorted(map(tuple, tables.read(SHARES).collect()))
+        small_tasks = conf_of(tables.spark, "spark.sql.files.maxPartitionBytes", "64kb")
+        small_files = conf_of(tables.spark, "spark.sql.adaptive.advisoryPartitionSizeInBytes", "64kb")
+        with small_tasks, small_files:
+            assert tables.compact_partitions(SHARES, [{"day": D1}, {"day": D2}])
+        num_files = [len(tables.files(SHARES, lambda values, day=day: values["day"] == day)) for day in (D1, D2)]
+        assert 2 <= num_files[0] <= 10
+        assert num_files[1] == 1
+        assert sorted(map(tuple, tables.read(SHARES).collect())) == before
 
 
 @pytest.mark.full

@@ -28,9 +28,9 @@ class SampleFacts:
 
     rows_by_day : number of rows per UTC day, ascending, without rows of unreadable time. num_users, num_items : without
     null and blank ids. nulls : number of null or blank values per configuration key of a mapped column; for event_at,
-    of unreadable times. num_rejectable : rows that a run rejects. num_duplicates : rows that deduplication removes;
-    None if the columns cannot be compared. heaviest : (user id, number of rows) of the users with most rows,
-    descending.
+    of unreadable times. num_rejectable : rows that a run rejects. rejectable_by_day : those with a readable time, per
+    UTC day. num_duplicates : rows that deduplication removes; None if the columns cannot be compared. heaviest : (user
+    id, number of rows) of the users with most rows, descending.
     """
 
     rows_by_day: dict[date, int]
@@ -38,6 +38,7 @@ class SampleFacts:
     num_items: int
     nulls: dict[str, int]
     num_rejectable: int
+    rejectable_by_day: dict[date, int]
     num_duplicates: int | None
     heaviest: list[tuple[str, int]]
 
@@ -63,6 +64,7 @@ def sample_facts(sample: Sample, log: EventSource) -> SampleFacts:
         to_reject.append(pc.invert(is_weight(numbers_of(rows[log.columns.weight]))))
     if log.partition:
         to_reject.append(_is_outside_partition(times, rows[log.partition.column], log.partition.late_days))
+    is_rejectable = reduce(pc.or_, to_reject)
     users = pc.value_counts(rows[log.columns.user_id].filter(pc.invert(is_missing["columns.user_id"])))
     items = rows[log.columns.item_id].filter(pc.invert(is_missing["columns.item_id"]))
     heaviest = users.sort("descending", by="counts")[:_HEAVIEST].to_pylist()
@@ -71,7 +73,8 @@ def sample_facts(sample: Sample, log: EventSource) -> SampleFacts:
         num_users=len(users),
         num_items=pc.count_distinct(items).as_py(),
         nulls={key: num for key, missing in is_missing.items() if (num := pc.sum(missing).as_py() or 0)},
-        num_rejectable=(pc.sum(reduce(pc.or_, to_reject)).as_py() or 0) + sample.num_unparsable,
+        num_rejectable=(pc.sum(is_rejectable).as_py() or 0) + sample.num_unparsable,
+        rejectable_by_day=count_by_day(times.filter(is_rejectable)),
         num_duplicates=_num_duplicates(rows, log, times),
         heaviest=[(_id_text(user["values"]), user["counts"]) for user in heaviest],
     )

@@ -25,6 +25,7 @@ from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, needed_days, room_of
 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
+_ALLOWED = "events.max_rejected_share allows {:.1%}"
 _KEYS = {"users": "user_id", "items": "item_id"}  # the key of each source that describes ids of the log
 
 
@@ -186,24 +187,30 @@ def _judge_rows(
 ) -> Iterator[VerdictLine]:
     """Judge what makes a run fail or leave rows out: rejected rows, small days, rows in the future, duplicates."""
     events = config.events
+    is_whole_log = sample.is_complete and len(events.all_sources) == 1
     num_read = max(1, sample.rows.num_rows + sample.num_unparsable)
     if not facts.rows_by_day:
         yield VerdictLine(WARN, f"{what}.columns.event_at: no readable time. Map another column, or convert it.")
         return
     if span is not None and not span.is_exact and not sample.sees_end:
         yield VerdictLine(WARN, f"{what}: the end of the log is not in the sample; its last day may be later.")
-    share = facts.num_rejectable / num_read
-    if share > events.max_rejected_share:
-        limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"
-        yield VerdictLine(WARN, f"{what}: {share:.1%} of the rows would be rejected; {limit}.")
+    share, limit = facts.num_rejectable / num_read, events.max_rejected_share
+    bad = [day for day, num in facts.rejectable_by_day.items() if num > limit * facts.rows_by_day[day]]
+    if share > limit:
+        yield VerdictLine(WARN, f"{what}: {share:.1%} of the rows would be rejected; {_ALLOWED.format(limit)}.")
+    elif bad and is_whole_log:
+        days = f"{plural(len(bad), 'day')} ({shortened(bad, most=_DAYS_SHOWN)})"
+        yield VerdictLine(WARN, f"{what}: a run fails because of rejected rows on {days}; {_ALLOWED.format(limit)}.")
     num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > last_event_day(utc_now()))
     if num_ahead:
         yield VerdictLine(WARN, f"{what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back.")
     least = events.min_day_share * median(facts.rows_by_day.values())
     small = [day for day, num in facts.rows_by_day.items() if num < least]
-    if small and sample.is_complete and len(config.events.all_sources) == 1:
-        limit = f"events.min_day_share {events.min_day_share:g} of the median day's rows"
-        yield VerdictLine(WARN, f"{what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0.")
+    if small and is_whole_log:
+        least_share = f"events.min_day_share {events.min_day_share:g} of the median day's rows"
+        yield VerdictLine(
+            WARN, f"{what}: {_few(small)} below {least_share}, so runs fail. Set events.min_day_share: 0."
+        )
     if facts.num_duplicates:
         yield VerdictLine(OK, f"{what}: a run drops {plural(facts.num_duplicates, 'duplicate row')}.")
 

@@ -71,6 +71,7 @@ def test_a_row_in_the_future_hides_no_days_of_a_large_log(tmp_path: Path, monkey
     ("more", "said"),
     [
         ([event(None, "i", "2024-02-01")] * 9, "events: 8.3% of the rows would be rejected; events.max"),
+        ([event(None, "i", "2024-02-01")] * 3, "events: a run fails because of rejected rows on 1 day (2024-02-01)"),
         ([event("u", "i", "2090-01-01")], "events: 1 row later than tomorrow; a run holds them back."),
         (
             [event(f"u{k}", "i", str(START + timedelta(days=d))) for k in range(150) for d in range(90)],

@@ -21,6 +21,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet, parquet_footer
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import REJECTED_EVENTS, TableSchema
+from userrep.store.spark_commits import conflicts
 from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 
@@ -103,7 +104,7 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
     Raises
     ------
     UserrepError
-        If other runs keep changing the same files.
+        If other runs keep changing the same files; in a catalog, if one changes them during the MERGE.
     """
     if not tables.exists(table):
         return ErasedRows()
@@ -197,11 +198,12 @@ def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> E
     column = id_column(table)
     rows, ids, hashes = rows_and_ids(tables, table, users)
     partitions = [row.asDict() for row in rows.select(*table.partition_by).distinct().collect()]
-    merged = tables.spark.sql(
-        f"MERGE INTO {tables.name(table)} AS t USING {{ids}} AS s ON t.`{column}` = s.`{column}` "
-        "WHEN MATCHED THEN DELETE",
-        ids=ids,
-    ).first()
+    with conflicts(tables.name(table)):
+        merged = tables.spark.sql(
+            f"MERGE INTO {tables.name(table)} AS t USING {{ids}} AS s ON t.`{column}` = s.`{column}` "
+            "WHEN MATCHED THEN DELETE",
+            ids=ids,
+        ).first()
     return ErasedRows(int(merged.num_deleted_rows) if merged else 0, hashes, partitions=partitions)
 
 

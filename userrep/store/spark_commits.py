@@ -1,7 +1,8 @@
 """Commits of Spark to a Delta table: each is atomic, and may depend on a version or on a transaction of its writer."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
@@ -43,16 +44,14 @@ class SparkCommits:
         if transaction is not None:
             writer = writer.options(txnAppId=transaction[0], txnVersion=transaction[1])
         try:
-            with around(f"commit:{self.table.name}"):
+            with around(f"commit:{self.table.name}"), conflicts(self.name):
                 if self.path is not None:
                     writer.save(self.path)
                 else:
                     writer.saveAsTable(self.name)
-        except Exception as error:
-            if not was_overtaken(error):
-                raise
+        except UserrepError:
             if not self._is_committed(mark):
-                raise changed_meanwhile(self.name) from error
+                raise
 
     def write_once(self, rows: DataFrame, transaction: TransactionId, *, where: str | None = None) -> bool:
         """Write rows unless another run has used the ``transaction``; return whether they were written.
@@ -121,7 +120,7 @@ class SparkCommits:
         values = [f"source.added.{column}" for column in columns]
         file_names = F.sort_array(F.collect_set("_metadata.file_path")).alias("names")
         try:
-            with around(f"commit:{self.table.name}"):
+            with around(f"commit:{self.table.name}"), conflicts(self.name):
                 merged = self.spark.sql(  # the row of the source that adds nothing matches the rows to delete
                     f"MERGE INTO {self.name} USING ("
                     "SELECT * FROM (SELECT struct(*) AS added FROM {rows} UNION ALL SELECT NULL) "
@@ -133,9 +132,7 @@ class SparkCommits:
                     before=self.spark.sql(f"SELECT * FROM {self.name} VERSION AS OF {since}").agg(file_names),
                     now=self.spark.sql(f"SELECT * FROM {self.name}").agg(file_names),
                 ).first()
-        except Exception as error:
-            if not was_overtaken(error):
-                raise
+        except UserrepError:
             return False
         return bool(merged and merged.num_affected_rows)
 
@@ -145,9 +142,15 @@ def _last_number(history: Sequence[Row], counter: str) -> int:
     return next((int(mark.split()[1]) for mark in marks if mark.startswith(f"{counter} ")), 0)
 
 
-def was_overtaken(error: Exception) -> bool:
-    """Return whether Delta refused a commit because of a concurrent one.
+@contextmanager
+def conflicts(name: str) -> Iterator[None]:
+    """Raise UserrepError if Delta refuses a commit of the block because of a concurrent one. ``name``: the table.
 
     Delta's Python exceptions have no common base class, and do not exist under Spark Connect.
     """
-    return "[DELTA_CONCURRENT_" in str(error)
+    try:
+        yield
+    except Exception as error:
+        if "[DELTA_CONCURRENT_" not in str(error):
+            raise
+        raise changed_meanwhile(name) from error

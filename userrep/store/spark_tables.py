@@ -17,7 +17,7 @@ from userrep.store.data_dictionary import described
 from userrep.store.filesystem import folder_names, root_path
 from userrep.store.rows import arrow_rows
 from userrep.store.schemas import TableSchema
-from userrep.store.spark_commits import SparkCommits, was_overtaken
+from userrep.store.spark_commits import SparkCommits, conflicts
 from userrep.store.sql import sql_any, sql_name
 from userrep.store.tables import Keys, PartitionStatistics, Rows, Session, Tables, TransactionId
 
@@ -190,12 +190,8 @@ class SparkTables(Tables):
 
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
         if keys and self.exists(table):
-            try:
+            with conflicts(self.name(table)):
                 self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
-            except Exception as error:
-                if not was_overtaken(error):
-                    raise
-                raise changed_meanwhile(self.name(table)) from error
 
     # Upkeep
 
@@ -207,11 +203,9 @@ class SparkTables(Tables):
 
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
         try:
-            with around(f"join:{table.name}"):
+            with around(f"join:{table.name}"), conflicts(self.name(table)):
                 self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {sql_any(keys)}")
-        except Exception as error:
-            if not was_overtaken(error):
-                raise
+        except UserrepError:
             return False
         return True
 

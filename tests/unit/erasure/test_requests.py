@@ -24,7 +24,7 @@ from userrep.erasure import requests
 from userrep.erasure.request_states import ASKED, BEGUN, DELETED, DONE, newest_requests
 from userrep.erasure.requests import Erasure
 from userrep.erasure.rewrite import ErasedUsers, erase_rows
-from userrep.errors import AlreadyRunningError
+from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.features.profiles import refresh_profiles
 from userrep.sources.tombstones import NO_TOMBSTONES, add_tombstones, read_tombstones, request_id_of
 from userrep.store.delta_commits import DeltaCommits
@@ -309,6 +309,22 @@ def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, conf
         assert files_naming(tmp_path / "erased" / "user_profiles", BOB) == []
     finally:
         spark.sql("DROP DATABASE erased CASCADE")
+
+
+def test_a_merge_that_another_run_has_overtaken_asks_for_another_attempt(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, sql = SparkTables(spark, artifacts=str(tmp_path / "merged")), SparkSession.sql
+    tables.add(REJECTED_EVENTS, [{"event_date": D1, "revision": 1, "row": BOB}])
+
+    def overtaken(session: SparkSession, query: str, *args: Any, **frames: Any) -> Any:
+        if query.startswith("MERGE"):
+            raise RuntimeError("[DELTA_CONCURRENT_APPEND.WITH_PARTITION_HINT] Transaction conflict detected.")
+        return sql(session, query, *args, **frames)
+
+    monkeypatch.setattr(SparkSession, "sql", overtaken)
+    with pytest.raises(UserrepError, match="rejected_events`: another run has changed the same rows meanwhile"):
+        erase_rows(tables, REJECTED_EVENTS, ErasedUsers(_tombstones_of(tmp_path, spark)))
 
 
 def _tombstones_of(tmp_path: Path, spark: SparkSession) -> Any:

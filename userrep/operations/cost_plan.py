@@ -176,8 +176,9 @@ def _work(row: Row, outputs: dict[str, Any], per_day: Mapping[str, float], *, ev
 
 
 def _published(tables: Tables) -> list[Row]:
-    """Return the published snapshots, by date and revision. Raises UsageError if no snapshot is published."""
-    rows = sorted(tables.ledger(schemas.SNAPSHOTS, state=PUBLISHED), key=lambda row: (row.as_of, row.revision))
+    """Return the published snapshots with users, by date and revision. Raises UsageError if there is none."""
+    published = [row for row in tables.ledger(schemas.SNAPSHOTS, state=PUBLISHED) if row.num_users]  # none once erased
+    rows = sorted(published, key=lambda row: (row.as_of, row.revision))
     if not rows:
         raise UsageError(
             "estimate: no snapshot is published yet. Run `userrep pipeline --as-of DATE` on a sample of the log."

@@ -86,6 +86,15 @@ def test_without_a_published_snapshot_there_is_no_plan(tables: Tables, config: C
         plan_for(tables, config, SIZE)
 
 
+def test_a_snapshot_whose_users_were_all_erased_gives_no_rate(tables: Tables, config: Config) -> None:
+    erased = replace(snapshot(date(2024, 5, 2)), num_users=0)
+    record_snapshots(tables, [replace(snapshot(date(2024, 5, 1)), num_users=50), erased])
+    assert hours(tables, config)["refresh_user_features"] == pytest.approx(1_000 / 50)
+    record_snapshots(tables, [replace(snapshot(date(2024, 5, 1)), num_users=0)])
+    with pytest.raises(UsageError, match="no snapshot is published yet"):
+        plan_for(tables, config, SIZE)
+
+
 def test_a_month_is_thirty_nights_and_the_storage() -> None:
     work = [Work("refresh_user_features", "user", 1, 1.0, 0.0), Work("train_autoencoder", "user", 1, 1.0, 0.0)]
     storage = [Storage("user_embeddings", "user", 1, 8.0), Storage("user_item_days", "event", 1, 4.0)]

@@ -25,18 +25,12 @@ def recount(tables: Tables) -> None:
     Cost: milliseconds, and one entry per file in the driver's memory; in a catalog, a count of each table of
     features and, for each space, of all snapshots.
     """
-
-    def features_of(row: Row) -> tuple[Any, ...] | None:
-        return (row.as_of,) if row.begun_by is None else None
-
-    def snapshot_of(row: Row) -> tuple[Any, ...] | None:
-        return (row.space_id, row.as_of, row.revision) if row.state in (STAGED, PUBLISHED) else None
-
     for table in features_tables(tables):
         key = {"lineage_id": table.name.removeprefix(schemas.USER_FEATURES)}
-        _recount_rows(tables, schemas.FEATURE_SETS, key, table, features_of)
+        _recount_rows(tables, schemas.FEATURE_SETS, key, table, lambda row: row["begun_by"] is None)
     for space in read_registry(tables).spaces:
-        _recount_rows(tables, schemas.SNAPSHOTS, {"space_id": space.space_id}, schemas.USER_EMBEDDINGS, snapshot_of)
+        key, table = {"space_id": space.space_id}, schemas.USER_EMBEDDINGS
+        _recount_rows(tables, schemas.SNAPSHOTS, key, table, lambda row: row["state"] in (STAGED, PUBLISHED))
 
 
 def _recount_rows(
@@ -44,22 +38,24 @@ def _recount_rows(
     ledger: TableSchema,
     key: dict[str, str],
     table: TableSchema,
-    partition_of: Callable[[Row], tuple[Any, ...] | None],
+    is_counted: Callable[[dict[str, Any]], bool],
 ) -> None:
-    """Set the number of users in a ledger's rows with a key to that of their partition of a table, where they have one.
+    """Set the number of users in a ledger's rows with a key to that of their partition of a table.
 
-    Partitions are counted after the ledger was read. Rows are committed before the ledger names them, so none are
-    missed.
+    Rows that are not ``is_counted`` do not change. Partitions are counted after the ledger was read. Rows are committed
+    before the ledger names them, so none are missed.
     """
 
     def recounted(rows: list[Row]) -> list[dict[str, Any]] | None:
-        num_users = {partition: part.num_rows for partition, part in tables.partitions(table).items()}
+        counts = {partition: part.num_rows for partition, part in tables.partitions(table).items()}
+        old = [row.asDict() for row in rows]
         new = [
-            row.asDict()
-            | ({} if (partition := partition_of(row)) is None else {"num_users": num_users.get(partition, 0)})
-            for row in rows
+            row | {"num_users": counts.get(tuple(row[name] for name in table.partition_by), 0)}
+            if is_counted(row)
+            else row
+            for row in old
         ]
-        return None if new == [row.asDict() for row in rows] else new
+        return None if new == old else new
 
     tables.change(ledger, recounted, replacing=sql_key(key), **key)
 

@@ -58,19 +58,19 @@ class BucketFiles(NamedTuple):
         ranges = BucketRanges.of([file.possible_buckets for file in files])
         return cls([file.uri for file in files], ranges, sum(file.num_rows for file in files))
 
-    def rows_of_users(self, user_ids: pa.Array, columns: Sequence[str]) -> pa.Table | None:
-        """Read the rows of users (strings without nulls), or None if no row group can contain any of them.
+    def rows_of_users(self, user_ids: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Read the rows of users (strings without nulls). ``columns`` must include user_id.
 
-        ``columns`` must include user_id. Cost: one or two row groups per user.
+        Cost: one or two row groups per user. If no row group can contain any of them, the columns have the null type.
         """
-        buckets, tables = np.unique(bucket_of(user_ids)), []
+        buckets, tables = np.unique(bucket_of(user_ids)), [_no_rows(columns)]
         for number in self.ranges.containing(buckets) if len(buckets) else ():
             uri = self.uris[number]
             groups = row_group_ranges(uri).containing(buckets)
             if len(groups):
                 rows = read_row_groups(uri, groups, columns)
                 tables.append(rows.filter(pc.is_in(rows["user_id"], value_set=user_ids)))
-        return pa.concat_tables(tables) if tables else None
+        return pa.concat_tables(tables, promote_options="permissive")
 
 
 @lru_cache(maxsize=4096)
@@ -100,7 +100,7 @@ def rows_below(limit: int, tables: Tables, table: TableSchema, keys: Keys, colum
     """
     if not isinstance(tables, FileTables):
         return tables.read(table, keys).where(user_bucket() < limit).select(*columns).toArrow()
-    parts = [pa.table({name: pa.nulls(0) for name in columns})]
+    parts = [_no_rows(columns)]
     for file in tables.files(table, matches(keys)):
         if file.possible_buckets[0] >= limit:
             continue
@@ -126,5 +126,8 @@ def rows_of_users(
         ids = tables.spark.createDataFrame(pa.table({"user_id": user_ids}))
         rows = tables.read(table, keys).join(F.broadcast(ids), on="user_id", how="left_semi")
         return rows.select(*columns).toArrow()
-    found = BucketFiles.of(tables.files(table, matches(keys))).rows_of_users(user_ids, columns)
-    return pa.table({name: pa.nulls(0) for name in columns}) if found is None else found.select(columns)
+    return BucketFiles.of(tables.files(table, matches(keys))).rows_of_users(user_ids, columns)
+
+
+def _no_rows(columns: Sequence[str]) -> pa.Table:
+    return pa.table({name: pa.nulls(0) for name in columns})

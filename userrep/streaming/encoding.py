@@ -185,7 +185,7 @@ def read_base_rows(files: BucketFiles, user_ids: pa.Array, *, day: int, context:
     sums, profiles = (schema_of(kind, context=context) for kind in ("sums", "profiles"))
     stored = dict.fromkeys(name for name in (*sums.names, *profiles.names) if name != "day")
     rows = files.rows_of_users(user_ids, list(stored))
-    if rows is None:
+    if not rows.num_rows:
         return sums.empty_table(), profiles.empty_table()
     rows = rows.append_column("day", pa.array(np.full(rows.num_rows, day, np.int32)))
     has_sums = pc.greater(pc.binary_length(rows["sums"]), 0)

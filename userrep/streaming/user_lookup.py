@@ -103,7 +103,7 @@ def _streamed(online: OnlineStore, snapshot: Snapshot, user_ids: list[str]) -> d
 def _published(snapshot: Snapshot, files: BucketFiles, user_ids: list[str]) -> dict[str, Embedding]:
     """Return the users' vectors in a snapshot."""
     rows = files.rows_of_users(pa.array(user_ids, pa.string()), ["user_id", "embedding"])
-    if rows is None or not rows.num_rows:
+    if not rows.num_rows:
         return {}
     vectors = combined(rows.column("embedding"))
     z_UD = stacked(vectors, snapshot.dim or len(vectors[0]))

@@ -20,14 +20,7 @@ from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, Snapshot
 from userrep.store import schemas
 from userrep.store.filesystem import delete_folder, delete_partials, folder_names, newest_change
 from userrep.store.leases import held
-from userrep.store.schemas import (
-    EMBEDDING_UPDATES,
-    REJECTED_EVENTS,
-    TRAINING_ROWS,
-    USER_EMBEDDINGS,
-    USER_ITEM_DAYS,
-    TableSchema,
-)
+from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any, sql_in
 from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION
@@ -78,7 +71,7 @@ def maintain_tables(tables: Tables, config: Config) -> dict[str, Any]:
 def _compact(tables: Tables) -> dict[str, int]:
     """Compact ledgers and partitions written by streams; return the number of files or partitions by table."""
     joined = {table.name: num for table in schemas.LEDGERS if (num := tables.compact(table, at_least=_MANY))}
-    for table in (EMBEDDING_UPDATES, REJECTED_EVENTS):
+    for table in (schemas.EMBEDDING_UPDATES, schemas.REJECTED_EVENTS):
         crowded = _crowded(tables, table)
         if crowded and tables.compact_partitions(table, crowded):
             joined[table.name] = len(crowded)
@@ -111,8 +104,8 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     bases = [row.revision_by_day for row in base_rows(tables).values()]
     summed = {day for included in (*sums, *bases) for day in (included or {}).items()}
-    _drop_revisions(tables, REJECTED_EVENTS, newest, whole=(STREAM_REVISION, undated))
-    return _drop_revisions(tables, USER_ITEM_DAYS, newest | summed)
+    _drop_revisions(tables, schemas.REJECTED_EVENTS, newest, whole=(STREAM_REVISION, undated))
+    return _drop_revisions(tables, schemas.USER_ITEM_DAYS, newest | summed)
 
 
 def _newest_lately(tables: Tables) -> set[tuple[date | None, int]]:
@@ -218,11 +211,11 @@ def _drop_updates(tables: Tables, config: Config) -> int:
     ]
     old: Keys = [
         {"space_id": space_id, "as_of": as_of}
-        for space_id, as_of in sorted(tables.partitions(EMBEDDING_UPDATES))
+        for space_id, as_of in sorted(tables.partitions(schemas.EMBEDDING_UPDATES))
         if space_id in newest and as_of <= newest[space_id] - config.snapshots.keep_daily
         if not any(pinned_id == space_id and first <= as_of <= last for pinned_id, first, last in pinned)
     ]
-    tables.drop_partitions(EMBEDDING_UPDATES, old)
+    tables.drop_partitions(schemas.EMBEDDING_UPDATES, old)
     return len(old)
 
 
@@ -237,7 +230,7 @@ def _drop_trainings(tables: Tables) -> int:
     try:
         with held(tables, "train_autoencoder"):
             rows, folders = _old_trainings(tables)
-            tables.drop_partitions(TRAINING_ROWS, [{"space_id": space_id} for space_id in rows])
+            tables.drop_partitions(schemas.TRAINING_ROWS, [{"space_id": space_id} for space_id in rows])
             for name in folders:
                 delete_folder(f"{_trainings(tables)}/{name}")
             return len({*rows, *folders})
@@ -249,7 +242,7 @@ def _old_trainings(tables: Tables) -> tuple[list[str], list[str]]:
     """Return the ids of the rows and the names of the folders that ``_drop_trainings`` drops."""
     before = utc_now() - RETENTION
     written: dict[str, datetime] = {}
-    for (space_id, *_), part in tables.partitions(TRAINING_ROWS).items():
+    for (space_id, *_), part in tables.partitions(schemas.TRAINING_ROWS).items():
         written[space_id] = max(part.written_at, written.get(space_id, part.written_at))
     newest = {name: _newest_file(f"{_trainings(tables)}/{name}") for name in folder_names(_trainings(tables))}
     rows = [name for name, at in written.items() if max(at, newest.get(name, at)) < before]
@@ -272,7 +265,7 @@ def _drop_unpublished(tables: Tables) -> int:
     The ledger keeps refused snapshots, with the reasons, as refused even if they were staged again. It loses those that
     drift held back or whose build was interrupted, so that a later run builds the date again.
     """
-    before, stored = utc_now() - RETENTION, tables.partitions(USER_EMBEDDINGS)
+    before, stored = utc_now() - RETENTION, tables.partitions(schemas.USER_EMBEDDINGS)
     rows = {(row.space_id, row.as_of, row.revision): row for row in tables.ledger(schemas.SNAPSHOTS)}
     old = {
         key: row
@@ -286,5 +279,5 @@ def _drop_unpublished(tables: Tables) -> int:
         return 0  # another run stages or publishes one of them
     left = {key for key, part in stored.items() if key not in rows and part.written_at < before}  # by a killed run
     keys = sorted(left | (stored.keys() & old.keys()))
-    tables.drop_partitions(USER_EMBEDDINGS, list(map(USER_EMBEDDINGS.partition, keys)))
+    tables.drop_partitions(schemas.USER_EMBEDDINGS, list(map(schemas.USER_EMBEDDINGS.partition, keys)))
     return len(keys)

@@ -184,17 +184,19 @@ def _sync(folder: Path) -> None:
 
 def folder_names(uri: str) -> list[str]:
     """Return the sorted names of the entries of a folder; none if the folder does not exist."""
-    files, path = file_system(uri)
-    entries = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
-    return sorted(entry.base_name for entry in entries)
+    return sorted(entry.base_name for entry in _entries(uri))
 
 
 def newest_change(uri: str) -> datetime:
     """Return the time of the newest entry of a folder (naive UTC); 1970 if it is missing or empty."""
-    files, path = file_system(uri)
-    entries = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
-    times = [entry.mtime.astimezone(UTC).replace(tzinfo=None) for entry in entries if entry.mtime is not None]
+    times = [entry.mtime.astimezone(UTC).replace(tzinfo=None) for entry in _entries(uri) if entry.mtime is not None]
     return max(times, default=EPOCH)
+
+
+def _entries(uri: str, *, recursive: bool = False) -> list[pyarrow.fs.FileInfo]:
+    """Return the entries of a folder; none if the folder does not exist."""
+    files, path = file_system(uri)
+    return list(files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True, recursive=recursive)))
 
 
 def read_bytes(uri: str, *, max_bytes: int) -> bytes:
@@ -240,9 +242,8 @@ def delete_partials(uri: str, *, older_than: timedelta) -> int:
 
     Entries younger than ``older_than`` are kept, because a writer may still be working on them. Cost: a listing.
     """
-    files, path = file_system(uri)
-    entries = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True))
-    before = datetime.now(UTC) - older_than
+    files, before = file_system(uri)[0], datetime.now(UTC) - older_than
+    entries = _entries(uri, recursive=True)
     old = [entry for entry in entries if entry.base_name.startswith(PARTIAL) and entry.mtime and entry.mtime < before]
     for entry in old:
         is_folder = entry.type == pyarrow.fs.FileType.Directory

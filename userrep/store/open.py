@@ -21,10 +21,8 @@ def open_tables(config: Config, session: Session, *, expected: bool = False) -> 
     """Return the tables of a configuration. The options are those of ``Tables``."""
     if config.root is not None:
         return open_root(config.root, session, expected=expected)
-    from userrep.store.spark_tables import SparkTables
-
-    schema = f"`{config.catalog}`.`{config.schema_}`"
-    return SparkTables(session, schema=schema, artifacts=artifacts_root(config), expected=expected)
+    schema = f"{config.catalog}.{config.schema_}"
+    return open_schema(schema, session, artifacts=artifacts_root(config), expected=expected)
 
 
 def open_root(root: str, session: Session, *, expected: bool = False) -> Tables:
@@ -36,8 +34,8 @@ def open_root(root: str, session: Session, *, expected: bool = False) -> Tables:
     return SparkTables(session, artifacts=root, expected=expected)
 
 
-def open_schema(name: str, session: Session, *, expected: bool = False) -> Tables:
-    """Return the tables in ``catalog.schema``. The options are those of ``Tables``.
+def open_schema(name: str, session: Session, *, artifacts: str | None = None, expected: bool = False) -> Tables:
+    """Return the tables in ``catalog.schema``. The options are those of ``SparkTables``.
 
     Raises
     ------
@@ -48,4 +46,4 @@ def open_schema(name: str, session: Session, *, expected: bool = False) -> Table
 
     catalog, _, schema = name.partition(".")
     checked = f"`{checked_name(catalog, 'catalog')}`.`{checked_name(schema, 'schema')}`"
-    return SparkTables(session, schema=checked, expected=expected)
+    return SparkTables(session, schema=checked, artifacts=artifacts, expected=expected)

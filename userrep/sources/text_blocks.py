@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.fs
 from numpy.typing import NDArray
 
@@ -82,15 +84,38 @@ def csv_header(files: pyarrow.fs.FileSystem, path: str) -> list[str]:
         while (line := stream.readline(_HEADER_BYTES)) and not line.strip():
             pass
     try:
-        return next(csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r\n")]), [])
+        return csv_values(line.decode("utf-8-sig", errors="replace").rstrip("\r\n"))
     except csv.Error as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def names_of_values(line: bytes, names: Sequence[str]) -> list[str]:
-    """Return a name for each value of a CSV line: ``names``, cut off or continued by names that no column has."""
-    width = len(next(csv.reader([line.decode(errors="replace")]), []))
-    return [*names, *(f"\n{k}" for k in range(width - len(names)))][:width]
+def csv_values(line: str) -> list[str]:
+    """Split a line of CSV; none of an empty line."""
+    return next(csv.reader([line]), [])
+
+
+def csv_table(
+    lines: bytes,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    handle_odd: Callable[[Any], str] | None = None,
+) -> pa.Table:
+    """Parse lines of CSV without a header by Arrow. ``names``: of their values; ``wanted``: of the columns to return.
+
+    All values are text; empty ones, and those that the first line lacks, are null. ``handle_odd`` skips lines of
+    another number of values than the first; by default, they raise ArrowInvalid.
+    """
+    width = len(csv_values(lines.partition(b"\n")[0].decode(errors="replace")))
+    read = [*names, *(f"\n{k}" for k in range(width - len(names)))][:width]  # no column has a name with a line feed
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(lines),
+        pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=read),
+        pyarrow.csv.ParseOptions(invalid_row_handler=handle_odd),
+        pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, include_missing_columns=True,
+            strings_can_be_null=True, null_values=[""],
+        ),
+    )  # fmt: skip
 
 
 def json_object(line: str | bytes, number: Callable[[str], Any] | None = None) -> dict[str, Any] | None:

@@ -1,16 +1,14 @@
 """Rows of CSV and JSON files as text, as Spark reads them."""
 
-import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
 
 from userrep.sources.listing import COMPRESSED, DataFile
-from userrep.sources.text_blocks import csv_header, json_object, names_of_values
+from userrep.sources.text_blocks import csv_header, csv_table, csv_values, json_object
 
 _LONGEST_LINE = 1 << 24
 _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a number or a time
@@ -71,22 +69,9 @@ def csv_rows(text: bytes, names: list[str]) -> pa.Table:
     lines = text.lstrip().partition(b"\n")[2].lstrip(b"\r\n")  # without blank lines above and below the header
     if not lines:
         return schema.empty_table()
-    own = names_of_values(lines.partition(b"\n")[0], names)
-    rows = pyarrow.csv.read_csv(
-        pa.py_buffer(lines),
-        read_options=pyarrow.csv.ReadOptions(column_names=own, use_threads=False, block_size=len(lines) + 1),
-        parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=skip),
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=names, include_missing_columns=True, column_types=dict.fromkeys(names, pa.string()),
-            strings_can_be_null=True, null_values=[""],
-        ),
-    )  # fmt: skip
-    values = [dict(zip(names, (value or None for value in row), strict=False)) for row in map(_values, odd)]
+    rows = csv_table(lines, names, names, skip)
+    values = [dict(zip(names, (value or None for value in row), strict=False)) for row in map(csv_values, odd)]
     return pa.concat_tables([rows, pa.Table.from_pylist(values, schema)])
-
-
-def _values(line: str) -> list[str]:
-    return next(csv.reader([line]), [])
 
 
 def json_rows(text: bytes) -> tuple[pa.Table, int]:

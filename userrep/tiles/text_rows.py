@@ -4,7 +4,6 @@ Most lines are parsed by Arrow. The few lines around one that Arrow does not rea
 Spark may read in a way of its own, such as JSON in single quotes or CSV with quotes inside quotes, are left to Spark.
 """
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.json
 
 from userrep.errors import NeedsSparkError
-from userrep.sources.text_blocks import TextBlock, json_object, names_of_values
+from userrep.sources.text_blocks import TextBlock, csv_table, csv_values, json_object
 from userrep.sources.text_numbers import numbers_of
 from userrep.store.arrow import is_text
 from userrep.tiles.column_paths import Path, taken
@@ -109,16 +107,7 @@ class CsvLines:
         return json.dumps(self._values(line))
 
     def _by_arrow(self, block: TextBlock) -> pa.Table:
-        included = dict.fromkeys((path[0] for path in self.paths.values()), pa.string())
-        own = names_of_values(block.lines[: block.ends[0]], self.names)
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(block.lines),
-            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(block.lines) + 1, column_names=own),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=included, include_columns=list(included), include_missing_columns=True,
-                strings_can_be_null=True, null_values=[""],
-            ),
-        )  # fmt: skip
+        table = csv_table(block.lines, self.names, list({path[0]: None for path in self.paths.values()}))
         return _typed({name: table[path[0]] for name, path in self.paths.items()})
 
     def _by_line(self, lines: Sequence[bytes]) -> pa.Table:
@@ -126,7 +115,7 @@ class CsvLines:
         return _typed({name: _texts(columns[path[0]]) for name, path in self.paths.items()})
 
     def _values(self, line: bytes) -> list[str | None]:
-        values = next(csv.reader([line.decode()]), [])[: len(self.names)]
+        values = csv_values(line.decode())[: len(self.names)]
         return [value or None for value in values] + [None] * (len(self.names) - len(values))
 
 

@@ -144,12 +144,8 @@ class OpenLog:
         """Return the size of one of the files; for a Delta table, the mean."""
         return self.delta.bytes_per_file if self.delta and self.delta.newest is not None else file.size
 
-    def all_columns(self) -> dict[str, str]:
-        """Return ``columns`` and, for JSON, those that its sample lacks. Cost: for JSON, a read of the log."""
-        return self.columns_of([file.path for file in self.files]) if self.settings.format == "json" else self.columns
-
     def columns_of(self, paths: Sequence[str]) -> dict[str, str]:
-        """Return the columns of some of the files, as in ``columns``."""
+        """Return the columns of some of the files, as in ``columns``. Cost: for JSON, a read of these files."""
         schema = read_source(self.source.sparkSession, self.settings, what=self.what, files=paths).schema
         return {name: kind for name, kind in _columns(schema, self.settings).items() if f"/{name}=" not in paths[-1]}
 

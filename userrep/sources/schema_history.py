@@ -46,10 +46,10 @@ def _columns_now(tables: Tables, log: OpenLog) -> dict[str, str]:
     Of JSON, those of all files. An old file that was written again is the newest one, but the log has the columns of
     later files: the last file by name counts.
     """
-    if log.settings.format == "json" or log.is_table:
-        return log.all_columns()
+    if log.settings.format == "json":
+        return log.columns_of([file.path for file in log.files])
     newest = max(log.files, key=time_and_name, default=None)
-    if newest is None:
+    if log.is_table or newest is None:
         return log.columns
     partition = log.settings.partition
     if partition is not None and partition.holds == "event_date":  # whose files are only listed

@@ -14,11 +14,11 @@ from userrep.ids import short_hash
 from userrep.sources.listing import DataFile, Listings, deletions_version, read_footer, spread
 from userrep.sources.open_log import ListedFile
 from userrep.sources.partitions import folder_day
-from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.footers import times_of_footer
 from userrep.tiles.inventory.inventory import Inventory
 from userrep.tiles.inventory.log_days import DaysOfFile, LogDay, days_by_partition, merged, recorded, rows_in, summed
+from userrep.tiles.ledger import tile_ledger
 from userrep.utc import EPOCH, last_event_day, numbered_day, utc_now
 
 _NEW = "new"  # fingerprint of a day with rows that no run has read
@@ -72,8 +72,7 @@ def forecast(tables: Tables, events: Events, listings: Listings) -> Forecast:
     UsageError
         If a source is a table of a catalog, which only Spark can list.
     """
-    ledger = tables.ledger(TILE_DAYS, ("event_date", "revision", "fingerprint"))
-    built = {row.event_date: row.fingerprint for row in sorted(ledger, key=lambda row: row.revision)}
+    built = {day: entry.fingerprint for day, entry in tile_ledger(tables).days.items()}
     files: list[LogFile] = []
     sources: list[list[LogDay]] = []
     for what, log in events.all_sources.items():
@@ -124,17 +123,17 @@ def _of_files(
 
 
 def _of_partitions(
-    what: str, partition: Partition, listed: Mapping[ListedFile, DataFile], built: Mapping[date | None, str]
+    what: str, partition: Partition, listed: Mapping[ListedFile, DataFile], built: Mapping[date, str]
 ) -> tuple[list[LogDay], list[LogFile]]:
     """Return the days and the files of a source that is partitioned by event date. ``built``: fingerprints by day."""
     days = days_by_partition(what, partition, {file: data.size for file, data in listed.items()})
     is_changed = {day.day: day.fingerprint not in built.get(day.day, "") for day in days}
-    files = []
-    for file, data in listed.items():
-        day = folder_day(file.path, partition)
-        assert day is not None
-        files.append(LogFile(data.path, data.size, is_changed[day], {day: rows_in(data.size)}))
-    return days, files
+    folders = ((folder_day(file.path, partition), data) for file, data in listed.items())
+    return days, [
+        LogFile(data.path, data.size, is_changed[day], {day: rows_in(data.size)})
+        for day, data in folders
+        if day is not None
+    ]
 
 
 def _rows_of_new(log: EventSource, new: Sequence[DataFile]) -> dict[str, dict[date, int]]:

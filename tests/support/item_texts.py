@@ -11,13 +11,15 @@ from userrep.config import Source
 from userrep.sources.read_texts import read_texts
 from userrep.store.file_tables import FileTables
 
+IDS = (pa.float64(), pa.decimal128(10, 1))
 WANTED = {"columns.item_id": "id", "columns.text": "title", "categories[0]": "size"}
 
 
-def items_file(folder: Path) -> Path:
-    """Write the table."""
+def items_file(folder: Path, ids: pa.DataType = IDS[0]) -> Path:
+    """Write the table. ``ids``: the type of the ids, of which one is missing."""
+    missing = None if pa.types.is_decimal(ids) else float("nan")
     columns = {
-        "id": pa.array([1.0, 2.0, 2.5, float("nan"), None, 6.0]),
+        "id": pa.array([1.0, 2.0, 2.5, missing, None, 6.0]).cast(ids),
         "title": pa.array(["mug", None, "cup", "pot", "jug", None]),
         "size": pa.array([3, 4, None, 5, 6, None]),
     }

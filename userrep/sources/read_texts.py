@@ -56,11 +56,13 @@ def read_texts(
 def _as_text(values: pa.ChunkedArray, where: str, *, is_id: bool) -> pa.StringArray:
     """Cast values to text. Ids are cast as for the tiles: whole numbers lose their ``.0``, and NaN is no id."""
     values = combined(values)
+    is_decimal = pa.types.is_decimal(values.type)
     try:
-        if not (is_id and pa.types.is_floating(values.type)):
+        if not (is_id and (is_decimal or pa.types.is_floating(values.type))):
             return values.cast(pa.string())
-        finite = pc.if_else(pc.is_finite(values), values, None)
+        finite = values if is_decimal else pc.if_else(pc.is_finite(values), values, None)
         whole = pc.if_else(pc.equal(finite, pc.round(finite)), finite, None)
-        return pc.coalesce(whole.cast(pa.int64()).cast(pa.string()), finite.cast(pa.string()))
+        integers = whole.cast(pa.decimal128(38) if is_decimal else pa.int64())
+        return pc.coalesce(integers.cast(pa.string()), finite.cast(pa.string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UsageError(f"{where}: must be text or numbers, got {values.type}. Convert the column to text.") from None

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.item_texts import WANTED, items_file, texts_of
+from tests.support.item_texts import IDS, WANTED, items_file, texts_of
 from userrep.config import Source
 from userrep.errors import UsageError
 from userrep.store.xxhash import bucket_of
@@ -16,9 +16,9 @@ from userrep.store.xxhash import bucket_of
 pytestmark = pytest.mark.fast
 
 
-@pytest.fixture
-def items(tmp_path: Path) -> Path:
-    return items_file(tmp_path)
+@pytest.fixture(params=IDS, ids=str)
+def items(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return items_file(tmp_path, request.param)
 
 
 def test_rows_with_an_id_and_a_value_are_text_with_the_ids_of_the_tiles(items: Path) -> None:

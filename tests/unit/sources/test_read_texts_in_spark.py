@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.support.item_texts import items_file, texts_of
+from tests.support.item_texts import IDS, items_file, texts_of
 from userrep.config import Source
 
 pytestmark = pytest.mark.default
 
 
-def test_a_table_of_a_catalog_has_the_same_texts(spark: SparkSession, tmp_path: Path) -> None:
-    items = items_file(tmp_path)
+@pytest.mark.parametrize("ids", IDS, ids=str)
+def test_a_table_of_a_catalog_has_the_same_texts(spark: SparkSession, tmp_path: Path, ids: pa.DataType) -> None:
+    items = items_file(tmp_path, ids)
     spark.read.parquet(str(items)).createOrReplaceTempView("shop_items")
     table = Source(path="shop_items", format="table")
     for most_rows in (9, 2):

@@ -172,42 +172,47 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
     column, the footers of all Parquet files are read. The fields of JSON are those in a sample, or in all files if it
     lacks a mapped field.
     """
-    delta = None
+    mapped = event_columns(log)
     if log.format in ("delta", "table"):
-        with readable(log, what):
-            delta = DeltaLog.of(spark, log)
-        source = read_source(spark, log, what=what, version=delta.newest)
-        # Delta's files never change, so the path identifies their content. In a table with deletion vectors, each new
-        # version counts as a change of all files, and the whole log is read again. Files of other tables of a catalog
-        # may be replaced, and their paths are escaped.
-        names = source.inputFiles()
-        if delta.newest is None:
-            files = list_table_files(spark, names)
-        else:
-            files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in names]
-        paths = [file.path.removeprefix(delta.location) for file in files]
-        in_folders = all(f"/{name}=" in path for path in paths for name in delta.partition_columns)
-        in_folders &= log.partition is None or all(folder_day(path, log.partition) for path in paths)
-        delta = replace(delta, in_folders=in_folders, is_plain=delta.is_plain and in_folders)
-        columns = _columns(source.schema, log)
+        source, files, delta = _open_table(spark, log, what)
+        check_columns(source.schema, mapped, what)
+        return OpenLog(what, log, source, files, _columns(source.schema, log), delta)
+    files = list_plain_files(spark, log, what, listings)
+    first = with_columns(sorted(files, key=_depth_and_name), log)
+    newest = with_columns(sorted(files, key=time_and_name, reverse=True), log)
+    if log.format == "json":
+        source, columns = _open_json(spark, log, what, [file.path for file in files], first)
     else:
-        files = list_plain_files(spark, log, what, listings)
-        first = with_columns(sorted(files, key=_depth_and_name), log)
-        newest = with_columns(sorted(files, key=time_and_name, reverse=True), log)
-        if log.format == "json":
-            source, columns = _open_json(spark, log, what, [file.path for file in files], first)
-        else:
-            by_name = with_columns(sorted(files, key=lambda file: file.path, reverse=True), log)
-            source, columns = _open_files(spark, log, what, (first, newest, by_name))
-        typed = _with_folder_types(source.schema, first, files, log)
-        if typed != source.schema:
-            source = read_source(spark, log, what=what, files=[first], schema=typed)
-        columns = {name: kind for name, kind in columns.items() if f"/{name}=" not in newest}  # no partition columns
-        mapped = event_columns(log).values()
-        if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
-            source = read_source(spark, log, what=what)
-    check_columns(source.schema, event_columns(log), what)
-    return OpenLog(what, log, source, files, columns, delta)
+        by_name = with_columns(sorted(files, key=lambda file: file.path, reverse=True), log)
+        source, columns = _open_files(spark, log, what, (first, newest, by_name))
+    typed = _with_folder_types(source.schema, first, files, log)
+    if typed != source.schema:
+        source = read_source(spark, log, what=what, files=[first], schema=typed)
+    if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped.values()):
+        source = read_source(spark, log, what=what)
+    check_columns(source.schema, mapped, what)
+    in_files = {name: kind for name, kind in columns.items() if f"/{name}=" not in newest}  # no partition columns
+    return OpenLog(what, log, source, files, in_files, None)
+
+
+def _open_table(spark: SparkSession, log: EventSource, what: str) -> tuple[DataFrame, list[ListedFile], DeltaLog]:
+    """Return the frame, the files and the facts of a Delta table or a table of a catalog, at its newest version.
+
+    Delta's files never change, so the path identifies their content. In a table with deletion vectors, each new version
+    counts as a change of all files, and the whole log is read again. Files of other tables of a catalog may be
+    replaced, and their paths are escaped.
+    """
+    with readable(log, what):
+        delta = DeltaLog.of(spark, log)
+    source = read_source(spark, log, what=what, version=delta.newest)
+    if delta.newest is None:
+        files = list_table_files(spark, source.inputFiles())
+    else:
+        files = [ListedFile(one_slash(path), delta.version, EPOCH) for path in source.inputFiles()]
+    paths = [file.path.removeprefix(delta.location) for file in files]
+    in_folders = all(f"/{name}=" in path for path in paths for name in delta.partition_columns)
+    in_folders &= log.partition is None or all(folder_day(path, log.partition) for path in paths)
+    return source, files, replace(delta, in_folders=in_folders, is_plain=delta.is_plain and in_folders)
 
 
 def _open_files(

@@ -197,7 +197,7 @@ def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
     tables = open_tables(config, spark)
     train_versions(tables, config, versions_of(tables, config, anchor=today), [today])
     versions, since = versions_of(tables, config, anchor=today), tables.version(USER_OPENINGS)
-    dated = tuple(vector_files(tables, config, versions, _as_ofs(today)).items())
+    dated = tuple(vector_files(tables, versions, _as_ofs(today)).items())
     writing = Writing({"stream_base": tables.target(USER_OPENINGS)}, {"lineage_id": versions.lineage_id}, _SLICES)
     task = _Task(
         size, PoolingJob(FeatureSpec.of(config), dated, ("stream_base",)), writing, day_number(today) + 1 - OPEN_DAYS

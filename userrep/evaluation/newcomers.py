@@ -109,7 +109,7 @@ def read_truncated_rows(context: Context, versions: Versions, *, most: int) -> T
     tiles = rows.only_own(read_tiles(tables, start=None, end=rows.dates[-1], ledger=context.ledger))
     candidates = newest_tiles(tiles, rows.dates, most=max(1, most), context=bool(spec.context)).toArrow()
     newest = newest_by_row(candidates, rows, span=spec.span)
-    dated = tuple(vector_files(tables, config, versions, rows.dates).items())
+    dated = tuple(vector_files(tables, versions, rows.dates).items())
     num_parts = item_parts(tables, config, versions, rows.dates).num_parts
     return TruncatedRows(rows, spec, newest, read_profiles(context), dated, num_parts)
 

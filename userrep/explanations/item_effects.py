@@ -47,7 +47,7 @@ def read_item_matrix(tables: Tables, config: Config, layout: InputLayout, as_of:
     versions = versions_of(tables, config, anchor=as_of)
     record = version_records(tables, versions.lineage_id).get(versions.valid_at(as_of))
     share = MOST_ITEMS / max(1, record.num_items if record else 1)
-    files = vector_files(tables, config, versions, [as_of])[as_of]
+    files = vector_files(tables, versions, [as_of])[as_of]
     return read_matrix(files, layout.spec, BucketRange(0, buckets_of_share(share)))
 
 

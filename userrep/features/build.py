@@ -64,7 +64,7 @@ def build_features(
     tiles = dict.fromkeys(revisions.items(), (False, True))
     inputs = PoolingInputs(tables, tiles, sums=None, profiles_version=profiles.version)
     cells, parts = tiles_by_cell(tables, ledger, tiles), item_parts(tables, config, versions, dates).num_parts
-    dated = tuple(vector_files(tables, config, versions, dates).items())
+    dated = tuple(vector_files(tables, versions, dates).items())
     job = PoolingJob(spec, dated, ("features",), item_parts=parts)
     plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
     pooling, build = Pooling(inputs, job, plan), Features(tables, config, versions, dates, ledger, profiles).begin()
@@ -109,11 +109,12 @@ class Features:
         written = [file for file in files if file.output == "features"]
         paths = [file.file for file in written]
         tables.commit(self.table, paths, replacing=lambda values: values["as_of"] in self.dates, since=self.since)
-        num_users, num_inexact = Counter[date | None](), Counter[date | None]()
+        num_users, num_inexact = Counter[str](), Counter[str]()
         for file in written:
-            num_users[file.as_of] += file.file.num_rows
-            num_inexact[file.as_of] += file.num_inexact
-        return {day: (num_users[day], num_inexact[day]) for day in self.dates}
+            as_of = file.file.values["as_of"]
+            num_users[as_of] += file.file.num_rows
+            num_inexact[as_of] += file.num_inexact
+        return {day: (num_users[str(day)], num_inexact[str(day)]) for day in self.dates}
 
     def write(self, pooling: Pooling) -> Counts:
         """Let Spark write the features that a job computes."""

@@ -158,7 +158,7 @@ class MicroBatches:
         files = self.tables.files(
             USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=base.table_version
         )
-        vectors = vector_files(self.tables, self.config, versions, [base.valid_from])
+        vectors = vector_files(self.tables, versions, [base.valid_from])
         return PinnedBase(base.as_of, BucketFiles.of(files), vectors[base.valid_from])
 
     def _pinned_spaces(self, lineage_id: str) -> tuple[PinnedSpace, ...]:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fast
 
 def write_version(folder: Path, vectors_IX: Floats, num_files: int) -> VectorFiles:
     """Write vectors as the pipeline does, by item bucket, in row groups of one row."""
-    files, order = {}, np.argsort(bucket_of(ITEM_IDS), kind="stable")
+    files, order = list[tuple[str, str]](), np.argsort(bucket_of(ITEM_IDS), kind="stable")
     for m, (name, part) in enumerate({"behaviour": slice(0, 2), "content": slice(2, 5)}.items()):
         rows = [k for k in order if vectors_IX[k, 5 + m]]
         table = pa.table(
@@ -32,11 +32,11 @@ def write_version(folder: Path, vectors_IX: Floats, num_files: int) -> VectorFil
             }
         )
         folder.mkdir(exist_ok=True)
-        files[name] = tuple(str(folder / f"{name}-{k}.parquet") for k in range(num_files))
-        for k, path in enumerate(files[name]):
+        for k in range(num_files):
+            files.append((name, str(folder / f"{name}-{k}.parquet")))
             half = np.flatnonzero(np.asarray(table["item_bucket"]) // (NUM_BUCKETS // num_files) == k)
-            pq.write_table(table.take(pa.array(half)), path, row_group_size=1)
-    return VectorFiles(tuple(files.items()), largest=float(np.abs(vectors_IX[:, :5]).max()))
+            pq.write_table(table.take(pa.array(half)), files[-1][1], row_group_size=1)
+    return VectorFiles(tuple(files), largest=float(np.abs(vectors_IX[:, :5]).max()))
 
 
 def two_versions(folder: Path) -> list[VectorFiles]:
@@ -86,7 +86,7 @@ def test_of_a_row_group_only_the_items_of_the_range_are_taken(tmp_path: Path) ->
         "vector": pa.array([[k, -k] for k in range(4)], pa.list_(pa.float32())),
     })  # fmt: skip
     pq.write_table(table, tmp_path / "f.parquet")
-    files = VectorFiles((("behaviour", (str(tmp_path / "f.parquet"),)),), largest=3.0)
+    files = VectorFiles((("behaviour", str(tmp_path / "f.parquet")),), largest=3.0)
     found = part_of(read_matrix(files, SPEC, BucketRange(5, 7)))
     assert found == {"x": [1, -1, 0, 0, 0, 1, 0], "y": [2, -2, 0, 0, 0, 1, 0]}
 

@@ -125,7 +125,7 @@ def test_sums_in_parts_are_exact_for_the_users_whose_sums_at_once_are(versions: 
 
 
 def test_adding_up_reads_no_item_vectors() -> None:
-    nowhere = VectorFiles((("behaviour", ("no such file",)),), largest=1.0)
+    nowhere = VectorFiles((("behaviour", "no such file"),), largest=1.0)
     job = PoolingJob(SPEC, ((AS_OF, nowhere),), ("features",), item_parts=4).for_adding_up()
     (found,) = ran(job, chunk_of([], [profile("a", 1, "se", [(1, 1)])]))
     assert (found["user_id"], found["has_behaviour_onboarding"]) == ("a", False)

@@ -75,23 +75,21 @@ def test_only_versions_that_the_dates_use_count_and_items_with_no_vector_take_no
 
 
 def test_each_date_uses_the_files_of_its_version_by_modality(tmp_path: Path) -> None:
-    config = config_with(tmp_path, {"content": 4, "behaviour": 4, "own": 4})
     tables = FileTables(None, str(tmp_path))
     add_version(tables, V1, 5, {"behaviour": 5}, largest=2.5)
     add_files(tables, ("l1", V1, "behaviour"), ("l1", V1, "behaviour"), ("l1", V1, "content"), ("l1", V2, "content"),
               ("l2", V1, "content"))  # fmt: skip
-    found = vector_files(tables, config, VERSIONS, [V2, V1, V2 - timedelta(days=1)])
+    found = vector_files(tables, VERSIONS, [V2, V1, V2 - timedelta(days=1)])
     assert list(found) == [V2, V1, V2 - timedelta(days=1)]
     second, first, same = found.values()
     assert first is same
     assert (first.largest, second.largest) == (2.5, 0.0)  # the second is not recorded as complete
     folder = f"{tables.uri(ITEM_VECTORS)}/lineage_id=l1/valid_from="
-    by_name = {name: [path.rpartition("/")[0].removeprefix(folder) for path in paths] for name, paths in first.files}
-    assert by_name == {
-        "behaviour": ["2024-03-10/modality=behaviour"] * 2, "content": ["2024-03-10/modality=content"], "own": [],
-    }  # fmt: skip
-    assert [name for name, _ in first.files] == ["behaviour", "content", "own"]
-    assert [path.rpartition("/")[0] for path in dict(second.files)["content"]] == [
-        f"{folder}2024-04-07/modality=content"
+    assert [(name, path.rpartition("/")[0].removeprefix(folder)) for name, path in first.files] == [
+        *[("behaviour", "2024-03-10/modality=behaviour")] * 2, ("content", "2024-03-10/modality=content")
+    ]  # fmt: skip
+    assert [(name, path.rpartition("/")[0]) for name, path in second.files] == [
+        ("content", f"{folder}2024-04-07/modality=content")
     ]
-    assert all(Path(path).is_file() for _, paths in (*first.files, *second.files) for path in paths)
+    assert list(first.files) == sorted(first.files)
+    assert all(Path(path).is_file() for _, path in (*first.files, *second.files))

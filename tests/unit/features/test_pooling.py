@@ -87,7 +87,7 @@ def test_onboarding_picks_count_once_each_whatever_the_windows() -> None:
 
 
 def test_each_date_is_summed_with_the_item_vectors_of_its_own_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    old, new = VectorFiles((("behaviour", ("old",)),), 1.0), VectorFiles((("behaviour", ("new",)),), 1.0)
+    old, new = VectorFiles((("behaviour", "old"),), 1.0), VectorFiles((("behaviour", "new"),), 1.0)
     matrices = {}
     for version, scale in ((old, 1.0), (new, -10.0)):
         matrices[version] = ItemMatrix.empty(ITEM_IDS, 7)

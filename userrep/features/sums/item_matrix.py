@@ -57,15 +57,15 @@ def item_parts(tables: Tables, config: Config, versions: Versions, dates: Iterab
 class VectorFiles(NamedTuple):
     """One version of the item vectors, pinned by the driver.
 
-    ``files``: its Parquet files by modality. ``largest``: the largest absolute component of all its vectors, including
-    those that a task does not read.
+    ``files``: the modality and URI of each of its Parquet files, sorted. ``largest``: the largest absolute component of
+    all its vectors, including those that a task does not read.
     """
 
-    files: tuple[tuple[str, tuple[str, ...]], ...]
+    files: tuple[tuple[str, str], ...]
     largest: float
 
 
-def vector_files(tables: Tables, config: Config, versions: Versions, dates: Iterable[date]) -> dict[date, VectorFiles]:
+def vector_files(tables: Tables, versions: Versions, dates: Iterable[date]) -> dict[date, VectorFiles]:
     """Pin the item-vector files that each date uses. Cost: one ledger read."""
     records = version_records(tables, versions.lineage_id)
 
@@ -77,11 +77,7 @@ def vector_files(tables: Tables, config: Config, versions: Versions, dates: Iter
         else:
             paths = read_vectors(tables, versions.lineage_id, version).inputFiles()
             uris = [(partition_values(path)["modality"], path) for path in paths]
-        by_modality = (
-            (name, tuple(sorted(uri for modality, uri in uris if modality == name)))
-            for name in sorted(config.item_vectors)
-        )
-        return VectorFiles(tuple(by_modality), records[version].largest if version in records else 0.0)
+        return VectorFiles(tuple(sorted(uris)), records[version].largest if version in records else 0.0)
 
     return {day: files_of(versions.valid_at(day)) for day in dates}
 
@@ -145,12 +141,12 @@ def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> 
     Cost: the footers, once per worker, and the row groups that can contain the range. Peak memory: the matrix, the ids
     twice, and the row groups of one file.
     """
-    files = dict(version.files)
-    ids = [rows.column("item_id") for paths in files.values() for rows in _rows(paths, ["item_id"], items)]
+    ids = [rows.column("item_id") for rows in _rows([uri for _, uri in version.files], ["item_id"], items)]
     texts = [chunk for column in ids for chunk in column.cast(pa.string()).chunks]
     matrix = ItemMatrix.empty(pa.chunked_array(texts, pa.string()).unique(), pooled_width(spec))
     for m, (name, part) in enumerate(slices_of(spec.modalities).items()):
-        for rows in _rows(files.get(name, ()), ["item_id", "vector"], items):
+        files = [uri for modality, uri in version.files if modality == name]
+        for rows in _rows(files, ["item_id", "vector"], items):
             row_N = matrix.rows_of(rows.column("item_id").cast(pa.string()).combine_chunks())
             vectors = rows.column("vector").combine_chunks()
             matrix.vectors_IX[row_N, part] = stacked(vectors, spec.modalities[name])

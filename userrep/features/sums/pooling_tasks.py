@@ -35,17 +35,16 @@ from userrep.store.parquet_writer import TableWriter, Target
 
 
 class Written(NamedTuple):
-    """A file written by a task. Features have ``as_of`` and ``num_inexact``, the rows whose sums are not exact."""
+    """A file written by a task. ``num_inexact``: the rows of features whose sums are not exact."""
 
     output: Output
-    as_of: date | None
     file: TableFile
     num_inexact: int
 
     @classmethod
     def of(cls, row: Row) -> "Written":
         """Read a row returned by ``Writing``."""
-        return cls(row.output, row.as_of, TableFile.from_json(row.file), row.num_inexact)
+        return cls(row.output, TableFile.from_json(row.file), row.num_inexact)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Writing:
     values: Mapping[str, Any]
     num_ranges: int
 
-    SCHEMA = "output STRING, as_of DATE, file STRING, num_inexact BIGINT"
+    SCHEMA = "output STRING, file STRING, num_inexact BIGINT"
 
     def __call__(self, outputs: Iterable[OutputRows]) -> Iterator[pa.RecordBatch]:
         writers = {output: TableWriter(target) for output, target in self.targets.items()}
@@ -74,12 +73,11 @@ class Writing:
             writers[output].write(pa.Table.from_batches([rows]), values)
             if output == "features":
                 num_inexact[as_of] += rows.column("is_exact").false_count
-        files = [(output, file) for output, writer in writers.items() for file in writer.close()]
         written = [
-            {"output": output, "as_of": file.values.get("as_of"), "file": file.to_json(),
-             "num_inexact": num_inexact[file.values.get("as_of")]}
-            for output, file in files
-        ]  # fmt: skip
+            {"output": output, "file": file.to_json(), "num_inexact": num_inexact[file.values.get("as_of")]}
+            for output, writer in writers.items()
+            for file in writer.close()
+        ]
         if written:
             yield pa.RecordBatch.from_pylist(written)
 

@@ -101,7 +101,8 @@ class Future:
 
         ``as_of`` of the batch is the date on which the future begins.
         """
-        counts = [_numbers(batch.column(name)) for name in counts_of(self.days)]
+        columns = [batch.column(name).cast(pa.float64()) for name in counts_of(self.days)]
+        counts = [column.fill_null(0).to_numpy(zero_copy_only=False) for column in columns]
         parts: list[NDArray[np.floating]] = self._items(batch, counts[0]) if self.date_indices else []
         parts += [self._scaled(name, counts_B) for name, counts_B in zip(counts_of(self.days), counts, strict=True)]
         return np.column_stack([*parts, np.ones(batch.num_rows)]).astype(np.float32)
@@ -136,7 +137,3 @@ class Future:
         scaled_B = (np.log1p(np.maximum(counts_B, 0)) - self.scaler.center_F[index]) / self.scaler.scale_F[index]
         clipped_B: NDArray[np.float64] = np.clip(scaled_B, -CLIP, CLIP)
         return clipped_B
-
-
-def _numbers(column: pa.Array) -> NDArray[np.float64]:
-    return column.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

@@ -1,13 +1,14 @@
 """Conversion of users given as pandas frames or dicts to the Arrow batches that the encoder takes."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from userrep.errors import UsageError, first_line
+from userrep.errors import UsageError, first_line, results_of
 from userrep.features.spec import FeatureSpec
 
 _KEYS = ("user_id", "as_of", "is_exact")  # columns of user features that are not inputs of the model
@@ -51,16 +52,14 @@ def dicts_as_arrow(users: Iterable[Mapping[str, Any]], spec: FeatureSpec) -> pa.
 
 
 def _as_arrow(spec: FeatureSpec, values_of: Callable[[str], Values]) -> pa.RecordBatch:
-    columns = input_columns(spec)
-    arrays, faults = [], []
-    for name, kind in columns.items():
+    def column(name: str, kind: str) -> pa.Array:
         try:
-            arrays.append(_column(values_of(name), kind))
+            return _column(values_of(name), kind)
         except (TypeError, ValueError) as error:  # pyarrow's exceptions are subclasses of these
-            faults.append(f"users: {name} must be {kind} ({first_line(error)}).")
-    if faults:
-        raise UsageError(faults)
-    return pa.RecordBatch.from_arrays(arrays, list(columns))
+            raise UsageError(f"users: {name} must be {kind} ({first_line(error)}).") from None
+
+    columns = input_columns(spec)
+    return pa.RecordBatch.from_arrays(results_of(partial(column, *item) for item in columns.items()), list(columns))
 
 
 def _column(values: Values, kind: str) -> pa.Array:

@@ -18,9 +18,9 @@ from pyspark.sql import functions as F
 from tests.unit.features.test_layout import ARROW, LAYOUT, SPEC
 from tests.unit.inference.test_model import saved
 from userrep.errors import ArtifactError
-from userrep.inference import EmbeddingModel, embedding_udf
 from userrep.inference.embed import encoded_features
 from userrep.inference.encoder import Encoder, worker_encoder
+from userrep.inference.model import EmbeddingModel, embedding_udf
 from userrep.model.artifact import load_artifact
 
 pytestmark = pytest.mark.default
@@ -155,7 +155,7 @@ def test_a_service_needs_no_spark(space: Path) -> None:
 import sys
 for name in ("pyspark", "delta", "deltalake", "py4j", "mlflow", "horovod"):
     sys.modules[name] = None  # an import of it fails
-from userrep.inference import EmbeddingModel
+from userrep.inference.model import EmbeddingModel
 print(EmbeddingModel.load({str(space)!r}).predict({{"num_events_7d": 3}}).tolist())
 """
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

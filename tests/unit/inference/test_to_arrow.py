@@ -18,7 +18,7 @@ from tests.unit.features.test_layout import LAYOUT, SPEC
 from tests.unit.inference.test_inference import BATCHES, COLUMNS, WIDTHS, as_arrow, expected, random_users, same_bits
 from tests.unit.inference.test_model import saved
 from userrep.errors import UsageError
-from userrep.inference import EmbeddingModel
+from userrep.inference.model import EmbeddingModel
 from userrep.inference.to_arrow import dicts_as_arrow, frame_as_arrow, input_columns
 
 pytestmark = pytest.mark.fast

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.support.hostile import fuzzed, is_one_line, refusal, spoil_tree, spoilt_bytes
 from tests.unit.inference.test_model import rehash, saved
 from userrep.errors import ArtifactError
-from userrep.inference import EmbeddingModel
+from userrep.inference.model import EmbeddingModel
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, sealed, tensor_bytes, write_frozen
 from userrep.spaces.mapping import MapManifest, load_map, map_folder
 from userrep.training.checkpoint import TrainingState, checkpoint_names, load_checkpoint, save_checkpoint

@@ -1,6 +1,7 @@
 """``userrep explain``: what vectors contain, what drives a consumer's model, and segments of users."""
 
 from datetime import date
+from os.path import realpath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,7 +102,7 @@ def explain_segments(
     check_out(out)
     check_out_is_not_read(config, out)
     before = read_previous(previous) if previous else None
-    if before is not None and before.folder == absolute(out.rstrip("/")):
+    if before is not None and realpath(before.folder) == realpath(absolute(out.rstrip("/"))):
         raise UsageError(f"--out {out}: is also --previous, which is needed to count moves. Choose another folder.")
     tables = tables_of(config)
     if not unrecorded:

@@ -66,6 +66,10 @@ def test_segments_are_written_and_printed(userrep: Userrep, no_spark: None, site
         2,
         [f"--out {out}/: is also --previous, which is needed to count moves. Choose another folder."],
     )
+    link = tmp_path / "link"
+    link.symlink_to(out, target_is_directory=True)
+    answer = userrep(*command, link, "--previous", out)
+    assert (answer.code, f"--out {link}: is also --previous" in answer.faults[0]) == (2, True)
 
 
 def test_models_without_or_of_another_space_are_refused(

@@ -161,20 +161,18 @@ class ExportedRows(NamedTuple):
 
         Raises UserrepError if the rows have expired since the caller has looked them up.
         """
-        parts = self._parts(tables, folder)
-        if self.num_rows and not any(part.num_rows for part in parts):
-            raise changed_meanwhile(self.table.name)
-        return parts
-
-    def _parts(self, tables: Tables, folder: str) -> list[Part]:
         order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
         if isinstance(tables, FileTables) and self.num_rows <= MOST_ROWS_HERE:
             files = tables.files(self.table, matches([self.key]))
-            return write_parts_here(files, self._exported, self.columns, folder, order=order, storage=self.storage)
-        rows = tables.read(self.table, [self.key])
-        if self.convert is not None:
-            rows = rows.mapInArrow(lambda batches: (self._exported(batch, {}) for batch in batches), self.columns)
-        return write_parts(rows.select(self.columns.names), folder, order=order, storage=self.storage)
+            parts = write_parts_here(files, self._exported, self.columns, folder, order=order, storage=self.storage)
+        else:
+            rows = tables.read(self.table, [self.key])
+            if self.convert is not None:
+                rows = rows.mapInArrow(lambda batches: (self._exported(batch, {}) for batch in batches), self.columns)
+            parts = write_parts(rows.select(self.columns.names), folder, order=order, storage=self.storage)
+        if self.num_rows and not any(part.num_rows for part in parts):
+            raise changed_meanwhile(self.table.name)
+        return parts
 
     def _exported(self, batch: pa.RecordBatch, partition: Mapping[str, Any]) -> pa.RecordBatch:
         """Convert a batch of stored rows. ``partition``: values of the columns that a table's files do not have."""

@@ -139,15 +139,16 @@ class Schedule:
             return None
         return None if list_snapshots(self.tables, newest.space_id, states=(REFUSED,)) else newest
 
-    def resumable_candidate(self) -> Space | None:
-        """Return the ``unfinished_candidate`` if it was trained with these settings."""
+    def space_of_pipeline(self, *, retrain: bool) -> Space | None:
+        """Return the space that a pipeline embeds users with, or None if it trains a space first.
+
+        With ``retrain``, this is the ``unfinished_candidate`` if it was trained with these settings.
+        """
+        if not retrain:
+            return self.usable_space
         candidate = self.unfinished_candidate()
         is_same = candidate is not None and is_trained_so(candidate, self.config, candidate.trained_until)
         return candidate if is_same else None
-
-    def space_of_pipeline(self, *, retrain: bool) -> Space | None:
-        """Return the space that a pipeline embeds users with, or None if it trains a space first."""
-        return self.resumable_candidate() if retrain else self.usable_space
 
     @property
     def versions(self) -> Versions:
@@ -158,11 +159,8 @@ class Schedule:
     @cached_property
     def _check_as_ofs(self) -> list[date]:
         """The dates that a self-check may train on, ascending; the last ones are the ``training_as_ofs``."""
-        first, anchor, most = (
-            self.inventory.first_day,
-            self.versions.anchor,
-            self.config.training.as_ofs.max_check_dates,
-        )
+        first, anchor = self.inventory.first_day, self.versions.anchor
+        most = self.config.training.as_ofs.max_check_dates
         return training_dates(self.config, first=first, until=self.until, anchor=anchor, most=most)
 
     @property

@@ -117,10 +117,10 @@ def test_a_candidate_without_a_refused_snapshot_is_unfinished(
 
 def test_a_candidate_of_other_settings_is_not_resumed(tables: Tables, config: Config) -> None:
     register(tables, config, (next_space_id(tables, config, UNTIL), "candidate"))
-    assert schedule_of(tables, config).resumable_candidate() is not None
+    assert schedule_of(tables, config).space_of_pipeline(retrain=True) is not None
     other = config.model_copy(update={"model": config.model.model_copy(update={"latent_dim": 64})})
     assert schedule_of(tables, other).unfinished_candidate() is not None
-    assert schedule_of(tables, other).resumable_candidate() is None
+    assert schedule_of(tables, other).space_of_pipeline(retrain=True) is None
 
 
 def test_only_the_newest_space_can_be_unfinished_and_only_of_this_lineage(tables: Tables, config: Config) -> None:

@@ -23,7 +23,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.config import AlsVectors
 from userrep.errors import UserrepError
-from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, initial_factors, needed_bytes
+from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, initial_factors, largest, needed_bytes
 from userrep.items.als_on_spark import item_factors
 from userrep.items.vectors import aligned_directions
 from userrep.store.arrow import combined, listed, stacked
@@ -212,7 +212,7 @@ def _checked_batches(batches: Iterable[pa.RecordBatch], dim: int) -> Iterator[pa
     free, num_rows, num_items = free_bytes(), 0, 0
     for batch in batches:
         num_rows += batch.num_rows
-        num_items = max(num_items, 1 + batch.column("item_index").to_numpy().max(initial=-1))
+        num_items = max(num_items, 1 + largest(batch.column("item_index")))
         _check(needed_bytes(num_rows, num_items, dim), num_rows, free)
         yield batch
 
@@ -224,7 +224,7 @@ def _split(batches: Iterable[pa.RecordBatch], dim: int) -> tuple[pa.Table, dict[
     """
     received = list(batches)
     table = pa.Table.from_batches(received) if received else _INPUT.empty_table()
-    num_items, is_input = 1 + table.column("item_index").to_numpy().max(initial=-1), pc.is_valid(table["user_hash"])
+    num_items, is_input = 1 + largest(table.column("item_index")), pc.is_valid(table.column("user_hash"))
     known, vectors = table.filter(pc.invert(is_input)), {}
     for version in known.column("valid_from").unique().to_pylist():
         stored = known.filter(pc.equal(known.column("valid_from"), version))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
@@ -92,3 +93,9 @@ def free_bytes() -> int:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="ascii") if path.exists() else ""
+
+
+def largest(column: pa.ChunkedArray) -> int:
+    """Return the largest value of an integer column, -1 if it is empty."""
+    value = pc.max(column).as_py()
+    return -1 if value is None else int(value)

@@ -1,7 +1,6 @@
 """``userrep explain``: what vectors contain, what drives a consumer's model, and segments of users."""
 
 from datetime import date
-from os.path import realpath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -95,14 +94,13 @@ def explain_segments(
     others: words and categories of their items, attributes and activity. The folder is recorded first, so that
     `userrep forget` can erase users in it.
     """
-    from userrep.store.export_folder import check_out, check_recordable
-    from userrep.store.filesystem import absolute
+    from userrep.store.export_folder import check_out, check_recordable, real_folder
     from userrep.workflows.segments import lines_of, read_previous, write_segments
 
     check_out(out)
     check_out_is_not_read(config, out)
     before = read_previous(previous) if previous else None
-    if before is not None and realpath(before.folder) == realpath(absolute(out.rstrip("/"))):
+    if before is not None and real_folder(before.folder) == real_folder(out):
         raise UsageError(f"--out {out}: is also --previous, which is needed to count moves. Choose another folder.")
     tables = tables_of(config)
     if not unrecorded:

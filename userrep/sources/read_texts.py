@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from userrep.config import Source
 from userrep.errors import UsageError
 from userrep.sources.columns import as_text, check_columns, id_text
+from userrep.sources.id_files import id_texts
 from userrep.sources.listing import deletions_version
 from userrep.sources.read import read_source
 from userrep.sources.sample import spark_columns, take_sample
@@ -56,13 +57,11 @@ def read_texts(
 def _as_text(values: pa.ChunkedArray, where: str, *, is_id: bool) -> pa.StringArray:
     """Cast values to text. Ids are cast as for the tiles: whole numbers lose their ``.0``, and NaN is no id."""
     values = combined(values)
-    is_decimal = pa.types.is_decimal(values.type)
     try:
-        if not (is_id and (is_decimal or pa.types.is_floating(values.type))):
+        if not (is_id and (pa.types.is_decimal(values.type) or pa.types.is_floating(values.type))):
             return values.cast(pa.string())
-        finite = values if is_decimal else pc.if_else(pc.is_finite(values), values, None)
+        finite = pc.if_else(pc.is_finite(values), values, None)
         whole = pc.if_else(pc.equal(finite, pc.round(finite)), finite, None)
-        integers = whole.cast(pa.decimal128(38) if is_decimal else pa.int64())
-        return pc.coalesce(integers.cast(pa.string()), finite.cast(pa.string()))
+        return pc.coalesce(id_texts(whole), finite.cast(pa.string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UsageError(f"{where}: must be text or numbers, got {values.type}. Convert the column to text.") from None

@@ -105,7 +105,8 @@ def csv_table(
     All values are text; empty ones, and those that the first line lacks, are null. ``handle_odd`` skips lines of
     another number of values than the first; by default, they raise ArrowInvalid.
     """
-    width = len(csv_values(lines.partition(b"\n")[0].decode(errors="replace")))
+    first = lines[: lines.find(b"\n") % (len(lines) + 1)]  # partition would copy all lines
+    width = len(csv_values(first.decode(errors="replace")))
     read = [*names, *(f"\n{k}" for k in range(width - len(names)))][:width]  # no column has a name with a line feed
     return pyarrow.csv.read_csv(
         pa.BufferReader(lines),

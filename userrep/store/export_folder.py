@@ -87,8 +87,8 @@ def recorded_folder(
         yield
         return
     check_recordable(tables, out)
-    with held(tables, export_lease(_folder(out))):
-        tables.add(EXPORTS, [{"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}])
+    with held(tables, export_lease(real_folder(out))):
+        tables.add(EXPORTS, [{"path": real_folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}])
         yield
 
 
@@ -107,7 +107,7 @@ def write_folder_of_parts(
     Raises UserrepError if another command, such as an erasure, has deleted parts meanwhile.
     """
     check_out(out)
-    folder = _folder(out)
+    folder = real_folder(out)
     files, path = file_system(folder)
     files.create_dir(path, recursive=True)
     incomplete = {"state": "incomplete", "what": what, "as_of": as_of}
@@ -132,7 +132,8 @@ def write_folder_of_parts(
     return manifest
 
 
-def _folder(out: str) -> str:
+def real_folder(out: str) -> str:
+    """Return the same text for all names of a folder: relative, with a trailing slash, or through a link."""
     folder = absolute(out.rstrip("/") or "/")
     return os.path.realpath(folder) if folder.startswith("/") else folder
 

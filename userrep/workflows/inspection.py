@@ -25,7 +25,6 @@ from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, VerdictLine, choose_fit, judge, needed_days, room_of
 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
-_ALLOWED = "events.max_rejected_share allows {:.1%}"
 _KEYS = {"users": "user_id", "items": "item_id"}  # the key of each source that describes ids of the log
 
 
@@ -195,12 +194,13 @@ def _judge_rows(
     if span is not None and not span.is_exact and not sample.sees_end:
         yield VerdictLine(WARN, f"{what}: the end of the log is not in the sample; its last day may be later.")
     share, limit = facts.num_rejectable / num_read, events.max_rejected_share
+    allowed = f"events.max_rejected_share allows {limit:.1%}"
     bad = [day for day, num in facts.rejectable_by_day.items() if num > limit * facts.rows_by_day[day]]
     if share > limit:
-        yield VerdictLine(WARN, f"{what}: {share:.1%} of the rows would be rejected; {_ALLOWED.format(limit)}.")
+        yield VerdictLine(WARN, f"{what}: {share:.1%} of the rows would be rejected; {allowed}.")
     elif bad and is_whole_log:
         days = f"{plural(len(bad), 'day')} ({shortened(bad, most=_DAYS_SHOWN)})"
-        yield VerdictLine(WARN, f"{what}: a run fails because of rejected rows on {days}; {_ALLOWED.format(limit)}.")
+        yield VerdictLine(WARN, f"{what}: a run fails because of rejected rows on {days}; {allowed}.")
     num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > last_event_day(utc_now()))
     if num_ahead:
         yield VerdictLine(WARN, f"{what}: {plural(num_ahead, 'row')} later than tomorrow; a run holds them back.")

@@ -73,12 +73,13 @@ def test_rows_lie_in_the_partition_of_their_date_or_slice(writing: Writing) -> N
 def test_rows_beyond_exact_sums_are_counted_by_date(writing: Writing) -> None:
     made = [features(D1, ("a", False), ("b", True)), features(D2, ("a", True)), features(D1, ("c", False)),
             sums(D1, (1, "a"))]  # fmt: skip
-    found = {(of.output, of.file.values.get("as_of")): of for of in written(writing, made)}
-    assert {key: (of.file.num_rows, of.num_inexact) for key, of in found.items()} == {
+    found = {(part.output, part.file.values.get("as_of")): part for part in written(writing, made)}
+    assert {key: (part.file.num_rows, part.num_inexact) for key, part in found.items()} == {
         ("features", "2024-03-01"): (3, 2),
         ("features", "2024-03-02"): (1, 0),
         ("sums", None): (1, 0),  # sums are not by date
     }
+    assert found["features", "2024-03-01"].file.values == {"as_of": "2024-03-01"}
     assert found["sums", None].file.values == {"generation": 7, "user_slice": "0-of-4"}
 
 

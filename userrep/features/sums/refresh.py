@@ -124,6 +124,11 @@ class SumsUpdate:
         return self._stored[1]
 
     @property
+    def sums_version(self) -> int:
+        """The version of ``user_window_sums`` to read the base from."""
+        return self._stored[0]
+
+    @property
     def base(self) -> Generation | None:
         """The generation to start from, None for a rebuild."""
         return self.choice[0]
@@ -189,7 +194,7 @@ class SumsUpdate:
         cells = tiles_by_cell(tables, self.ledger, self.difference)
         cells += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
         plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
-        inputs = PoolingInputs(tables, self.difference, base, profiles.version, self._stored[0] if base else None)
+        inputs = PoolingInputs(tables, self.difference, base, profiles.version, self.sums_version if base else None)
         return Pooling(inputs, job, plan)
 
 

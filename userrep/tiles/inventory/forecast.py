@@ -128,12 +128,12 @@ def _of_partitions(
     """Return the days and the files of a source that is partitioned by event date. ``built``: fingerprints by day."""
     days = days_by_partition(what, partition, {file: data.size for file, data in listed.items()})
     is_changed = {day.day: day.fingerprint not in built.get(day.day, "") for day in days}
-    folders = ((folder_day(file.path, partition), data) for file, data in listed.items())
-    return days, [
-        LogFile(data.path, data.size, is_changed[day], {day: rows_in(data.size)})
-        for day, data in folders
-        if day is not None
-    ]
+    files = []
+    for file, data in listed.items():
+        day = folder_day(file.path, partition)
+        assert day is not None
+        files.append(LogFile(data.path, data.size, is_changed[day], {day: rows_in(data.size)}))
+    return days, files
 
 
 def _rows_of_new(log: EventSource, new: Sequence[DataFile]) -> dict[str, dict[date, int]]:

@@ -96,6 +96,7 @@ class FileTables(Tables):
         """Read up to ``_MOST_PATHS`` files as plain Parquet, without Delta's Spark jobs that find them in the log.
 
         These jobs take about a second. Above 32 paths, Spark runs a short job of its own, which looks at each file.
+        ``DataFrame.to`` would also give the columns their order and comments, but it rebuilds every array.
         """
         loaded = self._loaded(table, version)
         is_wanted, fields = matches([{}] if keys is None else keys), spark_schema(loaded)
@@ -105,7 +106,8 @@ class FileTables(Tables):
         if len(files) > _MOST_PATHS or not all(in_folders(file, table.partition_by) for file in files):
             return super()._rows(table, keys, loaded.version())
         reader = self.spark.read.schema(fields).option("basePath", self.uri(table))
-        return reader.parquet(*(not_a_pattern(file.uri) for file in files)).to(fields)
+        rows = reader.parquet(*(not_a_pattern(file.uri) for file in files))
+        return rows.select(*(rows[field.name].alias(field.name, metadata=field.metadata) for field in fields))
 
     def version(self, table: TableSchema) -> int:
         return self._loaded(table).version() if self.exists(table) else 0

@@ -44,6 +44,13 @@ def test_rows_come_back_as_they_were(spark: SparkSession, tables: Tables) -> Non
     assert sorted(map(str, found)) == sorted(map(str, frame.collect()))
 
 
+def test_a_read_of_arrays_does_not_rebuild_each_of_them(spark: SparkSession, tables: Tables) -> None:
+    tables.append(spark.createDataFrame(ROWS, KINDS.fields()).coalesce(1), KINDS)
+    plan = tables.read(KINDS)._jdf.queryExecution().executedPlan().toString()  # type: ignore[operator]
+    assert "FileScan parquet" in plan
+    assert "transform" not in plan  # several times as slow for vectors of 120 numbers
+
+
 def test_each_file_is_of_one_partition_and_knows_its_buckets(spark: SparkSession, tables: Tables) -> None:
     frame = spark.createDataFrame(ROWS, KINDS.fields()).coalesce(1)
     files = write_files(frame, tables.target(KINDS))

@@ -110,8 +110,9 @@ class Training(Section):
     """AdamW weight decay."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient, which is clipped after averaging over ranks."""
-    max_rows: int = Field(100_000_000, ge=1)
-    """Approximate largest number of rows; above it, users are sampled by hash, with all of their dates."""
+    max_rows: int = Field(250_000, ge=1)
+    """Approximate largest number of rows; above it, users are sampled by hash, with all of their dates, and features
+    that are only trained on are built for these users alone."""
     held_out_share: float = Field(0.05, gt=0, lt=0.5)
     """Share of users held out for validation."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

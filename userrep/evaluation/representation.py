@@ -52,8 +52,7 @@ from userrep.config import Config
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.metrics import Floats32
-from userrep.evaluation.sampled_rows import Rows
-from userrep.features.build import stored_features
+from userrep.evaluation.sampled_rows import Rows, common_features
 from userrep.features.layout import InputLayout
 from userrep.features.ledger import feature_sets
 from userrep.model.artifact import Artifact
@@ -118,17 +117,18 @@ class Context:
         )
 
     def earlier_features(self, *, max_rows: int = _EARLIER_ROWS) -> DataFrame:
-        """Sample features of all users at the newest eight dates up to ``plan.until``.
+        """Sample the features of the newest eight dates up to ``plan.until``.
 
         Returns about ``max_rows`` rows, chosen by a hash of user and date. The share is computed from the row counts in
-        the ledger.
+        the ledger. If dates were built for a sample of the users, rows of all dates are those of its users.
         """
         lineage_id = self.artifact.manifest.lineage_id
-        sets = feature_sets(self.tables, lineage_id)
+        sets = feature_sets(self.tables, lineage_id, sampled=True)
         dates = sorted(day for day in sets if day <= self.plan.until)[-_EARLIER_DATES:]
-        share = min(1.0, max_rows / max(1, sum(sets[day].num_users for day in dates)))
+        features, num_rows = common_features(self.tables, self.config, lineage_id, [sets[day] for day in dates])
+        share = min(1.0, max_rows / max(1, num_rows))
         draw = F.pmod(F.xxhash64("user_id", "as_of", F.lit(self.seed)), F.lit(2**40))
-        return stored_features(self.tables, self.config, lineage_id, dates).where(draw < int(share * 2**40))
+        return features.where(draw < int(share * 2**40))
 
     @cached_property
     def earlier_rows(self) -> Floats32:

@@ -74,10 +74,10 @@ def _read(uri: str) -> SelfCheck | None:
 
 def _result_key(tables: Tables, config: Config, versions: Versions, check: CheckPlan, ledger: TileLedger) -> str:
     """Hash the inputs of a check: features, labels, settings and code."""
-    sets = feature_sets(tables, versions.lineage_id)
+    sets = feature_sets(tables, versions.lineage_id, sampled=True)
     return short_hash([
         inputs_key(tables, config, versions.lineage_id, check.as_ofs),
-        check.plan, [[sets[day].hash, sets[day].num_users] for day in check.plan.dates],
+        check.plan, [[sets[day].hash, sets[day].num_buckets, sets[day].num_users] for day in check.plan.dates],
         days_fingerprint(ledger.latest, start=None, end=check.plan.end), profiles_fingerprint(tables.spark, config),
         config.model.model_dump(), config.training.recipe, config.evaluation.model_dump(), code_hash(),
     ])  # fmt: skip

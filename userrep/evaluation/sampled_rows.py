@@ -3,6 +3,7 @@
 Shapes: N rows, U users.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -19,8 +20,9 @@ from userrep.errors import UsageError
 from userrep.evaluation.dates import EvaluationPlan
 from userrep.evaluation.metrics import Ints
 from userrep.features.build import stored_features
-from userrep.features.ledger import feature_sets
+from userrep.features.ledger import FeatureSet, feature_sets
 from userrep.store.arrow import combined, one_batch
+from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.tables import Tables
 from userrep.store.xxhash import hash64
 
@@ -71,21 +73,34 @@ def read_rows(
 ) -> Rows:
     """Sample users by a hash of their id, and read their features at the plan's dates, which must be built.
 
-    The filter runs in Spark in one pass over the features of these dates. At most ``max_rows`` rows reach the driver,
-    as Arrow. Driver memory: a small multiple of 4 bytes per row and input.
+    The users are those of ``common_features``. The filter runs in Spark in one pass over the features. At most
+    ``max_rows`` rows reach the driver, as Arrow. Driver memory: a small multiple of 4 bytes per row and input.
 
     Raises
     ------
     UsageError
         If no sampled user is known at one of the dates.
     """
-    sets = feature_sets(tables, lineage_id)
-    total = sum(sets[day].num_users for day in plan.dates)
+    sets = feature_sets(tables, lineage_id, sampled=True)
+    features, total = common_features(tables, config, lineage_id, [sets[day] for day in plan.dates])
     max_draw = _DRAWS if total <= max_rows else int(_DRAWS * max_rows / total)
-    features = stored_features(tables, config, lineage_id, plan.dates)
     drawn = features.withColumn("draw", draw(seed)).where(F.col("draw") < max_draw).toArrow()
     kept, limit = _at_most(drawn, max_rows)
     return rows_of(kept.drop_columns(["draw"]), plan, seed=seed, limit=limit)
+
+
+def common_features(
+    tables: Tables, config: Config, lineage_id: str, sets: Sequence[FeatureSet]
+) -> tuple[DataFrame, float]:
+    """Read the features of some dates, of the users that were built at all of them; return also their expected number.
+
+    These are all users, unless a date was only trained on, on a sample of them.
+    """
+    num_buckets = min((built.num_buckets for built in sets), default=NUM_BUCKETS)
+    features = stored_features(tables, config, lineage_id, [built.as_of for built in sets])
+    if num_buckets < NUM_BUCKETS:
+        features = features.where(user_bucket() < num_buckets)
+    return features, sum(built.num_users * num_buckets / built.num_buckets for built in sets)
 
 
 def num_by_role(role_N: NDArray[np.int8]) -> dict[str, int]:

@@ -23,6 +23,7 @@ from userrep.features.sums.pooling import PoolingJob
 from userrep.features.sums.pooling_tasks import Pooling, Written
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import FEATURE_SETS, TableSchema
 from userrep.store.sql import sql_any
@@ -42,15 +43,16 @@ def build_features(
     *,
     profiles: Profiles | None = None,
     ledger: TileLedger | None = None,
+    num_buckets: int = NUM_BUCKETS,
 ) -> int:
     """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the row count.
 
     ``profiles``, ``ledger``: the profiles and the tile ledger pinned by the run. Without them, ``user_profiles`` is
-    refreshed and the newest ledger read.
+    refreshed and the newest ledger read. ``num_buckets``: a power of two; only users in buckets below it are built.
 
-    Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
-    longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
-    too large for a worker are processed in parts (features/sums/item_matrix.py), which adds reads and shuffles
+    Cost: one read of these users' tiles in all windows, including the history window (by default twice as many days as
+    the longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that
+    are too large for a worker are processed in parts (features/sums/item_matrix.py), which adds reads and shuffles
     (features/sums/pooling_tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
 
     Raises
@@ -66,8 +68,11 @@ def build_features(
     cells, parts = tiles_by_cell(tables, ledger, tiles), item_parts(tables, config, versions, dates).num_parts
     dated = tuple(vector_files(tables, versions, dates).items())
     job = PoolingJob(spec, dated, ("features",), item_parts=parts)
-    plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
-    pooling, build = Pooling(inputs, job, plan), Features(tables, config, versions, dates, ledger, profiles).begin()
+    plan = plan_ranges(
+        cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts, one_in=NUM_BUCKETS // num_buckets
+    )
+    pooling = Pooling(inputs, job, plan)
+    build = Features(tables, config, versions, dates, ledger, profiles, num_buckets=num_buckets).begin()
     if isinstance(tables, FileTables):
         return build.record(build.commit(tables, pooling.write({"features": tables.target(build.table)})))
     return build.record(build.write(pooling))
@@ -77,10 +82,10 @@ def build_features(
 class Features:
     """A build of the features of ``dates``: from its entries in the ledger to the commit of its rows.
 
-    ``ledger``, ``profiles``: the tile ledger and the profiles that the job uses. ``build_id`` marks the dates in the
-    feature ledger until their rows are committed, so of two concurrent builds of a date only the one that began last
-    can complete. ``since``: the version of the table before that, so this build does not replace rows that a build
-    which begins later has already recorded.
+    ``ledger``, ``profiles``: the tile ledger and the profiles that the job uses. ``num_buckets``: see ``FeatureSet``.
+    ``build_id`` marks the dates in the feature ledger until their rows are committed, so of two concurrent builds of a
+    date only the one that began last can complete. ``since``: the version of the table before that, so this build does
+    not replace rows that a build which begins later has already recorded.
     """
 
     tables: Tables
@@ -89,6 +94,7 @@ class Features:
     dates: Sequence[date]
     ledger: TileLedger
     profiles: Profiles
+    num_buckets: int = NUM_BUCKETS
     build_id: str = ""
     since: int = 0
 
@@ -133,12 +139,13 @@ class Features:
             If another run has started to build one of the dates since this build began.
         """
         lineage_id, now = self.versions.lineage_id, utc_now()
+        num_buckets = self.num_buckets if self.num_buckets < NUM_BUCKETS else None
         built: list[dict[str, Any]] = [
             {
                 "lineage_id": lineage_id, "as_of": as_of, "valid_from": self.versions.valid_at(as_of),
                 "log_hash": log_hash(self.ledger.latest, self.config, self.versions, as_of),
-                "sides_hash": self.profiles.profiles_hash, "num_users": num_users, "num_inexact": num_inexact,
-                "built_at": now, "begun_by": None,
+                "sides_hash": self.profiles.profiles_hash, "num_buckets": num_buckets, "num_users": num_users,
+                "num_inexact": num_inexact, "built_at": now, "begun_by": None,
             }
             for as_of, (num_users, num_inexact) in counts.items()
         ]  # fmt: skip
@@ -158,14 +165,18 @@ class Features:
 
 
 def stored_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
-    """Read the features of some as-of dates in their stored form. Only the partitions of these dates are read."""
+    """Read the features of some as-of dates in their stored form. Only the partitions of these dates are read.
+
+    Those of a date that is only trained on may be those of a sample of the users (``FeatureSet.num_buckets``).
+    """
     return tables.read(features_table(config, lineage_id), [{"as_of": as_of} for as_of in as_ofs])
 
 
 def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
     """Read the features of some as-of dates with one column per block; pooled blocks are array<float>.
 
-    Cost: all rows pass through Python once, as Arrow. ``stored_features`` is cheaper where no vector is needed.
+    Rows are those of ``stored_features``, which is cheaper where no vector is needed. Cost: all rows pass through
+    Python once, as Arrow.
     """
     spec = FeatureSpec.of(config)
     ddl = ", ".join(["as_of DATE, user_id STRING", *(f"`{name}` {kind}" for name, kind in spec.columns())])

@@ -193,7 +193,7 @@ def _storage(
     lineage_id = lineage_of(config)
     num_events = sum(day.num_events for day in ledger.days.values())
     num_sums = sum(kept.num_users for kept in generations(tables, lineage_id))
-    num_features = sum(feature_set.num_users for feature_set in feature_sets(tables, lineage_id).values())
+    num_features = sum(built.num_users for built in feature_sets(tables, lineage_id, sampled=True).values())
     snapshots = config.snapshots.keep_daily / _DAY + config.snapshots.keep_weekly / _WEEK
 
     def stored(table: TableSchema, grows_by: str, measured: int, planned: float) -> Storage:

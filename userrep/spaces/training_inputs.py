@@ -13,7 +13,7 @@ from userrep.config import Config
 from userrep.errors import ArtifactError, plural
 from userrep.features.build import stored_features
 from userrep.features.layout import InputLayout, Scaler
-from userrep.features.ledger import built_sets, feature_sets, with_futures
+from userrep.features.ledger import built_sets, sample_of, with_futures
 from userrep.features.spec import FeatureSpec, content_modality
 from userrep.features.targets import Future, TargetLayout
 from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split
@@ -21,7 +21,7 @@ from userrep.ids import checked_name, short_hash
 from userrep.items.candidates import read_candidates
 from userrep.items.versions import Versions
 from userrep.model.frozen_folder import WEIGHTS, Manifest, Tensors, read_frozen, tensor_bytes, write_frozen
-from userrep.store.buckets import buckets_of_share, user_bucket
+from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.filesystem import all_exist, delete_folder
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.tables import Keys, Tables
@@ -86,22 +86,21 @@ def training_inputs(tables: Tables, config: Config, plan: TrainingPlan, *, space
         logger.info("training rows: reusing those of the interrupted run")
         return kept
     delete_folder(folder)
-    num_rows = sum(built.num_users for day, built in feature_sets(tables, lineage_id).items() if day in plan.as_ofs)
-    share = min(1.0, config.training.max_rows / max(1, num_rows))
-    if share < 1:
-        logger.info(
-            f"training rows: using {share:.2%} of the users, because {num_rows:,} rows exceed training.max_rows"
-        )
-    inputs, candidates = _build(tables, config, plan, space_id=space_id, share=share)
+    sets = built_sets(tables, lineage_id, with_futures(plan.as_ofs, config.future_days))
+    wanted = sample_of([sets[day] for day in plan.as_ofs], max_rows=config.training.max_rows)
+    num_buckets = min(wanted, *(built.num_buckets for built in sets.values()))
+    if num_buckets < NUM_BUCKETS:
+        logger.info(f"training rows: using {num_buckets / NUM_BUCKETS:.2%} of the users, because of training.max_rows")
+    inputs, candidates = _build(tables, config, plan, space_id=space_id, num_buckets=num_buckets)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
     logger.info(f"training rows: written with {widths}, {plural(len(plan.as_ofs), 'as-of date')}")
     return _write(f"{folder}/inputs", key, inputs, candidates)
 
 
 def _build(
-    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, share: float
+    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, num_buckets: int
 ) -> tuple[TrainingInputs, Tensors]:
-    """Write the training rows of this share of the users; return the inputs without candidates, and the candidates."""
+    """Write the training rows of users in these buckets; return the inputs without candidates, and the candidates."""
     settings, as_ofs = config.training, list(plan.as_ofs)
 
     def features_after(days: int) -> DataFrame:
@@ -109,7 +108,7 @@ def _build(
         later = stored_features(
             tables, config, plan.versions.lineage_id, [day + timedelta(days=days) for day in as_ofs]
         )
-        sampled = later if share >= 1 else later.where(user_bucket() < buckets_of_share(share))
+        sampled = later if num_buckets == NUM_BUCKETS else later.where(user_bucket() < num_buckets)
         return with_split(
             sampled.withColumn("as_of", F.date_sub("as_of", days)),
             held_out_share=settings.held_out_share,
@@ -156,7 +155,7 @@ def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence
     training = config.training
     split = [training.held_out_share, training.seed, training.num_shards, training.max_rows]
     used = [
-        (days, str(day), features.hash, features.num_users)  # num_users: users may have been erased since
+        (days, str(day), features.hash, features.num_buckets, features.num_users)  # num_users: some may be erased
         for days in (0, *config.future_days)
         for day in sorted(as_ofs)
         for features in (sets[day + timedelta(days=days)],)

@@ -88,6 +88,7 @@ MEANINGS = {
     "name": "name of the space or consumer",
     "new_space_id": "space that would replace the other one",
     "num_afternoon": "number of events from 12:00 to 17:59 UTC",
+    "num_buckets": "the features are those of users in buckets below this number; null for all users",
     "num_by_context": "number of events by `column=value` of the context columns",
     "num_evening": "number of events from 18:00 to 23:59 UTC",
     "num_events": "number of events",

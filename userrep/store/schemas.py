@@ -184,8 +184,8 @@ FEATURE_SETS = TableSchema(
     "feature_sets",
     """one row per lineage and as-of date whose user features are built, with their inputs; while begun_by is set, a
     build is replacing these features""",
-    """lineage_id STRING, as_of DATE, valid_from DATE, log_hash STRING, sides_hash STRING, num_users BIGINT,
-    num_inexact BIGINT, built_at TIMESTAMP, begun_by STRING""",
+    """lineage_id STRING, as_of DATE, valid_from DATE, log_hash STRING, sides_hash STRING, num_buckets INT,
+    num_users BIGINT, num_inexact BIGINT, built_at TIMESTAMP, begun_by STRING""",
 )
 
 TRAINING_ROWS = TableSchema(

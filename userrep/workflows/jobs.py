@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable
-from datetime import date
 
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.registry import Space
@@ -24,10 +23,13 @@ def run_job(work: RunContext, name: str, *, retrain: bool = False) -> None:
             case "build_activity_tiles":
                 data_stages.build_activity_tiles(work)
             case "train_item_vectors":
-                data_stages.train_item_vectors(work, _feature_dates(work, retrain=retrain))
+                space = None if retrain else work.schedule.usable_space
+                data_stages.train_item_vectors(work, work.schedule.feature_dates(space))
             case "build_user_features":
-                dates = _feature_dates(work, retrain=retrain)
-                data_stages.build_user_features(work, dates, force=[work.schedule.as_of])
+                schedule = work.schedule
+                space = None if retrain else schedule.usable_space
+                dates, sampled = schedule.feature_dates(space), schedule.sampled_dates(space)
+                data_stages.build_user_features(work, dates, sampled=sampled, force=[schedule.as_of])
             case "train_autoencoder":
                 space_stages.train_unless_trained(work)
             case "embed_users":
@@ -61,10 +63,6 @@ def _drifting_space(work: RunContext) -> Space:
     staged = list_snapshots(work.tables, candidate.space_id, states=(STAGED,)) if candidate else []
     is_staged = any(snapshot.as_of == as_of for snapshot in staged)
     return candidate if candidate and is_staged else work.schedule.space_to_use()
-
-
-def _feature_dates(work: RunContext, *, retrain: bool) -> list[date]:
-    return work.schedule.feature_dates(None if retrain else work.schedule.usable_space)
 
 
 def stop_on_signals(received: list[int]) -> Callable[[], bool]:

@@ -34,7 +34,12 @@ def run_pipeline(work: RunContext, *, retrain: bool = False) -> Space:
         work.predict(lambda plan: plan.pipeline(retrain=retrain))
         data_stages.build_activity_tiles(work)
         data_stages.train_item_vectors(work, dates)
-        data_stages.build_user_features(work, dates, leave_sums=True)
+        data_stages.build_user_features(
+            work,
+            dates,
+            sampled=schedule.sampled_dates(space),
+            leave_sums=True,
+        )
         space = space_stages.train_autoencoder(work) if space is None else space_stages.skip_training(work, space)
         space_stages.embed_users(work, space, schedule.snapshot_dates(space))
         space_stages.publish_snapshots(work, space, schedule.snapshot_dates(space))

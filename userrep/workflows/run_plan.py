@@ -18,6 +18,7 @@ from userrep.operations.stage_rates import Prediction, StageRates
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots
 from userrep.spaces.stale import stale_dates, without_snapshot
+from userrep.store.buckets import NUM_BUCKETS, power_of_two
 from userrep.tiles.build import stale_days
 from userrep.tiles.inventory.inventory import mapping_of
 from userrep.tiles.ledger import TileLedger, tile_ledger
@@ -52,8 +53,13 @@ class RunPlan:
         """Return the stages of ``userrep pipeline``, in order."""
         schedule, space = self.schedule, self.schedule.space_of_pipeline(retrain=retrain)
         dates, embedded = schedule.feature_dates(space), schedule.snapshot_dates(space)
-        serving, stale = schedule.registry.serving, self._stale_features(dates)
-        stages = [*self._log_stages(), self._item_vectors(dates), self._features("build_user_features", dates, stale)]
+        sampled = schedule.sampled_dates(space)
+        num_buckets = schedule.num_sampled_buckets if sampled else NUM_BUCKETS
+        serving, stale = schedule.registry.serving, self._stale_features([day for day in dates if day not in sampled])
+        stale |= self._stale_features(sampled, num_buckets)
+        share = power_of_two(num_buckets) / NUM_BUCKETS
+        features = self._features("build_user_features", dates, stale, sampled=sampled, share=share)
+        stages = [*self._log_stages(), self._item_vectors(dates), features]
         if space is not None:
             training = f"space {space.space_id} is {space.state}"
         else:
@@ -162,12 +168,18 @@ class RunPlan:
         reason = f"{plural(len(missing), 'version')} missing" if missing else "versions up to date"
         return self._stage("train_item_vectors", bool(missing), reason, len(missing))
 
-    def _stale_features(self, as_ofs: Sequence[date]) -> dict[date, str]:
+    def _stale_features(self, as_ofs: Sequence[date], num_buckets: int = NUM_BUCKETS) -> dict[date, str]:
         """Return the dates whose features would be built, with the reason, also those whose days are built first."""
         schedule = self.schedule
         hashes = {schedule.as_of: self._profiles_hash} if self._profiles_hash else {}
         stale = stale_features(
-            schedule.tables, schedule.config, self._versions, as_ofs, profile_hashes=hashes, ledger=self._ledger
+            schedule.tables,
+            schedule.config,
+            self._versions,
+            as_ofs,
+            profile_hashes=hashes,
+            ledger=self._ledger,
+            num_buckets=num_buckets,
         )
         return dict.fromkeys(filter(self._will_change, as_ofs), "days of the log changed") | stale
 
@@ -176,12 +188,22 @@ class RunPlan:
         since = as_of - timedelta(days=FeatureSpec.of(self.schedule.config).span)
         return bool(self.unread) or any(since <= day < as_of for day in self.days_to_build)
 
-    def _features(self, stage: str, as_ofs: Sequence[date], stale: Mapping[date, str]) -> PlannedStage:
-        reasons, dates = [stale[day] for day in {*as_ofs} & {*stale}], plural(len({*as_ofs}), "as-of date")
+    def _features(
+        self,
+        stage: str,
+        as_ofs: Sequence[date],
+        stale: Mapping[date, str],
+        *,
+        sampled: Collection[date] = (),
+        share: float = 1.0,
+    ) -> PlannedStage:
+        """Return the stage of the features. ``share``: of the users whose features the dates ``sampled`` need."""
+        reasons, dates = {day: stale[day] for day in {*as_ofs} & {*stale}}, plural(len({*as_ofs}), "as-of date")
         if not reasons:
             return self._stage(stage, False, f"{dates} up to date")
-        reason = f"{len(reasons)} of {dates}: {', '.join(sorted(set(reasons)))}"
-        return self._stage(stage, True, reason, self._num_users and self._num_users * len(reasons))
+        reason = f"{len(reasons)} of {dates}: {', '.join(sorted({*reasons.values()}))}"
+        num_dates = sum(share if day in sampled else 1 for day in reasons)
+        return self._stage(stage, True, reason, self._num_users and self._num_users * num_dates)
 
     def _snapshots(
         self, space: Space | None, as_ofs: Sequence[date], stale: Collection[date]

@@ -9,7 +9,7 @@ from userrep.config import Config
 from userrep.config.training import DEFAULT_ROOM
 from userrep.errors import UsageError
 from userrep.evaluation.dates import CheckPlan, plan_check
-from userrep.features.ledger import with_futures
+from userrep.features.ledger import feature_sets, sample_of, with_futures
 from userrep.features.sums.stream_base import stream_bases
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, is_trained_so, read_registry
@@ -217,6 +217,28 @@ class Schedule:
             published = list_snapshots(self.tables, serving.space_id) if is_other else []
             dates |= {snapshot.as_of for snapshot in published if snapshot.as_of <= self.as_of}
         return sorted(dates)
+
+    def sampled_dates(self, space: Space | None) -> list[date]:
+        """Return the dates for which the features of a sample of the users are enough, ascending.
+
+        They are trained on and need no snapshot, and features of all users were never built. ``space``: as in
+        ``feature_dates``.
+        """
+        if space is not None:
+            return []
+        built = feature_sets(self.tables, self.lineage_id)
+        return sorted(self.training_feature_dates - {*self.snapshot_dates(None)} - built.keys())
+
+    @property
+    def num_sampled_buckets(self) -> int:
+        """The number of user buckets whose features a training needs at ``sampled_dates``; all on most logs.
+
+        It follows from the users of the newest features up to the as-of date; all buckets if there are none.
+        """
+        sets = feature_sets(self.tables, self.lineage_id)
+        newest = max((day for day in sets if day <= self.as_of), default=None)
+        dates = [sets[newest]] * len(self.training_as_ofs) if newest else []
+        return sample_of(dates, max_rows=self.config.training.max_rows)
 
     def feature_dates(self, space: Space | None) -> list[date]:
         """Return the dates that need features, ascending. ``space`` None: with those to train a space.

@@ -360,6 +360,19 @@ def _stored() -> pa.Schema:
 def test_a_range_that_is_far_fuller_than_the_others_is_taken_in_parts() -> None:
     cells = np.full(256, 100_000)
     cells[17] += 3_000_000
-    assert plan_ranges(cells, min_ranges=64) == PoolingPlan(64, {17 // 4: 8})
-    assert plan_ranges(np.full(256, plan.ROWS_PER_TASK // 64), min_ranges=2) == PoolingPlan(4, {})
-    assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == PoolingPlan(4, {})
+    assert plan_ranges(cells, min_ranges=64) == PoolingPlan(64, {17 // 4: 8}, 64)
+    assert plan_ranges(np.full(256, plan.ROWS_PER_TASK // 64), min_ranges=2) == PoolingPlan(4, {}, 4)
+    assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == PoolingPlan(4, {}, 4)
+
+
+def test_a_sample_has_up_to_16_tasks_on_a_small_log() -> None:
+    cells = np.full(256, 100_000)
+    cells[3] += 3_000_000
+    cells[250] += 3_000_000  # not in the sample
+    sampled = plan_ranges(cells, min_ranges=64, one_in=4)
+    assert sampled == PoolingPlan(64, {0: 7}, 16)
+    assert {task.range for task in [*sampled.undivided, *sampled.divided]} == {*range(16)}
+    assert plan_ranges(cells, min_ranges=8, one_in=4) == PoolingPlan(32, {0: 4}, 8)
+    in_parts = plan_ranges(np.full(256, 10), min_ranges=2, one_in=2, item_parts=3)
+    assert in_parts == PoolingPlan(4, {0: 1, 1: 1}, 2)
+    assert plan_ranges(np.zeros(256, np.int64), min_ranges=64, one_in=NUM_BUCKETS).num_wanted == 1

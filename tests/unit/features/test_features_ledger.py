@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.config import Config
-from userrep.features.ledger import FeatureSet, feature_sets, log_hash, stale_features
+from userrep.features.ledger import FeatureSet, feature_sets, log_hash, sample_of, stale_features
 from userrep.items.versions import Versions
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, TILE_DAYS
 from userrep.store.sql import sql_key
@@ -59,6 +60,28 @@ def test_the_last_build_of_a_date_is_the_newest_whatever_its_clock(tables: Table
         AS_OF: FeatureSet(AS_OF, "new", "s", 3, 0),
         ANCHOR: FeatureSet(ANCHOR, "h", "s", 5, 2),
     }
+
+
+def test_features_of_a_sample_are_only_those_of_a_training(tables: Tables) -> None:
+    add_set(tables, AS_OF, 1, num_users=8)
+    add_set(tables, ANCHOR, 1, num_users=2, num_buckets=NUM_BUCKETS // 4)
+    assert set(feature_sets(tables, "l1")) == {AS_OF}
+    sets = feature_sets(tables, "l1", sampled=True)
+    assert {day: of.num_buckets for day, of in sets.items()} == {AS_OF: NUM_BUCKETS, ANCHOR: NUM_BUCKETS // 4}
+    assert sample_of(sets.values(), max_rows=4) == NUM_BUCKETS // 4  # of about 16 rows
+    assert sample_of(sets.values(), max_rows=16) == NUM_BUCKETS
+    assert sample_of([], max_rows=1) == NUM_BUCKETS
+
+
+def test_features_of_a_sample_are_stale_for_a_larger_one(tables: Tables, config: Config) -> None:
+    half = NUM_BUCKETS // 2
+    add_set(tables, AS_OF, 1, log_hash=log_hash({}, config, VERSIONS, AS_OF), num_buckets=half)
+
+    def stale(**more: int) -> dict[date, str]:
+        return stale_features(tables, config, VERSIONS, [AS_OF], profile_hashes={}, **more)
+
+    assert stale() == stale(num_buckets=half + 1) == {AS_OF: "built for a sample of the users"}
+    assert stale(num_buckets=half) == stale(num_buckets=half // 2) == {}
 
 
 def test_the_name_of_a_build_changes_with_its_log_and_with_its_users() -> None:

@@ -161,7 +161,7 @@ def test_with_items_in_parts_all_ranges_are_divided() -> None:
     cells = np.full(256, 10_000)
     cells[100] += 10_000_000
     plan = plan_ranges(cells, min_ranges=4, item_parts=2)
-    assert plan == PoolingPlan(4, {0: 1, 1: 4, 2: 1, 3: 1})
+    assert plan == PoolingPlan(4, {0: 1, 1: 4, 2: 1, 3: 1}, 4)
     assert plan.undivided == []
     assert plan.divided == [
         PoolingTask(0), *(PoolingTask(1, part, 4) for part in range(4)), PoolingTask(2), PoolingTask(3)
@@ -169,6 +169,6 @@ def test_with_items_in_parts_all_ranges_are_divided() -> None:
 
 
 def test_with_all_items_at_once_only_full_ranges_are_taken_in_parts() -> None:
-    plan = PoolingPlan(4, {1: 2})
+    plan = PoolingPlan(4, {1: 2}, 4)
     assert plan.undivided == [PoolingTask(0), PoolingTask(2), PoolingTask(3)]
     assert plan.divided == [PoolingTask(1, 0, 2), PoolingTask(1, 1, 2)]

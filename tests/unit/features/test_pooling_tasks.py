@@ -42,7 +42,7 @@ def reads_of(plan: PoolingPlan, files: list[BucketedFile]) -> Counter[tuple[str,
 def test_each_range_reads_each_file_that_meets_it_once(
     num_ranges: int, in_parts: dict[int, int], num_slices: int
 ) -> None:
-    plan = PoolingPlan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges})
+    plan = PoolingPlan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges}, num_ranges)
     files = files_in_slices([101, 102, 103, 107], num_slices)
     want: Counter[tuple[str, int]] = Counter()
     for file in files:

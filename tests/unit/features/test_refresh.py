@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ByteSize
 from pyspark.sql import SparkSession
@@ -23,10 +24,12 @@ from userrep.features.sums.plan import PoolingPlan
 from userrep.features.sums.refresh import Refresh, refresh_features
 from userrep.items.version_training import train_versions
 from userrep.items.versions import Versions, versions_of
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.store.schemas import JOB_RUNS, SUM_GENERATIONS, TILE_DAYS, USER_WINDOW_SUMS, TableSchema
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import tile_ledger
@@ -197,6 +200,26 @@ def test_a_refresh_with_late_and_rewritten_days_equals_a_full_rebuild_to_the_bit
     assert len(moved["features"]) > 10
 
 
+@pytest.mark.parametrize("writer", ["tasks", "spark"])
+def test_features_of_a_sample_are_the_rows_of_users_in_the_lowest_buckets(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    lineage_id, half = shop.versions.lineage_id, NUM_BUCKETS // 2
+    if writer == "spark":
+        monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
+    build_features(shop.tables, shop.config, shop.versions, [D3], num_buckets=half)
+    users = pa.array([str(row[1]) for row in moved["features"]])
+    sampled = [row for row, bucket in zip(moved["features"], bucket_of(users), strict=True) if bucket < half]
+    assert 0 < len(sampled) < len(moved["features"])
+    assert shop.features(D3) == sampled
+    assert D3 not in feature_sets(shop.tables, lineage_id)
+    built = feature_sets(shop.tables, lineage_id, sampled=True)[D3]
+    assert (built.num_buckets, built.num_users) == (half, len(sampled))
+    shop.refresh(D3, full=True)
+    assert shop.features(D3) == moved["features"]
+    assert D3 in feature_sets(shop.tables, lineage_id)
+
+
 def test_a_shuffle_gives_the_rows_that_files_give(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +235,7 @@ def test_ranges_that_are_taken_in_parts_give_the_same_rows(
 ) -> None:
     if writer == "spark":
         monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
-    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: PoolingPlan(4, {1: 3, 2: 2}))
+    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: PoolingPlan(4, {1: 3, 2: 2}, 4))
     shop.refresh(D3, full=True)
     assert shop.features(D3) == moved["features"]
     assert shop.sums() == moved["sums"]

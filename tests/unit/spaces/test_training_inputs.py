@@ -25,6 +25,7 @@ from userrep.spaces.training_inputs import (
     training_folder,
     training_inputs,
 )
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS
 from userrep.store.sql import sql_in
@@ -137,7 +138,12 @@ def test_the_key_follows_from_what_rows_are_made_of(tables: Tables, config: Conf
         others.append(key(config_of(tmp_path, training=setting)))
     build_features(tables, [D1 + timedelta(days=3)])
     assert key() == first  # of no date that counts
-    for days, change in ((0, {"log_hash": "y"}), (7, {"sides_hash": "y"}), (2, {"num_users": 9})):
+    for days, change in (
+        (0, {"log_hash": "y"}),
+        (7, {"sides_hash": "y"}),
+        (2, {"num_users": 9}),
+        (2, {"num_buckets": 4}),
+    ):
         build_features(tables, [D1 + timedelta(days=days)], **change)
         others.append(key())
     assert len({first, *others}) == len(others) + 1
@@ -155,6 +161,7 @@ def test_rows_of_a_run_that_was_cut_off_are_used_again(
 
 
 @pytest.mark.parametrize(("max_rows", "share"), [(20, 1.0), (1000, 1.0), (5, 0.25)])
+@pytest.mark.parametrize("built", [1.0, 0.5])
 def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
     tables: Tables,
     tmp_path: Path,
@@ -162,27 +169,31 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
     monkeypatch: pytest.MonkeyPatch,
     max_rows: int,
     share: float,
+    built: float,
     lines: list[str],
 ) -> None:
+    if built < 1:  # for half of the users, at one date and at the end of one future
+        build_features(tables, [D1], num_buckets=NUM_BUCKETS // 2, num_users=5)
+        build_features(tables, [D2 + timedelta(days=2)], num_buckets=NUM_BUCKETS // 2, num_users=4)
+    build_features(tables, [D2 + timedelta(days=1)], num_buckets=4, num_users=1)  # not used by this training
     config, shares = config_of(tmp_path), list[float]()
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_rows": max_rows})})
     folder = Path(training_folder(tables, "s1"))
     _write(f"{folder}/inputs", "another key", inputs, {})
     (folder / "checkpoint").touch()
 
-    def make(*_: object, share: float, **__: object) -> tuple[TrainingInputs, dict[str, np.ndarray]]:
-        shares.append(share)
+    def make(*_: object, num_buckets: int, **__: object) -> tuple[TrainingInputs, dict[str, np.ndarray]]:
+        shares.append(num_buckets / NUM_BUCKETS)
         return inputs, {}
 
     monkeypatch.setattr(module, "_build", make)  # needs Spark
     found = training_inputs(tables, config, PLAN, space_id="s1")
     assert found == inputs
+    share = min(share, built)
     assert shares == [share]  # of ten users at each of two as-of dates; dates of futures do not count
     assert [path.name for path in folder.iterdir()] == ["inputs"]
     assert_same(_read(f"{folder}/inputs", inputs_key(tables, config, "l1", [D1, D2])), inputs)
-    sampled = (
-        ["training rows: using 25.00% of the users, because 20 rows exceed training.max_rows"] if share < 1 else []
-    )
+    sampled = [f"training rows: using {share:.2%} of the users, because of training.max_rows"] if share < 1 else []
     assert lines[:-1] == sampled
     assert lines[-1].endswith(f"{inputs.layout.width} inputs, {inputs.targets.width} targets, 2 as-of dates")
 

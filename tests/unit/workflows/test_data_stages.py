@@ -11,6 +11,7 @@ from userrep.errors import UsageError
 from userrep.features.profiles import Profiles
 from userrep.features.sums.item_matrix import ItemParts
 from userrep.features.sums.refresh import Refresh
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.tiles.ledger import NO_ROWS, TileLedger
 from userrep.workflows import data_stages
 from userrep.workflows.data_stages import build_user_features, refresh_user_features, train_item_vectors
@@ -33,8 +34,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the dates that are built together, and the date that is built from window sums."""
     calls: list[Any] = []
 
-    def build(*given: Any, profiles: Profiles, ledger: TileLedger) -> int:
-        calls.append(given[3])
+    def build(*given: Any, profiles: Profiles, ledger: TileLedger, num_buckets: int) -> int:
+        calls.append(given[3] if num_buckets == NUM_BUCKETS else (num_buckets, given[3]))
         return len(given[3])
 
     def refresh(*given: Any, profiles: Profiles, ledger: TileLedger) -> Refresh:
@@ -44,7 +45,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(data_stages, "build_features", build)
     monkeypatch.setattr(data_stages, "refresh_features", refresh)
     monkeypatch.setattr(data_stages, "item_parts", lambda *_: ItemParts(1, 0))
-    monkeypatch.setattr(data_stages, "feature_sets", lambda *_: SETS)
+    monkeypatch.setattr(data_stages, "feature_sets", lambda *_, **__: SETS)
     monkeypatch.setattr(data_stages, "stored_features", lambda *_: None)
     monkeypatch.setattr(data_stages, "heavy_users", lambda *_: None)
     monkeypatch.setattr(data_stages, "features_table", lambda *_: SimpleNamespace(name="user_features_l1"))
@@ -60,7 +61,7 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
     monkeypatch.setattr(
         data_stages,
         "stale_features",
-        lambda *given, profile_hashes, ledger: {d: "not built yet" for d in given[3] if d in stale},
+        lambda *given, profile_hashes, ledger, num_buckets: {d: "not built yet" for d in given[3] if d in stale},
     )
     versions = SimpleNamespace(lineage_id="l1", check_built=lambda _: None)
     log = SimpleNamespace(days=[SimpleNamespace(day=day) for day in DAYS])
@@ -74,7 +75,7 @@ def test_stale_dates_are_built_in_groups_and_the_as_of_date_from_its_sums(
     monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
 ) -> None:
     build_user_features(work_on(monkeypatch, stages, DAYS), DAYS, leave_sums=True)
-    assert built == [DAYS[:16], DAYS[16:-1], ("sums", AS_OF)]
+    assert built == [("sums", AS_OF), DAYS[:16], DAYS[16:-1]]
     (run,) = stages
     assert run.num_rows == 20 + 7
     assert run.reason == (
@@ -91,6 +92,24 @@ def test_requested_dates_are_built_even_if_they_are_up_to_date(
     build_user_features(work_on(monkeypatch, stages, []), DAYS[-3:], force=[AS_OF])
     assert built == [[AS_OF]]
     assert stages[0].reason.startswith("1 of 3 as-of dates: requested")
+
+
+@pytest.mark.parametrize("leave_sums", [True, False])
+@pytest.mark.parametrize("num_buckets", [NUM_BUCKETS, NUM_BUCKETS // 5])
+def test_dates_that_are_only_trained_on_are_built_for_a_sample_if_there_are_many_users(
+    monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any], leave_sums: bool, num_buckets: int
+) -> None:
+    work = work_on(monkeypatch, stages, DAYS)
+    work.schedule.num_sampled_buckets = num_buckets
+    sampled, published = DAYS[:3], DAYS[-3:]
+    dates = [*sampled, *published]
+    build_user_features(work, dates, sampled=sampled, force=[AS_OF], leave_sums=leave_sums)
+    first = ("sums", AS_OF) if leave_sums else [AS_OF]  # its number of users decides
+    is_sampled = num_buckets < NUM_BUCKETS
+    rest = [(NUM_BUCKETS // 4, sampled), published[:-1]] if is_sampled else [dates[:-1]]
+    assert built == [first, *rest]
+    assert stages[0].reason.startswith("6 of 6 as-of dates: not built yet; ")
+    assert ("; 3 dates for 1 in 4 users; " in stages[0].reason) == is_sampled
 
 
 def test_a_daily_run_builds_one_date_from_its_sums_unless_it_is_up_to_date(

@@ -171,6 +171,7 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         as_of=date(2024, 6, 2),
         usable_space=old,
         feature_dates=lambda space: [date(2024, 6, 2)] if space else [date(2024, 4, 1)],
+        sampled_dates=lambda space: [] if space else [date(2024, 4, 1)],
         space_to_use=lambda: old,
         unfinished_candidate=lambda: new,
         snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],  # the 1st of s1, the 2nd of s2
@@ -211,8 +212,10 @@ def test_a_retraining_s_features_are_made_before_it_and_then_its_space_is_embedd
     assert call(monkeypatch, tmp_path, "build_user_features") == 0
     night = date(2024, 6, 2)
     assert of_pipeline == [
-        [date(2024, 4, 1)], ([date(2024, 4, 1)], {"force": [night]}), ([night], {"force": [night]})
-    ]  # fmt: skip
+        [date(2024, 4, 1)],
+        ([date(2024, 4, 1)], {"sampled": [date(2024, 4, 1)], "force": [night]}),
+        ([night], {"sampled": [], "force": [night]}),
+    ]
     of_pipeline.clear()
     assert call(monkeypatch, tmp_path, "embed_users") == 0
     assert call(monkeypatch, tmp_path, "publish_snapshot") == 0

@@ -1,5 +1,6 @@
 """The plan of a run from ledgers that are written by hand: which stages run, and what they are expected to take."""
 
+import math
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,8 +16,9 @@ from userrep.config import Config
 from userrep.features.ledger import feature_sets, log_hash
 from userrep.ids import short_hash
 from userrep.items.versions import lineage_of, versions_of
-from userrep.operations.stage_rates import StageRates
+from userrep.operations.stage_rates import Prediction, StageRates
 from userrep.spaces.snapshots import Snapshot, record_snapshots, snapshot_inputs
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, ITEM_VECTOR_VERSIONS, JOB_RUNS, TILE_DAYS
 from userrep.store.tables import Tables
@@ -140,6 +142,30 @@ def test_a_pipeline_trains_only_without_a_space_or_for_a_retraining(tables: Tabl
     stages = outcomes(plan(tables, config).pipeline(retrain=True))
     assert (stages["train_autoencoder"], stages["promote"]) == (True, False)
     assert "check_quality" not in stages  # off in this configuration
+
+
+def test_a_retraining_predicts_dates_that_are_only_trained_on_by_the_share_of_their_users(
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amounts: list[float] = []
+
+    def predict(_: StageRates, stage: str, amount: float | None) -> Prediction:
+        amounts.extend([amount or 0] if stage == "build_user_features" else [])
+        return Prediction(None, None)
+
+    monkeypatch.setattr(StageRates, "predict", predict)
+    add_features(tables, config, [AS_OF])
+    planned = plan(tables, config)
+    sampled = planned.schedule.sampled_dates(None)
+    others = {*planned.schedule.feature_dates(None)} - {*sampled, AS_OF}
+    planned.pipeline(retrain=True)
+    few = config.training.model_copy(update={"max_rows": 10 * len(planned.schedule.training_as_ofs)})
+    sampling = plan(tables, config.model_copy(update={"training": few}))
+    sampling.pipeline(retrain=True)
+    assert sampling.schedule.num_sampled_buckets == math.ceil(NUM_BUCKETS / 10)
+    assert sampled
+    assert others
+    assert amounts == [100 * (len(others) + len(sampled)), 100 * len(others) + 100 / 8 * len(sampled)]
 
 
 def test_the_first_pipeline_runs_everything_and_predicts_nothing(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from userrep.spaces.registry import change_registry, next_space_id
 from userrep.spaces.registry_state import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.open import open_tables
+from userrep.store.schemas import FEATURE_SETS
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory
 from userrep.tiles.inventory.log_days import LogDay
@@ -173,6 +174,12 @@ def test_dates_of_training_need_features_only_where_a_space_is_trained(tables: T
     retrained = schedule.feature_dates(schedule.space_of_pipeline(retrain=True))
     assert set(schedule.training_as_ofs) <= set(retrained)
     assert set(retrained) > set(schedule.feature_dates(space))
+    sampled = schedule.sampled_dates(None)
+    assert {*sampled} == {*retrained} - {*schedule.snapshot_dates(None)}
+    built = {"lineage_id": schedule.lineage_id, "num_users": 10}
+    schedule.tables.add(FEATURE_SETS, [built | {"as_of": sampled[0]}, built | {"as_of": sampled[1], "num_buckets": 4}])
+    assert schedule.sampled_dates(None) == sampled[1:]  # features of all users are kept up
+    assert schedule.sampled_dates(space) == []
 
 
 def test_training_ends_28_days_before_the_as_of_date_by_default_and_never_after_it(

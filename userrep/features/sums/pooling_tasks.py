@@ -97,11 +97,11 @@ Sink = _Rows | Writing
 
 @dataclass(frozen=True)
 class Pooling:
-    """A pooling job over all users, with its inputs and its distribution over tasks.
+    """A pooling job over all users, or a sample, with its inputs and its distribution over tasks.
 
-    Cost: each input row is read once. Only partial sums of skewed ranges are shuffled. With items in parts or in a
-    catalog, rows are shuffled as well. With items in parts, so are partial sums of all users: per user one row for each
-    part with one of the user's items.
+    Cost: each input row of these users is read once. Only partial sums of skewed ranges are shuffled. With items in
+    parts or in a catalog, rows are shuffled as well. With items in parts, so are partial sums of all these users: per
+    user one row for each part with one of the user's items.
     """
 
     inputs: PoolingInputs
@@ -127,7 +127,7 @@ class Pooling:
             frames.append(self._tasks(plan.undivided, sink))
         if plan.divided:
             job, number = self.job.for_adding_up(), slice_number(plan.num_ranges)
-            frames.append(_shuffled_tasks(self._partial_sums(), job, number, plan.num_ranges, sink))
+            frames.append(_shuffled_tasks(self._partial_sums(), job, number, plan.num_wanted, sink))
         return frames
 
     def _partial_sums(self) -> DataFrame:
@@ -145,18 +145,21 @@ class Pooling:
 
     def _tasks(self, tasks: Sequence[PoolingTask], sink: Sink) -> DataFrame:
         """Run the job over ranges or parts of ranges."""
-        inputs, item_parts, num_ranges = self.inputs, self.job.item_parts, self.plan.num_ranges
+        inputs, item_parts, plan = self.inputs, self.job.item_parts, self.plan
         if isinstance(inputs.tables, FileTables) and item_parts == 1:
             return self._file_tasks(inputs.tables, tasks, sink)
 
         def by_range(values: Mapping[int, int]) -> Column:
             """Return the value of each row's range, -1 without one."""
-            listed = ", ".join(str(values.get(k, -1)) for k in range(num_ranges))
-            return F.element_at(F.expr(f"array({listed})"), slice_number(num_ranges) + 1)
+            listed = ", ".join(str(values.get(k, -1)) for k in range(plan.num_wanted))
+            return F.element_at(F.expr(f"array({listed})"), slice_number(plan.num_ranges) + 1)
 
         first = by_range({task.range: k for k, task in enumerate(tasks) if task.part == 0})
         num_parts = by_range({task.range: task.num_parts for task in tasks})
-        rows = rows_of_inputs(inputs).where(first >= 0)
+        rows = rows_of_inputs(inputs)
+        if plan.num_wanted < plan.num_ranges:
+            rows = rows.where(F.col("user_bucket") < range_of(plan.num_wanted, plan.num_ranges).start)
+        rows = rows.where(first >= 0)
         index = first + F.when(F.col("kind") == "tiles", F.pmod("day", num_parts)).otherwise(0)
         if item_parts > 1:  # adjacent tasks share vectors, so a worker rarely reads others
             rows, index = by_item_part(rows, item_parts), index + F.col("item_part") * len(tasks)

@@ -115,7 +115,8 @@ class Inventory:
         if faults:
             raise RejectedShareError(
                 f"events: {'; '.join(faults)}; events.max_rejected_share allows {limit:.1%}. No rows of these days "
-                "are written. Fix the log or the mapping of its columns, or raise the limit."
+                "are written. Fix the log or the mapping of its columns (`userrep inspect` counts missing values), or "
+                "raise the limit."
             )
 
 
